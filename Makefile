@@ -1,0 +1,45 @@
+# Everything a newcomer, a developer and CI run. `make demo` is the place to start.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test check ui format clean
+
+help:
+	@echo "make demo    the whole study in miniature, on this machine's CPU"
+	@echo "make ui      the Dagster UI on 127.0.0.1:3000"
+	@echo "make test    all tests"
+	@echo "make check   ruff and mypy"
+	@echo "make format  let ruff mend what it can"
+	@echo "make clean   remove the virtual environment and the default home"
+
+# constraints.txt names the exact version of everything; torch first, so that nothing else chooses its build.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet "pip>=25.1"
+	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt --group dev -e .
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/synthpost demo
+
+ui: $(INSTALLED)
+	$(BIN)/synthpost ui
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .synthpost

@@ -1,0 +1,298 @@
+"""Publishes artifacts, finds them again, and reads them.
+
+An artifact is a folder `<asset>/<partition>/<fingerprint>` of files and a `manifest.json` that is written last: if it
+is there, the artifact is whole. Nothing is ever changed in place. What goes into a fingerprint is the stages'
+business; which gates there are is that of `rows.gates`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+from upath import UPath
+
+from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
+from synthpost_dagster.errors import GateFailed, StorageError, UpstreamMissing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANIFEST = "manifest.json"
+LOCK_SECONDS = 6 * 3600
+
+
+class FileEntry(BaseModel):
+    """Size and hash of one file."""
+
+    model_config = ConfigDict(frozen=True)
+    bytes: int
+    sha256: str
+
+
+class GateEntry(BaseModel):
+    """A gate's verdict as the manifest keeps it."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    is_passed: bool
+    is_blocking: bool
+    message: str
+
+
+class Manifest(BaseModel):
+    """What is known of an artifact. `digest` is a hash of its content, `fingerprint` of what shaped it."""
+
+    model_config = ConfigDict(frozen=True)
+    asset: str
+    partition: str
+    fingerprint: str
+    digest: str
+    parts: dict[str, Any]
+    files: dict[str, FileEntry]
+    facts: dict[str, Any]
+    gates: tuple[GateEntry, ...]
+    made_at: str
+
+    @property
+    def failed_gates(self) -> list[GateEntry]:
+        """The blocking gates that did not pass."""
+        return [gate for gate in self.gates if gate.is_blocking and not gate.is_passed]
+
+
+class Plan(NamedTuple):
+    """An artifact to be: `parts` is everything that shapes it; `partition` is empty where there is none."""
+
+    asset: str
+    partition: str
+    parts: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the parts."""
+        return fingerprint(self.parts)
+
+    @property
+    def title(self) -> str:
+        """The asset with its partition, for people."""
+        return f"{self.asset} {self.partition}".strip()
+
+
+class Outcome(NamedTuple):
+    """An artifact that is there, and whether it was there before."""
+
+    manifest: Manifest
+    is_reused: bool
+
+
+class Draft:
+    """The files of an artifact while it is made, in a private local folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = {}
+        self.gates: list[GateEntry] = []
+        self.digest = ""
+
+    def table(self, name: str, table: pd.DataFrame) -> None:
+        """Writes `<name>.parquet`; the first table's digest is the artifact's."""
+        table.to_parquet(self.folder / f"{name}.parquet", index=False)
+        self.digest = self.digest or table_digest(table)
+
+
+class ArtifactStore:
+    """Artifacts below `root` (a folder or an object store); locks and drafts below `home`, which is local."""
+
+    def __init__(self, root: str | Path, home: Path) -> None:
+        self.root = UPath(root)
+        self.home = home
+
+    def find(self, asset: str, partition: str, fingerprint: str) -> Manifest | None:
+        """The manifest, or None where the artifact is not there or not whole."""
+        folder = self._folder(asset, partition, fingerprint)
+        manifest = _read_manifest(folder / MANIFEST)
+        if manifest is None or manifest.fingerprint != fingerprint:
+            return None
+        for name, entry in manifest.files.items():
+            file = folder / name
+            if not file.exists() or file.stat().st_size != entry.bytes:
+                return None
+        return manifest
+
+    def need(self, plan: Plan, remedy: str) -> Manifest:
+        """The artifact of a plan. Raises UpstreamMissing, or GateFailed where a check on it failed."""
+        manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
+        if manifest is None:
+            raise UpstreamMissing(f"{plan.title} does not exist for this task and profile yet; {remedy}")
+        refuse_failed(manifest)
+        return manifest
+
+    def all_of(self, asset: str, partition: str = "") -> list[Manifest]:
+        """Every whole artifact of an asset and partition, oldest first."""
+        folder = self.root / asset / _safe(partition)
+        if not folder.exists():
+            return []
+        found = [self.find(asset, partition, child.name) for child in folder.iterdir()]
+        return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.made_at)
+
+    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None]) -> Outcome:
+        """The artifact of a plan; `make` fills a draft where it is not there, or where a check on it failed.
+
+        Two processes that want one artifact wait for each other. Raises StorageError when the disk is full or a file
+        cannot be written; what was there before is then untouched.
+        """
+        with self._lock(plan):
+            manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
+            if manifest and not manifest.failed_gates:
+                return Outcome(manifest, is_reused=True)
+            with self._draft() as draft:
+                make(draft)
+                return Outcome(self._publish(plan, draft), is_reused=False)
+
+    def read_table(self, manifest: Manifest, name: str | None = None) -> pd.DataFrame:
+        """A table of an artifact; without a name the asset's own. Raises StorageError if the file was changed."""
+        import pandas as pd
+
+        return pd.read_parquet(io.BytesIO(self.read_file(manifest, f"{name or manifest.asset}.parquet")))
+
+    def read_file(self, manifest: Manifest, name: str) -> bytes:
+        """A file of an artifact, checked against its manifest."""
+        file = self._folder(manifest.asset, manifest.partition, manifest.fingerprint) / name
+        try:
+            content: bytes = file.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{file}: cannot be read ({error}); materialize {manifest.asset} again") from None
+        if hashlib.sha256(content).hexdigest() != manifest.files[name].sha256:
+            raise StorageError(f"{file}: differs from its manifest; delete its folder and materialize {manifest.asset}")
+        return content
+
+    @contextlib.contextmanager
+    def local_folder(self, manifest: Manifest) -> Iterator[Path]:
+        """A local folder with the artifact's files, checked; a copy that is removed afterwards."""
+        with self._draft() as draft:
+            for name in manifest.files:
+                (draft.folder / name).write_bytes(self.read_file(manifest, name))
+            yield draft.folder
+
+    def location(self, manifest: Manifest) -> str:
+        """Where the artifact is, for people."""
+        return str(self._folder(manifest.asset, manifest.partition, manifest.fingerprint))
+
+    def _folder(self, asset: str, partition: str, fingerprint: str) -> UPath:
+        return self.root / asset / _safe(partition) / fingerprint
+
+    def _publish(self, plan: Plan, draft: Draft) -> Manifest:
+        files = {path.name: _entry(path) for path in sorted(draft.folder.iterdir())}
+        manifest = Manifest(
+            asset=plan.asset,
+            partition=plan.partition,
+            fingerprint=plan.fingerprint,
+            digest=draft.digest,
+            parts=plan.parts,
+            files=files,
+            facts=draft.facts,
+            gates=tuple(draft.gates),
+            made_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        )
+        folder = self._folder(plan.asset, plan.partition, plan.fingerprint)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / MANIFEST).unlink(missing_ok=True)
+            for name in files:
+                write_whole(folder / name, (draft.folder / name).read_bytes())
+            write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                _remove(folder)
+            raise StorageError(
+                f"{folder}: cannot be written ({error.strerror or error}); free space or set `storage` in the profile"
+            ) from error
+        return manifest
+
+    @contextlib.contextmanager
+    def _draft(self) -> Iterator[Draft]:
+        base = self.home / "tmp"
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=base))
+        except OSError as error:
+            raise StorageError(f"{base}: cannot be written ({error.strerror}); free it or set SYNTHPOST_HOME") from None
+        try:
+            yield Draft(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _lock(self, plan: Plan) -> Iterator[None]:
+        folder = self.home / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock")
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise StorageError(
+                f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; stop that run first"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def refuse_failed(manifest: Manifest) -> None:
+    """Raises GateFailed where a blocking gate of the artifact did not pass."""
+    if manifest.failed_gates:
+        gate = manifest.failed_gates[0]
+        title = f"{manifest.asset} {manifest.partition}".strip()
+        raise GateFailed(f"{title} failed its check {gate.name}: {gate.message}; mend it and materialize again")
+
+
+def write_whole(path: Path | UPath, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one; object stores do so by themselves."""
+    if not isinstance(path, os.PathLike) or getattr(path, "protocol", "") not in ("", "file", "local"):
+        path.write_bytes(content)
+        return
+    target = Path(path)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _entry(path: Path) -> FileEntry:
+    content = path.read_bytes()
+    return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _read_manifest(path: UPath) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _remove(folder: UPath) -> None:
+    for child in folder.iterdir():
+        child.unlink()
+    folder.rmdir()
+
+
+def _safe(partition: str) -> str:
+    return partition.replace("|", "_") or "all"

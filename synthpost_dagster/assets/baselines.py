@@ -1,0 +1,29 @@
+"""What the untuned model writes."""
+
+from typing import Any
+
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
+
+from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
+from synthpost_dagster.resources.gpu import POOL
+from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.stages import models
+
+
+def build_baseline_predictions() -> AssetsDefinition:
+    """The asset `baseline_predictions`."""
+
+    @asset(
+        group_name="baselines",
+        deps=["evaluation_prompts"],
+        kinds={"huggingface", "parquet"},
+        owners=OWNERS,
+        pool=POOL,
+        metadata=schema_metadata("baseline_predictions"),
+    )
+    def baseline_predictions(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
+        """The untuned model's posts, twice: with the student's prompt (base) and with the teacher's (prompted)."""
+        opened = study.open()
+        return materialized(opened, models.baseline_predictions(opened, progress_of(context)))
+
+    return baseline_predictions

@@ -1,0 +1,76 @@
+"""What all assets share: the column schema in the UI, and turning a stage's outcome into a materialization."""
+
+import base64
+import warnings
+from typing import Any
+
+import pandas as pd
+from dagster import (
+    AssetExecutionContext,
+    DataVersion,
+    MaterializeResult,
+    MetadataValue,
+    TableRecord,
+)
+from dagster_pandera import pandera_schema_to_dagster_type
+from dagster_shared.utils.warnings import BetaWarning
+
+from synthpost_dagster.artifacts.store import Outcome
+from synthpost_dagster.progress import Progress, to_log
+from synthpost_dagster.schemas import TABLES
+from synthpost_dagster.stages.study import Study
+
+OWNERS = ["team:ml-engineering"]
+PREVIEW_ROWS = 5
+PREVIEW_CHARACTERS = 300
+
+
+def schema_metadata(asset: str) -> dict[str, Any]:
+    """The table's pandera schema, as Dagster shows it beside the asset."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BetaWarning)
+        table_type = pandera_schema_to_dagster_type(TABLES[asset])
+    return {"dagster/column_schema": table_type.metadata["schema"]}
+
+
+def progress_of(context: AssetExecutionContext) -> Progress:
+    """Progress that goes to the run's log."""
+    return Progress(to_log(context.log.info))
+
+
+def materialized(study: Study, outcome: Outcome, picture: bytes | None = None) -> MaterializeResult[Any]:
+    """The outcome with row count, preview, facts and picture; its fingerprint is the data version."""
+    manifest = outcome.manifest
+    table = study.store.read_table(manifest)
+    metadata: dict[str, Any] = {
+        "dagster/row_count": len(table),
+        "preview": preview(table),
+        "location": MetadataValue.path(study.store.location(manifest)),
+        "fingerprint": manifest.fingerprint,
+        "is_reused": outcome.is_reused,
+        **{name: fact for name, fact in manifest.facts.items() if name not in ("rows", "target_rows")},
+    }
+    if picture is not None:
+        metadata["picture"] = MetadataValue.md(f"![]({png_uri(picture)})")
+    return MaterializeResult(metadata=metadata, data_version=DataVersion(manifest.fingerprint))
+
+
+def preview(table: pd.DataFrame) -> MetadataValue:
+    """The first rows; long texts are cut."""
+    records = [
+        TableRecord({str(name): _short(value) for name, value in row.items()})
+        for row in table.head(PREVIEW_ROWS).to_dict("records")
+    ]
+    return MetadataValue.table(records) if records else MetadataValue.text("no rows")
+
+
+def png_uri(picture: bytes) -> str:
+    """A PNG as a data URI, so that the UI needs no file."""
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def _short(value: Any) -> str | int | float | bool:
+    if isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= PREVIEW_CHARACTERS else f"{text[:PREVIEW_CHARACTERS]}…"

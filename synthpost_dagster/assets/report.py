@@ -1,0 +1,29 @@
+"""The ratio report and its page."""
+
+from typing import Any
+
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
+
+from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
+from synthpost_dagster.report.figures import cells_png
+from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.stages import evaluation
+
+
+def build_ratio_report() -> AssetsDefinition:
+    """The asset `ratio_report`."""
+
+    @asset(
+        group_name="report",
+        deps=["verdicts"],
+        kinds={"pandas", "html"},
+        owners=OWNERS,
+        metadata=schema_metadata("ratio_report"),
+    )
+    def ratio_report(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
+        """Win ratios with their intervals, by cell and factor, as parquet, CSV and a page."""
+        opened = study.open()
+        outcome = evaluation.ratio_report(opened, progress_of(context))
+        return materialized(opened, outcome, cells_png(opened.store.read_table(outcome.manifest)))
+
+    return ratio_report

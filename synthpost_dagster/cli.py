@@ -1,0 +1,138 @@
+"""The command line: reads arguments, calls the driver, prints errors as one sentence. All work is done by the graph."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from synthpost_dagster.errors import SpecError, SynthpostError
+from synthpost_dagster.settings import Settings, prepare, read_settings
+
+DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--home", help="Folder for runs, locks, artifacts and the page.  [env: SYNTHPOST_HOME]"),
+        click.option("--profile", help="A packaged profile or a YAML file.  [env: SYNTHPOST_PROFILE]"),
+        click.option("--task", help="A packaged task or a task folder.  [env: SYNTHPOST_TASK]"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """How much synthetic data and training a narrow task needs, and whether the tuned small model is better."""
+
+
+@main.command()
+@click.option("--home", help="Folder for runs, locks, artifacts and the page.  [env: SYNTHPOST_HOME]")
+def demo(home: str | None) -> None:
+    """The whole study in miniature, on this machine's CPU, without a key or a network."""
+    settings = read_settings(home, "sales_posts", "tiny")
+    _sweep(settings, list(DEMO_CELLS))
+
+
+@main.command()
+@_common
+@click.option("--data-sizes", metavar="N,N", help="Data sizes to cover; by default those of the profile.")
+@click.option("--steps", metavar="S,S", help="Lengths of training, such as 50,1-epoch; by default the profile's.")
+def run(home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None) -> None:
+    """Bring the cells of a sweep and the report up to date."""
+    settings = read_settings(home, task, profile)
+    _sweep(settings, _cells(settings, data_sizes, steps))
+
+
+@main.command()
+@_common
+def report(home: str | None, profile: str | None, task: str | None) -> None:
+    """Make the report of the cells that are there."""
+    from synthpost_dagster.driver import open_sweep
+    from synthpost_dagster.terminal import Terminal
+
+    settings, terminal = read_settings(home, task, profile), Terminal()
+    with open_sweep(settings, terminal) as sweep:
+        sweep.report()
+    _show_result(settings, terminal)
+
+
+@main.command()
+@_common
+@click.option("--port", default=3000, show_default=True)
+def ui(home: str | None, profile: str | None, task: str | None, port: int) -> None:
+    """Serve the Dagster UI on 127.0.0.1, with the daemon that runs schedules and sensors."""
+    settings = read_settings(home, task, profile)
+    prepare(settings)
+    from synthpost_dagster.stages.study import open_study
+
+    open_study(settings)
+    arguments = ["-m", "synthpost_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *arguments])  # noqa: S606 - no shell
+
+
+def entry() -> None:
+    """The console script: one sentence and status 2 for what a person can mend; a defect keeps its traceback."""
+    try:
+        main(standalone_mode=False)
+    except SynthpostError as error:
+        click.echo(f"synthpost: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("synthpost: stopped; run again to go on from there", err=True)
+        sys.exit(130)
+
+
+def _sweep(settings: Settings, cells: list[str]) -> None:
+    from synthpost_dagster.driver import open_sweep
+    from synthpost_dagster.stages.study import Cell
+    from synthpost_dagster.terminal import Terminal
+
+    terminal = Terminal()
+    try:
+        with open_sweep(settings, terminal) as sweep:
+            sweep.run([Cell.parse(key) for key in cells])
+    finally:
+        terminal.close()
+    _show_result(settings, terminal)
+
+
+def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> list[str]:
+    """Keys of the chosen cells. Raises SpecError for a level that is none of the profile's."""
+    from synthpost_dagster.stages.study import open_study
+
+    study = open_study(settings)
+    chosen = []
+    for flag, text, levels in (
+        ("--data-sizes", data_sizes, study.profile.sweep.data_sizes),
+        ("--steps", steps, study.profile.sweep.steps),
+    ):
+        known = [str(level) for level in levels]
+        wanted = [part.strip() for part in text.split(",")] if text else known
+        for level in wanted:
+            if level not in known:
+                raise SpecError(
+                    f"{flag}: {level} is none of the levels of profile {study.profile.name} ({', '.join(known)}); "
+                    "choose one of them, or add it to `sweep` in the profile"
+                )
+        chosen.append(wanted)
+    return [f"{size}|{length}" for size in chosen[0] for length in chosen[1]]
+
+
+def _show_result(settings: Settings, terminal: "Terminal") -> None:  # type: ignore[name-defined]  # noqa: F821
+    import pandas as pd
+
+    from synthpost_dagster.terminal import cells_table
+
+    folder: Path = settings.home / "report"
+    terminal.console.print(cells_table(pd.read_parquet(folder / "ratio_report.parquet")))
+    terminal.console.print(f"The page: {folder / 'index.html'}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,168 @@
+"""The device that models run on, and the lease that lets one process at a time work on it.
+
+The lease is a file lock a device and slot, machine-wide, so that it holds between processes and homes. What runs
+under it is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from synthpost_dagster.errors import DeviceError
+
+GIB = 1024**3
+LOCK_FOLDER = Path(tempfile.gettempdir()) / "synthpost-devices"
+
+
+@dataclass(frozen=True)
+class Device:
+    """`name` is torch's (`cpu`, `cuda:0`); `uuid` names the hardware, whatever the order it is listed in."""
+
+    name: str
+    uuid: str
+    label: str
+
+
+@dataclass
+class Lease:
+    """A held device. `peak_gib` is set when the lease ends: the most memory in use meanwhile."""
+
+    device: Device
+    peak_gib: float = 0.0
+
+
+class Devices:
+    """Hands out leases on `auto`, `cpu` or `cuda`, at most `slots` at a time for each device."""
+
+    def __init__(self, wanted: str, slots: int = 1, folder: Path = LOCK_FOLDER) -> None:
+        self.wanted, self.slots, self.folder = wanted, slots, folder
+
+    @contextlib.contextmanager
+    def lease(
+        self,
+        memory_gib: float,
+        timeout_seconds: float = 6 * 3600,
+        waiting: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Lease]:
+        """Waits for the device, holds it, and frees its memory on every way out.
+
+        `waiting` is told once when another process holds it. Raises DeviceError when there is no such device, when
+        fewer than `memory_gib` are free on it, or after `timeout_seconds`.
+        """
+        device = self.pick()
+        lock = self._acquire(device, timeout_seconds, waiting)
+        lease = Lease(device)
+        try:
+            _refuse_short_memory(device, memory_gib)
+            _reset_peak(device)
+            yield lease
+        finally:
+            lease.peak_gib = _peak_gib(device)
+            _free_memory(device)
+            lock.release()
+
+    def pick(self) -> Device:
+        """The device that is wanted: of several GPUs the one with most free memory, `auto` the CPU where none is."""
+        gpus = _gpus() if self.wanted in ("auto", "cuda") else []
+        if gpus:
+            return max(gpus, key=_free_gib)
+        if self.wanted == "cuda":
+            raise DeviceError(
+                "the profile asks for a CUDA device and torch sees none; set device.device to auto or cpu"
+            )
+        return Device("cpu", "cpu", "CPU")
+
+    def _acquire(self, device: Device, timeout: float, waiting: Callable[[str], None]) -> FileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.chmod(0o777)
+        locks = [FileLock(self.folder / f"{device.uuid}-{slot}.lock", mode=0o666) for slot in range(self.slots)]
+        deadline, is_told = time.monotonic() + timeout, False
+        while True:
+            for lock in locks:
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=0)
+                    return lock
+            if time.monotonic() >= deadline:
+                raise DeviceError(
+                    f"{device.label} is held by another process and was not freed within {timeout:.0f} s; "
+                    "wait for that run or stop it"
+                )
+            if not is_told:
+                waiting(f"{device.label} is held by another process; waiting for it")
+                is_told = True
+            time.sleep(0.2)
+
+
+def _gpus() -> list[Device]:
+    import torch
+
+    return [
+        Device(f"cuda:{index}", str(properties.uuid), f"{properties.name} (cuda:{index})")
+        for index in range(torch.cuda.device_count())
+        for properties in [torch.cuda.get_device_properties(index)]
+    ]
+
+
+def _free_gib(device: Device) -> float:
+    if device.name == "cpu":
+        import psutil
+
+        return float(psutil.virtual_memory().available) / GIB
+    import torch
+
+    return float(torch.cuda.mem_get_info(device.name)[0]) / GIB
+
+
+def _refuse_short_memory(device: Device, memory_gib: float) -> None:
+    free = _free_gib(device)
+    if free < memory_gib:
+        raise DeviceError(
+            f"{device.label} has {free:.1f} GiB free and this work needs {memory_gib:.1f}; "
+            "stop what else uses it, or lower memory_gib, batch_size or micro_batch in the profile"
+        )
+
+
+def _reset_peak(device: Device) -> None:
+    if device.name == "cpu":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        return
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device.name)
+
+
+def _peak_gib(device: Device) -> float:
+    """Most memory in use since `_reset_peak`: reserved by torch on a GPU, resident in this process on the CPU.
+
+    Where the kernel keeps no resettable mark, the process's mark since it started stands in.
+    """
+    if device.name != "cpu":
+        import torch
+
+        return float(torch.cuda.max_memory_reserved(device.name)) / GIB
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / GIB
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / GIB
+
+
+def _free_memory(device: Device) -> None:
+    gc.collect()
+    if device.name != "cpu":
+        import torch
+
+        torch.cuda.empty_cache()

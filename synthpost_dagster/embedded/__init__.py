@@ -1,0 +1,5 @@
+"""The model that ships with the package: its grammar, the script that rebuilds it, and where its files are."""
+
+from pathlib import Path
+
+MODEL_FOLDER = Path(__file__).parent / "model"

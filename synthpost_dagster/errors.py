@@ -1,0 +1,41 @@
+"""Every error that Synthpost raises on purpose.
+
+SynthpostError
+├── SpecError          a task or profile file, or what was asked for, does not fit
+├── UpstreamMissing    an artifact that a stage reads is not there yet
+├── GateFailed         an artifact is there, but a check on it failed
+├── StorageError       the home folder or the storage cannot be read or written
+├── DeviceError        no device, too little memory, or the lease is held elsewhere
+└── ModelError         a model cannot be loaded, or does not fit the task
+
+The command line prints the message of these as one sentence and exits with status 2; anything else is a defect
+and keeps its traceback.
+"""
+
+
+class SynthpostError(Exception):
+    """Base of all errors below; the message names what is wrong, where, and what to do."""
+
+
+class SpecError(SynthpostError):
+    """A task or profile file, or a request, is wrong: names file, key and remedy."""
+
+
+class UpstreamMissing(SynthpostError):
+    """A stage was asked for before what it reads exists: names the asset, the partition and the command."""
+
+
+class GateFailed(SynthpostError):
+    """An artifact exists but failed a check, so nothing may be built on it."""
+
+
+class StorageError(SynthpostError):
+    """The home folder or the artifact storage cannot be read or written."""
+
+
+class DeviceError(SynthpostError):
+    """The device is missing, too small, or leased to another process for too long."""
+
+
+class ModelError(SynthpostError):
+    """A model cannot be loaded, or was not made for this task."""

@@ -1,0 +1,1 @@
+"""Models in this process: loading them, with or without an adapter, and generating text."""

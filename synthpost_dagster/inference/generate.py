@@ -1,0 +1,74 @@
+"""Generates replies to chats with a loaded model, in batches of like length."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from synthpost_dagster.inference.models import Loaded
+from synthpost_dagster.profiles import Sampling
+from synthpost_dagster.progress import Progress
+
+Chat = list[dict[str, str]]
+
+
+class Completion(NamedTuple):
+    """A reply. `finish_reason` is `stop`, or `length` where the limit of new tokens cut it off."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def chat(user: str, system: str | None = None) -> Chat:
+    """A conversation of one user turn, after a system prompt if there is one."""
+    turns = [{"role": "system", "content": system}] if system else []
+    return [*turns, {"role": "user", "content": user}]
+
+
+def generate(loaded: Loaded, chats: list[Chat], sampling: Sampling, progress: Progress, what: str) -> list[Completion]:
+    """One completion a chat, in the chats' order.
+
+    Greedy at temperature 0; else each batch is drawn under a seed of its own, so that the same chats give the same
+    replies.
+    """
+    import torch
+    from transformers import set_seed
+
+    texts = [loaded.tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
+    order = sorted(range(len(chats)), key=lambda index: len(texts[index]))
+    completions: dict[int, Completion] = {}
+    for start in range(0, len(order), sampling.batch_size):
+        progress.update(what, start, len(order), "posts")
+        batch = order[start : start + sampling.batch_size]
+        inputs = loaded.tokenizer(
+            [texts[index] for index in batch], add_special_tokens=False, padding=True, return_tensors="pt"
+        ).to(loaded.model.device)
+        set_seed(sampling.seed + start)
+        with torch.inference_mode():
+            output = loaded.model.generate(**inputs, **_arguments(loaded, sampling))
+        width = inputs["input_ids"].shape[1]
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        for index, row, prompt_tokens in zip(batch, output[:, width:].tolist(), lengths, strict=True):
+            completions[index] = _completion(loaded, row, prompt_tokens)
+    progress.update(what, len(order), len(order), "posts")
+    return [completions[index] for index in range(len(chats))]
+
+
+def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
+    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {
+        "max_new_tokens": sampling.max_new_tokens,
+        "pad_token_id": loaded.tokenizer.pad_token_id,
+        **(drawn if sampling.temperature > 0 else greedy),
+    }
+
+
+def _completion(loaded: Loaded, ids: list[int], prompt_tokens: int) -> Completion:
+    ends = loaded.model.generation_config.eos_token_id
+    stops = set(ends if isinstance(ends, list) else [ends, loaded.tokenizer.eos_token_id])
+    stop = next((place for place, token in enumerate(ids) if token in stops), None)
+    kept = ids[: len(ids) if stop is None else stop]
+    text = loaded.tokenizer.decode(kept, skip_special_tokens=False)
+    return Completion(text.strip(), "length" if stop is None else "stop", prompt_tokens, len(kept))

@@ -1,0 +1,115 @@
+"""Finds, identifies and loads a model: the embedded one, a local folder, or a pinned hub name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from synthpost_dagster.embedded import MODEL_FOLDER
+from synthpost_dagster.errors import ModelError
+from synthpost_dagster.profiles import EMBEDDED, ModelSpec
+from synthpost_dagster.tasks.loading import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Loaded(NamedTuple):
+    """A model on its device and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def identity(spec: ModelSpec) -> dict[str, Any]:
+    """What makes this model this model, for fingerprints: name and commit, or the content of a folder's weights."""
+    source = _source(spec)
+    known: dict[str, Any] = {"model": spec.model, "quantization": spec.quantization, "dtype": spec.dtype}
+    if isinstance(source, Path):
+        return {**known, "content": _folder_digest(source)}
+    return {**known, "revision": spec.revision}
+
+
+def check_suits_task(spec: ModelSpec, task: Task, is_allowed: bool) -> None:
+    """Raises ModelError where the embedded model meets a task whose wording it was not trained on."""
+    if spec.model != EMBEDDED or is_allowed:
+        return
+    trained = json.loads((MODEL_FOLDER / "synthpost.json").read_text(encoding="utf-8"))["wording_fingerprint"]
+    if trained != task.wording_fingerprint:
+        raise ModelError(
+            f"the embedded model was not trained on the templates, types, tones and criteria of {task.folder}: its "
+            "posts would be noise; use another profile, or set allow_untrained_task: true in the profile to see it"
+        )
+
+
+def load(spec: ModelSpec, device: str) -> Loaded:
+    """The model in evaluation mode on `device`, in its dtype or quantization. Raises ModelError naming the remedy."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    source = _source(spec)
+    where: dict[str, Any] = {"revision": spec.revision} if spec.revision else {}
+    settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device}}
+    if spec.quantization == "nf4":
+        settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **where)
+        model = AutoModelForCausalLM.from_pretrained(source, **settings, **where)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"{spec.model} cannot be loaded: {str(error).splitlines()[0]}; check the name, the access to the hub "
+            "(some models need a token) and `quantization` in the profile"
+        ) from error
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{spec.model} has no chat template; choose an instruct model")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Loaded(model.eval(), tokenizer)
+
+
+def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
+    """The model with the PEFT adapter of a folder on top; safetensors only."""
+    from peft import PeftModel
+
+    return Loaded(PeftModel.from_pretrained(loaded.model, folder).eval(), loaded.tokenizer)
+
+
+def _source(spec: ModelSpec) -> Path | str:
+    if spec.model == EMBEDDED:
+        return MODEL_FOLDER
+    if spec.model[0] in "~./":
+        folder = Path(spec.model).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: no model there (a config.json is expected); correct `model` in the profile")
+        return folder
+    return spec.model
+
+
+def _folder_digest(folder: Path) -> str:
+    """Hash over the configuration and tokenizer, and over the weights' names, sizes and first and last megabyte."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.jinja")):
+        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(2**20))
+            file.seek(max(0, size - 2**20))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def _nf4(compute: Any) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )

@@ -1,0 +1,152 @@
+"""Jobs, the weekly schedule and the sensors that carry a change through the graph.
+
+https://docs.dagster.io/guides/automate. One job cannot hold assets of both partitionings, so there are four: the
+schedule starts `upstream`, sensors start the changed subsets, then the changed cells, then the report. What is
+changed is decided in `planning`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from dagster import (
+    AssetSelection,
+    DagsterInstance,
+    DagsterRunStatus,
+    RunRequest,
+    RunsFilter,
+    RunStatusSensorContext,
+    RunStatusSensorDefinition,
+    ScheduleDefinition,
+    SkipReason,
+    define_asset_job,
+    run_status_sensor,
+)
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from synthpost_dagster import planning
+from synthpost_dagster.records import recorded_in
+from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.stages.study import Study
+
+DRIVER_TAG = "synthpost/driver"
+"""On runs that the command line started: it starts what follows by itself, so the sensors leave them alone."""
+WEEKLY = "0 6 * * 1"
+UNFINISHED = (
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+)
+
+
+class Jobs(NamedTuple):
+    """The four jobs, in the order they run."""
+
+    upstream: UnresolvedAssetJobDefinition
+    subsets: UnresolvedAssetJobDefinition
+    cell: UnresolvedAssetJobDefinition
+    report: UnresolvedAssetJobDefinition
+
+
+def build_jobs() -> Jobs:
+    """The jobs; each has the partitions of its assets."""
+    return Jobs(
+        define_asset_job(
+            "upstream",
+            AssetSelection.assets(*planning.UPSTREAM),
+            description="Catalog, prompts, synthetic rows and the untuned model's posts.",
+        ),
+        define_asset_job(
+            "subsets",
+            AssetSelection.assets("data_subsets"),
+            description="The training rows of one data size.",
+        ),
+        define_asset_job(
+            "cell",
+            AssetSelection.assets("adapters", "predictions", "verdicts"),
+            description="One point of the sweep: tune, predict, judge.",
+        ),
+        define_asset_job(
+            "report",
+            AssetSelection.assets("ratio_report"),
+            description="Ratios with intervals, and the page.",
+        ),
+    )
+
+
+def build_schedule(jobs: Jobs) -> ScheduleDefinition:
+    """Starts the upstream every Monday at six; the sensors take it from there."""
+    return ScheduleDefinition(
+        name="weekly",
+        job=jobs.upstream,
+        cron_schedule=WEEKLY,
+        description="Starts the upstream every Monday at 06:00; switch the sensors on to let the rest follow.",
+    )
+
+
+def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
+    """One sensor a step of the chain; a cell that fails also lets the report follow, which then names it missing."""
+    return [
+        _sensor("after_upstream", jobs.upstream, jobs[1:], DagsterRunStatus.SUCCESS),
+        _sensor("after_subsets", jobs.subsets, jobs[2:], DagsterRunStatus.SUCCESS),
+        _sensor("after_cell", jobs.cell, jobs[3:], DagsterRunStatus.SUCCESS),
+        _sensor("after_failed_cell", jobs.cell, jobs[3:], DagsterRunStatus.FAILURE),
+    ]
+
+
+def next_requests(study: Study, instance: DagsterInstance, finished: str, cause: str) -> list[RunRequest]:
+    """The runs to start after a run of the job `finished`; `cause` names that run in their keys.
+
+    After the upstream: the changed subsets, and the changed cells whose subset is as it was. After a subset: its
+    changed cells. After the last cell: the report. Where nothing before it is left to do, the report at once.
+    """
+    recorded = recorded_in(instance)
+    sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
+    ready = [cell for cell in study.cells if cell.data_size not in sizes]
+    requests: list[RunRequest] = []
+    if finished == "upstream":
+        requests += [_request("subsets", str(size), cause) for size in sizes]
+    if finished in ("upstream", "subsets"):
+        underway = _underway(instance, "cell")
+        stale = planning.stale_cells(study, recorded, ready)
+        requests += [_request("cell", cell.key, cause) for cell in stale if cell.key not in underway]
+    busy = requests or _underway(instance, "subsets") or _underway(instance, "cell")
+    if not busy and planning.is_report_stale(study, recorded):
+        requests.append(RunRequest(run_key=f"{cause}:report", job_name="report"))
+    return requests
+
+
+def _sensor(
+    name: str,
+    monitored: UnresolvedAssetJobDefinition,
+    requested: Sequence[UnresolvedAssetJobDefinition],
+    status: DagsterRunStatus,
+) -> RunStatusSensorDefinition:
+    @run_status_sensor(
+        run_status=status,
+        name=name,
+        monitored_jobs=[monitored],
+        request_jobs=requested,
+        description=f"When a run of `{monitored.name}` ends with {status.value}, starts what is out of date after it.",
+    )
+    def sensor(context: RunStatusSensorContext, study: StudyResource) -> Iterator[RunRequest | SkipReason]:
+        run = context.dagster_run
+        if DRIVER_TAG in run.tags:
+            yield SkipReason("the command line started this run and starts what follows by itself")
+            return
+        requests = next_requests(study.open(), context.instance, run.job_name, run.run_id)
+        if not requests:
+            yield SkipReason("nothing is out of date, or other runs of the sweep are still under way")
+        yield from requests
+
+    return sensor
+
+
+def _request(job: str, partition: str, cause: str) -> RunRequest:
+    return RunRequest(run_key=f"{cause}:{job}:{partition}", job_name=job, partition_key=partition)
+
+
+def _underway(instance: DagsterInstance, job: str) -> set[str]:
+    """Partition keys of a job's runs that have not ended."""
+    runs = instance.get_runs(RunsFilter(job_name=job, statuses=list(UNFINISHED)))
+    return {run.tags.get("dagster/partition", "") for run in runs}

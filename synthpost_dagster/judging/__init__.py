@@ -1,0 +1,1 @@
+"""Who plays the games: criteria on text, the rubric and model judges, reading their replies."""

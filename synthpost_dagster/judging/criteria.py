@@ -1,0 +1,89 @@
+"""Evaluates a task's criteria on the text of a post.
+
+One function a kind of check; what counts as a sentence, a hashtag or an opening is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.spec import (
+    Check,
+    HashtagCheck,
+    JudgeOnlyCheck,
+    NamesCheck,
+    NumberCheck,
+    OpeningCheck,
+    PatternCheck,
+    PhrasesCheck,
+    QuestionCheck,
+    QuoteCheck,
+    SentencesCheck,
+    TaskSpec,
+)
+
+_HASHTAG = re.compile(r"(?<!\w)#\w+")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*(?:\s+|$)|\n+")
+_NUMBER = re.compile(r"(?<![\w#])[$€£]?\d[\d,.]*")
+_QUOTE = re.compile(r"[\"“]([^\"“”]+)[\"”]")
+
+
+def without_hashtags(post: str) -> str:
+    """The post less its hashtags, which are no sentences."""
+    return _HASHTAG.sub("", post)
+
+
+def sentences(post: str) -> list[str]:
+    """The post's sentences: runs that hold a letter or digit, ended by . ! ? … or a line break."""
+    parts = _SENTENCE_END.split(without_hashtags(post))
+    return [part.strip() for part in parts if re.search(r"\w", part)]
+
+
+def meets(check: Check, post: str, brief: Brief, spec: TaskSpec) -> bool | None:
+    """Whether the post meets the check; None where only a judge can tell."""
+    match check:
+        case SentencesCheck():
+            length = spec.length_of(brief.post_type)
+            count = len(sentences(post))
+            return count >= length.min_sentences and (length.max_sentences is None or count <= length.max_sentences)
+        case OpeningCheck(max_words=most):
+            return _opening(post, most)
+        case PhrasesCheck(any=phrases):
+            return _phrases(phrases).search(post) is not None
+        case PatternCheck(regex=regex):
+            return re.search(regex, post, re.IGNORECASE) is not None
+        case HashtagCheck(min=least, max=most):
+            return least <= len(_HASHTAG.findall(post)) <= most
+        case QuestionCheck(min=least):
+            return without_hashtags(post).count("?") >= least
+        case NumberCheck(min=least):
+            return len(_NUMBER.findall(post)) >= least
+        case NamesCheck(of=names):
+            return all(_named(getattr(brief, name).name, post) for name in names)
+        case QuoteCheck(min_words=least):
+            return any(len(quote.split()) >= least for quote in _QUOTE.findall(post))
+        case JudgeOnlyCheck():
+            return None
+
+
+def criteria_met(post: str, brief: Brief, spec: TaskSpec) -> dict[str, bool]:
+    """Criterion id → met, for each universal and specific criterion that can be checked on text."""
+    found = {criterion.id: meets(criterion.check, post, brief, spec) for criterion in spec.criteria_of(brief.post_type)}
+    return {name: met for name, met in found.items() if met is not None}
+
+
+def _opening(post: str, max_words: int) -> bool:
+    first = next(iter(_SENTENCE_END.split(without_hashtags(post).strip())), "")
+    words = re.findall(r"\w+", first)
+    return bool(words) and (first.rstrip("\"'”’)").endswith(("!", "?")) or len(words) <= max_words)
+
+
+@lru_cache(maxsize=256)
+def _phrases(phrases: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, phrases)) + r")(?!\w)", re.IGNORECASE)
+
+
+def _named(name: str, post: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", post, re.IGNORECASE) is not None

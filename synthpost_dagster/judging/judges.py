@@ -1,0 +1,74 @@
+"""The judges: the rubric, and a model that reads the task's judge prompt. Both answer in the same words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from synthpost_dagster.devices import Devices
+from synthpost_dagster.generation.chat_models import ChatModel, chat_model
+from synthpost_dagster.inference.generate import chat
+from synthpost_dagster.judging.criteria import criteria_met
+from synthpost_dagster.judging.verdicts import Game, Judge
+from synthpost_dagster.profiles import ModelJudge, Profile
+from synthpost_dagster.progress import Progress
+from synthpost_dagster.tasks.loading import Task
+
+
+class Rubric:
+    """Prefers the post that meets more of the criteria that can be checked on text; equal numbers are a tie."""
+
+    name = "rubric"
+    attempts = 1
+
+    def __init__(self, task: Task) -> None:
+        spec = task.spec
+        self.identity: dict[str, Any] = {
+            "judge": "rubric",
+            "universal": [criterion.check.model_dump() for criterion in spec.universal_criteria],
+            "types": {
+                kind.name: [
+                    spec.length_of(kind).model_dump(),
+                    [criterion.check.model_dump() for criterion in kind.criteria],
+                ]
+                for kind in spec.post_types
+            },
+        }
+
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+        """The verdict in JSON, with the criteria each post misses."""
+        replies = []
+        for done, game in enumerate(games, start=1):
+            met = [criteria_met(post, game.brief, task.spec) for post in (game.post_a, game.post_b)]
+            first, second = (sum(found.values()) for found in met)
+            verdict = "A" if first > second else "B" if second > first else "tie"
+            missed = [[name for name, is_met in found.items() if not is_met] for found in met]
+            replies.append(json.dumps({"verdict": verdict, "a_misses": missed[0], "b_misses": missed[1]}))
+            if done % 50 == 0 or done == len(games):
+                progress.update("judging", done, len(games), "games")
+        return replies
+
+
+class ModelReader:
+    """A chat model that is shown the task's judge prompt."""
+
+    def __init__(self, task: Task, model: ChatModel, attempts: int) -> None:
+        self.model, self.attempts, self.name = model, attempts, model.name
+        self.identity: dict[str, Any] = {
+            **model.identity,
+            "template": task.sources["judge"],
+            "wording": task.wording_fingerprint,
+        }
+
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+        """The model's replies as they came."""
+        chats = [chat(game.prompt(task)) for game in games]
+        return [reply.text for reply in self.model.answer(chats, attempt, progress, "judging")]
+
+
+def build_judge(task: Task, profile: Profile, devices: Devices) -> Judge:
+    """The profile's judge."""
+    spec = profile.judge
+    if isinstance(spec, ModelJudge):
+        return ModelReader(task, chat_model(spec.backend, spec.model, spec.sampling, devices), spec.attempts)
+    return Rubric(task)

@@ -1,0 +1,25 @@
+"""The two dimensions of the sweep as Dagster partitions.
+
+https://docs.dagster.io/guides/build/partitions-and-backfills.
+`size` is one-dimensional, `cell` the product of data size and training length. Which levels there are is the task's.
+"""
+
+from typing import NamedTuple
+
+from dagster import MultiPartitionsDefinition, StaticPartitionsDefinition
+
+from synthpost_dagster.tasks.spec import Sweep
+
+
+class Partitions(NamedTuple):
+    """`size` keys such as `88`; `cell` keys such as `88|50`. One pair of objects, so that mappings are inferred."""
+
+    size: StaticPartitionsDefinition
+    cell: MultiPartitionsDefinition
+
+
+def build_partitions(sweep: Sweep) -> Partitions:
+    """The partitions of a task's sweep."""
+    size = StaticPartitionsDefinition([str(size) for size in sweep.data_sizes])
+    steps = StaticPartitionsDefinition([str(steps) for steps in sweep.steps])
+    return Partitions(size, MultiPartitionsDefinition({"data_size": size, "steps": steps}))

@@ -1,0 +1,230 @@
+"""A profile says with what a study runs: teacher, student, judge, trainer, device and the cells of the sweep.
+
+The records and their loading live here; the packaged profiles are the YAML files beside this module. What is to be
+written, and how posts are judged, belongs to the task.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.spec import Identifier, Record, Text
+from synthpost_dagster.yaml_files import read_record
+
+FOLDER = Path(__file__).parent
+EMBEDDED = "embedded"
+ModelName = Annotated[str, StringConstraints(pattern=r"^(embedded|[~./].*|[A-Za-z0-9][\w.-]*/[\w.-]+)$")]
+Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class ModelSpec(Record):
+    """A model in this process: the embedded one, a folder, or a hub name pinned to a commit."""
+
+    model: ModelName
+    revision: Revision | None
+    quantization: Literal["none", "nf4"]
+    dtype: Literal["float32", "bfloat16"]
+    memory_gib: float = Field(gt=0, description="free memory that its work needs")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> ModelSpec:
+        is_hub = self.model != EMBEDDED and self.model[0] not in "~./"
+        if is_hub and self.revision is None:
+            raise ValueError(f"{self.model} is a hub name and needs a revision: the 40-digit commit to pin it to")
+        if not is_hub and self.revision is not None:
+            raise ValueError(f"{self.model} is not a hub name, so it has no revision: set it to null")
+        return self
+
+
+class Sampling(Record):
+    """How text is drawn; temperature 0 is greedy."""
+
+    temperature: float = Field(ge=0, le=2)
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+
+class TeacherSpec(Record):
+    """Who writes the synthetic rows."""
+
+    backend: Literal["transformers"]
+    model: ModelSpec
+    sampling: Sampling
+    attempts: int = Field(ge=1, le=10, description="replies asked for a prompt before it stays rejected")
+
+
+class RubricJudge(Record):
+    """The task's criteria, checked on the text itself."""
+
+    kind: Literal["rubric"]
+
+
+class ModelJudge(Record):
+    """A model reads the task's judge prompt."""
+
+    kind: Literal["model"]
+    backend: Literal["transformers"]
+    model: ModelSpec
+    sampling: Sampling
+    attempts: int = Field(ge=1, le=10, description="replies asked for a game before it stays unscored")
+
+
+class Lora(Record):
+    """Low-rank adapters (arXiv:2106.09685)."""
+
+    r: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    bias: Literal["none", "all", "lora_only"]
+    target_modules: tuple[Identifier, ...] = Field(min_length=1)
+
+
+class TrainingSpec(Record):
+    """Every hyper-parameter of the tuning."""
+
+    lora: Lora
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit"]
+    learning_rate: float = Field(gt=0)
+    scheduler: Literal["linear", "cosine", "constant"]
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    rows_per_step: int = Field(ge=1)
+    micro_batch: int = Field(ge=1)
+    gradient_checkpointing: bool
+    max_length: int = Field(ge=16, description="tokens")
+    packing: bool
+    seed: int = Field(ge=0)
+    loss: Literal["completion", "full"]
+    system_prompt: bool
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainingSpec:
+        if self.rows_per_step % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide rows_per_step {self.rows_per_step}")
+        return self
+
+
+class DeviceSpec(Record):
+    """Where models run; `process_per_cell` gives each cell a process of its own, so that no memory is left behind."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    slots: int = Field(ge=1)
+    process_per_cell: bool
+
+
+class Cells(Record):
+    """The part of the task's sweep that a run covers."""
+
+    data_sizes: tuple[int, ...] = Field(min_length=1)
+    steps: tuple[int | str, ...] = Field(min_length=1)
+
+
+class Profile(Record):
+    """A profile file."""
+
+    name: Identifier
+    description: Text
+    study: bool
+    teacher: TeacherSpec
+    student: ModelSpec
+    training: TrainingSpec
+    predictions: Sampling
+    judge: RubricJudge | ModelJudge = Field(discriminator="kind")
+    device: DeviceSpec
+    sweep: Cells
+    evaluation_prompts: int | None = Field(ge=1, description="fewer than the task's; null for the task's number")
+    storage: str | None = Field(description="where artifacts go, a path or URL; null for $SYNTHPOST_HOME/storage")
+    allow_untrained_task: bool
+
+    @field_validator("storage")
+    @classmethod
+    def _storage(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("an empty path; set it to null for the default")
+        return value
+
+
+STUDY_EVALUATION_PROMPTS = 95
+STUDY_TRAINING = TrainingSpec(
+    lora=Lora(
+        r=16,
+        alpha=16,
+        dropout=0.0,
+        bias="none",
+        target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    ),
+    optimizer="adamw_8bit",
+    learning_rate=2e-4,
+    scheduler="linear",
+    warmup_steps=5,
+    weight_decay=0.01,
+    rows_per_step=8,
+    micro_batch=2,
+    gradient_checkpointing=True,
+    max_length=2_048,
+    packing=False,
+    seed=3407,
+    loss="full",
+    system_prompt=True,
+)
+"""The study's own arguments (design, section 2): 2 rows × 4 accumulation steps, loss over the whole conversation."""
+
+
+def load_profile(name: str, task: Task) -> Profile:
+    """The packaged profile of that name, or the YAML file of that path, checked against the task.
+
+    `study: true` puts the study's training arguments, 95 evaluation prompts and 500 new tokens in place of the
+    file's own. Raises SpecError naming file, key and remedy.
+    """
+    path = _path(name)
+    profile = read_record(path, Profile)
+    if profile.study:
+        profile = profile.model_copy(
+            update={
+                "training": STUDY_TRAINING,
+                "evaluation_prompts": STUDY_EVALUATION_PROMPTS,
+                "predictions": profile.predictions.model_copy(update={"max_new_tokens": 500}),
+            }
+        )
+    _check_sweep(path, profile, task)
+    return profile
+
+
+def packaged_profiles() -> list[str]:
+    """Names of the profiles that ship with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _path(name: str) -> Path:
+    if name in packaged_profiles():
+        return FOLDER / f"{name}.yaml"
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.resolve()
+    raise SpecError(
+        f"profile {name!r}: neither a packaged profile ({', '.join(packaged_profiles())}) nor a YAML file; "
+        "correct SYNTHPOST_PROFILE or --profile"
+    )
+
+
+def _check_sweep(path: Path, profile: Profile, task: Task) -> None:
+    for key in ("data_sizes", "steps"):
+        levels = [str(level) for level in getattr(task.spec.sweep, key)]
+        for level in getattr(profile.sweep, key):
+            if str(level) not in levels:
+                raise SpecError(
+                    f"{path}: sweep.{key}: {level} is none of the task's levels ({', '.join(levels)}); "
+                    f"add it to {task.folder / 'task.yaml'} or choose another"
+                )
+    if profile.evaluation_prompts is not None and profile.evaluation_prompts > task.spec.evaluation.prompts:
+        raise SpecError(
+            f"{path}: evaluation_prompts: {profile.evaluation_prompts} is more than the task's "
+            f"{task.spec.evaluation.prompts}; lower it or raise evaluation.prompts in {task.folder / 'task.yaml'}"
+        )

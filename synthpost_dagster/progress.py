@@ -1,0 +1,73 @@
+"""How far long work is: stages report here, the terminal and Dagster's log listen.
+
+A stage gets a `Progress` and calls `update`; listeners get every event. Nothing here draws.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a mere message."""
+
+    what: str
+    done: int
+    total: int
+    unit: str
+
+    @property
+    def text(self) -> str:
+        """The event in words."""
+        return f"{self.what}: {self.done} of {self.total} {self.unit}" if self.total else self.what
+
+
+Listener = Callable[[Event], None]
+
+
+_subscribers: list[Listener] = []
+
+
+@contextlib.contextmanager
+def subscribed(listener: Listener) -> Iterator[None]:
+    """Within it, the listener hears every stage of this process: how the terminal follows runs that Dagster starts."""
+    _subscribers.append(listener)
+    try:
+        yield
+    finally:
+        _subscribers.remove(listener)
+
+
+def to_log(log: Callable[[str], None], seconds: float = 5.0) -> Listener:
+    """A listener that writes a line at the end of each kind of work, and at most one in `seconds` before."""
+    last = {"at": time.monotonic()}
+
+    def listen(event: Event) -> None:
+        now = time.monotonic()
+        if event.done == event.total or now - last["at"] >= seconds:
+            last["at"] = now
+            log(event.text)
+
+    return listen
+
+
+class Progress:
+    """Hands the events of one stage to its listeners, and to those that subscribed."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def update(self, what: str, done: int, total: int, unit: str) -> None:
+        """Tells every listener how far `what` is."""
+        for listener in (*self._listeners, *_subscribers):
+            listener(Event(what, done, total, unit))
+
+    def note(self, message: str) -> None:
+        """Tells every listener something that has no measure, such as that the work waits."""
+        self.update(message, 0, 0, "")
+
+
+SILENT = Progress()

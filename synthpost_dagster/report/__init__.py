@@ -1,0 +1,1 @@
+"""The report: what it says (`data`), its pictures (`figures`) and the page (`page`)."""

@@ -1,0 +1,20 @@
+"""The device lease as a resource; the lease itself is in `devices`."""
+
+from dagster import ConfigurableResource
+from pydantic import Field
+
+from synthpost_dagster.devices import Devices
+
+POOL = "gpu"
+"""The pool of every step that holds a model; its limit is the resource's slots."""
+
+
+class GpuResource(ConfigurableResource[Devices]):
+    """Serializes what holds a model on a device: `lease()` is held across processes, beside the pool `gpu`."""
+
+    device: str = Field(default="auto", description="auto, cpu or cuda; auto takes the CPU where no GPU is seen")
+    slots: int = Field(default=1, description="How many leases one device bears at a time")
+
+    def devices(self) -> Devices:
+        """The plain object that hands out leases."""
+        return Devices(self.device, self.slots)

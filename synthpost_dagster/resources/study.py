@@ -1,0 +1,27 @@
+"""The study (task, profile, artifacts, device) as a resource; what it can do is in `stages`."""
+
+from dagster import ConfigurableResource, ResourceDependency
+from pydantic import Field
+
+from synthpost_dagster.profiles import load_profile
+from synthpost_dagster.resources.gpu import GpuResource
+from synthpost_dagster.resources.tables import TablesResource
+from synthpost_dagster.settings import read_settings
+from synthpost_dagster.stages.study import Study
+from synthpost_dagster.tasks.loading import load_task
+
+
+class StudyResource(ConfigurableResource[Study]):
+    """One task under one profile. Both files are read anew in each step, so that an edit counts at once."""
+
+    task: str = Field(description="A packaged task's name, or a task folder")
+    profile: str = Field(description="A packaged profile's name, or a YAML file")
+    home: str = Field(description="$SYNTHPOST_HOME")
+    gpu: ResourceDependency[GpuResource]
+    tables: ResourceDependency[TablesResource]
+
+    def open(self) -> Study:
+        """The plain object that the stages work with."""
+        task = load_task(self.task)
+        settings = read_settings(self.home, self.task, self.profile)
+        return Study(task, load_profile(self.profile, task), self.tables.store(), self.gpu.devices(), settings)

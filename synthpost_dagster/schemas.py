@@ -1,0 +1,210 @@
+"""The schema of every table, one pandera model each: types, ranges, allowed levels, unique ids, no nulls.
+
+What a table means is said here; the checks that need a task's levels, or look across rows, are in `rows.gates`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandera.pandas as pa
+from pandera.typing.pandas import Series
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID = r"^[0-9a-f]{16}$"
+SPLITS = ("train", "holdout")
+CONTESTANTS = ("tuned", "base", "prompted")
+"""tuned: the adapter, student prompt. base: the untuned model, student prompt. prompted: untuned, teacher prompt."""
+OPPONENTS = ("base", "prompted")
+OUTCOMES = ("win", "loss", "tie", "unscored")
+"""Of a game or a pair, seen from the tuned post."""
+
+
+class Table(pa.DataFrameModel):
+    """Base of all tables: no column more or less, in any order, and no silent conversion."""
+
+    class Config:
+        """Pandera's settings."""
+
+        strict = True
+        coerce = False
+
+
+class Factors(Table):
+    """The columns that say what a post was to be written for."""
+
+    prompt_id: Series[str] = pa.Field(str_matches=ID, description="Hash of task, company, product, post type, tone")
+    company: Series[str] = pa.Field(str_length={"min_value": 1}, description="Company's name")
+    product: Series[str] = pa.Field(str_length={"min_value": 1}, description="Product's name")
+    post_type: Series[str] = pa.Field(str_length={"min_value": 1}, description="Post type, which decides the length")
+    tone: Series[str] = pa.Field(str_length={"min_value": 1}, description="Tone of voice")
+    length: Series[str] = pa.Field(str_length={"min_value": 1}, description="Band of sentences")
+
+
+class Catalog(Table):
+    """One row a product, with its company's profile."""
+
+    product: Series[str] = pa.Field(unique=True, str_length={"min_value": 1}, description="Product's name")
+    product_description: Series[str] = pa.Field(str_length={"min_value": 1}, description="The product in one line")
+    split: Series[str] = pa.Field(isin=SPLITS, description="train: in training prompts; holdout: in evaluation alone")
+    company: Series[str] = pa.Field(str_length={"min_value": 1}, description="Company's name")
+    industry: Series[str] = pa.Field(str_length={"min_value": 1})
+    mission: Series[str] = pa.Field(str_length={"min_value": 1})
+    unique_selling_point: Series[str] = pa.Field(str_length={"min_value": 1})
+    target_market: Series[str] = pa.Field(str_length={"min_value": 1})
+    offering: Series[str] = pa.Field(str_length={"min_value": 1})
+    size: Series[str] = pa.Field(str_length={"min_value": 1}, description="The company's size in words")
+    history: Series[str] = pa.Field(str_length={"min_value": 1})
+    audience: Series[str] = pa.Field(str_length={"min_value": 1})
+    short_description: Series[str] = pa.Field(str_length={"min_value": 1}, description="All the student is told")
+
+
+class EvaluationPrompts(Factors):
+    """One row a prompt that every contestant answers, on holdout products."""
+
+    prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
+    teacher_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="With profile and criteria")
+    student_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="With neither")
+
+
+class Prompts(EvaluationPrompts):
+    """One row a training prompt, on train products."""
+
+    stratum_rank: Series[int] = pa.Field(ge=0, description="Place within post type × tone, by a hash of the id")
+    rank: Series[int] = pa.Field(ge=0, unique=True, description="Place in the stratified order of all prompts")
+
+
+class SyntheticRows(Factors):
+    """One row an attempt of the teacher; a rejected one stays, with its reason."""
+
+    rank: Series[int] = pa.Field(ge=0, description="Rank of the prompt")
+    stratum_rank: Series[int] = pa.Field(ge=0)
+    attempt: Series[int] = pa.Field(ge=0, description="0 for the first reply to a prompt")
+    student_prompt: Series[str] = pa.Field(str_length={"min_value": 1})
+    post: Series[str] = pa.Field(description="The reply, cleaned; empty where nothing could be kept")
+    status: Series[str] = pa.Field(isin=("kept", "rejected"))
+    reason: Series[str] = pa.Field(description="Why it was rejected, else empty")
+    is_in_band: Series[bool] = pa.Field(description="As many sentences as the length asks for")
+    raw_reply: Series[str] = pa.Field(description="The reply as it came")
+    finish_reason: Series[str] = pa.Field(isin=("stop", "length"))
+    prompt_tokens: Series[int] = pa.Field(ge=0)
+    completion_tokens: Series[int] = pa.Field(ge=0)
+    teacher_model: Series[str] = pa.Field(str_length={"min_value": 1})
+    reply_key: Series[str] = pa.Field(unique=True, str_matches=ID, description="Hash of all that shaped the reply")
+
+    @pa.dataframe_check(name="reason_if_rejected")
+    def reason_if_rejected(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
+        """A rejected row says why, a kept one holds a post."""
+        return ((rows["status"] == "rejected") == (rows["reason"] != "")) & (
+            (rows["status"] == "rejected") | (rows["post"].str.strip() != "")
+        )
+
+
+class DataSubsets(Factors):
+    """One row a training conversation."""
+
+    prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
+    rank: Series[int] = pa.Field(ge=0, unique=True)
+    student_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="The user's turn")
+    post: Series[str] = pa.Field(str_length={"min_value": 1}, description="The assistant's turn, which is learned")
+
+
+class LossCurve(Table):
+    """One row an optimizer step."""
+
+    step: Series[int] = pa.Field(ge=1, unique=True)
+    loss: Series[float] = pa.Field(ge=0, description="Mean cross-entropy of the supervised tokens")
+    learning_rate: Series[float] = pa.Field(ge=0)
+
+
+class Predictions(Factors):
+    """One row a post of a contestant, on an evaluation prompt."""
+
+    contestant: Series[str] = pa.Field(isin=CONTESTANTS)
+    post: Series[str] = pa.Field(description="As generated, white space at the ends removed")
+    finish_reason: Series[str] = pa.Field(isin=("stop", "length"))
+    prompt_tokens: Series[int] = pa.Field(ge=1)
+    completion_tokens: Series[int] = pa.Field(ge=0)
+    model: Series[str] = pa.Field(str_length={"min_value": 1})
+
+    @pa.dataframe_check(name="one_post_a_prompt")
+    def one_post_a_prompt(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
+        """A contestant answers a prompt once."""
+        return ~rows.duplicated(["prompt_id", "contestant"], keep=False)
+
+
+class Verdicts(Factors):
+    """One row a game: a tuned post against a baseline's post, in one order."""
+
+    pair_id: Series[str] = pa.Field(str_matches=ID, description="Hash of prompt, opponent and the two posts")
+    opponent: Series[str] = pa.Field(isin=OPPONENTS)
+    is_tuned_first: Series[bool] = pa.Field(description="Whether the tuned post stood in slot A")
+    pick: Series[str] = pa.Field(isin=("A", "B", "tie", ""), description="What the judge chose; empty if unscored")
+    outcome: Series[str] = pa.Field(isin=OUTCOMES, description="The game, seen from the tuned post")
+    reason: Series[str] = pa.Field(description="Why a game is unscored, else empty")
+    raw_reply: Series[str] = pa.Field(description="The judge's reply as it came")
+    attempts: Series[int] = pa.Field(ge=1)
+    judge: Series[str] = pa.Field(str_length={"min_value": 1}, description="Provider and model")
+    prompt_fingerprint: Series[str] = pa.Field(str_matches=ID, description="Hash of the judge's prompt")
+    tuned_words: Series[int] = pa.Field(ge=0)
+    opponent_words: Series[int] = pa.Field(ge=0)
+
+    @pa.dataframe_check(name="reason_if_unscored")
+    def reason_if_unscored(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
+        """An unscored game says why; a scored one has a pick."""
+        unscored = rows["outcome"] == "unscored"
+        return (unscored == (rows["reason"] != "")) & (unscored == (rows["pick"] == ""))
+
+
+class RatioReport(Table):
+    """One row a cell × opponent × level of a factor; factor `all` is the cell's headline."""
+
+    data_size: Series[int] = pa.Field(ge=1, description="Rows of the subset")
+    steps: Series[str] = pa.Field(str_matches=r"^([1-9]\d*|[1-9]\d?-epoch)$", description="Length asked for")
+    optimizer_steps: Series[int] = pa.Field(ge=1, description="Steps done")
+    rows_seen: Series[int] = pa.Field(ge=1, description="min(rows, steps × batch)")
+    opponent: Series[str] = pa.Field(isin=OPPONENTS)
+    factor: Series[str] = pa.Field(isin=("all", "post_type", "tone", "length"))
+    level: Series[str] = pa.Field(str_length={"min_value": 1})
+    pairs: Series[int] = pa.Field(ge=0)
+    wins: Series[int] = pa.Field(ge=0)
+    losses: Series[int] = pa.Field(ge=0)
+    ties: Series[int] = pa.Field(ge=0)
+    unscored: Series[int] = pa.Field(ge=0)
+    win_ratio: Series[float] = pa.Field(nullable=True, ge=0, description="W/L; inf at L = 0, NaN at W + L = 0")
+    win_ratio_low: Series[float] = pa.Field(nullable=True, ge=0, description="Exact 95 % interval")
+    win_ratio_high: Series[float] = pa.Field(nullable=True, ge=0)
+    tie_aware_ratio: Series[float] = pa.Field(nullable=True, ge=0, description="(W + T/2) / (L + T/2)")
+
+    @pa.dataframe_check(name="counts_sum_to_pairs")
+    def counts_sum_to_pairs(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
+        """W + L + T + X is the number of pairs."""
+        return rows[["wins", "losses", "ties", "unscored"]].sum(axis=1) == rows["pairs"]
+
+
+class Compliance(Table):
+    """One row a cell × contestant × criterion: the share of posts that meet it."""
+
+    data_size: Series[int] = pa.Field(ge=0, description="0 for the contestants without an adapter")
+    steps: Series[str] = pa.Field(description="Empty for the contestants without an adapter")
+    contestant: Series[str] = pa.Field(isin=CONTESTANTS)
+    criterion: Series[str] = pa.Field(str_length={"min_value": 1})
+    posts: Series[int] = pa.Field(ge=1, description="Posts the criterion applies to")
+    met: Series[int] = pa.Field(ge=0)
+
+
+TABLES: dict[str, type[Table]] = {
+    "catalog": Catalog,
+    "prompts": Prompts,
+    "evaluation_prompts": EvaluationPrompts,
+    "synthetic_rows": SyntheticRows,
+    "data_subsets": DataSubsets,
+    "adapters": LossCurve,
+    "baseline_predictions": Predictions,
+    "predictions": Predictions,
+    "verdicts": Verdicts,
+    "ratio_report": RatioReport,
+}
+"""Asset → schema of its main table."""

@@ -1,0 +1,79 @@
+"""The only reader, and the only writer, of the environment.
+
+SYNTHPOST_HOME     where runs, locks and the page live; default `.synthpost` below the working directory
+SYNTHPOST_TASK     a packaged task's name or a task folder; default `sales_posts`
+SYNTHPOST_PROFILE  a packaged profile's name or a YAML file; default `tiny`
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from synthpost_dagster.errors import StorageError
+
+DEFAULT_TASK = "sales_posts"
+DEFAULT_PROFILE = "tiny"
+
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says, read once."""
+
+    home: Path
+    task: str
+    profile: str
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's own folder, inside the home."""
+        return self.home / "dagster"
+
+
+def read_settings(home: str | None = None, task: str | None = None, profile: str | None = None) -> Settings:
+    """Settings from the environment; an argument that is given wins over it."""
+    chosen = home or os.environ.get("SYNTHPOST_HOME") or ".synthpost"
+    return Settings(
+        home=Path(chosen).expanduser().absolute(),
+        task=task or os.environ.get("SYNTHPOST_TASK") or DEFAULT_TASK,
+        profile=profile or os.environ.get("SYNTHPOST_PROFILE") or DEFAULT_PROFILE,
+    )
+
+
+def prepare(settings: Settings) -> None:
+    """Makes the home, puts our `dagster.yaml` into Dagster's folder, and sets the environment for this process.
+
+    Child processes (Dagster's daemon and its runs) inherit the three variables, so that all see one study.
+    Raises StorageError when the home cannot be written.
+    """
+    try:
+        settings.dagster_home.mkdir(parents=True, exist_ok=True)
+        probe = settings.home / ".writable"
+        probe.touch()
+        probe.unlink()
+        instance = settings.dagster_home / "dagster.yaml"
+        with resources.as_file(resources.files("synthpost_dagster") / "dagster.yaml") as packaged:
+            if not instance.exists():
+                shutil.copyfile(packaged, instance)
+    except OSError as error:
+        raise StorageError(
+            f"{settings.home}: the home folder cannot be written ({error.strerror}); "
+            "free it or name another with SYNTHPOST_HOME or --home"
+        ) from None
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    os.environ["SYNTHPOST_HOME"] = str(settings.home)
+    os.environ["SYNTHPOST_TASK"] = settings.task
+    os.environ["SYNTHPOST_PROFILE"] = settings.profile

@@ -1,0 +1,184 @@
+"""The stages that make data: catalog, prompts, evaluation_prompts, synthetic_rows, data_subsets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
+from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, refuse_failed
+from synthpost_dagster.errors import SpecError, UpstreamMissing
+from synthpost_dagster.generation.chat_models import ChatModel, chat_model
+from synthpost_dagster.generation.synthesis import synthesize
+from synthpost_dagster.inference.models import check_suits_task
+from synthpost_dagster.progress import Progress
+from synthpost_dagster.rows.prompts import catalog_table, training_prompts
+from synthpost_dagster.rows.prompts import evaluation_prompts as select_evaluation
+from synthpost_dagster.rows.subsets import subset
+from synthpost_dagster.stages.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UPSTREAM_REMEDY = "materialize the job `upstream` first, or use `synthpost run`"
+
+
+def catalog_plan(study: Study) -> Plan:
+    """Shaped by the catalog file."""
+    listed = fingerprint({"catalog": study.task.catalog})
+    return Plan("catalog", "", {"task": study.task.spec.name, "catalog": listed})
+
+
+def catalog(study: Study) -> Outcome:
+    """The catalog as a table, each product marked train or holdout."""
+
+    def make(draft: Draft) -> None:
+        table = catalog_table(study.task)
+        study.add_gated_table(draft, "catalog", table)
+        draft.facts |= {"companies": int(table["company"].nunique()), **table["split"].value_counts().to_dict()}
+
+    return study.store.reuse_or_make(catalog_plan(study), make)
+
+
+def prompts_plan(study: Study) -> Plan:
+    """Shaped by the train products and the task's wording."""
+    return Plan("prompts", "", _prompt_parts(study, "train"))
+
+
+def prompts(study: Study) -> Outcome:
+    """Every training prompt, in its stratified order."""
+    study.store.need(catalog_plan(study), UPSTREAM_REMEDY)
+    plan = prompts_plan(study)
+    return study.store.reuse_or_make(
+        plan, lambda draft: study.add_gated_table(draft, "prompts", training_prompts(study.task))
+    )
+
+
+def evaluation_prompts_plan(study: Study) -> Plan:
+    """Shaped by the holdout products, the task's wording and the number of prompts."""
+    return Plan("evaluation_prompts", "", {**_prompt_parts(study, "holdout"), "count": study.evaluation_count})
+
+
+def evaluation_prompts(study: Study) -> Outcome:
+    """Prompts on holdout products, balanced over type × tone."""
+    study.store.need(catalog_plan(study), UPSTREAM_REMEDY)
+    plan = evaluation_prompts_plan(study)
+    table = select_evaluation
+    return study.store.reuse_or_make(
+        plan,
+        lambda draft: study.add_gated_table(draft, "evaluation_prompts", table(study.task, study.evaluation_count)),
+    )
+
+
+def _prompt_parts(study: Study, split: str) -> dict[str, object]:
+    listed = [
+        (company.model_dump(exclude={"products"}), product.model_dump())
+        for company, product in study.task.companies_of(split)
+    ]
+    return {
+        "task": study.task.spec.name,
+        "products": fingerprint({"products": listed}),
+        "wording": study.task.wording_fingerprint,
+    }
+
+
+def teacher_of(study: Study) -> ChatModel:
+    """The profile's teacher."""
+    spec = study.profile.teacher
+    return chat_model(spec.backend, spec.model, spec.sampling, study.devices)
+
+
+def synthetic_rows_plan(study: Study, rows: int) -> Plan:
+    """Shaped by the prompts, the teacher, and how many rows are asked for."""
+    need = study.store.need(prompts_plan(study), UPSTREAM_REMEDY)
+    parts = {
+        "prompts": need.digest,
+        "teacher": teacher_of(study).identity,
+        "attempts": study.profile.teacher.attempts,
+        "rows": rows,
+    }
+    return Plan("synthetic_rows", "", parts)
+
+
+def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) -> Outcome:
+    """The teacher's posts for a data size of `rows`; by default the largest that the profile covers.
+
+    The table never shrinks: where more rows of the same making are there already, they are the outcome. Replies that
+    any earlier table holds are used again where all that shaped them is the same.
+    """
+    target = rows or max(study.profile.sweep.data_sizes)
+    if target > study.task.training_prompts:
+        raise SpecError(f"{target} rows are asked for and the task has {study.task.training_prompts}; lower `rows`")
+    plan = synthetic_rows_plan(study, target)
+    larger = _largest_rows(study)
+    if larger and larger.parts["rows"] >= target:
+        return Outcome(larger, is_reused=True)
+    check_suits_task(study.profile.teacher.model, study.task, study.profile.allow_untrained_task)
+    return study.store.reuse_or_make(plan, lambda draft: _synthesize(study, target, draft, progress))
+
+
+def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> None:
+    all_prompts = study.store.read_table(study.store.need(prompts_plan(study), UPSTREAM_REMEDY))
+    teacher = teacher_of(study)
+    made = synthesize(
+        study.task, all_prompts, teacher, study.profile.teacher.attempts, target, _known_rows(study), progress
+    )
+    study.add_gated_table(draft, "synthetic_rows", made.rows, target)
+    kept = made.rows["status"] == "kept"
+    draft.facts |= {
+        "kept": int(kept.sum()),
+        "rejected": int((~kept).sum()),
+        "asked_now": made.asked,
+        "in_band": round(float(made.rows.loc[kept, "is_in_band"].mean()), 4),
+        "completion_tokens": int(made.rows["completion_tokens"].sum()),
+        "reasons": made.rows.loc[~kept, "reason"].value_counts().to_dict(),
+    }
+
+
+def _known_rows(study: Study) -> pd.DataFrame | None:
+    import pandas as pd
+
+    tables = [study.store.read_table(manifest) for manifest in study.store.all_of("synthetic_rows")]
+    if not tables:
+        return None
+    return pd.concat(tables, ignore_index=True).drop_duplicates("reply_key", keep="last")
+
+
+def _tables_of_rows(study: Study) -> list[Manifest]:
+    """Every table of synthetic rows of the making that task and profile ask for, fewest rows first."""
+    making = synthetic_rows_plan(study, 0).parts | {"rows": None}
+    found = [m for m in study.store.all_of("synthetic_rows") if m.parts | {"rows": None} == making]
+    return sorted(found, key=lambda manifest: manifest.parts["rows"])
+
+
+def _largest_rows(study: Study) -> Manifest | None:
+    good = [manifest for manifest in _tables_of_rows(study) if not manifest.failed_gates]
+    return good[-1] if good else None
+
+
+def current_rows(study: Study) -> Manifest:
+    """The largest table of synthetic rows for this task and profile.
+
+    Raises UpstreamMissing where there is none, GateFailed where there is none that passed its checks.
+    """
+    manifest = _largest_rows(study)
+    if manifest is None:
+        for failed in _tables_of_rows(study):
+            refuse_failed(failed)
+        raise UpstreamMissing(f"synthetic_rows does not exist for this task and profile yet; {UPSTREAM_REMEDY}")
+    return manifest
+
+
+def _subset_table(study: Study, size: int) -> pd.DataFrame:
+    return subset(study.task, study.store.read_table(current_rows(study)), size)
+
+
+def data_subsets_plan(study: Study, size: int) -> Plan:
+    """Shaped by the rows in the subset, so that rows added later change nothing."""
+    return Plan("data_subsets", str(size), {"rows": table_digest(_subset_table(study, size))})
+
+
+def data_subsets(study: Study, size: int) -> Outcome:
+    """The subset of `size` rows."""
+    table = _subset_table(study, size)
+    plan = Plan("data_subsets", str(size), {"rows": table_digest(table)})
+    return study.store.reuse_or_make(plan, lambda draft: study.add_gated_table(draft, "data_subsets", table, size))

@@ -1,0 +1,182 @@
+"""The stages that hold the student: adapters, baseline_predictions, predictions."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from synthpost_dagster.artifacts.fingerprint import library_versions
+from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
+from synthpost_dagster.inference.generate import Completion, chat, generate
+from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
+from synthpost_dagster.profiles import Sampling
+from synthpost_dagster.progress import Progress
+from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
+from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.tasks.prompting import short_hash
+from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl")
+GENERATION_LIBRARIES = ("torch", "transformers", "peft")
+FACTORS = ["prompt_id", "company", "product", "post_type", "tone", "length"]
+
+
+def adapters_plan(study: Study, cell: Cell) -> Plan:
+    """Shaped by the subset, the student, the hyper-parameters, the steps and the trainer's libraries."""
+    remedy = f"materialize data_subsets {cell.data_size} first (job `subsets`), or use `synthpost run`"
+    subset = study.store.need(data_subsets_plan(study, cell.data_size), remedy)
+    parts = {
+        "subset": subset.digest,
+        "student": identity(study.profile.student),
+        "training": study.profile.training.model_dump(mode="json"),
+        "system_prompt": study.system_prompt,
+        "steps": optimizer_steps(cell.steps, subset.facts["rows"], study.profile.training.rows_per_step),
+        "libraries": library_versions(*TRAINER_LIBRARIES),
+    }
+    return Plan("adapters", cell.key, parts)
+
+
+def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
+    """The cell's adapter: a PEFT folder with its loss curve."""
+    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
+    plan = adapters_plan(study, cell)
+    return study.store.reuse_or_make(plan, lambda draft: _tune(study, cell, plan.parts["steps"], draft, progress))
+
+
+def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress) -> None:
+    from synthpost_dagster.training.sft import tune
+
+    profile = study.profile
+    subset = study.store.need(data_subsets_plan(study, cell.data_size), UPSTREAM_REMEDY)
+    rows = study.store.read_table(subset)
+    with study.devices.lease(profile.student.memory_gib, waiting=progress.note) as lease:
+        started = time.perf_counter()
+        loaded = load(profile.student, lease.device.name)
+        curve = tune(
+            loaded, profile.student.model, rows, profile.training, steps, study.system_prompt, draft.folder, progress
+        )
+        seconds = time.perf_counter() - started
+        del loaded
+    study.add_gated_table(draft, "adapters", curve)
+    draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
+    draft.facts |= {
+        "optimizer_steps": steps,
+        "rows_seen": rows_seen(steps, len(rows), profile.training.rows_per_step),
+        "first_loss": round(float(curve["loss"].iloc[0]), 4),
+        "last_loss": round(float(curve["loss"].iloc[-1]), 4),
+        "wall_seconds": round(seconds, 2),
+        "peak_gib": round(lease.peak_gib, 3),
+        "device": lease.device.label,
+    }
+
+
+def _sha256(draft: Draft, name: str) -> str:
+    import hashlib
+
+    return hashlib.sha256((draft.folder / name).read_bytes()).hexdigest()
+
+
+def baseline_predictions_plan(study: Study) -> Plan:
+    """Shaped by the evaluation prompts, the student, the sampling and the libraries that generate."""
+    return Plan("baseline_predictions", "", {**_generation_parts(study), "student": identity(study.profile.student)})
+
+
+def baseline_predictions(study: Study, progress: Progress) -> Outcome:
+    """The untuned model's posts: with the student prompt (`base`) and with the teacher prompt (`prompted`)."""
+    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
+
+    def make(draft: Draft) -> None:
+        import pandas as pd
+
+        prompts = _evaluation_table(study)
+        with study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease:
+            loaded = load(study.profile.student, lease.device.name)
+            parts = []
+            for contestant, column in (("base", "student_prompt"), ("prompted", "teacher_prompt")):
+                chats = [chat(text, study.system_prompt) for text in prompts[column]]
+                replies = generate(loaded, chats, _sampling(study, contestant), progress, f"{contestant} posts")
+                parts.append(_predictions(prompts, replies, contestant, study.profile.student.model))
+            del loaded
+        table = pd.concat(parts, ignore_index=True)
+        study.add_gated_table(draft, "baseline_predictions", table)
+        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_lengths(table)}
+
+    return study.store.reuse_or_make(baseline_predictions_plan(study), make)
+
+
+def predictions_plan(study: Study, cell: Cell) -> Plan:
+    """Shaped by the adapter, the evaluation prompts, the sampling and the libraries that generate."""
+    adapter = study.store.need(adapters_plan(study, cell), _cell_remedy(cell))
+    return Plan(
+        "predictions",
+        cell.key,
+        {**_generation_parts(study), "student": identity(study.profile.student), "adapter": adapter.digest},
+    )
+
+
+def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
+    """The tuned model's posts."""
+
+    def make(draft: Draft) -> None:
+        prompts = _evaluation_table(study)
+        adapter = study.store.need(adapters_plan(study, cell), _cell_remedy(cell))
+        chats = [chat(text, study.system_prompt) for text in prompts["student_prompt"]]
+        with (
+            study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease,
+            study.store.local_folder(adapter) as folder,
+        ):
+            loaded = load_adapter(load(study.profile.student, lease.device.name), folder)
+            replies = generate(loaded, chats, _sampling(study, cell.key), progress, "tuned posts")
+            del loaded
+        table = _predictions(prompts, replies, "tuned", f"{study.profile.student.model} + {adapter.fingerprint}")
+        study.add_gated_table(draft, "predictions", table)
+        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_lengths(table)}
+
+    return study.store.reuse_or_make(predictions_plan(study, cell), make)
+
+
+def _generation_parts(study: Study) -> dict[str, Any]:
+    evaluation = study.store.need(evaluation_prompts_plan(study), UPSTREAM_REMEDY)
+    return {
+        "evaluation_prompts": evaluation.digest,
+        "sampling": study.profile.predictions.model_dump(mode="json"),
+        "system_prompt": study.system_prompt,
+        "libraries": library_versions(*GENERATION_LIBRARIES),
+    }
+
+
+def _sampling(study: Study, contestant: str) -> Sampling:
+    """The profile's sampling under a seed of the contestant's own, so that no two draw with the same luck."""
+    sampling = study.profile.predictions
+    return sampling.model_copy(update={"seed": sampling.seed + int(short_hash(contestant), 16) % 2**20})
+
+
+def _evaluation_table(study: Study) -> pd.DataFrame:
+    return study.store.read_table(study.store.need(evaluation_prompts_plan(study), UPSTREAM_REMEDY))
+
+
+def _predictions(prompts: pd.DataFrame, replies: list[Completion], contestant: str, model: str) -> pd.DataFrame:
+    return prompts[FACTORS].assign(
+        contestant=contestant,
+        post=[reply.text for reply in replies],
+        finish_reason=[reply.finish_reason for reply in replies],
+        prompt_tokens=[reply.prompt_tokens for reply in replies],
+        completion_tokens=[reply.completion_tokens for reply in replies],
+        model=model,
+    )
+
+
+def _lengths(table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "truncated": int((table["finish_reason"] == "length").sum()),
+        "mean_completion_tokens": round(float(table["completion_tokens"].mean()), 1),
+        "mean_prompt_tokens": table.groupby("contestant")["prompt_tokens"].mean().round(1).to_dict(),
+    }
+
+
+def _cell_remedy(cell: Cell) -> str:
+    return f"materialize the job `cell` for {cell.key} first, or use `synthpost run`"

@@ -1,0 +1,81 @@
+"""A study: one task, one profile, the artifacts and the device. What the stages work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
+from synthpost_dagster.devices import Devices
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.profiles import Profile, load_profile
+from synthpost_dagster.rows import gates
+from synthpost_dagster.settings import Settings
+from synthpost_dagster.tasks.loading import Task, load_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Cell(NamedTuple):
+    """One point of the sweep."""
+
+    data_size: int
+    steps: str
+
+    @property
+    def key(self) -> str:
+        """The partition key, such as `88|50`."""
+        return f"{self.data_size}|{self.steps}"
+
+    @classmethod
+    def parse(cls, key: str) -> Cell:
+        """The cell of a partition key. Raises SpecError where it is none."""
+        size, bar, steps = key.partition("|")
+        if not bar or not size.isdigit() or not steps:
+            raise SpecError(f"{key!r} is not a cell; write data size and steps, such as 88|50")
+        return cls(int(size), steps)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A task and a profile, bound to the place where artifacts are kept."""
+
+    task: Task
+    profile: Profile
+    store: ArtifactStore
+    devices: Devices
+    settings: Settings
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells that the profile covers, small data first."""
+        sweep = self.profile.sweep
+        return [Cell(size, str(steps)) for size in sweep.data_sizes for steps in sweep.steps]
+
+    @property
+    def evaluation_count(self) -> int:
+        """How many evaluation prompts every contestant answers."""
+        return self.profile.evaluation_prompts or self.task.spec.evaluation.prompts
+
+    @property
+    def system_prompt(self) -> str | None:
+        """The task's system prompt where the profile trains with it, else None."""
+        return self.task.spec.system_prompt if self.profile.training.system_prompt else None
+
+    def add_gated_table(self, draft: Draft, asset: str, table: pd.DataFrame, target: int | None = None) -> None:
+        """Puts an asset's main table into its draft, with its row count, the number of rows that was asked for (its
+        own where `target` is None) and the verdicts of its gates.
+        """
+        draft.table(asset, table)
+        draft.facts |= {"rows": len(table), "target_rows": len(table) if target is None else target}
+        draft.gates += [result.entry for result in gates.evaluate(asset, self.task, table, target=target)]
+
+
+def open_study(settings: Settings) -> Study:
+    """The study that the settings name. Raises SpecError where task or profile are wrong."""
+    task = load_task(settings.task)
+    profile = load_profile(settings.profile, task)
+    root = profile.storage or settings.home / "storage"
+    devices = Devices(profile.device.device, profile.device.slots)
+    return Study(task, profile, ArtifactStore(root, settings.home), devices, settings)

@@ -1,0 +1,145 @@
+"""Reads a task folder: `task.yaml`, `catalog.yaml` and `prompts/*.j2`, all checked before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.tasks.spec import Catalog, Company, Product, TaskSpec
+from synthpost_dagster.yaml_files import read_record, read_text
+
+PACKAGED = Path(__file__).parent
+ROLES = ("teacher", "student", "judge")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task folder, read and checked.
+
+    `sources` holds the templates' text by role; `spec` and `catalog` are the two YAML files.
+    """
+
+    folder: Path
+    spec: TaskSpec
+    catalog: Catalog
+    sources: dict[str, str]
+
+    def template(self, role: str) -> Template:
+        """The compiled template of `teacher`, `student` or `judge`; sandboxed, undefined names are errors."""
+        return _environment().from_string(self.sources[role])
+
+    @property
+    def wording_fingerprint(self) -> str:
+        """Hash of all that shapes a prompt besides the catalog: templates, types, lengths, tones, criteria."""
+        wording = {
+            "teacher": self.sources["teacher"],
+            "student": self.sources["student"],
+            "tones": self.spec.tones,
+            "lengths": [length.text for length in self.spec.lengths],
+            "universal": [criterion.text for criterion in self.spec.universal_criteria],
+            "types": [
+                (kind.name, kind.length, [criterion.text for criterion in kind.criteria])
+                for kind in self.spec.post_types
+            ],
+        }
+        return hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def strata(self) -> list[tuple[str, str]]:
+        """Post type × tone, in the task's order."""
+        return [(kind.name, tone) for kind in self.spec.post_types for tone in self.spec.tones]
+
+    def companies_of(self, split: str) -> list[tuple[Company, Product]]:
+        """Every company with each of its products in `split` (`train` or `holdout`)."""
+        return [
+            (company, product) for company in self.catalog.companies for product in getattr(company.products, split)
+        ]
+
+    @property
+    def training_prompts(self) -> int:
+        """How many training prompts the task has: products × post types × tones."""
+        return len(self.companies_of("train")) * len(self.strata)
+
+
+def load_task(name: str) -> Task:
+    """The packaged task of that name, or the task in the folder of that path.
+
+    Raises SpecError naming file, key and remedy.
+    """
+    folder = _folder(name)
+    spec = read_record(folder / "task.yaml", TaskSpec)
+    catalog = read_record(folder / "catalog.yaml", Catalog)
+    sources = {role: _source(folder / "prompts" / f"{role}.j2") for role in ROLES}
+    task = Task(folder, spec, catalog, sources)
+    _check_sizes(task)
+    _check_templates(task)
+    return task
+
+
+def packaged_tasks() -> list[str]:
+    """Names of the tasks that ship with the package."""
+    return sorted(path.parent.name for path in PACKAGED.glob("*/task.yaml"))
+
+
+def _folder(name: str) -> Path:
+    if name in packaged_tasks():
+        return PACKAGED / name
+    folder = Path(name).expanduser()
+    if (folder / "task.yaml").is_file():
+        return folder.resolve()
+    raise SpecError(
+        f"task {name!r}: neither a packaged task ({', '.join(packaged_tasks())}) "
+        "nor a folder with a task.yaml; correct SYNTHPOST_TASK or --task"
+    )
+
+
+def _source(path: Path) -> str:
+    if not path.is_file():
+        raise SpecError(
+            f"{path}: this template is missing; a task has prompts/{', prompts/'.join(f'{r}.j2' for r in ROLES)}"
+        )
+    return read_text(path)
+
+
+def _check_sizes(task: Task) -> None:
+    file, rows = task.folder / "task.yaml", task.training_prompts
+    largest = task.spec.sweep.data_sizes[-1]
+    if largest > rows:
+        raise SpecError(
+            f"{file}: sweep.data_sizes: {largest} rows are asked for, but the catalog's train products × post types "
+            f"× tones give {rows}; lower the size or add products"
+        )
+    available = len(task.companies_of("holdout")) * len(task.strata)
+    if task.spec.evaluation.prompts > available:
+        raise SpecError(
+            f"{file}: evaluation.prompts: {task.spec.evaluation.prompts} are asked for, but the holdout products "
+            f"give {available}; lower the number or add holdout products"
+        )
+
+
+def _check_templates(task: Task) -> None:
+    from synthpost_dagster.tasks.prompting import Brief, judge_prompt, render_prompt
+
+    company, product = task.companies_of("train")[0]
+    brief = Brief(company, product, task.spec.post_types[0], task.spec.tones[0])
+    for role in ROLES:
+        try:
+            if role == "judge":
+                judge_prompt(task, brief, "one post", "another post")
+            else:
+                render_prompt(task, role, brief)
+        except TemplateError as error:
+            raise SpecError(f"{task.folder / 'prompts' / f'{role}.j2'}: {error}; correct the template") from None
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    # The output is a prompt for a model, not a page: nothing is escaped, and catalog text is data, never template.
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, trim_blocks=False, keep_trailing_newline=False
+    )

@@ -1,0 +1,109 @@
+"""What a sweep shows in the terminal: what runs, how far it is, how long it takes yet, and the table of cells."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from synthpost_dagster.progress import Event
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUIET_SECONDS = 10.0
+"""Where the output is no terminal, a line about work under way at most this often."""
+
+
+class Terminal:
+    """Hears of runs and of progress inside them. Where the output is a file or a pipe, it writes whole lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._live: Live | None = None
+        self._started = self._run_started = self._last_line = time.monotonic()
+        self._total = self._done = self._skipped = 0.0
+        self._title = ""
+
+    def plan(self, work: float) -> None:
+        """How much work the whole sweep is, in the units of `planning`."""
+        self._total, self._started = work, time.monotonic()
+
+    def started(self, title: str) -> None:
+        """A run begins."""
+        self._title, self._run_started = title, time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+        self._show(f"{title} …")
+
+    def heard(self, event: Event) -> None:
+        """A stage inside the run got on; the argument to `progress.subscribed`."""
+        text = f"{self._title}: {event.text}"
+        if self._live is None and event.total and time.monotonic() - self._last_line < QUIET_SECONDS:
+            return
+        self._show(f"{text}{self._time_left()}")
+
+    def finished(self, title: str, work: float) -> None:
+        """A run ended well."""
+        self._done += work
+        self._stop()
+        self.console.print(f"[green]✓[/] {title} ({time.monotonic() - self._run_started:.1f} s){self._time_left()}")
+
+    def reused(self, title: str, work: float) -> None:
+        """Nothing to do for it."""
+        self._skipped += work
+        self.console.print(f"[green]✓[/] {title} (up to date)")
+
+    def close(self) -> None:
+        """Leaves the terminal as it was, also after an error."""
+        self._stop()
+
+    def _show(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        if self._live:
+            self._live.update(Text(f"▸ {text}", style="cyan"))
+        else:
+            self.console.print(f"  {text}")
+
+    def _stop(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _time_left(self) -> str:
+        """From the pace so far; nothing before the first run has ended, or when no work is left."""
+        left = self._total - self._done - self._skipped
+        if self._done <= 0 or left < 1:
+            return ""
+        seconds = (time.monotonic() - self._started) / self._done * left
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
+def cells_table(ratios: pd.DataFrame) -> Table:
+    """The cells' figures against both baselines (schema RatioReport)."""
+    from synthpost_dagster.report.page import ratio_text
+
+    table = Table(
+        title="Tuned posts against the untuned model",
+        caption="pairs won (W), lost (L), tied (T), unscored (X); win ratio with its exact 95 % interval",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in ("rows", "training", "against", "W", "L", "T", "X"):
+        table.add_column(column, justify="left" if column in ("training", "against") else "right", no_wrap=True)
+    table.add_column("win ratio", no_wrap=True)
+    for row in ratios[ratios["factor"] == "all"].itertuples():
+        table.add_row(
+            f"{row.data_size:,}",
+            f"{row.steps} ({row.optimizer_steps})" if "epoch" in row.steps else f"{row.steps} steps",
+            row.opponent,
+            *(str(count) for count in (row.wins, row.losses, row.ties, row.unscored)),
+            ratio_text(row.win_ratio, row.win_ratio_low, row.win_ratio_high),
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Tuning: how many steps a cell has, and the trainer."""
