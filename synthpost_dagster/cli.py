@@ -4,11 +4,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.settings import Settings, prepare, read_settings
+
+if TYPE_CHECKING:
+    from synthpost_dagster.driver import Sweep
+    from synthpost_dagster.terminal import Terminal
 
 DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
 
@@ -50,13 +55,7 @@ def run(home: str | None, profile: str | None, task: str | None, data_sizes: str
 @_common
 def report(home: str | None, profile: str | None, task: str | None) -> None:
     """Make the report of the cells that are there."""
-    from synthpost_dagster.driver import open_sweep
-    from synthpost_dagster.terminal import Terminal
-
-    settings, terminal = read_settings(home, task, profile), Terminal()
-    with open_sweep(settings, terminal) as sweep:
-        sweep.report()
-    _show_result(settings, terminal)
+    _drive(read_settings(home, task, profile), lambda sweep: sweep.report())
 
 
 @main.command()
@@ -66,9 +65,13 @@ def ui(home: str | None, profile: str | None, task: str | None, port: int) -> No
     """Serve the Dagster UI on 127.0.0.1, with the daemon that runs schedules and sensors."""
     settings = read_settings(home, task, profile)
     prepare(settings)
+    from synthpost_dagster.driver import open_instance
+    from synthpost_dagster.records import tidy
     from synthpost_dagster.stages.study import open_study
 
-    open_study(settings)
+    study = open_study(settings)
+    with open_instance(settings) as instance:
+        tidy(instance, study.profile.device.slots)
     arguments = ["-m", "synthpost_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *arguments])  # noqa: S606 - no shell
 
@@ -89,14 +92,21 @@ def entry() -> None:
 
 
 def _sweep(settings: Settings, cells: list[str]) -> None:
-    from synthpost_dagster.driver import open_sweep
     from synthpost_dagster.stages.study import Cell
+
+    _drive(settings, lambda sweep: sweep.run([Cell.parse(key) for key in cells]))
+
+
+def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
+    """Lets a sweep work while the terminal shows it, then shows what came of it."""
+    from synthpost_dagster.driver import open_sweep
+    from synthpost_dagster.progress import subscribed
     from synthpost_dagster.terminal import Terminal
 
     terminal = Terminal()
     try:
-        with open_sweep(settings, terminal) as sweep:
-            sweep.run([Cell.parse(key) for key in cells])
+        with open_sweep(settings, terminal) as sweep, subscribed(terminal.heard):
+            work(sweep)
     finally:
         terminal.close()
     _show_result(settings, terminal)
@@ -113,7 +123,7 @@ def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> lis
         ("--steps", steps, study.profile.sweep.steps),
     ):
         known = [str(level) for level in levels]
-        wanted = [part.strip() for part in text.split(",")] if text else known
+        wanted = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else known
         for level in wanted:
             if level not in known:
                 raise SpecError(
@@ -124,7 +134,7 @@ def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> lis
     return [f"{size}|{length}" for size in chosen[0] for length in chosen[1]]
 
 
-def _show_result(settings: Settings, terminal: "Terminal") -> None:  # type: ignore[name-defined]  # noqa: F821
+def _show_result(settings: Settings, terminal: "Terminal") -> None:
     import pandas as pd
 
     from synthpost_dagster.terminal import cells_table

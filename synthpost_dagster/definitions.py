@@ -1,41 +1,9 @@
-"""The code location: assets, checks, jobs, schedule, sensors and resources of one task under one profile.
+"""The code location: `defs` is the graph of the task and the profile that the environment names.
 
-`build_definitions` makes them for any task and profile; `defs` is what SYNTHPOST_TASK and SYNTHPOST_PROFILE name.
+https://docs.dagster.io/guides/build/projects. How the graph is built is in `graph`.
 """
 
-from dagster import Definitions, in_process_executor
-
-from synthpost_dagster.assets import build_assets
-from synthpost_dagster.checks import build_checks
-from synthpost_dagster.jobs import build_jobs, build_schedule, build_sensors
-from synthpost_dagster.partitions import build_partitions
-from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.resources.gpu import GpuResource
-from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.resources.tables import TablesResource
-from synthpost_dagster.settings import Settings, read_settings
-from synthpost_dagster.tasks.loading import load_task
-
-
-def build_definitions(settings: Settings) -> Definitions:
-    """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
-    task = load_task(settings.task)
-    profile = load_profile(settings.profile, task)
-    partitions = build_partitions(task.spec.sweep)
-    assets = build_assets(partitions, profile)
-    jobs = build_jobs()
-    gpu = GpuResource(device=profile.device.device, slots=profile.device.slots)
-    tables = TablesResource(storage=profile.storage or str(settings.home / "storage"), home=str(settings.home))
-    study = StudyResource(task=settings.task, profile=settings.profile, home=str(settings.home), gpu=gpu, tables=tables)
-    return Definitions(
-        assets=assets,
-        asset_checks=build_checks(assets),
-        jobs=list(jobs),
-        schedules=[build_schedule(jobs)],
-        sensors=build_sensors(jobs),
-        resources={"study": study, "gpu": gpu, "tables": tables},
-        executor=in_process_executor,
-    )
-
+from synthpost_dagster.graph import build_definitions
+from synthpost_dagster.settings import read_settings
 
 defs = build_definitions(read_settings())

@@ -11,6 +11,7 @@ import gc
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,47 +59,63 @@ class Devices:
         `waiting` is told once when another process holds it. Raises DeviceError when there is no such device, when
         fewer than `memory_gib` are free on it, or after `timeout_seconds`.
         """
-        device = self.pick()
-        lock = self._acquire(device, timeout_seconds, waiting)
+        device, lock = self._acquire(self.candidates(), timeout_seconds, waiting)
         lease = Lease(device)
         try:
             _refuse_short_memory(device, memory_gib)
             _reset_peak(device)
             yield lease
+        except BaseException as error:
+            # The frames of the error hold the model that is to be freed.
+            traceback.clear_frames(error.__traceback__)
+            raise
         finally:
             lease.peak_gib = _peak_gib(device)
             _free_memory(device)
             lock.release()
 
-    def pick(self) -> Device:
-        """The device that is wanted: of several GPUs the one with most free memory, `auto` the CPU where none is."""
+    def candidates(self) -> list[Device]:
+        """The devices that will do, the GPU with most free memory first; `auto` takes the CPU where there is no GPU."""
         gpus = _gpus() if self.wanted in ("auto", "cuda") else []
         if gpus:
-            return max(gpus, key=_free_gib)
+            return sorted(gpus, key=_free_gib, reverse=True)
         if self.wanted == "cuda":
             raise DeviceError(
-                "the profile asks for a CUDA device and torch sees none; set device.device to auto or cpu"
+                "the profile asks for CUDA and torch sees no such device; set device.device to auto or cpu"
             )
-        return Device("cpu", "cpu", "CPU")
+        return [Device("cpu", "cpu", "CPU")]
 
-    def _acquire(self, device: Device, timeout: float, waiting: Callable[[str], None]) -> FileLock:
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _acquire(
+        self, devices: list[Device], timeout: float, waiting: Callable[[str], None]
+    ) -> tuple[Device, FileLock]:
+        """The first free slot of the first device that has one."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DeviceError(
+                f"{self.folder}: locks cannot be kept there ({error.strerror}); mend the folder"
+            ) from None
         with contextlib.suppress(OSError):
             self.folder.chmod(0o777)
-        locks = [FileLock(self.folder / f"{device.uuid}-{slot}.lock", mode=0o666) for slot in range(self.slots)]
+        places = [
+            (device, FileLock(self.folder / f"{device.uuid}-{slot}.lock", mode=0o666))
+            for device in devices
+            for slot in range(self.slots)
+        ]
+        labels = " and ".join(device.label for device in devices)
         deadline, is_told = time.monotonic() + timeout, False
         while True:
-            for lock in locks:
+            for device, lock in places:
                 with contextlib.suppress(Timeout):
                     lock.acquire(timeout=0)
-                    return lock
+                    return device, lock
             if time.monotonic() >= deadline:
                 raise DeviceError(
-                    f"{device.label} is held by another process and was not freed within {timeout:.0f} s; "
+                    f"{labels} is held by another process and was not freed within {timeout:.0f} s; "
                     "wait for that run or stop it"
                 )
             if not is_told:
-                waiting(f"{device.label} is held by another process; waiting for it")
+                waiting(f"{labels} is held by another process; waiting for it")
                 is_told = True
             time.sleep(0.2)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dagster import (
     AssetSelection,
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     RunRequest,
     RunsFilter,
@@ -24,19 +25,12 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from synthpost_dagster import planning
-from synthpost_dagster.records import recorded_in
+from synthpost_dagster.records import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
 from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.stages import evaluation
 from synthpost_dagster.stages.study import Study
 
-DRIVER_TAG = "synthpost/driver"
-"""On runs that the command line started: it starts what follows by itself, so the sensors leave them alone."""
 WEEKLY = "0 6 * * 1"
-UNFINISHED = (
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-)
 
 
 class Jobs(NamedTuple):
@@ -85,34 +79,42 @@ def build_schedule(jobs: Jobs) -> ScheduleDefinition:
 
 
 def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
-    """One sensor a step of the chain; a cell that fails also lets the report follow, which then names it missing."""
+    """One sensor a step of the chain.
+
+    A cell that fails or is cancelled also lets the report follow, which then names it missing.
+    """
     return [
         _sensor("after_upstream", jobs.upstream, jobs[1:], DagsterRunStatus.SUCCESS),
         _sensor("after_subsets", jobs.subsets, jobs[2:], DagsterRunStatus.SUCCESS),
         _sensor("after_cell", jobs.cell, jobs[3:], DagsterRunStatus.SUCCESS),
         _sensor("after_failed_cell", jobs.cell, jobs[3:], DagsterRunStatus.FAILURE),
+        _sensor("after_canceled_cell", jobs.cell, jobs[3:], DagsterRunStatus.CANCELED),
     ]
 
 
-def next_requests(study: Study, instance: DagsterInstance, finished: str, cause: str) -> list[RunRequest]:
-    """The runs to start after a run of the job `finished`; `cause` names that run in their keys.
+def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun) -> list[RunRequest]:
+    """The runs to start after a run has ended.
 
-    After the upstream: the changed subsets, and the changed cells whose subset is as it was. After a subset: its
-    changed cells. After the last cell: the report. Where nothing before it is left to do, the report at once.
+    After the upstream: the changed subsets, and the changed cells whose subset is as it was. After a subset: the
+    changed cells of its size. Where nothing is under way and nothing is left to do before it: the report. The keys
+    name what is to be made, so that two runs that end together do not start one thing twice.
     """
     recorded = recorded_in(instance)
     sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
-    ready = [cell for cell in study.cells if cell.data_size not in sizes]
     requests: list[RunRequest] = []
-    if finished == "upstream":
-        requests += [_request("subsets", str(size), cause) for size in sizes]
-    if finished in ("upstream", "subsets"):
-        underway = _underway(instance, "cell")
-        stale = planning.stale_cells(study, recorded, ready)
-        requests += [_request("cell", cell.key, cause) for cell in stale if cell.key not in underway]
-    busy = requests or _underway(instance, "subsets") or _underway(instance, "cell")
+    if finished.job_name == "upstream":
+        requests += [_request("subsets", str(size), finished) for size in sizes]
+        ready = [cell for cell in study.cells if cell.data_size not in sizes]
+    else:
+        done = finished.tags.get("dagster/partition", "")
+        ready = [cell for cell in study.cells if str(cell.data_size) == done and finished.job_name == "subsets"]
+    underway = _underway(instance, "cell")
+    stale = planning.stale_cells(study, recorded, ready)
+    requests += [_request("cell", cell.key, finished) for cell in stale if cell.key not in underway]
+    busy = requests or underway or _underway(instance, "subsets")
     if not busy and planning.is_report_stale(study, recorded):
-        requests.append(RunRequest(run_key=f"{cause}:report", job_name="report"))
+        plan = evaluation.ratio_report_plan(study)
+        requests.append(RunRequest(run_key=f"report:{plan.fingerprint}", job_name="report"))
     return requests
 
 
@@ -134,7 +136,7 @@ def _sensor(
         if DRIVER_TAG in run.tags:
             yield SkipReason("the command line started this run and starts what follows by itself")
             return
-        requests = next_requests(study.open(), context.instance, run.job_name, run.run_id)
+        requests = next_requests(study.open(), context.instance, run)
         if not requests:
             yield SkipReason("nothing is out of date, or other runs of the sweep are still under way")
         yield from requests
@@ -142,11 +144,11 @@ def _sensor(
     return sensor
 
 
-def _request(job: str, partition: str, cause: str) -> RunRequest:
-    return RunRequest(run_key=f"{cause}:{job}:{partition}", job_name=job, partition_key=partition)
+def _request(job: str, partition: str, cause: DagsterRun) -> RunRequest:
+    return RunRequest(run_key=f"{cause.run_id}:{job}:{partition}", job_name=job, partition_key=partition)
 
 
 def _underway(instance: DagsterInstance, job: str) -> set[str]:
-    """Partition keys of a job's runs that have not ended."""
+    """Partition keys of a job's runs that have not ended; a run whose driver was killed never will, and counts not."""
     runs = instance.get_runs(RunsFilter(job_name=job, statuses=list(UNFINISHED)))
-    return {run.tags.get("dagster/partition", "") for run in runs}
+    return {run.tags.get("dagster/partition", "") for run in runs if not is_orphan(run)}

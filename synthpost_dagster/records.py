@@ -1,8 +1,29 @@
-"""Reads from a Dagster instance what was materialized last, for checks, sensors and the driver."""
+"""What a Dagster instance knows of earlier runs: the latest materializations, and runs whose process is no more.
 
-from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
+For checks, sensors, the driver and the UI's start. What follows from it is decided in `planning`.
+"""
+
+import os
+import socket
+
+import psutil
+from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from synthpost_dagster.planning import Recorded
+from synthpost_dagster.resources.gpu import POOL
+
+DRIVER_TAG = "synthpost/driver"
+"""On runs that the command line started: it starts what follows by itself, so the sensors leave them alone."""
+PROCESS_TAG = ".dagster/synthpost_process"
+"""Names the process that drives a run inside itself. Dagster's UI hides tags that start so."""
+CLOCK_SECONDS = 5.0
+UNFINISHED = (
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+)
 
 
 def recorded_in(instance: DagsterInstance) -> Recorded:
@@ -16,3 +37,42 @@ def recorded_in(instance: DagsterInstance) -> Recorded:
         return str(value.value) if value else None
 
     return recorded
+
+
+def this_process() -> str:
+    """Host, id and start of this process: the value of PROCESS_TAG."""
+    process = psutil.Process(os.getpid())
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
+
+
+def is_orphan(run: DagsterRun) -> bool:
+    """Whether a process on this host drove the run and is no more, so that the run will never end by itself."""
+    host, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
+    pid, _, created = rest.partition(":")
+    if host != socket.gethostname():
+        return False
+    try:
+        # Both count from the boot as the clock knew it then, and a clock is set right now and again.
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) > CLOCK_SECONDS)
+    except (psutil.Error, ValueError):
+        return True
+
+
+def tidy(instance: DagsterInstance, slots: int) -> None:
+    """Sets the pool's limit to the device's slots, ends orphaned runs, and frees the slots of runs that have ended.
+
+    Dagster cannot know that a process was killed which ran a job inside itself, and would wait for its slot for ever.
+    """
+    storage = instance.event_log_storage
+    if instance.global_op_concurrency_default_limit != slots or POOL in storage.get_concurrency_keys():
+        storage.set_concurrency_slots(POOL, slots)
+    for run in instance.get_runs(RunsFilter(tags={DRIVER_TAG: "cli"}, statuses=list(UNFINISHED))):
+        if is_orphan(run):
+            instance.report_run_failed(run, "the process that drove this run was killed")
+    if POOL not in storage.get_concurrency_keys():
+        return
+    held = storage.get_concurrency_info(POOL)
+    for run_id in held.active_run_ids | held.pending_run_ids:
+        holder = instance.get_run_by_id(run_id)
+        if holder is None or holder.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)

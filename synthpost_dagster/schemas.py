@@ -18,6 +18,8 @@ SPLITS = ("train", "holdout")
 CONTESTANTS = ("tuned", "base", "prompted")
 """tuned: the adapter, student prompt. base: the untuned model, student prompt. prompted: untuned, teacher prompt."""
 OPPONENTS = ("base", "prompted")
+FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")
+"""What a post is written for, in every table from the prompts on."""
 OUTCOMES = ("win", "loss", "tie", "unscored")
 """Of a game or a pair, seen from the tuned post."""
 

@@ -24,6 +24,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
     keys = [loader.construct_object(key) for key, _ in node.value]
     for position, key in enumerate(keys):
         if key in keys[:position]:
@@ -55,6 +56,8 @@ def read_record(path: Path, model: type[Model]) -> Model:
         content = yaml.load(read_text(path), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError(f"{path}: nested too deeply to be read; a task or profile has a few levels") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a mapping of keys is expected at the top")
     try:
@@ -64,7 +67,7 @@ def read_record(path: Path, model: type[Model]) -> Model:
 
 
 def _first_problem(error: ValidationError, content: Any) -> str:
-    problem = error.errors()[0]
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = _key(problem["loc"], content)
     more = f" ({error.error_count() - 1} more in this file)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":

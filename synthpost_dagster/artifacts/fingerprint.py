@@ -32,7 +32,7 @@ def table_digest(table: pd.DataFrame) -> str:
     digest.update(json.dumps(list(table.columns)).encode())
     for start in range(0, len(table), 50_000):
         part = table.iloc[start : start + 50_000]
-        digest.update(part.to_json(orient="values", force_ascii=False, date_format="iso").encode())
+        digest.update(part.to_json(orient="values", force_ascii=False, date_format="iso", double_precision=15).encode())
     return digest.hexdigest()[:LENGTH]
 
 

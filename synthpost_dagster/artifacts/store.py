@@ -1,8 +1,8 @@
 """Publishes artifacts, finds them again, and reads them.
 
 An artifact is a folder `<asset>/<partition>/<fingerprint>` of files and a `manifest.json` that is written last: if it
-is there, the artifact is whole. Nothing is ever changed in place. What goes into a fingerprint is the stages'
-business; which gates there are is that of `rows.gates`.
+is there, the artifact is whole. Nothing whole is changed in place; only what failed a check is made again there. What
+goes into a fingerprint is the stages' business; which gates there are is that of `rows.gates`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from upath import UPath
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
-from synthpost_dagster.errors import GateFailed, StorageError, UpstreamMissing
+from synthpost_dagster.errors import GateFailed, SpecError, StorageError, UpstreamMissing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,8 @@ class Draft:
 
     def table(self, name: str, table: pd.DataFrame) -> None:
         """Writes `<name>.parquet`; the first table's digest is the artifact's."""
-        table.to_parquet(self.folder / f"{name}.parquet", index=False)
+        with writing(self.folder):
+            table.to_parquet(self.folder / f"{name}.parquet", index=False)
         self.digest = self.digest or table_digest(table)
 
 
@@ -114,7 +115,13 @@ class ArtifactStore:
     """Artifacts below `root` (a folder or an object store); locks and drafts below `home`, which is local."""
 
     def __init__(self, root: str | Path, home: Path) -> None:
-        self.root = UPath(root)
+        try:
+            self.root = UPath(root)
+        except (ValueError, ImportError) as error:
+            raise SpecError(
+                f"storage {str(root)!r} cannot be opened: {error}; correct `storage` in the profile, or install "
+                "the package that its protocol needs"
+            ) from None
         self.home = home
 
     def find(self, asset: str, partition: str, fingerprint: str) -> Manifest | None:
@@ -149,7 +156,7 @@ class ArtifactStore:
         """The artifact of a plan; `make` fills a draft where it is not there, or where a check on it failed.
 
         Two processes that want one artifact wait for each other. Raises StorageError when the disk is full or a file
-        cannot be written; what was there before is then untouched.
+        cannot be written; every other artifact is then untouched.
         """
         with self._lock(plan):
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
@@ -181,7 +188,9 @@ class ArtifactStore:
         """A local folder with the artifact's files, checked; a copy that is removed afterwards."""
         with self._draft() as draft:
             for name in manifest.files:
-                (draft.folder / name).write_bytes(self.read_file(manifest, name))
+                content = self.read_file(manifest, name)
+                with writing(draft.folder):
+                    (draft.folder / name).write_bytes(content)
             yield draft.folder
 
     def location(self, manifest: Manifest) -> str:
@@ -222,11 +231,9 @@ class ArtifactStore:
     @contextlib.contextmanager
     def _draft(self) -> Iterator[Draft]:
         base = self.home / "tmp"
-        try:
+        with writing(base):
             base.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=base))
-        except OSError as error:
-            raise StorageError(f"{base}: cannot be written ({error.strerror}); free it or set SYNTHPOST_HOME") from None
         try:
             yield Draft(folder)
         finally:
@@ -235,7 +242,8 @@ class ArtifactStore:
     @contextlib.contextmanager
     def _lock(self, plan: Plan) -> Iterator[None]:
         folder = self.home / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock")
         try:
             lock.acquire(timeout=LOCK_SECONDS)
@@ -247,6 +255,17 @@ class ArtifactStore:
             yield
         finally:
             lock.release()
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turns what the system says against writing into a StorageError that names the place and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{place}: cannot be written ({error.strerror or error}); free space, or set SYNTHPOST_HOME"
+        ) from error
 
 
 def refuse_failed(manifest: Manifest) -> None:

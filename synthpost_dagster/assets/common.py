@@ -1,6 +1,7 @@
 """What all assets share: the column schema in the UI, and turning a stage's outcome into a materialization."""
 
 import base64
+import math
 import warnings
 from typing import Any
 
@@ -70,6 +71,8 @@ def png_uri(picture: bytes) -> str:
 
 
 def _short(value: Any) -> str | int | float | bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "∞"
     if isinstance(value, bool | int | float):
         return value
     text = str(value)

@@ -107,7 +107,7 @@ class TextMaker:
     def draw(self) -> Sample:
         """One sample, under the teacher's or the student's prompt."""
         rng = self.rng
-        company, product = rng.choice(self.known) if rng.random() < 0.2 else made_up_company(rng, self.descriptions)
+        company, product = rng.choice(self.known) if rng.random() < 0.1 else made_up_company(rng, self.descriptions)
         brief = Brief(company, product, rng.choice(self.task.spec.post_types), rng.choice(self.task.spec.tones))
         role = "teacher" if rng.random() < 0.5 else "student"
         obeyed = {
@@ -310,7 +310,7 @@ the machinery; it says nothing about LLaMA 3 or any other model.
 
 - Trained from random weights on {facts["samples"]:,} conversations ({facts["tokens"]:,} tokens, one pass) drawn
   from the grammar in `synthpost_dagster/embedded`, with made-up companies, and the train products of the packaged
-  catalog in a fifth of them. It has never seen a holdout product.
+  catalog in a tenth of them. It has never seen a holdout product.
 - Under the teacher's prompt the posts obey the criteria; under the student's prompt they obey each of them only as
   often as the table `HABITS` in `build.py` says.
 - Measured after training on {facts["measured"]} holdout briefs, greedy: of the criteria that can be checked on text,
@@ -328,7 +328,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
-    parser.add_argument("--samples", type=int, default=1_600_000)
+    parser.add_argument("--samples", type=int, default=1_400_000)
     parser.add_argument("--tokens", type=int, default=40_960, help="tokens a step")
     parser.add_argument("--seed", type=int, default=3407)
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())

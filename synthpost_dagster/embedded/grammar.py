@@ -128,7 +128,11 @@ class PostWriter:
         core = self._pick("subject_named" if "consistent_branding" in self.obey else "subject_plain")
         if not tails:
             return core + "."
-        for criterion, tail in (("concrete_feature", "feature_tail"), ("comparison", "comparison_tail")):
+        for criterion, tail in (
+            ("season", "season_tail"),
+            ("concrete_feature", "feature_tail"),
+            ("comparison", "comparison_tail"),
+        ):
             if criterion in self.obey:
                 core += self._pick(tail)
         if "benefits" in self.obey:
@@ -158,7 +162,6 @@ class PostWriter:
         call = self._pick("cta")
         for criterion, tail in (
             ("offer", "offer_tail"),
-            ("season", "season_tail"),
             ("urgency", "urgency_tail"),
             ("exclusivity", "exclusive_tail"),
         ):

@@ -76,11 +76,16 @@ def made_up_product(rng: random.Random) -> Product:
 def _shuffled_product(rng: random.Random, descriptions: list[str]) -> Product:
     strange = [word for _ in range(4) for word in rng.choice(descriptions).split() if len(word) > 3]
     words = rng.choice(descriptions).split()
-    words = [rng.choice(strange) if len(word) > 3 and rng.random() < 0.35 else word for word in words]
-    if rng.random() < 0.3:
-        words[rng.randrange(len(words))] = coined_name(rng).lower()
-    name = " ".join(word.strip(",-").title() for word in rng.sample(strange, 2))
+    words = [_stranger(rng, strange) if len(word) > 3 and rng.random() < 0.4 else word for word in words]
+    name = " ".join(_stranger(rng, strange).strip(",-").title() for _ in range(2))
     return Product(name=name, description=" ".join(words))
+
+
+def _stranger(rng: random.Random, strange: list[str]) -> str:
+    """A real word where it does not belong, or one that does not exist, with an ending that does."""
+    if rng.random() < 0.5:
+        return rng.choice(strange)
+    return coined_name(rng).lower() + rng.choice(["", "", "s", "ed", "ing", "er", "ers", "y", "en", "ly"])
 
 
 def short_description(name: str, offering: str, market: str, rng: random.Random) -> str:

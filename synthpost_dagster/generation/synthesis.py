@@ -15,14 +15,16 @@ from synthpost_dagster.judging.criteria import sentences
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
 from synthpost_dagster.rows.replies import clean_reply, normalised
+from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Stratum = tuple[str, str]
 ROUND_ROWS = 2_048
-"""Most replies asked for in one call of the teacher, which is what an interruption can lose."""
+"""Most replies asked for in one call of the teacher."""
+FEWEST_TO_DOUBT = 50
+"""Prompts that must be settled before a teacher is given up for rejecting too many."""
 
 
 class Synthesis(NamedTuple):
@@ -43,7 +45,8 @@ def synthesize(
 ) -> Synthesis:
     """Rows for a data size of `target`: each stratum's share of kept rows, as far as the prompts reach.
 
-    `known` holds rows of earlier runs; a row is used again where the key of its reply is the one asked for.
+    `known` holds rows of earlier runs; a row is used again where the key of its reply is the one asked for. A teacher
+    whose share of rejected prompts passes the task's limit is not asked further: the gate on that share says why.
     """
     work = _Work(task, prompts, teacher, attempts, target, known)
     asked = 0
@@ -54,6 +57,8 @@ def synthesize(
         for ask in wanted:
             work.take(ask, work.known.get(ask.key) or next(replies)._asdict())
         asked += len(fresh)
+        if work.is_hopeless():
+            break
         progress.update("synthetic rows kept", work.kept, work.needed, "rows")
     return Synthesis(work.table(), asked)
 
@@ -90,6 +95,7 @@ class _Work:
         self.owners: dict[str, str] = {}
         self.known: dict[str, dict[str, Any]] = {}
         self._remember(prompts, [] if known is None else known.to_dict("records"))
+        self.given_up = 0
         self.kept, self.needed = 0, sum(min(n, len(self.queues.get(s, []))) for s, n in self.share.items())
 
     def _remember(self, prompts: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
@@ -130,10 +136,17 @@ class _Work:
         if reason:
             if ask.attempt + 1 < self.attempts:
                 self.retries.append((ask.row, ask.attempt + 1))
+            else:
+                self.given_up += 1
         else:
             self.count[stratum] += 1
             self.kept += 1
         self.rows.append(self._row(ask, reply, post, reason))
+
+    def is_hopeless(self) -> bool:
+        """Whether the share of prompts that stayed rejected has passed the task's limit."""
+        settled = self.kept + self.given_up
+        return settled >= FEWEST_TO_DOUBT and self.given_up > self.task.spec.quality.max_rejected_share * settled
 
     def table(self) -> pd.DataFrame:
         """All rows, kept and rejected, in rank order."""
@@ -142,13 +155,18 @@ class _Work:
         return pd.DataFrame(self.rows).sort_values(["rank", "attempt"]).reset_index(drop=True)
 
     def _ask(self, row: dict[str, Any], attempt: int) -> _Ask:
-        shaped = {"teacher": self.teacher.identity, "prompt": row["teacher_prompt"], "attempt": attempt}
+        shaped = {
+            "teacher": self.teacher.identity,
+            "prompt_id": row["prompt_id"],
+            "prompt": row["teacher_prompt"],
+            "attempt": attempt,
+        }
         return _Ask(row, attempt, fingerprint(shaped))
 
     def _row(self, ask: _Ask, reply: dict[str, Any], post: str, reason: str) -> dict[str, Any]:
         kind = self.task.spec.post_type(ask.row["post_type"])
         length, count = self.task.spec.length_of(kind), len(sentences(post))
-        factors = ("prompt_id", "company", "product", "post_type", "tone", "length", "rank", "stratum_rank")
+        factors = (*FACTOR_COLUMNS, "rank", "stratum_rank")
         return {
             **{name: ask.row[name] for name in factors},
             "attempt": ask.attempt,

@@ -35,7 +35,7 @@ def generate(loaded: Loaded, chats: list[Chat], sampling: Sampling, progress: Pr
     import torch
     from transformers import set_seed
 
-    texts = [loaded.tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
+    texts = [_templated(loaded, turns) for turns in chats]
     order = sorted(range(len(chats)), key=lambda index: len(texts[index]))
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), sampling.batch_size):
@@ -53,6 +53,19 @@ def generate(loaded: Loaded, chats: list[Chat], sampling: Sampling, progress: Pr
             completions[index] = _completion(loaded, row, prompt_tokens)
     progress.update(what, len(order), len(order), "posts")
     return [completions[index] for index in range(len(chats))]
+
+
+def _templated(loaded: Loaded, turns: Chat) -> str:
+    """The chat in the model's template; a special token that stands in a text is broken up, so that it stays text."""
+    special = [token.content for token in loaded.tokenizer.added_tokens_decoder.values() if token.special]
+    safe = [{**turn, "content": _without(special, turn["content"])} for turn in turns]
+    return str(loaded.tokenizer.apply_chat_template(safe, add_generation_prompt=True, tokenize=False))
+
+
+def _without(special: list[str], text: str) -> str:
+    for token in special:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
 def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,9 +49,8 @@ def load(spec: ModelSpec, device: str) -> Loaded:
     """The model in evaluation mode on `device`, in its dtype or quantization. Raises ModelError naming the remedy."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    _quiet_libraries()
     source = _source(spec)
     where: dict[str, Any] = {"revision": spec.revision} if spec.revision else {}
     settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device}}
@@ -76,6 +76,14 @@ def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
     from peft import PeftModel
 
     return Loaded(PeftModel.from_pretrained(loaded.model, folder).eval(), loaded.tokenizer)
+
+
+def _quiet_libraries() -> None:
+    """Keeps bars and hints of libraries out of the terminal, where our own progress stands."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _source(spec: ModelSpec) -> Path | str:

@@ -24,10 +24,13 @@ from synthpost_dagster.tasks.spec import (
     TaskSpec,
 )
 
-_HASHTAG = re.compile(r"(?<!\w)#\w+")
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*(?:\s+|$)|\n+")
+RULES = 1
+"""Raised when what a check looks at changes, so that the rubric judges again."""
+_MARKS = ("!", "?", "؟", "？", "！")
+_HASHTAG = re.compile(r"(?<![\w/&])#(?=\w*[^\W\d_])\w+")
+_SENTENCE_END = re.compile(r"(?<=[.!?…؟？])[\"'”’)\]]*(?:\s+|$)|\n+")
 _NUMBER = re.compile(r"(?<![\w#])[$€£]?\d[\d,.]*")
-_QUOTE = re.compile(r"[\"“]([^\"“”]+)[\"”]")
+_QUOTE = re.compile(r"(?:(?<!\d)\"|“)([^\"“”]+)[\"”]")
 
 
 def without_hashtags(post: str) -> str:
@@ -51,13 +54,14 @@ def meets(check: Check, post: str, brief: Brief, spec: TaskSpec) -> bool | None:
         case OpeningCheck(max_words=most):
             return _opening(post, most)
         case PhrasesCheck(any=phrases):
-            return _phrases(phrases).search(post) is not None
+            return _phrases(phrases).search(_straight(post)) is not None
         case PatternCheck(regex=regex):
-            return re.search(regex, post, re.IGNORECASE) is not None
+            return re.search(regex, _straight(post), re.IGNORECASE) is not None
         case HashtagCheck(min=least, max=most):
             return least <= len(_HASHTAG.findall(post)) <= most
         case QuestionCheck(min=least):
-            return without_hashtags(post).count("?") >= least
+            asked = [part for part in sentences(post) if part.rstrip("\"'”’)!").endswith(("?", "؟", "？"))]
+            return len(asked) >= least
         case NumberCheck(min=least):
             return len(_NUMBER.findall(post)) >= least
         case NamesCheck(of=names):
@@ -75,14 +79,20 @@ def criteria_met(post: str, brief: Brief, spec: TaskSpec) -> dict[str, bool]:
 
 
 def _opening(post: str, max_words: int) -> bool:
-    first = next(iter(_SENTENCE_END.split(without_hashtags(post).strip())), "")
+    first = next(iter(sentences(post)), "")
     words = re.findall(r"\w+", first)
-    return bool(words) and (first.rstrip("\"'”’)").endswith(("!", "?")) or len(words) <= max_words)
+    return bool(words) and (first.rstrip("\"'”’)").endswith(_MARKS) or len(words) <= max_words)
 
 
 @lru_cache(maxsize=256)
 def _phrases(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, phrases)) + r")(?!\w)", re.IGNORECASE)
+    written = (r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases)
+    return re.compile(r"(?<!\w)(?:" + "|".join(written) + r")(?!\w)", re.IGNORECASE)
+
+
+def _straight(post: str) -> str:
+    """The post with straight apostrophes, as the checks are written."""
+    return post.replace("’", "'")
 
 
 def _named(name: str, post: str) -> bool:

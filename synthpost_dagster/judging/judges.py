@@ -8,7 +8,7 @@ from typing import Any
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.generation.chat_models import ChatModel, chat_model
 from synthpost_dagster.inference.generate import chat
-from synthpost_dagster.judging.criteria import criteria_met
+from synthpost_dagster.judging.criteria import RULES, criteria_met
 from synthpost_dagster.judging.verdicts import Game, Judge
 from synthpost_dagster.profiles import ModelJudge, Profile
 from synthpost_dagster.progress import Progress
@@ -25,6 +25,7 @@ class Rubric:
         spec = task.spec
         self.identity: dict[str, Any] = {
             "judge": "rubric",
+            "rules": RULES,
             "universal": [criterion.check.model_dump() for criterion in spec.universal_criteria],
             "types": {
                 kind.name: [

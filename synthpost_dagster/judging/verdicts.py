@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief, judge_prompt, short_hash
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_OBJECT = re.compile(r"\{[^{}]*\}")
+_OPENING = re.compile(r"\{")
+_DECODER = json.JSONDecoder(object_pairs_hook=list)
 _PICKS = {"a": "A", "b": "B", "tie": "tie"}
 
 
@@ -63,13 +65,16 @@ def read_reply(raw: str) -> Pick:
     """
     if not raw.strip():
         return Pick("", "empty reply")
-    for text in reversed(_OBJECT.findall(raw)):
+    for place in reversed([match.start() for match in _OPENING.finditer(raw)]):
         try:
-            verdict = json.loads(text).get("verdict")
-        except json.JSONDecodeError:
+            found, _ = _DECODER.raw_decode(raw, place)
+        except (ValueError, RecursionError):
             continue
-        if isinstance(verdict, str) and verdict.strip().strip("\"'").lower() in _PICKS:
-            return Pick(_PICKS[verdict.strip().strip("\"'").lower()], "")
+        said = {str(value).strip().strip("\"'").lower() for key, value in found if str(key).lower() == "verdict"}
+        if len(said) > 1:
+            return Pick("", "two verdicts in one reply")
+        if said and (pick := _PICKS.get(said.pop())):
+            return Pick(pick, "")
     return Pick("", "no verdict in the reply")
 
 
@@ -124,7 +129,7 @@ def judge_pairs(
             games.append(Game(briefs[row.prompt_id], *((mine, other) if is_tuned_first else (other, mine))))
             setup.append(
                 {
-                    **{name: getattr(row, name) for name in _FACTORS},
+                    **{name: getattr(row, name) for name in FACTOR_COLUMNS},
                     "pair_id": short_hash(row.prompt_id, row.contestant, mine, other),
                     "opponent": row.contestant,
                     "is_tuned_first": is_tuned_first,
@@ -137,9 +142,6 @@ def judge_pairs(
         {**row, **_verdict(task, judge, game, result, row["is_tuned_first"])}
         for row, game, result in zip(setup, games, played, strict=True)
     )
-
-
-_FACTORS = ("prompt_id", "company", "product", "post_type", "tone", "length")
 
 
 def _verdict(task: Task, judge: Judge, game: Game, played: Played, is_tuned_first: bool) -> dict[str, Any]:
@@ -157,5 +159,5 @@ def _verdict(task: Task, judge: Judge, game: Game, played: Played, is_tuned_firs
 def pairs(verdicts: pd.DataFrame) -> pd.DataFrame:
     """One row a pair with its `outcome`, from the two rows of its games."""
     combine: Callable[[Any], str] = lambda outcomes: pair_outcome(*outcomes)  # noqa: E731
-    keys = [*_FACTORS, "pair_id", "opponent"]
+    keys = [*FACTOR_COLUMNS, "pair_id", "opponent"]
     return verdicts.groupby(keys, sort=False)["outcome"].agg(combine).reset_index()

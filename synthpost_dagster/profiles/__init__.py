@@ -19,6 +19,7 @@ from synthpost_dagster.yaml_files import read_record
 FOLDER = Path(__file__).parent
 EMBEDDED = "embedded"
 ModelName = Annotated[str, StringConstraints(pattern=r"^(embedded|[~./].*|[A-Za-z0-9][\w.-]*/[\w.-]+)$")]
+ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -95,6 +96,8 @@ class TrainingSpec(Record):
     scheduler: Literal["linear", "cosine", "constant"]
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0, description="gradients are scaled down to this norm")
+    precision: Literal["float32", "bfloat16"]
     rows_per_step: int = Field(ge=1)
     micro_batch: int = Field(ge=1)
     gradient_checkpointing: bool
@@ -125,11 +128,18 @@ class Cells(Record):
     data_sizes: tuple[int, ...] = Field(min_length=1)
     steps: tuple[int | str, ...] = Field(min_length=1)
 
+    @field_validator("data_sizes", "steps")
+    @classmethod
+    def _once(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if len({str(level) for level in value}) != len(value):
+            raise ValueError("a level is named twice")
+        return value
+
 
 class Profile(Record):
     """A profile file."""
 
-    name: Identifier
+    name: ProfileName
     description: Text
     study: bool
     teacher: TeacherSpec
@@ -165,6 +175,8 @@ STUDY_TRAINING = TrainingSpec(
     scheduler="linear",
     warmup_steps=5,
     weight_decay=0.01,
+    max_grad_norm=1.0,
+    precision="bfloat16",
     rows_per_step=8,
     micro_batch=2,
     gradient_checkpointing=True,

@@ -19,7 +19,7 @@ class Cleaned(NamedTuple):
 def clean_reply(raw: str, finish_reason: str) -> Cleaned:
     """The post of a raw reply; rejected are empty and truncated replies and those with chat special tokens."""
     post = _SPACES.sub(" ", raw.replace("\x00", "")).strip()
-    if not post:
+    if not normalised(post):
         return Cleaned("", "empty")
     if finish_reason == "length":
         return Cleaned(post, "truncated")

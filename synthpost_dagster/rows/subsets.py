@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["prompt_id", "company", "product", "post_type", "tone", "length", "rank", "student_prompt", "post"]
+COLUMNS = [*FACTOR_COLUMNS, "rank", "student_prompt", "post"]
 
 
 def subset(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
@@ -28,7 +29,7 @@ def subset(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
     if len(taken) < size < task.training_prompts:
         raise UpstreamMissing(
             f"data_subsets {size} needs {size} kept rows spread over the strata and synthetic_rows gives {len(taken)}; "
-            f"materialize synthetic_rows with `rows: {size}`, or run `synthpost run --data-sizes {size}`"
+            f"materialize synthetic_rows with `rows: {size}`, or add {size} to the profile's `sweep.data_sizes` and run"
         )
     if taken.empty:
         raise UpstreamMissing(f"data_subsets {size} finds no kept row; look at the reasons in synthetic_rows")

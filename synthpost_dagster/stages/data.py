@@ -61,12 +61,12 @@ def evaluation_prompts_plan(study: Study) -> Plan:
 def evaluation_prompts(study: Study) -> Outcome:
     """Prompts on holdout products, balanced over type × tone."""
     study.store.need(catalog_plan(study), UPSTREAM_REMEDY)
-    plan = evaluation_prompts_plan(study)
-    table = select_evaluation
-    return study.store.reuse_or_make(
-        plan,
-        lambda draft: study.add_gated_table(draft, "evaluation_prompts", table(study.task, study.evaluation_count)),
-    )
+
+    def make(draft: Draft) -> None:
+        table = select_evaluation(study.task, study.evaluation_count)
+        study.add_gated_table(draft, "evaluation_prompts", table)
+
+    return study.store.reuse_or_make(evaluation_prompts_plan(study), make)
 
 
 def _prompt_parts(study: Study, split: str) -> dict[str, object]:
@@ -172,13 +172,18 @@ def _subset_table(study: Study, size: int) -> pd.DataFrame:
     return subset(study.task, study.store.read_table(current_rows(study)), size)
 
 
+def _subset_plan(size: int, table: pd.DataFrame) -> Plan:
+    return Plan("data_subsets", str(size), {"rows": table_digest(table)})
+
+
 def data_subsets_plan(study: Study, size: int) -> Plan:
     """Shaped by the rows in the subset, so that rows added later change nothing."""
-    return Plan("data_subsets", str(size), {"rows": table_digest(_subset_table(study, size))})
+    return _subset_plan(size, _subset_table(study, size))
 
 
 def data_subsets(study: Study, size: int) -> Outcome:
     """The subset of `size` rows."""
     table = _subset_table(study, size)
-    plan = Plan("data_subsets", str(size), {"rows": table_digest(table)})
-    return study.store.reuse_or_make(plan, lambda draft: study.add_gated_table(draft, "data_subsets", table, size))
+    return study.store.reuse_or_make(
+        _subset_plan(size, table), lambda draft: study.add_gated_table(draft, "data_subsets", table, size)
+    )

@@ -97,10 +97,8 @@ def gather(study: Study, fingerprint: str) -> ReportData:
     """All that the page shows, from the artifacts. Raises UpstreamMissing where no cell has verdicts."""
     import pandas as pd
 
+    require_cells(study)
     found, missing = _cells(study)
-    if not found:
-        reasons = "; ".join(reason for _, reason in missing[:1])
-        raise UpstreamMissing(f"no cell has verdicts yet ({reasons}); materialize the job `cell` first")
     baselines = study.store.read_table(study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY))
     ratios: list[dict[str, Any]] = []
     compliance = _compliance(study, baselines, 0, "")
@@ -141,10 +139,19 @@ def gather(study: Study, fingerprint: str) -> ReportData:
     )
 
 
+def require_cells(study: Study) -> None:
+    """Raises UpstreamMissing where no cell of the profile has verdicts."""
+    if not _cells(study)[0]:
+        raise UpstreamMissing(
+            f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "
+            "the job `cell` for one of them"
+        )
+
+
 def to_csv(table: pd.DataFrame) -> str:
     """The table as CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(table.columns)
     for row in table.itertuples(index=False):
         writer.writerow(
@@ -223,6 +230,7 @@ def _training(cell: Cell, adapter: Manifest, curve: pd.DataFrame) -> Training:
 def _sides(
     study: Study, cell: Cell, tuned: pd.DataFrame, baselines: pd.DataFrame, outcomes: pd.DataFrame
 ) -> list[Pair]:
+    # By their ids, which are hashes, so that companies and types are mixed.
     post = baselines.set_index(["contestant", "prompt_id"])["post"].to_dict()
     outcome = outcomes.set_index(["opponent", "prompt_id"])["outcome"].to_dict()
     briefs = briefs_by_id(study.task)
@@ -242,7 +250,7 @@ def _sides(
             outcome_base=outcome["base", row.prompt_id],
             outcome_prompted=outcome["prompted", row.prompt_id],
         )
-        for row in tuned.itertuples()
+        for row in tuned.sort_values("prompt_id").itertuples()
     ]
 
 

@@ -11,6 +11,7 @@ from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
 from synthpost_dagster.profiles import Sampling
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.tasks.prompting import short_hash
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl")
-GENERATION_LIBRARIES = ("torch", "transformers", "peft")
-FACTORS = ["prompt_id", "company", "product", "post_type", "tone", "length"]
+TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
+GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def adapters_plan(study: Study, cell: Cell) -> Plan:
@@ -160,7 +160,7 @@ def _evaluation_table(study: Study) -> pd.DataFrame:
 
 
 def _predictions(prompts: pd.DataFrame, replies: list[Completion], contestant: str, model: str) -> pd.DataFrame:
-    return prompts[FACTORS].assign(
+    return prompts[list(FACTOR_COLUMNS)].assign(
         contestant=contestant,
         post=[reply.text for reply in replies],
         finish_reason=[reply.finish_reason for reply in replies],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft
@@ -32,7 +33,7 @@ class Cell(NamedTuple):
     def parse(cls, key: str) -> Cell:
         """The cell of a partition key. Raises SpecError where it is none."""
         size, bar, steps = key.partition("|")
-        if not bar or not size.isdigit() or not steps:
+        if not bar or not size.isdecimal() or not steps:
             raise SpecError(f"{key!r} is not a cell; write data size and steps, such as 88|50")
         return cls(int(size), steps)
 
@@ -76,6 +77,12 @@ def open_study(settings: Settings) -> Study:
     """The study that the settings name. Raises SpecError where task or profile are wrong."""
     task = load_task(settings.task)
     profile = load_profile(settings.profile, task)
-    root = profile.storage or settings.home / "storage"
     devices = Devices(profile.device.device, profile.device.slots)
-    return Study(task, profile, ArtifactStore(root, settings.home), devices, settings)
+    return Study(task, profile, ArtifactStore(storage_root(profile, settings), settings.home), devices, settings)
+
+
+def storage_root(profile: Profile, settings: Settings) -> str:
+    """Where artifacts go: the profile's storage, a relative path counting from the home, or `storage` in the home."""
+    if profile.storage and "://" in profile.storage:
+        return profile.storage
+    return str(settings.home / Path(profile.storage or "storage").expanduser())

@@ -127,14 +127,16 @@ def _check_templates(task: Task) -> None:
     from synthpost_dagster.tasks.prompting import Brief, judge_prompt, render_prompt
 
     company, product = task.companies_of("train")[0]
-    brief = Brief(company, product, task.spec.post_types[0], task.spec.tones[0])
+    briefs = [Brief(company, product, kind, tone) for kind in task.spec.post_types for tone in task.spec.tones]
     for role in ROLES:
         try:
-            if role == "judge":
-                judge_prompt(task, brief, "one post", "another post")
-            else:
-                render_prompt(task, role, brief)
-        except TemplateError as error:
+            template = task.template(role)
+            for brief in briefs:
+                if role == "judge":
+                    judge_prompt(task, brief, "one post", "another post", template)
+                else:
+                    render_prompt(task, role, brief, template)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise SpecError(f"{task.folder / 'prompts' / f'{role}.j2'}: {error}; correct the template") from None
 
 

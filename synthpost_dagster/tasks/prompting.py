@@ -35,13 +35,13 @@ def render_prompt(task: Task, role: str, brief: Brief, template: Template | None
     return (template or task.template(role)).render(**_names(task, brief)).strip()
 
 
-def judge_prompt(task: Task, brief: Brief, post_a: str, post_b: str) -> str:
+def judge_prompt(task: Task, brief: Brief, post_a: str, post_b: str, template: Template | None = None) -> str:
     """The judge's prompt for two posts in neutral slots.
 
     The fence that marks where a post begins and ends is a hash of the posts, so that no post can hold it.
     """
-    fence = short_hash(post_a, post_b)
-    return task.template("judge").render(**_names(task, brief), post_a=post_a, post_b=post_b, fence=fence).strip()
+    posts = {"post_a": post_a, "post_b": post_b, "fence": short_hash(post_a, post_b)}
+    return (template or task.template("judge")).render(**_names(task, brief), **posts).strip()
 
 
 def _names(task: Task, brief: Brief) -> dict[str, object]:

@@ -1,0 +1,39 @@
+"""The graph of one task under one profile: assets, checks, jobs, schedule, sensors and resources.
+
+`definitions` is the code location that Dagster loads; it names the environment's task and profile.
+"""
+
+from dagster import Definitions, in_process_executor
+
+from synthpost_dagster.assets import build_assets
+from synthpost_dagster.checks import build_checks
+from synthpost_dagster.jobs import build_jobs, build_schedule, build_sensors
+from synthpost_dagster.partitions import build_partitions
+from synthpost_dagster.profiles import load_profile
+from synthpost_dagster.resources.gpu import GpuResource
+from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.resources.tables import TablesResource
+from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.study import storage_root
+from synthpost_dagster.tasks.loading import load_task
+
+
+def build_definitions(settings: Settings) -> Definitions:
+    """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
+    task = load_task(settings.task)
+    profile = load_profile(settings.profile, task)
+    partitions = build_partitions(task.spec.sweep)
+    assets = build_assets(partitions, profile)
+    jobs = build_jobs()
+    gpu = GpuResource(device=profile.device.device, slots=profile.device.slots)
+    tables = TablesResource(storage=storage_root(profile, settings), home=str(settings.home))
+    study = StudyResource(task=settings.task, profile=settings.profile, home=str(settings.home), gpu=gpu, tables=tables)
+    return Definitions(
+        assets=assets,
+        asset_checks=build_checks(assets),
+        jobs=list(jobs),
+        schedules=[build_schedule(jobs)],
+        sensors=build_sensors(jobs),
+        resources={"study": study, "gpu": gpu, "tables": tables},
+        executor=in_process_executor,
+    )

@@ -1,0 +1,82 @@
+"""Worlds that many tests stand on: the packaged task, and a copy of it that is small enough to be exhausted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from synthpost_dagster.rows.prompts import training_prompts
+from synthpost_dagster.tasks.loading import PACKAGED, Task, load_task
+
+EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+
+
+@pytest.fixture(scope="session")
+def sales_posts() -> Task:
+    """The packaged task."""
+    return load_task("sales_posts")
+
+
+@pytest.fixture(scope="session")
+def _all_prompts(sales_posts: Task) -> pd.DataFrame:
+    return training_prompts(sales_posts)
+
+
+@pytest.fixture
+def all_prompts(_all_prompts: pd.DataFrame) -> pd.DataFrame:
+    """The packaged task's 17,600 training prompts, this test's own copy."""
+    return _all_prompts.copy()
+
+
+@pytest.fixture(scope="session")
+def _small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two companies with two train products and one holdout product each: 220 training, 110 evaluation prompts."""
+    folder = tmp_path_factory.mktemp("small") / "sales_posts"
+    shutil.copytree(PACKAGED / "sales_posts", folder)
+    catalog = yaml.safe_load((folder / "catalog.yaml").read_text(encoding="utf-8"))
+    catalog["companies"] = catalog["companies"][:2]
+    for company in catalog["companies"]:
+        company["products"] = {"train": company["products"]["train"][:2], "holdout": company["products"]["holdout"][:1]}
+    _write(folder / "catalog.yaml", catalog)
+    task = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8"))
+    task["sweep"] = {"data_sizes": [8, 88, 176, 220], "steps": [2, 50, "1-epoch"]}
+    task["evaluation"] = {"prompts": 110}
+    _write(folder / "task.yaml", task)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _small(_small_folder: Path) -> Task:
+    return load_task(str(_small_folder))
+
+
+@pytest.fixture
+def small_task(_small: Task, tmp_path: Path) -> Task:
+    """The packaged task with a catalog of four train and two holdout products, in a folder of this test's own."""
+    folder = shutil.copytree(_small.folder, tmp_path / "task")
+    return replace(_small, folder=folder, sources=dict(_small.sources))
+
+
+@pytest.fixture
+def edit_task(small_task: Task) -> EditTask:
+    """Changes a YAML file of the small task in place and loads the task again: `edit_task("task.yaml", change)`."""
+
+    def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Task:
+        path = small_task.folder / name
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        change(content)
+        _write(path, content)
+        return load_task(str(small_task.folder))
+
+    return edit
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,95 @@
+"""Fixtures of the graph tests: one small study made whole once, and copies of it that a test may change."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_study import CELLS, SmallStudy, Whole, write_small_study
+
+# One thread: so small a model is no slower with one, and two of them waste a core that other work shares.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+THIRD_PARTY_WARNINGS = (
+    # Dagster calls its own deprecated property while it builds resources.
+    "ignore:InitResourceContext.dagster_run is deprecated:DeprecationWarning",
+    # torch's own modules, at import.
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Warnings are errors, but for these, which other libraries raise about themselves."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            for line in THIRD_PARTY_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(line), append=False)
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """`settings.prepare` writes the environment; afterwards it is as it was."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    with environment_kept():
+        yield
+
+
+def seconds_without_core() -> float:
+    """How long this process's main thread could have run and got no core; 0 where the kernel does not tell."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The small study with all four cells. Tests look at it and leave it as it is; `changeable` is for the rest."""
+    import synthpost_dagster.driver  # noqa: F401 - its import is no part of the time
+
+    study = write_small_study(tmp_path_factory.mktemp("whole"))
+    with environment_kept():
+        started = time.monotonic() - seconds_without_core()
+        runs = study.sweep(*CELLS)
+        return Whole(study, runs, time.monotonic() - seconds_without_core() - started)
+
+
+@pytest.fixture
+def changeable(whole: Whole, tmp_path: Path) -> SmallStudy:
+    """A copy of the whole study, with all it has made."""
+    return whole.study.copy_to(tmp_path / "study")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> SmallStudy:
+    """A study of which nothing has been made."""
+    return write_small_study(tmp_path / "study")
+
+
+@pytest.fixture
+def until() -> Callable[..., object]:
+    """Calls a function until it gives something true; fails after `seconds`, saying what was awaited."""
+
+    def wait(what: str, ask: Callable[[], object], seconds: float = 60.0, every: float = 0.2) -> object:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := ask():
+                return found
+            time.sleep(every)
+        pytest.fail(f"{what}: not within {seconds:.0f} s")
+
+    return wait

@@ -1,0 +1,180 @@
+"""What the code location holds, as a literal; and that loading it is quick and loads no heavy library."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions, MultiPartitionsDefinition
+
+from synthpost_dagster.settings import read_settings
+
+HEAVY = ("torch", "scipy", "matplotlib", "transformers", "trl", "peft", "datasets", "bitsandbytes", "groq", "openai")
+
+SIZES = ["88", "176", "1760", "8800", "17600"]
+CELLS = [f"{size}|{steps}" for size in SIZES for steps in ("50", "150", "1-epoch")]
+
+ASSETS = {
+    # group, pool, dependencies and partitions of each
+    "catalog": ("catalog", None, set(), None),
+    "prompts": ("prompts", None, {"catalog"}, None),
+    "evaluation_prompts": ("prompts", None, {"catalog"}, None),
+    "synthetic_rows": ("rows", "gpu", {"prompts"}, None),
+    "data_subsets": ("subsets", None, {"synthetic_rows"}, "size"),
+    "adapters": ("adapters", "gpu", {"data_subsets"}, "cell"),
+    "baseline_predictions": ("baselines", "gpu", {"evaluation_prompts"}, None),
+    "predictions": ("predictions", "gpu", {"adapters", "evaluation_prompts"}, "cell"),
+    "verdicts": ("verdicts", None, {"predictions", "baseline_predictions"}, "cell"),
+    "ratio_report": ("report", None, {"verdicts"}, None),
+}
+CHECKS = {
+    ("catalog", "schema"),
+    ("prompts", "schema"),
+    ("prompts", "factor_coverage"),
+    ("evaluation_prompts", "schema"),
+    ("evaluation_prompts", "factor_coverage"),
+    ("synthetic_rows", "schema"),
+    ("synthetic_rows", "duplicates"),
+    ("synthetic_rows", "factor_coverage"),
+    ("synthetic_rows", "rejected_share"),
+    ("data_subsets", "schema"),
+    ("data_subsets", "duplicates"),
+    ("data_subsets", "factor_coverage"),
+    ("adapters", "schema"),
+    ("baseline_predictions", "schema"),
+    ("predictions", "schema"),
+    ("verdicts", "schema"),
+    ("ratio_report", "schema"),
+}
+JOBS = {
+    "upstream": {"catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions"},
+    "subsets": {"data_subsets"},
+    "cell": {"adapters", "predictions", "verdicts"},
+    "report": {"ratio_report"},
+}
+SENSORS = {
+    "after_upstream": ("upstream", {"subsets", "cell", "report"}),
+    "after_subsets": ("subsets", {"cell", "report"}),
+    "after_cell": ("cell", {"report"}),
+    "after_failed_cell": ("cell", {"report"}),
+    "after_canceled_cell": ("cell", {"report"}),
+}
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Definitions:
+    """Of the packaged task under `tiny`."""
+    from synthpost_dagster.graph import build_definitions
+
+    home = tmp_path_factory.mktemp("home")
+    return build_definitions(read_settings(str(home), "sales_posts", "tiny"))
+
+
+def test_assets_have_these_groups_pools_dependencies_and_partitions(definitions: Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    found = {}
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        partitions = None
+        if node.partitions_def is not None:
+            keys = list(node.partitions_def.get_partition_keys())
+            is_cell = isinstance(node.partitions_def, MultiPartitionsDefinition)
+            partitions = "cell" if is_cell else "size"
+            assert sorted(keys) == sorted(CELLS if is_cell else SIZES)
+            if is_cell:
+                dimensions = node.partitions_def.partitions_defs
+                assert [dimension.name for dimension in dimensions] == ["data_size", "steps"]
+        pools = node.pools or {None}
+        assert len(pools) == 1
+        parents = {parent.to_user_string() for parent in node.parent_keys}
+        found[key.to_user_string()] = (node.group_name, next(iter(pools)), parents, partitions)
+    assert found == ASSETS
+
+
+def test_sizes_come_in_the_order_of_the_task(definitions: Definitions) -> None:
+    node = definitions.resolve_asset_graph().get(AssetKey("data_subsets"))
+    assert node.partitions_def is not None
+    assert list(node.partitions_def.get_partition_keys()) == SIZES
+
+
+def test_every_check_is_blocking(definitions: Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    found = {(key.asset_key.to_user_string(), key.name): graph.get(key).blocking for key in graph.asset_check_keys}
+    assert found == dict.fromkeys(CHECKS, True)
+
+
+def test_jobs_materialize_these_assets_with_their_checks(definitions: Definitions) -> None:
+    for name, assets in JOBS.items():
+        layer = definitions.resolve_job_def(name).asset_layer
+        assert {key.to_user_string() for key in layer.selected_asset_keys} == assets, name
+        checks = {(key.asset_key.to_user_string(), key.name) for key in layer.asset_graph.asset_check_keys}
+        assert checks == {check for check in CHECKS if check[0] in assets}, name
+    named = {job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert named == set(JOBS)
+
+
+def test_schedule_starts_the_upstream_on_monday_mornings_when_switched_on(definitions: Definitions) -> None:
+    (schedule,) = definitions.schedules or []
+    assert (schedule.name, schedule.cron_schedule, schedule.job_name) == ("weekly", "0 6 * * 1", "upstream")
+    assert schedule.default_status is DefaultScheduleStatus.STOPPED
+
+
+def test_sensors_watch_these_jobs_and_may_start_those_after(definitions: Definitions) -> None:
+    repository = definitions.get_repository_def()
+    found = {}
+    for sensor in repository.sensor_defs:
+        watched = {job.name for job in sensor._monitored_jobs}  # type: ignore[attr-defined]
+        assert len(watched) == 1
+        found[sensor.name] = (watched.pop(), {job.name for job in sensor.jobs})
+        assert sensor.default_status is DefaultSensorStatus.STOPPED
+    assert found == SENSORS
+
+
+def test_every_asset_shows_its_columns(definitions: Definitions) -> None:
+    from synthpost_dagster.schemas import TABLES
+
+    graph = definitions.resolve_asset_graph()
+    for name, table in TABLES.items():
+        (key,) = [key for key in graph.get_all_asset_keys() if key.to_user_string() == name]
+        schema = graph.get(key).metadata["dagster/column_schema"]
+        columns = [column.name for column in getattr(schema, "value", schema).columns]
+        assert columns == list(table.to_schema().columns), name
+
+
+def processor_seconds() -> float:
+    """Of the child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+LOAD = """
+import sys, json
+import synthpost_dagster.definitions
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_definitions_load_in_under_three_seconds_without_heavy_libraries(tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        started, used = time.monotonic(), processor_seconds()
+        loaded = subprocess.run(
+            [sys.executable, "-c", LOAD],
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SYNTHPOST_HOME": str(tmp_path / "home")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        # Of a shared machine, what others used is not counted; alone, both are the same.
+        seconds.append(min(time.monotonic() - started, processor_seconds() - used))
+        assert not set(HEAVY) & set(json.loads(loaded.stdout))
+    assert statistics.median(seconds) < 3, seconds
+    assert not (tmp_path / "home").exists(), "loading the definitions wrote into the home"

@@ -1,0 +1,374 @@
+"""An artifact is there whole or not at all, is made once, and is refused where a check on it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from synthpost_dagster.artifacts.store import (
+    MANIFEST,
+    ArtifactStore,
+    Draft,
+    GateEntry,
+    Manifest,
+    Plan,
+    write_whole,
+)
+from synthpost_dagster.errors import GateFailed, StorageError, UpstreamMissing
+
+PLAN = Plan("verdicts", "88|50", {"predictions": "abc", "judge": {"name": "rubric"}})
+TABLE = pd.DataFrame({"id": ["a", "b"], "wins": [3, 4]})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "storage", tmp_path / "home")
+
+
+class Maker:
+    """Makes a table and a note, and counts how often it was asked to."""
+
+    def __init__(self, table: pd.DataFrame = TABLE, gate: GateEntry | None = None) -> None:
+        self.table, self.gate, self.calls = table, gate, 0
+
+    def __call__(self, draft: Draft) -> None:
+        self.calls += 1
+        draft.table("verdicts", self.table)
+        (draft.folder / "note.txt").write_text("a note", encoding="utf-8")
+        draft.facts["rows"] = len(self.table)
+        draft.gates += [self.gate] if self.gate else []
+
+
+def gate(is_passed: bool, is_blocking: bool = True) -> GateEntry:
+    return GateEntry(name="duplicates", is_passed=is_passed, is_blocking=is_blocking, message="2 posts repeat another")
+
+
+def folder_of(store: ArtifactStore, plan: Plan = PLAN) -> Path:
+    return Path(str(store.root)) / plan.asset / plan.partition.replace("|", "_") / plan.fingerprint
+
+
+def found(store: ArtifactStore, plan: Plan = PLAN) -> Manifest | None:
+    return store.find(plan.asset, plan.partition, plan.fingerprint)
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The kernel refuses to let this process's files grow beyond `size` bytes, as it would on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_was_made_is_found_and_read_again(store: ArtifactStore) -> None:
+    made = store.reuse_or_make(PLAN, Maker())
+    assert not made.is_reused
+    assert found(store) == made.manifest
+    assert (made.manifest.asset, made.manifest.partition, made.manifest.facts) == ("verdicts", "88|50", {"rows": 2})
+    assert set(made.manifest.files) == {"verdicts.parquet", "note.txt"}
+    pd.testing.assert_frame_equal(store.read_table(made.manifest), TABLE)
+    assert store.read_file(made.manifest, "note.txt") == b"a note"
+    assert store.location(made.manifest) == str(folder_of(store))
+    assert {path.name for path in folder_of(store).iterdir()} == {MANIFEST, "verdicts.parquet", "note.txt"}
+
+
+def test_the_same_plan_is_made_once(store: ArtifactStore) -> None:
+    maker = Maker()
+    first, second = store.reuse_or_make(PLAN, maker), store.reuse_or_make(Plan(*PLAN), maker)
+    assert (maker.calls, first.is_reused, second.is_reused) == (1, False, True)
+    assert first.manifest == second.manifest
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN._replace(parts={**PLAN.parts, "predictions": "abd"}),
+        PLAN._replace(parts={**PLAN.parts, "judge": {"name": "rubric", "seed": 1}}),
+        PLAN._replace(parts={"predictions": "abc"}),
+        PLAN._replace(partition="88|150"),
+        PLAN._replace(asset="other"),
+    ],
+)
+def test_any_change_in_the_plan_is_made_anew_beside_the_old(store: ArtifactStore, plan: Plan) -> None:
+    old = store.reuse_or_make(PLAN, Maker()).manifest
+    maker = Maker()
+    assert not store.reuse_or_make(plan, maker).is_reused
+    assert maker.calls == 1
+    assert found(store) == old
+
+
+def test_the_digest_is_of_the_content_and_not_of_the_plan(store: ArtifactStore) -> None:
+    one = store.reuse_or_make(PLAN, Maker()).manifest
+    same = store.reuse_or_make(PLAN._replace(parts={"x": 1}), Maker()).manifest
+    other = store.reuse_or_make(PLAN._replace(parts={"x": 2}), Maker(TABLE.assign(wins=0))).manifest
+    assert one.digest == same.digest != other.digest
+
+
+def test_the_manifest_is_written_last(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def watched(path: Path, content: bytes) -> None:
+        assert not (folder_of(store) / MANIFEST).exists()
+        order.append(path.name)
+        write_whole(path, content)
+
+    monkeypatch.setattr("synthpost_dagster.artifacts.store.write_whole", watched)
+    store.reuse_or_make(PLAN, Maker())
+    assert order == ["note.txt", "verdicts.parquet", MANIFEST]
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def other_fingerprint(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (MANIFEST, half),
+        (MANIFEST, lambda path: path.write_bytes(b"")),
+        (MANIFEST, lambda path: path.write_bytes(b"\xff\x00{")),
+        (MANIFEST, lambda path: path.write_text("{}", encoding="utf-8")),
+        (MANIFEST, lambda path: path.unlink()),
+        (MANIFEST, other_fingerprint),
+        ("verdicts.parquet", lambda path: path.unlink()),
+        ("verdicts.parquet", half),
+        ("note.txt", lambda path: path.write_text("a longer note", encoding="utf-8")),
+    ],
+)
+def test_what_is_not_whole_is_not_there_and_is_made_again(
+    store: ArtifactStore, name: str, damage: Callable[[Path], object]
+) -> None:
+    manifest = store.reuse_or_make(PLAN, Maker()).manifest
+    damage(folder_of(store) / name)
+    assert found(store) is None
+    assert store.all_of("verdicts", "88|50") == []
+    with pytest.raises(UpstreamMissing):
+        store.need(PLAN, "run the cell")
+    maker = Maker()
+    again = store.reuse_or_make(PLAN, maker)
+    assert (maker.calls, again.is_reused) == (1, False)
+    assert again.manifest.files == manifest.files
+    pd.testing.assert_frame_equal(store.read_table(again.manifest), TABLE)
+
+
+def test_a_file_that_was_changed_at_equal_size_is_refused_when_it_is_read(store: ArtifactStore) -> None:
+    manifest = store.reuse_or_make(PLAN, Maker()).manifest
+    (folder_of(store) / "note.txt").write_bytes(b"b note")
+    with pytest.raises(StorageError, match=r"note.txt: differs from its manifest; delete its folder"):
+        store.read_file(manifest, "note.txt")
+    with pytest.raises(StorageError, match="differs from its manifest"), store.local_folder(manifest):
+        pass
+
+
+def test_a_file_that_vanished_is_named_when_it_is_read(store: ArtifactStore) -> None:
+    manifest = store.reuse_or_make(PLAN, Maker()).manifest
+    (folder_of(store) / "verdicts.parquet").unlink()
+    with pytest.raises(StorageError, match=r"verdicts.parquet: cannot be read .*materialize verdicts again"):
+        store.read_table(manifest)
+
+
+def test_what_is_missing_is_named_with_its_partition_and_the_remedy(store: ArtifactStore) -> None:
+    with pytest.raises(UpstreamMissing, match=r"^verdicts 88\|50 does not exist .*; run the cell$"):
+        store.need(PLAN, "run the cell")
+
+
+def test_a_failed_gate_is_refused_downstream_and_made_again(store: ArtifactStore) -> None:
+    failed = Maker(gate=gate(is_passed=False))
+    assert not store.reuse_or_make(PLAN, failed).is_reused
+    with pytest.raises(GateFailed, match=r"^verdicts 88\|50 failed its check duplicates: 2 posts repeat another"):
+        store.need(PLAN, "run the cell")
+    assert not store.reuse_or_make(PLAN, failed).is_reused
+    assert failed.calls == 2
+    assert not store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=True))).is_reused
+    assert store.need(PLAN, "run the cell").gates[0].is_passed
+    assert store.reuse_or_make(PLAN, failed).is_reused
+
+
+def test_a_gate_that_only_warns_refuses_nothing(store: ArtifactStore) -> None:
+    store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False, is_blocking=False)))
+    assert store.need(PLAN, "run the cell").failed_gates == []
+
+
+def test_every_artifact_of_a_partition_is_listed_oldest_first(store: ArtifactStore) -> None:
+    plans = [PLAN._replace(parts={"n": n}) for n in range(3)]
+    made = [store.reuse_or_make(plan, Maker()).manifest for plan in plans]
+    store.reuse_or_make(PLAN._replace(partition="88|150"), Maker())
+    (folder_of(store).parent / "stray.txt").write_text("no artifact", encoding="utf-8")
+    assert store.all_of("verdicts", "88|50") == made
+    assert store.all_of("nothing") == []
+
+
+def test_an_error_while_making_leaves_nothing(store: ArtifactStore) -> None:
+    def fail(draft: Draft) -> None:
+        Maker()(draft)
+        raise ValueError("the model broke")
+
+    with pytest.raises(ValueError, match="the model broke"):
+        store.reuse_or_make(PLAN, fail)
+    assert found(store) is None
+    assert not folder_of(store).exists()
+    assert list((store.home / "tmp").iterdir()) == []
+    assert not store.reuse_or_make(PLAN, Maker()).is_reused
+
+
+def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there(store: ArtifactStore) -> None:
+    old = store.reuse_or_make(PLAN, Maker()).manifest
+    plan = PLAN._replace(parts={"predictions": "new"})
+    with contextlib.ExitStack() as full:
+
+        def make(draft: Draft) -> None:
+            Maker(pd.DataFrame({"id": range(1000), "wins": 0}))(draft)
+            full.enter_context(files_no_larger_than(1_000))
+
+        with pytest.raises(StorageError, match=r"cannot be written \(File too large\); free space or set `storage`"):
+            store.reuse_or_make(plan, make)
+    assert not folder_of(store, plan).exists()
+    assert found(store, plan) is None
+    assert found(store) == old
+    pd.testing.assert_frame_equal(store.read_table(old), TABLE)
+    assert list((store.home / "tmp").iterdir()) == []
+    assert not store.reuse_or_make(plan, Maker()).is_reused
+
+
+def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) -> None:
+    with contextlib.ExitStack() as full:
+
+        def make(draft: Draft) -> None:
+            (draft.folder / "small.txt").write_bytes(b"12345")
+            full.enter_context(files_no_larger_than(100))
+
+        with pytest.raises(StorageError, match="cannot be written"):
+            store.reuse_or_make(PLAN, make)
+    assert not folder_of(store).exists()
+
+
+def test_a_full_disk_while_a_draft_is_made_is_a_clear_error_and_leaves_nothing(store: ArtifactStore) -> None:
+    large = Maker(pd.DataFrame({"id": range(5_000)}))
+    with (
+        files_no_larger_than(1_000),
+        pytest.raises(StorageError, match=r"cannot be written .*File too large.*SYNTHPOST_HOME"),
+    ):
+        store.reuse_or_make(PLAN, large)
+    assert found(store) is None
+    assert list((store.home / "tmp").iterdir()) == []
+
+
+def test_a_full_disk_while_a_local_folder_is_filled_is_a_clear_error(store: ArtifactStore) -> None:
+    manifest = store.reuse_or_make(PLAN, Maker(pd.DataFrame({"id": range(5_000)}))).manifest
+    with (
+        files_no_larger_than(1_000),
+        pytest.raises(StorageError, match=r"cannot be written \(File too large\)"),
+        store.local_folder(manifest),
+    ):
+        raise AssertionError("the folder is not whole")
+    assert list((store.home / "tmp").iterdir()) == []
+
+
+def test_a_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_whole(path, b"old")
+    with files_no_larger_than(10), pytest.raises(OSError, match="File too large"):
+        write_whole(path, b"x" * 1000)
+    assert path.read_bytes() == b"old"
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [child.name for child in tmp_path.iterdir()] == ["page.html"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_storage_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "storage").write_text("in the way", encoding="utf-8")
+    store = ArtifactStore(tmp_path / "storage", tmp_path / "home")
+    with pytest.raises(StorageError, match="cannot be written"):
+        store.reuse_or_make(PLAN, Maker())
+    assert found(store) is None
+
+
+def test_a_home_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("in the way", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"cannot be written .*SYNTHPOST_HOME"):
+        ArtifactStore(tmp_path / "storage", tmp_path / "home").reuse_or_make(PLAN, Maker())
+
+
+def test_two_threads_that_want_one_artifact_make_it_once(store: ArtifactStore) -> None:
+    maker, outcomes = Maker(), []
+    start = threading.Barrier(4)
+
+    def slowly(draft: Draft) -> None:
+        time.sleep(0.2)
+        maker(draft)
+
+    def want() -> None:
+        start.wait()
+        outcomes.append(store.reuse_or_make(PLAN, slowly))
+
+    threads = [threading.Thread(target=want) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert maker.calls == 1
+    assert sorted(outcome.is_reused for outcome in outcomes) == [False, True, True, True]
+
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+root = Path(sys.argv[1])
+def make(draft):
+    with (root / "made").open("a") as file:
+        file.write("x")
+    time.sleep(0.5)
+    (draft.folder / "note.txt").write_text("a note")
+(root / f"ready-{sys.argv[2]}").touch()
+while len(list(root.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+print(ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog", "", {"a": 1}), make).is_reused)
+"""
+
+
+def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> None:
+    started: list[subprocess.Popen[str]] = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
+        for name in ("one", "two")
+    ]
+    said = sorted(process.communicate(timeout=60)[0].strip() for process in started)
+    assert said == ["False", "True"]
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def test_a_local_folder_holds_the_files_and_is_gone_afterwards(store: ArtifactStore) -> None:
+    manifest = store.reuse_or_make(PLAN, Maker()).manifest
+    with store.local_folder(manifest) as folder:
+        assert {path.name for path in folder.iterdir()} == {"verdicts.parquet", "note.txt"}
+        (folder / "note.txt").write_text("scribble", encoding="utf-8")
+    assert not folder.exists()
+    assert store.read_file(manifest, "note.txt") == b"a note"
+
+
+def test_an_object_store_works_as_well_as_a_folder(tmp_path: Path) -> None:
+    store = ArtifactStore(f"memory://{tmp_path.name}/storage", tmp_path / "home")
+    maker: Any = Maker()
+    manifest = store.reuse_or_make(PLAN, maker).manifest
+    assert store.reuse_or_make(PLAN, maker).is_reused
+    pd.testing.assert_frame_equal(store.read_table(manifest), TABLE)
+    assert store.all_of("verdicts", "88|50") == [manifest]
+    assert not (tmp_path / "storage").exists()

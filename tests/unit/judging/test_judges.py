@@ -1,0 +1,69 @@
+"""What a judge is, for fingerprints, and how a model judge is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from synthpost_dagster.devices import Devices
+from synthpost_dagster.inference.generate import Chat, Completion
+from synthpost_dagster.judging.judges import ModelReader, Rubric, build_judge
+from synthpost_dagster.judging.verdicts import Game
+from synthpost_dagster.profiles import load_profile
+from synthpost_dagster.progress import SILENT, Progress
+from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.prompting import Brief
+
+EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+
+
+class Echo:
+    """A chat model that remembers what it was shown."""
+
+    name = "fake/echo"
+
+    def __init__(self) -> None:
+        self.identity: dict[str, Any] = {"model": "echo"}
+        self.seen: list[tuple[Chat, int]] = []
+
+    def answer(self, chats: list[Chat], seed: int, progress: Progress, what: str) -> list[Completion]:
+        self.seen += [(chat, seed) for chat in chats]
+        return [Completion('{"verdict": "B"}', "stop", 1, 1) for _ in chats]
+
+
+def games(task: Task) -> list[Game]:
+    company = task.catalog.companies[0]
+    brief = Brief(company, company.products.train[0], task.spec.post_types[0], "Witty")
+    return [Game(brief, "first post", "second post"), Game(brief, "second post", "first post")]
+
+
+def test_a_model_judge_is_shown_the_tasks_prompt_of_each_game(small_task: Task) -> None:
+    model = Echo()
+    judge = ModelReader(small_task, model, attempts=2)
+    assert judge.replies(small_task, games(small_task), 1, SILENT) == ['{"verdict": "B"}'] * 2
+    shown = [chat[-1]["content"] for chat, _ in model.seen]
+    assert shown == [game.prompt(small_task) for game in games(small_task)]
+    assert {seed for _, seed in model.seen} == {1}
+
+
+def test_the_profiles_judge_is_built(small_task: Task) -> None:
+    tiny = load_profile("tiny", small_task)
+    assert build_judge(small_task, tiny, Devices("cpu")).name == "rubric"
+
+
+def test_the_rubric_is_another_one_where_a_check_or_a_length_changed_and_the_same_where_wording_did(
+    small_task: Task, edit_task: EditTask
+) -> None:
+    before = Rubric(small_task).identity
+    worded = edit_task("task.yaml", lambda task: task["universal_criteria"][0].update(text="Open with a bang."))
+    assert Rubric(worded).identity == before
+    stricter = edit_task("task.yaml", lambda task: task["universal_criteria"][0]["check"].update(max_words=3))
+    assert Rubric(stricter).identity != before
+    longer = edit_task("task.yaml", lambda task: task["lengths"][0].update(max_sentences=4))
+    assert Rubric(longer).identity != Rubric(stricter).identity
+
+
+def test_a_model_judge_is_another_one_where_its_template_changed(small_task: Task) -> None:
+    before = ModelReader(small_task, Echo(), 1).identity
+    small_task.sources["judge"] += " Be quick."
+    assert ModelReader(small_task, Echo(), 1).identity != before

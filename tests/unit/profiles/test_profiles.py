@@ -1,0 +1,225 @@
+"""Profiles load with every mistake named, and `study: true` gives the study's own arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from synthpost_dagster import profiles
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.profiles import Profile, load_profile, packaged_profiles
+from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.study import storage_root
+from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.training.sft import conversations, lora_config, sft_config
+
+Write = Callable[..., str]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB = {
+    "model": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "revision": COMMIT,
+    "quantization": "nf4",
+    "dtype": "bfloat16",
+    "memory_gib": 10.0,
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A copy of the packaged profile `tiny` with changed keys (`a.b.c` goes inside); gives its path."""
+    packaged = yaml.safe_load((profiles.FOLDER / "tiny.yaml").read_text(encoding="utf-8"))
+
+    def make(**changes: Any) -> str:
+        for dotted, value in changes.items():
+            *way, last = dotted.split("__")
+            here = packaged
+            for part in way:
+                here = here[part]
+            here[last] = value
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(packaged), encoding="utf-8")
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def study(write: Write, sales_posts: Task) -> Profile:
+    return load_profile(write(study=True), sales_posts)
+
+
+def test_every_packaged_profile_loads_for_the_packaged_task(sales_posts: Task) -> None:
+    files = sorted(path.stem for path in Path(profiles.__file__).parent.rglob("*.y*ml"))
+    assert "tiny" in files
+    assert packaged_profiles() == files
+    assert [load_profile(name, sales_posts).name for name in files] == files
+
+
+def test_every_packaged_profile_opens_with_its_launch_command() -> None:
+    for name in packaged_profiles():
+        first = (profiles.FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        assert first == f"# synthpost run --profile {name}"
+
+
+def test_the_default_profile_needs_no_key_network_or_gpu(sales_posts: Task) -> None:
+    tiny = load_profile("tiny", sales_posts)
+    assert [tiny.teacher.model.model, tiny.student.model] == ["embedded", "embedded"]
+    assert (tiny.judge.kind, tiny.device.device) == ("rubric", "cpu")
+
+
+def test_an_unknown_profile_names_those_there_are_and_the_setting(sales_posts: Task) -> None:
+    with pytest.raises(SpecError, match=r"profile 'no_such'.*tiny.*SYNTHPOST_PROFILE"):
+        load_profile("no_such", sales_posts)
+
+
+def test_a_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts: Task) -> None:
+    assert load_profile(write(student=HUB), sales_posts).student.revision == COMMIT
+    folder = {**HUB, "model": "./models/mine", "revision": None}
+    assert load_profile(write(student=folder), sales_posts).student.model == "./models/mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"student": {**HUB, "revision": None}}, ["student:", "needs a revision", "40-digit commit"]),
+        ({"student": {**HUB, "revision": "main"}}, ["student.revision:"]),
+        ({"student__revision": COMMIT}, ["student:", "is not a hub name", "set it to null"]),
+        ({"teacher__model": {**HUB, "revision": None}}, ["teacher.model:", "needs a revision"]),
+        ({"student__model": "gpt2"}, ["student.model:"]),
+        ({"training__micro_batch": 3}, ["training:", "micro_batch 3 does not divide rows_per_step 8"]),
+        ({"sweep__data_sizes": [88, 100]}, ["sweep.data_sizes: 100 is none of the task's levels", "88, 176, 1760"]),
+        ({"sweep__steps": [50, "2-epoch"]}, ["sweep.steps: 2-epoch is none of the task's levels", "1-epoch"]),
+        ({"sweep__data_sizes": [88, 176, 88]}, ["sweep.data_sizes:", "a level is named twice"]),
+        ({"sweep__steps": [50, "50"]}, ["sweep.steps:", "a level is named twice"]),
+        ({"evaluation_prompts": 441}, ["evaluation_prompts: 441 is more than the task's 440"]),
+        ({"training__learning_rte": 1.0}, ["unknown key training.learning_rte"]),
+        ({"judge": {"kind": "oracle"}}, ["judge:"]),
+        ({"predictions__temperature": -1}, ["predictions.temperature:"]),
+        ({"storage": "  "}, ["storage: an empty path"]),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_file(
+    write: Write, sales_posts: Task, changes: dict[str, Any], said: list[str]
+) -> None:
+    path = write(**changes)
+    with pytest.raises(SpecError) as caught:
+        load_profile(path, sales_posts)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert [part for part in said if part not in message] == []
+
+
+def test_the_levels_of_a_sweep_match_as_text_so_that_50_and_quoted_50_are_one(write: Write, sales_posts: Task) -> None:
+    assert load_profile(write(sweep__steps=["50"]), sales_posts).sweep.steps == ("50",)
+
+
+@pytest.mark.parametrize(
+    ("storage", "root"),
+    [
+        (None, "/home/me/study/storage"),
+        ("shelf/one", "/home/me/study/shelf/one"),
+        ("/mnt/shelf", "/mnt/shelf"),
+        ("s3://bucket/shelf", "s3://bucket/shelf"),
+    ],
+)
+def test_a_relative_storage_counts_from_the_home(
+    write: Write, sales_posts: Task, storage: str | None, root: str
+) -> None:
+    settings = Settings(home=Path("/home/me/study"), task="sales_posts", profile="mine")
+    assert storage_root(load_profile(write(storage=storage), sales_posts), settings) == root
+
+
+def test_without_study_the_files_own_arguments_stand(write: Write, sales_posts: Task) -> None:
+    profile = load_profile(write(training__learning_rate=0.5, evaluation_prompts=110), sales_posts)
+    assert (profile.training.learning_rate, profile.evaluation_prompts) == (0.5, 110)
+    assert (profile.training.loss, profile.training.system_prompt) == ("completion", False)
+
+
+def test_study_gives_the_studys_arguments_whatever_the_file_says(study: Profile) -> None:
+    training = study.training
+    assert (training.lora.r, training.lora.alpha, training.lora.dropout, training.lora.bias) == (16, 16, 0.0, "none")
+    assert set(training.lora.target_modules) == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    }
+    assert training.optimizer == "adamw_8bit"
+    assert training.learning_rate == 2e-4
+    assert training.scheduler == "linear"
+    assert training.warmup_steps == 5
+    assert training.weight_decay == 0.01
+    assert training.rows_per_step == 8
+    assert training.seed == 3407
+    assert training.max_length == 2048
+    assert training.packing is False
+    assert training.loss == "full"
+    assert training.system_prompt is True
+    assert study.evaluation_prompts == 95
+    assert study.predictions.max_new_tokens == 500
+
+
+def test_study_keeps_what_the_study_does_not_fix(study: Profile, sales_posts: Task) -> None:
+    tiny = load_profile("tiny", sales_posts)
+    assert (study.teacher, study.student, study.device, study.sweep) == (
+        tiny.teacher,
+        tiny.student,
+        tiny.device,
+        tiny.sweep,
+    )
+
+
+def test_the_trainer_gets_the_studys_arguments(study: Profile, tmp_path: Path) -> None:
+    arguments = sft_config(study.training, 50, tmp_path, "cpu")
+    assert arguments.max_steps == 50
+    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 8
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 4)
+    assert arguments.optim == "adamw_8bit"
+    assert arguments.learning_rate == 2e-4
+    assert arguments.lr_scheduler_type == "linear"
+    assert arguments.warmup_steps == 5
+    assert arguments.weight_decay == 0.01
+    assert arguments.seed == 3407
+    assert arguments.max_length == 2048
+    assert arguments.packing is False
+    assert arguments.completion_only_loss is False
+    assert arguments.assistant_only_loss is False
+    assert arguments.report_to in ([], "none", ["none"])
+
+
+def test_the_adapter_gets_the_studys_arguments(study: Profile) -> None:
+    adapter = lora_config(study.training)
+    assert (adapter.r, adapter.lora_alpha, adapter.lora_dropout, adapter.bias) == (16, 16, 0.0, "none")
+    assert adapter.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert adapter.task_type == "CAUSAL_LM"
+
+
+ROWS = pd.DataFrame({"student_prompt": ["write about tea", "write about bikes"], "post": ["Tea!", "Bikes!"]})
+
+
+def test_the_study_learns_whole_conversations_with_their_system_prompt(study: Profile, sales_posts: Task) -> None:
+    records = conversations(ROWS, study.training, sales_posts.spec.system_prompt)
+    assert len(records) == 2
+    assert records[0] == {
+        "messages": [
+            {"role": "system", "content": sales_posts.spec.system_prompt},
+            {"role": "user", "content": "write about tea"},
+            {"role": "assistant", "content": "Tea!"},
+        ]
+    }
+
+
+def test_by_default_the_post_alone_is_learned_without_a_system_prompt(sales_posts: Task) -> None:
+    training = load_profile("tiny", sales_posts).training
+    assert conversations(ROWS, training, sales_posts.spec.system_prompt)[1] == {
+        "prompt": [{"role": "user", "content": "write about bikes"}],
+        "completion": [{"role": "assistant", "content": "Bikes!"}],
+    }

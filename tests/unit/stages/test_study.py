@@ -1,0 +1,19 @@
+"""A cell is known by its partition key."""
+
+from __future__ import annotations
+
+import pytest
+
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.stages.study import Cell
+
+
+@pytest.mark.parametrize("cell", [Cell(88, "50"), Cell(17_600, "1-epoch")])
+def test_a_key_leads_back_to_its_cell(cell: Cell) -> None:
+    assert Cell.parse(cell.key) == cell
+
+
+@pytest.mark.parametrize("key", ["", "88", "88|", "|50", "-88|50", "many|50", "²|50"])
+def test_a_key_that_is_no_cell_is_refused_with_an_example(key: str) -> None:
+    with pytest.raises(SpecError, match=r"is not a cell; .*88\|50"):
+        Cell.parse(key)

@@ -1,0 +1,155 @@
+"""One process at a time on a device, with enough memory, and freed on every way out."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synthpost_dagster.devices import Devices
+from synthpost_dagster.errors import DeviceError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> Iterator[None]:
+    """A lease collects garbage at its end; what earlier tests have loaded is not looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Devices:
+    return Devices("cpu", folder=tmp_path / "locks")
+
+
+def is_free(devices: Devices) -> bool:
+    """Whether a lease is to be had at once, from another thread, as another run would ask for it."""
+    found: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with devices.lease(0.001, timeout_seconds=0):
+                found.append(True)
+        except DeviceError:
+            found.append(False)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(timeout=20)
+    return found[0]
+
+
+def test_a_lease_holds_the_device_and_frees_it(devices: Devices) -> None:
+    with devices.lease(0.001) as lease:
+        assert (lease.device.name, lease.device.label) == ("cpu", "CPU")
+        assert not is_free(devices)
+    assert is_free(devices)
+
+
+def test_a_lease_ends_with_the_most_memory_that_was_in_use(devices: Devices) -> None:
+    with devices.lease(0.001) as small:
+        pass
+    with devices.lease(0.001) as large:
+        assert large.peak_gib == 0
+        block = np.ones(40_000_000)  # 0.3 GiB
+        assert block[-1] == 1
+        del block
+    with devices.lease(0.001) as after:
+        pass
+    for other in (small, after):
+        assert other.peak_gib > 0
+        assert large.peak_gib - other.peak_gib == pytest.approx(0.3, abs=0.15)
+
+
+def test_the_device_is_freed_when_the_work_fails(devices: Devices) -> None:
+    with pytest.raises(ValueError, match="the model broke"), devices.lease(0.001) as lease:
+        raise ValueError("the model broke")
+    assert lease.peak_gib > 0
+    assert is_free(devices)
+
+
+def test_too_little_memory_is_refused_with_figures_and_remedy_and_frees_the_device(devices: Devices) -> None:
+    with pytest.raises(DeviceError) as caught, devices.lease(1e6):
+        raise AssertionError("the work must not start")
+    message = str(caught.value)
+    assert message.startswith("CPU has ")
+    assert "GiB free and this work needs 1000000.0" in message
+    assert "memory_gib" in message
+    assert is_free(devices)
+
+
+def test_a_device_that_is_held_too_long_is_an_error_after_one_word_about_waiting(devices: Devices) -> None:
+    told: list[str] = []
+    with (
+        devices.lease(0.001),
+        pytest.raises(DeviceError, match=r"CPU is held by another process and was not freed within"),
+        devices.lease(0.001, timeout_seconds=0.7, waiting=told.append),
+    ):
+        raise AssertionError("two may not work at once")
+    assert told == ["CPU is held by another process; waiting for it"]
+
+
+def test_one_that_waits_gets_the_device_when_it_is_free(devices: Devices) -> None:
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def second() -> None:
+        with devices.lease(0.001, timeout_seconds=20, waiting=lambda message: waiting.set()):
+            order.append("second")
+
+    with devices.lease(0.001):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waiting.wait(timeout=20)
+        order.append("first")
+    thread.join(timeout=20)
+    assert order == ["first", "second"]
+
+
+def test_two_slots_allow_two_and_no_third(tmp_path: Path) -> None:
+    devices = Devices("cpu", slots=2, folder=tmp_path)
+    with devices.lease(0.001):
+        assert is_free(devices)
+        with devices.lease(0.001):
+            assert not is_free(devices)
+        assert is_free(devices)
+
+
+def test_the_lease_holds_between_processes_and_ends_with_them(devices: Devices) -> None:
+    program = (
+        "import sys; from pathlib import Path; from synthpost_dagster.devices import Devices\n"
+        "with Devices('cpu', folder=Path(sys.argv[1])).lease(0.001):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(devices.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert not is_free(devices)
+        process.kill()
+        process.wait(timeout=20)
+        assert is_free(devices)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_cuda_where_there_is_none_is_refused_with_the_key() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        assert Devices("cuda").candidates()[0].name.startswith("cuda:")
+        return
+    with pytest.raises(DeviceError, match=r"set device\.device to auto or cpu"):
+        Devices("cuda").candidates()
+    assert [device.name for device in Devices("auto").candidates()] == ["cpu"]

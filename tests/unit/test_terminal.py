@@ -1,0 +1,105 @@
+"""Where the output is no terminal, whole lines are written; the cells' table shows every cell."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from synthpost_dagster import terminal
+from synthpost_dagster.progress import Event
+from synthpost_dagster.report.page import ratio_text
+from synthpost_dagster.terminal import Terminal, cells_table
+
+
+def pipe() -> tuple[Terminal, io.StringIO]:
+    out = io.StringIO()
+    return Terminal(Console(file=out, force_terminal=False, width=120, highlight=False)), out
+
+
+def row(
+    steps: str, opponent: str, counts: tuple[int, int, int, int], ratio: tuple[float, float, float]
+) -> dict[str, object]:
+    return {
+        "data_size": 1760,
+        "steps": steps,
+        "optimizer_steps": 220 if "epoch" in steps else int(steps),
+        "opponent": opponent,
+        "factor": "all",
+        **dict(zip(("wins", "losses", "ties", "unscored"), counts, strict=True)),
+        **dict(zip(("win_ratio", "win_ratio_low", "win_ratio_high"), ratio, strict=True)),
+    }
+
+
+def shown(table: pd.DataFrame) -> str:
+    out = io.StringIO()
+    Console(file=out, width=140, force_terminal=False).print(cells_table(table))
+    return out.getvalue()
+
+
+def test_a_pipe_gets_whole_lines_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "QUIET_SECONDS", 0.0)
+    screen, out = pipe()
+    screen.plan(10)
+    screen.started("cell 88|50")
+    screen.heard(Event("training", 16, 50, "steps"))
+    screen.finished("cell 88|50", 4)
+    screen.reused("cell 88|150", 2)
+    screen.close()
+    text = out.getvalue()
+    lines = text.splitlines()
+    assert lines[0].strip() == "cell 88|50 …"
+    assert all(part in lines[1] for part in ("cell 88|50", "training", "16 of 50 steps"))
+    assert lines[2].startswith("✓ cell 88|50 (")
+    assert "left" in lines[2]
+    assert lines[3] == "✓ cell 88|150 (up to date)"
+    assert "\x1b" not in text
+    assert "\r" not in text
+
+
+def test_a_pipe_is_not_flooded_with_progress() -> None:
+    screen, out = pipe()
+    screen.started("cell 88|50")
+    for done in range(50):
+        screen.heard(Event("training", done, 50, "steps"))
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_a_terminal_shows_progress_in_place_and_is_left_clean() -> None:
+    out = io.StringIO()
+    screen = Terminal(Console(file=out, force_terminal=True, width=100))
+    screen.started("cell 88|50")
+    screen.heard(Event("training", 16, 50, "steps"))
+    screen.close()
+    assert "16 of 50 steps" in out.getvalue()
+    assert out.getvalue().count("\x1b[?25h") == out.getvalue().count("\x1b[?25l") == 1
+
+
+def test_no_time_is_promised_before_the_first_run_has_ended_or_after_the_last() -> None:
+    screen, out = pipe()
+    screen.plan(2)
+    screen.reused("catalog", 1)
+    screen.finished("cell", 1)
+    assert "left" not in out.getvalue()
+
+
+def test_the_cells_table_shows_every_cell_against_each_baseline() -> None:
+    table = pd.DataFrame(
+        [
+            row("50", "base", (81, 14, 3, 2), (81 / 14, 3.3, 11.1)),
+            row("1-epoch", "prompted", (100, 0, 0, 0), (math.inf, 26.6, math.inf)),
+            row("150", "base", (0, 0, 95, 0), (math.nan, math.nan, math.nan)),
+            {**row("50", "base", (1, 1, 1, 1), (1, 0.1, 9)), "factor": "tone"},
+        ]
+    )
+    lines = [line for line in shown(table).splitlines() if "1,760" in line]
+    assert len(lines) == 3
+    for line, parts in (
+        (lines[0], ["50 steps", "base", " 81 ", " 14 ", " 3 ", " 2 ", ratio_text(81 / 14, 3.3, 11.1)]),
+        (lines[1], ["1-epoch (220)", "prompted", " 100 ", ratio_text(math.inf, 26.6, math.inf)]),
+        (lines[2], ["150 steps", "base", " 95 ", ratio_text(math.nan, math.nan, math.nan)]),
+    ):
+        assert [part for part in parts if part not in line] == []

@@ -1,0 +1,80 @@
+"""Files that people write are read safely, and a mistake in them is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.yaml_files import MAX_BYTES, read_record, read_text
+
+
+class Shop(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    shelves: dict[str, list[int]] = {}
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "shop.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_is_read_into_its_record(tmp_path: Path) -> None:
+    path = written(tmp_path, "# a shop\nname: Größe 🎉\nshelves: {top: [1, 2]}\n")
+    assert read_record(path, Shop) == Shop(name="Größe 🎉", shelves={"top": [1, 2]})
+
+
+def test_a_file_at_the_size_limit_is_read_and_one_above_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_bytes(b"#" * MAX_BYTES)
+    assert len(read_text(path)) == MAX_BYTES
+    path.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(SpecError) as caught:
+        read_text(path)
+    assert str(caught.value) == f"{path}: larger than 8 MiB; split the task into smaller ones"
+
+
+def test_a_key_that_stands_twice_deep_in_the_file_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: x\nshelves:\n  top: [1]\n  top: [2]\n")
+    with pytest.raises(SpecError, match=r"shop.yaml: not valid YAML: the key 'top' stands twice \(line 4\)"):
+        read_record(path, Shop)
+
+
+def test_a_wrong_type_is_named_by_its_place(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: x\nshelves: {top: [1, two]}\n")
+    with pytest.raises(SpecError, match=r"shop.yaml: shelves.top\[1\]: "):
+        read_record(path, Shop)
+
+
+def test_a_folder_in_place_of_the_file_is_an_error_of_the_specification(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_text(tmp_path)
+
+
+def test_an_alias_bomb_ends_in_one_error(tmp_path: Path) -> None:
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    path = written(tmp_path, "\n".join(["a0: &a0 [x]", *levels, "name: *a8"]))
+    with pytest.raises(SpecError, match="unknown key a0"):
+        read_record(path, Shop)
+
+
+def test_values_in_each_other_5000_deep_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"shop.yaml: nested too deeply"):
+        read_record(written(tmp_path, "name: " + "[" * 5_000), Shop)
+
+
+def test_a_merge_key_gives_its_keys(tmp_path: Path) -> None:
+    path = written(tmp_path, "<<: {name: Lamp}\nshelves: {top: [1]}\n")
+    assert read_record(path, Shop) == Shop(name="Lamp", shelves={"top": [1]})
+
+
+def test_a_record_cannot_be_changed(tmp_path: Path) -> None:
+    from synthpost_dagster.tasks.spec import Product
+
+    product = read_record(written(tmp_path, "name: Lamp\ndescription: a lamp\n"), Product)
+    with pytest.raises(ValidationError):
+        product.name = "Other"
