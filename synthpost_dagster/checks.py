@@ -46,7 +46,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
     )
     def check(context: AssetCheckExecutionContext, study: StudyResource) -> AssetCheckResult:
         opened = study.open()
-        partition = context.partition_key if context.has_partition_key else ""
+        partition = context.partition_key if checked.partitions_def is not None else ""
         fingerprint = recorded_in(context.instance)(asset, partition)
         manifest = opened.store.find(asset, partition, fingerprint or "none")
         if manifest is None:

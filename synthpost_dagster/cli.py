@@ -63,13 +63,13 @@ def report(home: str | None, profile: str | None, task: str | None) -> None:
 @click.option("--port", default=3000, show_default=True)
 def ui(home: str | None, profile: str | None, task: str | None, port: int) -> None:
     """Serve the Dagster UI on 127.0.0.1, with the daemon that runs schedules and sensors."""
-    settings = read_settings(home, task, profile)
-    prepare(settings)
     from synthpost_dagster.driver import open_instance
     from synthpost_dagster.records import tidy
     from synthpost_dagster.stages.study import open_study
 
+    settings = read_settings(home, task, profile)
     study = open_study(settings)
+    prepare(settings)
     with open_instance(settings) as instance:
         tidy(instance, study.profile.device.slots)
     arguments = ["-m", "synthpost_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]

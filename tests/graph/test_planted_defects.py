@@ -14,10 +14,6 @@ from synthpost_dagster.errors import GateFailed, SynthpostError
 from synthpost_dagster.stages import data
 from synthpost_dagster.stages.study import Cell, Study
 
-TAKES_THE_RUN_S_PARTITION = pytest.mark.xfail(
-    reason="checks.py looks for an unpartitioned asset's table under the partition of the run", strict=True
-)
-
 
 def failed_check(instance: DagsterInstance, run_id: str, name: str) -> AssetCheckEvaluation:
     """The evaluation of the check in a run; it did not pass and it blocks."""
@@ -99,14 +95,12 @@ def run_together(study: SmallStudy, partition: str, *assets: str) -> tuple[bool,
     return result.success, result.run_id, made
 
 
-@TAKES_THE_RUN_S_PARTITION
 def test_rows_and_subset_selected_together_are_checked_each_on_its_own_table(changeable: SmallStudy) -> None:
     success, _, made = run_together(changeable, "16", "synthetic_rows", "data_subsets")
     assert success
     assert made == {"synthetic_rows", "data_subsets"}
 
 
-@TAKES_THE_RUN_S_PARTITION
 def test_a_failed_check_stops_what_is_downstream_in_its_run(changeable: SmallStudy, planted_ids: list[str]) -> None:
     shutil.rmtree(changeable.home / "storage" / "synthetic_rows")
     success, run_id, made = run_together(changeable, "16", "synthetic_rows", "data_subsets")
