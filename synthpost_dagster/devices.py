@@ -44,8 +44,8 @@ class Lease:
 class Devices:
     """Hands out leases on `auto`, `cpu` or `cuda`, at most `slots` at a time for each device."""
 
-    def __init__(self, wanted: str, slots: int = 1, folder: Path = LOCK_FOLDER) -> None:
-        self.wanted, self.slots, self.folder = wanted, slots, folder
+    def __init__(self, wanted: str, slots: int = 1, folder: Path = LOCK_FOLDER, cpu_threads: int | None = None) -> None:
+        self.wanted, self.slots, self.folder, self.cpu_threads = wanted, slots, folder, cpu_threads
 
     @contextlib.contextmanager
     def lease(
@@ -64,6 +64,7 @@ class Devices:
         try:
             _refuse_short_memory(device, memory_gib)
             _reset_peak(device)
+            self._limit_threads(device)
             yield lease
         except BaseException as error:
             # The frames of the error hold the model that is to be freed.
@@ -73,6 +74,12 @@ class Devices:
             lease.peak_gib = _peak_gib(device)
             _free_memory(device)
             lock.release()
+
+    def _limit_threads(self, device: Device) -> None:
+        if device.name == "cpu" and self.cpu_threads is not None:
+            import torch
+
+            torch.set_num_threads(self.cpu_threads)
 
     def candidates(self) -> list[Device]:
         """The devices that will do, the GPU with most free memory first; `auto` takes the CPU where there is no GPU."""

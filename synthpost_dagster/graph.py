@@ -25,7 +25,7 @@ def build_definitions(settings: Settings) -> Definitions:
     partitions = build_partitions(task.spec.sweep)
     assets = build_assets(partitions, profile)
     jobs = build_jobs()
-    gpu = GpuResource(device=profile.device.device, slots=profile.device.slots)
+    gpu = GpuResource(device=profile.device.device, slots=profile.device.slots, cpu_threads=profile.device.cpu_threads)
     tables = TablesResource(storage=storage_root(profile, settings), home=str(settings.home))
     study = StudyResource(task=settings.task, profile=settings.profile, home=str(settings.home), gpu=gpu, tables=tables)
     return Definitions(

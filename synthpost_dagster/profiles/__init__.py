@@ -119,6 +119,7 @@ class DeviceSpec(Record):
 
     device: Literal["auto", "cpu", "cuda"]
     slots: int = Field(ge=1)
+    cpu_threads: int | None = Field(ge=1, description="torch's threads on the CPU; null for as many as there are cores")
     process_per_cell: bool
 
 

@@ -15,6 +15,8 @@ class GpuResource(ConfigurableResource[Devices]):
     device: str = Field(default="auto", description="auto, cpu or cuda; auto takes the CPU where no GPU is seen")
     slots: int = Field(default=1, description="How many leases one device bears at a time")
 
+    cpu_threads: int | None = Field(default=None, description="torch's threads on the CPU; by default one a core")
+
     def devices(self) -> Devices:
         """The plain object that hands out leases."""
-        return Devices(self.device, self.slots)
+        return Devices(self.device, self.slots, cpu_threads=self.cpu_threads)

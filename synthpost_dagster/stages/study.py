@@ -77,7 +77,7 @@ def open_study(settings: Settings) -> Study:
     """The study that the settings name. Raises SpecError where task or profile are wrong."""
     task = load_task(settings.task)
     profile = load_profile(settings.profile, task)
-    devices = Devices(profile.device.device, profile.device.slots)
+    devices = Devices(profile.device.device, profile.device.slots, cpu_threads=profile.device.cpu_threads)
     return Study(task, profile, ArtifactStore(storage_root(profile, settings), settings.home), devices, settings)
 
 
