@@ -37,6 +37,7 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _RATIO_TICKS = (1, 2, 5)
 _MOST_LOSS_POINTS = 200
+_ARROW_ROOM = 8.0  # points between the labels and an arrow at the edge of the axis
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a criterion or a company may hold a dollar sign
@@ -220,7 +221,7 @@ def _draw_all_cells(marks: list[_Mark]) -> Figure:
         _draw_mark(axes, mark, cells.index(mark.cell) + offset, limits, _opponent_look(mark.opponent), is_upright=False)
     axes.set_yticks(range(len(cells)), [cell.label for cell in cells])
     axes.set_ylim(len(cells) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=_ARROW_ROOM)
     axes.set_xlabel("win ratio, tuned against untuned (log scale)")
     _opponent_legend(figure, axes, {mark.opponent for mark in marks})
     return figure

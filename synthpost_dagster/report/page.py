@@ -226,6 +226,8 @@ def _alike_sentences(best: CellView, rated: Sequence[CellView], unrated: int) ->
 
 def _cheapest_sentence(best: CellView, alike: Sequence[CellView]) -> str:
     cheapest = min([best, *alike], key=lambda view: (view.cell.data_size, view.optimizer_steps))
+    if cheapest is best:
+        return "It is also the smallest of these."
     return f"The smallest of all these is {cheapest.cell.label}: no other needs fewer rows, or as few and fewer steps."
 
 

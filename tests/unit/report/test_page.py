@@ -183,8 +183,14 @@ def test_headline_names_the_highest_lower_bound_and_the_cells_it_cannot_be_told_
     assert "88 rows | 50 steps: 5.8 wins for every loss." in text
     assert "win ratio of 5.8 (3.3 to 11): W 81, L 14, T 0, X 0 of 95 pairs." in text
     assert "do not tell it from them: 1,760 rows | 50 steps; 8,800 rows | 50 steps." in text
-    assert "The smallest of all these is 88 rows | 50 steps" in text
+    assert "It is also the smallest of these." in text
     assert "1 other cell has the whole interval below it." in text
+
+
+def test_headline_names_a_smaller_cell_that_the_best_one_cannot_be_told_from() -> None:
+    ratios = pd.DataFrame([row(A, (70, 20, 5, 0), (2.1, 6.0)), row(B, (81, 14, 0, 0), (3.3, 11.1))])
+    text = Reader(render_page(report(ratios=ratios))).text
+    assert "The smallest of all these is 88 rows | 50 steps: no other needs fewer rows" in text
 
 
 def test_headline_says_how_the_cell_fares_against_the_long_prompt_and_what_it_saves(page: str) -> None:
