@@ -17,8 +17,9 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from synthpost_dagster import errors, planning
 from synthpost_dagster.graph import build_definitions
+from synthpost_dagster.processes import this_process
 from synthpost_dagster.progress import Event, Listener, subscribed
-from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, this_process, tidy
+from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.settings import Settings, prepare
 from synthpost_dagster.stages import evaluation
 from synthpost_dagster.stages.study import Cell, Study, open_study

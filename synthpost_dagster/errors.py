@@ -6,7 +6,9 @@ SynthpostError
 ├── GateFailed         an artifact is there, but a check on it failed
 ├── StorageError       the home folder or the storage cannot be read or written
 ├── DeviceError        no device, too little memory, or the lease is held elsewhere
-└── ModelError         a model cannot be loaded, or does not fit the task
+├── ModelError         a model cannot be loaded, or does not fit the task
+├── EndpointError      an endpoint is out of reach, refuses, or asks for a longer pause than there is patience for
+└── BudgetReached      the next request might pass the budget
 
 The command line prints the message of these as one sentence and exits with status 2; anything else is a defect
 and keeps its traceback.
@@ -39,3 +41,11 @@ class DeviceError(SynthpostError):
 
 class ModelError(SynthpostError):
     """A model cannot be loaded, or was not made for this task."""
+
+
+class EndpointError(SynthpostError):
+    """An endpoint ends the run: it is out of reach, refuses the key or the model, or its limit is reached."""
+
+
+class BudgetReached(SynthpostError):
+    """The next request might pass the budget: says what was spent."""

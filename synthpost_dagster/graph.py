@@ -11,6 +11,7 @@ from synthpost_dagster.jobs import build_jobs, build_schedule, build_sensors
 from synthpost_dagster.partitions import build_partitions
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.resources.gpu import GpuResource
+from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.settings import Settings
@@ -27,13 +28,21 @@ def build_definitions(settings: Settings) -> Definitions:
     jobs = build_jobs()
     gpu = GpuResource(device=profile.device.device, slots=profile.device.slots, cpu_threads=profile.device.cpu_threads)
     tables = TablesResource(storage=storage_root(profile, settings), home=str(settings.home))
-    study = StudyResource(task=settings.task, profile=settings.profile, home=str(settings.home), gpu=gpu, tables=tables)
+    journal = JournalResource(home=str(settings.home))
+    study = StudyResource(
+        task=settings.task,
+        profile=settings.profile,
+        home=str(settings.home),
+        gpu=gpu,
+        tables=tables,
+        journal=journal,
+    )
     return Definitions(
         assets=assets,
         asset_checks=build_checks(assets),
         jobs=list(jobs),
         schedules=[build_schedule(jobs)],
         sensors=build_sensors(jobs),
-        resources={"study": study, "gpu": gpu, "tables": tables},
+        resources={"study": study, "gpu": gpu, "tables": tables, "journal": journal},
         executor=in_process_executor,
     )

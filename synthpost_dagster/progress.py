@@ -12,17 +12,24 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a mere message."""
+    """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a mere message.
+
+    `detail` may say more: rate, tokens, cost, time left.
+    """
 
     what: str
     done: int
     total: int
     unit: str
+    detail: str = ""
 
     @property
     def text(self) -> str:
         """The event in words."""
-        return f"{self.what}: {self.done} of {self.total} {self.unit}" if self.total else self.what
+        if not self.total:
+            return self.what
+        text = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}"
+        return f"{text} ({self.detail})" if self.detail else text
 
 
 Listener = Callable[[Event], None]
@@ -60,10 +67,10 @@ class Progress:
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
 
-    def update(self, what: str, done: int, total: int, unit: str) -> None:
+    def update(self, what: str, done: int, total: int, unit: str, detail: str = "") -> None:
         """Tells every listener how far `what` is."""
         for listener in (*self._listeners, *_subscribers):
-            listener(Event(what, done, total, unit))
+            listener(Event(what, done, total, unit, detail))
 
     def note(self, message: str) -> None:
         """Tells every listener something that has no measure, such as that the work waits."""

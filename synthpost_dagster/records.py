@@ -3,20 +3,16 @@
 For checks, sensors, the driver and the UI's start. What follows from it is decided in `planning`.
 """
 
-import os
-import socket
-
-import psutil
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from synthpost_dagster.planning import Recorded
+from synthpost_dagster.processes import is_alive, is_here
 from synthpost_dagster.resources.gpu import POOL
 
 DRIVER_TAG = "synthpost/driver"
 """On runs that the command line started: it starts what follows by itself, so the sensors leave them alone."""
 PROCESS_TAG = ".dagster/synthpost_process"
 """Names the process that drives a run inside itself. Dagster's UI hides tags that start so."""
-CLOCK_SECONDS = 5.0
 UNFINISHED = (
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -39,23 +35,10 @@ def recorded_in(instance: DagsterInstance) -> Recorded:
     return recorded
 
 
-def this_process() -> str:
-    """Host, id and start of this process: the value of PROCESS_TAG."""
-    process = psutil.Process(os.getpid())
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
-
-
 def is_orphan(run: DagsterRun) -> bool:
     """Whether a process on this host drove the run and is no more, so that the run will never end by itself."""
-    host, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
-    pid, _, created = rest.partition(":")
-    if host != socket.gethostname():
-        return False
-    try:
-        # Both count from the boot as the clock knew it then, and a clock is set right now and again.
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) > CLOCK_SECONDS)
-    except (psutil.Error, ValueError):
-        return True
+    process = run.tags.get(PROCESS_TAG, "")
+    return is_here(process) and not is_alive(process)
 
 
 def tidy(instance: DagsterInstance, slots: int) -> None:

@@ -20,6 +20,9 @@ CONTESTANTS = ("tuned", "base", "prompted")
 OPPONENTS = ("base", "prompted")
 FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")
 """What a post is written for, in every table from the prompts on."""
+FINISH_REASONS = ("stop", "length", "content_filter", "invalid", "refused")
+"""stop: whole. length: cut off. content_filter: held back by the endpoint. invalid: against the schema that was asked
+for. refused: the endpoint did not answer this request; the text is its reason."""
 OUTCOMES = ("win", "loss", "tie", "unscored")
 """Of a game or a pair, seen from the tuned post."""
 
@@ -90,7 +93,7 @@ class SyntheticRows(Factors):
     reason: Series[str] = pa.Field(description="Why it was rejected, else empty")
     is_in_band: Series[bool] = pa.Field(description="As many sentences as the length asks for")
     raw_reply: Series[str] = pa.Field(description="The reply as it came")
-    finish_reason: Series[str] = pa.Field(isin=("stop", "length"))
+    finish_reason: Series[str] = pa.Field(isin=FINISH_REASONS)
     prompt_tokens: Series[int] = pa.Field(ge=0)
     completion_tokens: Series[int] = pa.Field(ge=0)
     teacher_model: Series[str] = pa.Field(str_length={"min_value": 1})

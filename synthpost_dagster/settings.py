@@ -3,6 +3,9 @@
 SYNTHPOST_HOME     where runs, locks and the page live; default `.synthpost` below the working directory
 SYNTHPOST_TASK     a packaged task's name or a task folder; default `sales_posts`
 SYNTHPOST_PROFILE  a packaged profile's name or a YAML file; default `tiny`
+SYNTHPOST_JOURNAL  URL of the journal's database; default `journal.sqlite` in the home
+
+Keys of endpoints are looked up under the names that the profile gives.
 """
 
 from __future__ import annotations
@@ -34,6 +37,12 @@ class Settings:
     home: Path
     task: str
     profile: str
+    journal: str | None = None
+
+    @property
+    def journal_url(self) -> str:
+        """Where the journal of replies is."""
+        return self.journal or f"sqlite:///{self.home / 'journal.sqlite'}"
 
     @property
     def dagster_home(self) -> Path:
@@ -48,7 +57,13 @@ def read_settings(home: str | None = None, task: str | None = None, profile: str
         home=Path(chosen).expanduser().absolute(),
         task=task or os.environ.get("SYNTHPOST_TASK") or DEFAULT_TASK,
         profile=profile or os.environ.get("SYNTHPOST_PROFILE") or DEFAULT_PROFILE,
+        journal=os.environ.get("SYNTHPOST_JOURNAL") or None,
     )
+
+
+def secret(name: str) -> str | None:
+    """The key in the environment variable of that name; None where it is not set."""
+    return os.environ.get(name) or None
 
 
 def prepare(settings: Settings) -> None:

@@ -52,6 +52,11 @@ def read_text(path: Path) -> str:
 
 def read_record(path: Path, model: type[Model]) -> Model:
     """The file as a record of `model`. Raises SpecError naming file and key."""
+    return record_of(read_mapping(path), path, model)
+
+
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """The file's keys and values. Raises SpecError where it is not YAML, or has no keys."""
     try:
         content = yaml.load(read_text(path), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
@@ -60,6 +65,11 @@ def read_record(path: Path, model: type[Model]) -> Model:
         raise SpecError(f"{path}: nested too deeply to be read; a task or profile has a few levels") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a mapping of keys is expected at the top")
+    return content
+
+
+def record_of(content: dict[Any, Any], path: Path, model: type[Model]) -> Model:
+    """The content of a file as a record of `model`. Raises SpecError naming file and key."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -12,6 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from synthpost_dagster.devices import Devices
+from synthpost_dagster.generation.chat_models import Context
+from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.tasks.loading import PACKAGED, Task, load_task
 
@@ -76,6 +79,13 @@ def edit_task(small_task: Task) -> EditTask:
         return load_task(str(small_task.folder))
 
     return edit
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """What backends work with: the CPU, and a journal of this test's own."""
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+    return Context(Devices("cpu"), journal, "test", None, lambda name: None)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -17,15 +17,14 @@ from synthpost_dagster.assets.subsets import build_data_subsets
 from synthpost_dagster.assets.verdicts import build_verdicts
 from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
 from synthpost_dagster.partitions import Partitions
-from synthpost_dagster.profiles import ModelJudge, Profile
+from synthpost_dagster.profiles import Profile
 from synthpost_dagster.resources.gpu import POOL
 
 
 def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinition]:
     """All assets in the order data flows; a teacher or judge that holds a model here stands in the pool `gpu`."""
     teacher_pool = POOL if profile.teacher.backend in HOLDS_DEVICE else None
-    judge = profile.judge
-    judge_pool = POOL if isinstance(judge, ModelJudge) and judge.backend in HOLDS_DEVICE else None
+    judge_pool = POOL if profile.judge.backend in HOLDS_DEVICE else None
     return [
         build_catalog(),
         build_prompts(),

@@ -1,15 +1,18 @@
 """Asks the teacher until every stratum has its share of kept rows.
 
-Prompts are asked in rank order. A rejected reply is asked again up to the teacher's number of attempts; a prompt that
-stays rejected is replaced by the next of its stratum. Replies that are known already are not asked for.
+Prompts are asked in rank order, in rounds. A rejected reply is asked again in the next round, up to the teacher's
+number of attempts; a prompt that stays rejected is replaced by the next of its stratum. Replies are judged in the order
+of the asks, whatever order they come in, so that the same replies always make the same table.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.artifacts.fingerprint import fingerprint
-from synthpost_dagster.generation.chat_models import ChatModel
+from synthpost_dagster.generation.chat_models import Ask, ChatModel, Work, ask_for
+from synthpost_dagster.generation.journal import Reply
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import sentences
 from synthpost_dagster.progress import Progress
@@ -21,17 +24,12 @@ from synthpost_dagster.tasks.loading import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-ROUND_ROWS = 2_048
-"""Most replies asked for in one call of the teacher."""
+MOST_ATTEMPTS = 10
+"""A profile allows no more attempts a prompt."""
 FEWEST_TO_DOUBT = 50
 """Prompts that must be settled before a teacher is given up for rejecting too many."""
-
-
-class Synthesis(NamedTuple):
-    """Rows (schema SyntheticRows) and how many of their replies were asked for now."""
-
-    rows: pd.DataFrame
-    asked: int
+PILOT = 64
+"""Replies asked for at a time until so many are settled."""
 
 
 def synthesize(
@@ -42,33 +40,39 @@ def synthesize(
     target: int,
     known: pd.DataFrame | None,
     progress: Progress,
-) -> Synthesis:
-    """Rows for a data size of `target`: each stratum's share of kept rows, as far as the prompts reach.
+) -> pd.DataFrame:
+    """Rows (schema SyntheticRows) for a data size of `target`: each stratum's share of kept rows, if prompts suffice.
 
     `known` holds rows of earlier runs; a row is used again where the key of its reply is the one asked for. A teacher
     whose share of rejected prompts passes the task's limit is not asked further: the gate on that share says why.
     """
     work = _Work(task, prompts, teacher, attempts, target, known)
-    asked = 0
     while wanted := work.wanted():
-        fresh = [ask for ask in wanted if ask.key not in work.known]
-        chats = [chat(ask.row["teacher_prompt"]) for ask in fresh]
-        replies = iter(teacher.answer(chats, asked, progress, "synthetic rows") if fresh else ())
-        for ask in wanted:
-            work.take(ask, work.known.get(ask.key) or next(replies)._asdict())
-        asked += len(fresh)
-        if work.is_hopeless():
-            break
+        fresh = [ask.ask for ask in wanted if ask.ask.key not in work.known]
+        purpose = Work("synthetic rows", len(fresh), progress)
+        with contextlib.closing(teacher.answers(iter(fresh), purpose) if fresh else _nothing()) as replies:
+            for ask in wanted:
+                work.take(ask, work.known.get(ask.ask.key) or _as_known(next(replies)))
+                if work.is_hopeless():
+                    return work.table()
         progress.update("synthetic rows kept", work.kept, work.needed, "rows")
-    return Synthesis(work.table(), asked)
+    return work.table()
+
+
+def _nothing() -> Generator[Reply, None, None]:
+    yield from ()
+
+
+def _as_known(reply: Reply) -> dict[str, Any]:
+    return {name: getattr(reply, name) for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens")}
 
 
 class _Ask(NamedTuple):
-    """A reply to be had: the prompt's row, the attempt, and the key of all that shapes the reply."""
+    """A reply to be had: the prompt's row, the attempt, and what the teacher is asked."""
 
     row: dict[str, Any]
     attempt: int
-    key: str
+    ask: Ask
 
 
 class _Work:
@@ -85,6 +89,8 @@ class _Work:
     ) -> None:
         self.task, self.teacher, self.attempts = task, teacher, attempts
         self.share = shares(shuffled_strata(task), target)
+        # Prompts that read alike want replies of their own: each has the attempts of its own number.
+        prompts = prompts.assign(twin=prompts.groupby("teacher_prompt").cumcount())
         self.queues = {
             stratum: group.to_dict("records") for stratum, group in prompts.groupby(["post_type", "tone"], sort=False)
         }
@@ -106,13 +112,13 @@ class _Work:
         by_id = {row["prompt_id"]: row for row in prompts.to_dict("records")}
         for row in rows:
             prompt = by_id.get(row["prompt_id"])
-            if prompt is not None and self._ask(prompt, row["attempt"]).key == row["reply_key"]:
+            if prompt is not None and self._ask(prompt, row["attempt"]).ask.key == row["reply_key"]:
                 self.known[row["reply_key"]] = _reply(row)
                 if row["status"] == "kept":
                     self.owners.setdefault(normalised(row["post"]), row["reply_key"])
 
     def wanted(self) -> list[_Ask]:
-        """The replies that are missing now, in rank order, as many as one round holds."""
+        """The replies that are missing now, in rank order; few, until enough are settled to trust the teacher."""
         wanted, self.retries = [(row, attempt) for row, attempt in self.retries], []
         pending = dict.fromkeys(self.share, 0)
         for row, _ in wanted:
@@ -123,14 +129,15 @@ class _Work:
             taken = self.queues.get(stratum, [])[start : start + max(0, missing)]
             self.next[stratum] += len(taken)
             wanted += [(row, 0) for row in taken]
-        asks = [self._ask(row, attempt) for row, attempt in sorted(wanted, key=lambda item: item[0]["rank"])]
-        self.retries += [(ask.row, ask.attempt) for ask in asks[ROUND_ROWS:]]
-        return asks[:ROUND_ROWS]
+        wanted.sort(key=lambda item: item[0]["rank"])
+        most = PILOT if self.kept + self.given_up < FEWEST_TO_DOUBT else len(wanted)
+        self.retries += wanted[most:]
+        return [self._ask(row, attempt) for row, attempt in wanted[:most]]
 
     def take(self, ask: _Ask, reply: dict[str, Any]) -> None:
         """Adds a reply to the rows; a rejected one is asked again while attempts are left."""
         post, reason = clean_reply(reply["text"], reply["finish_reason"])
-        if not reason and self.owners.setdefault(normalised(post), ask.key) != ask.key:
+        if not reason and self.owners.setdefault(normalised(post), ask.ask.key) != ask.ask.key:
             reason = "duplicate"
         stratum = ask.row["post_type"], ask.row["tone"]
         if reason:
@@ -155,13 +162,8 @@ class _Work:
         return pd.DataFrame(self.rows).sort_values(["rank", "attempt"]).reset_index(drop=True)
 
     def _ask(self, row: dict[str, Any], attempt: int) -> _Ask:
-        shaped = {
-            "teacher": self.teacher.identity,
-            "prompt_id": row["prompt_id"],
-            "prompt": row["teacher_prompt"],
-            "attempt": attempt,
-        }
-        return _Ask(row, attempt, fingerprint(shaped))
+        number = row["twin"] * MOST_ATTEMPTS + attempt
+        return _Ask(row, attempt, ask_for(self.teacher, chat(row["teacher_prompt"]), number))
 
     def _row(self, ask: _Ask, reply: dict[str, Any], post: str, reason: str) -> dict[str, Any]:
         kind = self.task.spec.post_type(ask.row["post_type"])
@@ -180,7 +182,7 @@ class _Work:
             "prompt_tokens": reply["prompt_tokens"],
             "completion_tokens": reply["completion_tokens"],
             "teacher_model": self.teacher.name,
-            "reply_key": ask.key,
+            "reply_key": ask.ask.key,
         }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from synthpost_dagster.inference.models import Loaded
-from synthpost_dagster.profiles import Sampling
+from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 
 Chat = list[dict[str, str]]
@@ -32,27 +33,32 @@ def generate(loaded: Loaded, chats: list[Chat], sampling: Sampling, progress: Pr
     Greedy at temperature 0; else each batch is drawn under a seed of its own, so that the same chats give the same
     replies.
     """
-    import torch
-    from transformers import set_seed
-
-    texts = [_templated(loaded, turns) for turns in chats]
-    order = sorted(range(len(chats)), key=lambda index: len(texts[index]))
+    order = sorted(range(len(chats)), key=lambda index: sum(len(turn["content"]) for turn in chats[index]))
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), sampling.batch_size):
         progress.update(what, start, len(order), "posts")
         batch = order[start : start + sampling.batch_size]
-        inputs = loaded.tokenizer(
-            [texts[index] for index in batch], add_special_tokens=False, padding=True, return_tensors="pt"
-        ).to(loaded.model.device)
-        set_seed(sampling.seed + start)
-        with torch.inference_mode():
-            output = loaded.model.generate(**inputs, **_arguments(loaded, sampling))
-        width = inputs["input_ids"].shape[1]
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        for index, row, prompt_tokens in zip(batch, output[:, width:].tolist(), lengths, strict=True):
-            completions[index] = _completion(loaded, row, prompt_tokens)
+        made = generate_batch(loaded, [chats[index] for index in batch], sampling, sampling.seed + start)
+        completions.update(zip(batch, made, strict=True))
     progress.update(what, len(order), len(order), "posts")
     return [completions[index] for index in range(len(chats))]
+
+
+def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, seed: int) -> list[Completion]:
+    """One completion a chat, all in one batch drawn under `seed`."""
+    import torch
+    from transformers import set_seed
+
+    inputs = loaded.tokenizer(
+        [_templated(loaded, turns) for turns in chats], add_special_tokens=False, padding=True, return_tensors="pt"
+    ).to(loaded.model.device)
+    set_seed(seed)
+    with torch.inference_mode():
+        output = loaded.model.generate(**inputs, **_arguments(loaded, sampling))
+    width = inputs["input_ids"].shape[1]
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    rows = output[:, width:].tolist()
+    return [_completion(loaded, row, tokens) for row, tokens in zip(rows, lengths, strict=True)]
 
 
 def _templated(loaded: Loaded, turns: Chat) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.profiles import EMBEDDED, ModelSpec
+from synthpost_dagster.profiles.models import EMBEDDED, ModelSpec
 from synthpost_dagster.tasks.loading import Task
 
 if TYPE_CHECKING:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from synthpost_dagster.devices import Devices
-from synthpost_dagster.generation.chat_models import ChatModel, chat_model
+from synthpost_dagster.generation.chat_models import ChatModel, Context, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met
 from synthpost_dagster.judging.verdicts import Game, Judge
-from synthpost_dagster.profiles import ModelJudge, Profile
+from synthpost_dagster.profiles import Profile
+from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.tasks.loading import Task
+
+VERDICT_SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"type": "string", "enum": ["A", "B", "tie"]}},
+    "required": ["verdict"],
+    "additionalProperties": False,
+}
+"""What a judge's reply is to look like, where its endpoint heeds a schema."""
 
 
 class Rubric:
@@ -63,13 +71,13 @@ class ModelReader:
 
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
         """The model's replies as they came."""
-        chats = [chat(game.prompt(task)) for game in games]
-        return [reply.text for reply in self.model.answer(chats, attempt, progress, "judging")]
+        asks = (ask_for(self.model, chat(game.prompt(task)), attempt) for game in games)
+        return [reply.text for reply in self.model.answers(asks, Work("judging", len(games), progress))]
 
 
-def build_judge(task: Task, profile: Profile, devices: Devices) -> Judge:
+def build_judge(task: Task, profile: Profile, context: Context) -> Judge:
     """The profile's judge."""
     spec = profile.judge
-    if isinstance(spec, ModelJudge):
-        return ModelReader(task, chat_model(spec.backend, spec.model, spec.sampling, devices), spec.attempts)
-    return Rubric(task)
+    if isinstance(spec, RubricJudge):
+        return Rubric(task)
+    return ModelReader(task, chat_model(spec, context, VERDICT_SCHEMA), spec.attempts)

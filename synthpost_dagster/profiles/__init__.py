@@ -7,74 +7,18 @@ written, and how posts are judged, belongs to the task.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec, ModelSpec, Sampling
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.spec import Identifier, Record, Text
-from synthpost_dagster.yaml_files import read_record
+from synthpost_dagster.yaml_files import read_mapping, record_of
 
 FOLDER = Path(__file__).parent
-EMBEDDED = "embedded"
-ModelName = Annotated[str, StringConstraints(pattern=r"^(embedded|[~./].*|[A-Za-z0-9][\w.-]*/[\w.-]+)$")]
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
-Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-
-
-class ModelSpec(Record):
-    """A model in this process: the embedded one, a folder, or a hub name pinned to a commit."""
-
-    model: ModelName
-    revision: Revision | None
-    quantization: Literal["none", "nf4"]
-    dtype: Literal["float32", "bfloat16"]
-    memory_gib: float = Field(gt=0, description="free memory that its work needs")
-
-    @model_validator(mode="after")
-    def _pinned(self) -> ModelSpec:
-        is_hub = self.model != EMBEDDED and self.model[0] not in "~./"
-        if is_hub and self.revision is None:
-            raise ValueError(f"{self.model} is a hub name and needs a revision: the 40-digit commit to pin it to")
-        if not is_hub and self.revision is not None:
-            raise ValueError(f"{self.model} is not a hub name, so it has no revision: set it to null")
-        return self
-
-
-class Sampling(Record):
-    """How text is drawn; temperature 0 is greedy."""
-
-    temperature: float = Field(ge=0, le=2)
-    top_p: float = Field(gt=0, le=1)
-    max_new_tokens: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    seed: int = Field(ge=0)
-
-
-class TeacherSpec(Record):
-    """Who writes the synthetic rows."""
-
-    backend: Literal["transformers"]
-    model: ModelSpec
-    sampling: Sampling
-    attempts: int = Field(ge=1, le=10, description="replies asked for a prompt before it stays rejected")
-
-
-class RubricJudge(Record):
-    """The task's criteria, checked on the text itself."""
-
-    kind: Literal["rubric"]
-
-
-class ModelJudge(Record):
-    """A model reads the task's judge prompt."""
-
-    kind: Literal["model"]
-    backend: Literal["transformers"]
-    model: ModelSpec
-    sampling: Sampling
-    attempts: int = Field(ge=1, le=10, description="replies asked for a game before it stays unscored")
 
 
 class Lora(Record):
@@ -143,16 +87,32 @@ class Profile(Record):
     name: ProfileName
     description: Text
     study: bool
-    teacher: TeacherSpec
+    teacher: ChatSpec
     student: ModelSpec
     training: TrainingSpec
     predictions: Sampling
-    judge: RubricJudge | ModelJudge = Field(discriminator="kind")
+    judge: JudgeSpec
+    budget: float | None = Field(
+        ge=0, description="US dollars that may be spent under this profile's name; null: no cap"
+    )
     device: DeviceSpec
     sweep: Cells
     evaluation_prompts: int | None = Field(ge=1, description="fewer than the task's; null for the task's number")
     storage: str | None = Field(description="where artifacts go, a path or URL; null for $SYNTHPOST_HOME/storage")
     allow_untrained_task: bool
+
+    @model_validator(mode="after")
+    def _priced(self) -> Profile:
+        for role, spec in self.hosted.items():
+            if self.budget is not None and spec.prices is None:
+                raise ValueError(f"{role}.prices: a budget is set, so prices are needed; write 0 where nothing is paid")
+        return self
+
+    @property
+    def hosted(self) -> dict[str, HostedChat]:
+        """Role (teacher, judge) → its endpoint, for those that are behind one."""
+        roles = {"teacher": self.teacher, "judge": self.judge}
+        return {role: spec for role, spec in roles.items() if isinstance(spec, HostedChat)}
 
     @field_validator("storage")
     @classmethod
@@ -194,10 +154,11 @@ def load_profile(name: str, task: Task) -> Profile:
     """The packaged profile of that name, or the YAML file of that path, checked against the task.
 
     `study: true` puts the study's training arguments, 95 evaluation prompts and 500 new tokens in place of the
-    file's own. Raises SpecError naming file, key and remedy.
+    file's own. A file that says `extends: NAME` is laid over that profile, key by key; where a mapping names another
+    `backend`, it takes the whole place. Raises SpecError naming file, key and remedy.
     """
     path = _path(name)
-    profile = read_record(path, Profile)
+    profile = record_of(_extended(path, ()), path, Profile)
     if profile.study:
         profile = profile.model_copy(
             update={
@@ -225,6 +186,30 @@ def _path(name: str) -> Path:
         f"profile {name!r}: neither a packaged profile ({', '.join(packaged_profiles())}) nor a YAML file; "
         "correct SYNTHPOST_PROFILE or --profile"
     )
+
+
+def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    if path in below:
+        raise SpecError(f"{path}: extends: the profile extends itself; name another")
+    content = read_mapping(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise SpecError(f"{path}: extends: {base!r} is no name of a profile")
+    return _laid_over(_extended(_path(base), (*below, path)), content)
+
+
+def _laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            is_other = value.get("backend", old.get("backend")) != old.get("backend")
+            merged[key] = value if is_other else _laid_over(old, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _check_sweep(path: Path, profile: Profile, task: Task) -> None:

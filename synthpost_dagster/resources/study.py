@@ -5,6 +5,7 @@ from pydantic import Field
 
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.resources.gpu import GpuResource
+from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.settings import read_settings
 from synthpost_dagster.stages.study import Study
@@ -19,9 +20,11 @@ class StudyResource(ConfigurableResource[Study]):
     home: str = Field(description="$SYNTHPOST_HOME")
     gpu: ResourceDependency[GpuResource]
     tables: ResourceDependency[TablesResource]
+    journal: ResourceDependency[JournalResource]
 
     def open(self) -> Study:
         """The plain object that the stages work with."""
         task = load_task(self.task)
         settings = read_settings(self.home, self.task, self.profile)
-        return Study(task, load_profile(self.profile, task), self.tables.store(), self.gpu.devices(), settings)
+        profile = load_profile(self.profile, task)
+        return Study(task, profile, self.tables.store(), self.gpu.devices(), settings, self.journal.journal())

@@ -6,6 +6,11 @@ import re
 from typing import NamedTuple
 
 _SPECIAL_TOKEN = re.compile(r"<\|[^|>]*\|>|</?s>|\[/?INST\]")
+_UNANSWERED = {
+    "content_filter": "held back by the endpoint's filter",
+    "invalid": "against the schema",
+    "refused": "refused by the endpoint",
+}
 _SPACES = re.compile(r"[ \t]+")
 
 
@@ -17,7 +22,9 @@ class Cleaned(NamedTuple):
 
 
 def clean_reply(raw: str, finish_reason: str) -> Cleaned:
-    """The post of a raw reply; rejected are empty and truncated replies and those with chat special tokens."""
+    """The post of a raw reply; rejected are empty, truncated, refused replies and those with special tokens."""
+    if finish_reason in _UNANSWERED:
+        return Cleaned("", _UNANSWERED[finish_reason])
     post = _SPACES.sub(" ", raw.replace("\x00", "")).strip()
     if not normalised(post):
         return Cleaned("", "empty")

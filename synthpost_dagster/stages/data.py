@@ -10,6 +10,7 @@ from synthpost_dagster.errors import SpecError, UpstreamMissing
 from synthpost_dagster.generation.chat_models import ChatModel, chat_model
 from synthpost_dagster.generation.synthesis import synthesize
 from synthpost_dagster.inference.models import check_suits_task
+from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.prompts import catalog_table, training_prompts
 from synthpost_dagster.rows.prompts import evaluation_prompts as select_evaluation
@@ -83,8 +84,7 @@ def _prompt_parts(study: Study, split: str) -> dict[str, object]:
 
 def teacher_of(study: Study) -> ChatModel:
     """The profile's teacher."""
-    spec = study.profile.teacher
-    return chat_model(spec.backend, spec.model, spec.sampling, study.devices)
+    return chat_model(study.profile.teacher, study.context)
 
 
 def synthetic_rows_plan(study: Study, rows: int) -> Plan:
@@ -112,25 +112,25 @@ def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) ->
     larger = _largest_rows(study)
     if larger and larger.parts["rows"] >= target:
         return Outcome(larger, is_reused=True)
-    check_suits_task(study.profile.teacher.model, study.task, study.profile.allow_untrained_task)
+    if isinstance(study.profile.teacher, InProcessChat):
+        check_suits_task(study.profile.teacher.model, study.task, study.profile.allow_untrained_task)
     return study.store.reuse_or_make(plan, lambda draft: _synthesize(study, target, draft, progress))
 
 
 def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> None:
     all_prompts = study.store.read_table(study.store.need(prompts_plan(study), UPSTREAM_REMEDY))
     teacher = teacher_of(study)
-    made = synthesize(
-        study.task, all_prompts, teacher, study.profile.teacher.attempts, target, _known_rows(study), progress
-    )
-    study.add_gated_table(draft, "synthetic_rows", made.rows, target)
-    kept = made.rows["status"] == "kept"
+    attempts = study.profile.teacher.attempts
+    rows = synthesize(study.task, all_prompts, teacher, attempts, target, _known_rows(study), progress)
+    study.add_gated_table(draft, "synthetic_rows", rows, target)
+    kept = rows["status"] == "kept"
     draft.facts |= {
         "kept": int(kept.sum()),
         "rejected": int((~kept).sum()),
-        "asked_now": made.asked,
-        "in_band": round(float(made.rows.loc[kept, "is_in_band"].mean()), 4),
-        "completion_tokens": int(made.rows["completion_tokens"].sum()),
-        "reasons": made.rows.loc[~kept, "reason"].value_counts().to_dict(),
+        **teacher.tally.facts,
+        "in_band": round(float(rows.loc[kept, "is_in_band"].mean()), 4),
+        "completion_tokens": int(rows["completion_tokens"].sum()),
+        "reasons": rows.loc[~kept, "reason"].value_counts().to_dict(),
     }
 
 

@@ -12,7 +12,7 @@ from synthpost_dagster.errors import StorageError, SynthpostError, UpstreamMissi
 from synthpost_dagster.judging.criteria import criteria_met
 from synthpost_dagster.judging.judges import build_judge
 from synthpost_dagster.judging.verdicts import judge_pairs, pairs
-from synthpost_dagster.profiles import EMBEDDED
+from synthpost_dagster.profiles.models import EMBEDDED
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.report.data import Pair, ReportData, Training
 from synthpost_dagster.report.page import render_page
@@ -39,7 +39,7 @@ def verdicts_plan(study: Study, cell: Cell) -> Plan:
     remedy = f"materialize the job `cell` for {cell.key} first, or use `synthpost run`"
     tuned = study.store.need(predictions_plan(study, cell), remedy)
     baselines = study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY)
-    judge = build_judge(study.task, study.profile, study.devices)
+    judge = build_judge(study.task, study.profile, study.context)
     parts = {"predictions": tuned.digest, "baseline_predictions": baselines.digest, "judge": judge.identity}
     return Plan("verdicts", cell.key, parts)
 
@@ -48,7 +48,7 @@ def verdicts(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """Every game of the cell, judged."""
 
     def make(draft: Draft) -> None:
-        judge = build_judge(study.task, study.profile, study.devices)
+        judge = build_judge(study.task, study.profile, study.context)
         tuned = study.store.read_table(study.store.need(predictions_plan(study, cell), UPSTREAM_REMEDY))
         baselines = study.store.read_table(study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY))
         table = judge_pairs(study.task, judge, briefs_by_id(study.task), tuned, baselines, progress)
@@ -119,7 +119,7 @@ def gather(study: Study, fingerprint: str) -> ReportData:
         profile=study.profile.name,
         student=study.profile.student.model,
         teacher=teacher_of(study).name,
-        judge=build_judge(study.task, study.profile, study.devices).name,
+        judge=build_judge(study.task, study.profile, study.context).name,
         caution=_caution(study),
         evaluation_prompts=study.evaluation_count,
         ratios=pd.DataFrame(ratios),

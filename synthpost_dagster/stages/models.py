@@ -9,7 +9,7 @@ from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
-from synthpost_dagster.profiles import Sampling
+from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.generation.chat_models import Context
+from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.profiles import Profile, load_profile
 from synthpost_dagster.rows import gates
-from synthpost_dagster.settings import Settings
+from synthpost_dagster.settings import Settings, secret
 from synthpost_dagster.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Study:
     store: ArtifactStore
     devices: Devices
     settings: Settings
+    journal: Journal
 
     @property
     def cells(self) -> list[Cell]:
@@ -58,6 +61,11 @@ class Study:
     def evaluation_count(self) -> int:
         """How many evaluation prompts every contestant answers."""
         return self.profile.evaluation_prompts or self.task.spec.evaluation.prompts
+
+    @property
+    def context(self) -> Context:
+        """What the backends of teacher and judge work with."""
+        return Context(self.devices, self.journal, self.profile.name, self.profile.budget, secret)
 
     @property
     def system_prompt(self) -> str | None:
@@ -78,7 +86,8 @@ def open_study(settings: Settings) -> Study:
     task = load_task(settings.task)
     profile = load_profile(settings.profile, task)
     devices = Devices(profile.device.device, profile.device.slots, cpu_threads=profile.device.cpu_threads)
-    return Study(task, profile, ArtifactStore(storage_root(profile, settings), settings.home), devices, settings)
+    store = ArtifactStore(storage_root(profile, settings), settings.home)
+    return Study(task, profile, store, devices, settings, Journal(settings.journal_url))
 
 
 def storage_root(profile: Profile, settings: Settings) -> str:

@@ -42,10 +42,10 @@ def planted_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def synthesize(*arguments: Any) -> Any:
         made = real(*arguments)
-        kept = made.rows.index[made.rows["status"] == "kept"]
+        kept = made.index[made["status"] == "kept"]
         first, second = kept[2], kept[5]
-        made.rows.loc[second, "post"] = f"  {made.rows.loc[first, 'post'].upper()} !"
-        planted[:] = made.rows.loc[[first, second], "prompt_id"]
+        made.loc[second, "post"] = f"  {made.loc[first, 'post'].upper()} !"
+        planted[:] = made.loc[[first, second], "prompt_id"]
         return made
 
     monkeypatch.setattr(data, "synthesize", synthesize)

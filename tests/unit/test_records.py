@@ -10,7 +10,8 @@ import psutil
 import pytest
 from dagster import DagsterRun
 
-from synthpost_dagster.records import PROCESS_TAG, is_orphan, this_process
+from synthpost_dagster.processes import this_process
+from synthpost_dagster.records import PROCESS_TAG, is_orphan
 
 HOST = socket.gethostname()
 

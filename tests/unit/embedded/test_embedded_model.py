@@ -13,7 +13,7 @@ import pytest
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.models import check_suits_task, identity
-from synthpost_dagster.profiles import ModelSpec
+from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.tasks.loading import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from synthpost_dagster.generation import synthesis
-from synthpost_dagster.generation.synthesis import Synthesis, synthesize
-from synthpost_dagster.inference.generate import Chat, Completion
+from synthpost_dagster.generation.chat_models import Ask, Tally, Work
+from synthpost_dagster.generation.journal import Reply
+from synthpost_dagster.generation.synthesis import synthesize
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows import gates
 from synthpost_dagster.rows.prompts import shares, shuffled_strata, training_prompts
@@ -31,27 +31,34 @@ class Teacher:
 
     def __init__(self, bad: Bad = lambda prompt, attempt: None, model: str = "one") -> None:
         self.identity: dict[str, Any] = {"model": model}
+        self.tally = Tally()
         self.bad = bad
         self.asked: list[str] = []
-        self.rounds: list[int] = []
+        self.closed = 0
 
-    def answer(self, chats: list[Chat], seed: int, progress: Progress, what: str) -> list[Completion]:
-        self.rounds.append(len(chats))
-        replies = []
-        for chat in chats:
-            prompt = chat[-1]["content"]
-            text, finish = self.bad(prompt, self.asked.count(prompt)) or (f"Post {short_hash(prompt)}.", "stop")
-            self.asked.append(prompt)
-            replies.append(Completion(text, finish, 10, 3))
-        return replies
+    def answers(self, asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
+        try:
+            for ask in asks:
+                prompt = ask.chat[-1]["content"]
+                text, finish = self.bad(prompt, self.asked.count(prompt)) or (f"Post {short_hash(prompt)}.", "stop")
+                self.asked.append(prompt)
+                yield reply_to(ask, text, finish)
+        finally:
+            self.closed += 1
 
 
-def run(task: Task, teacher: Teacher, target: int, known: pd.DataFrame | None = None, attempts: int = 3) -> Synthesis:
+def reply_to(ask: Ask, text: str, finish: str) -> Reply:
+    return Reply(ask.key, "fake", "teacher", "teacher", "rows", text, finish, 40, 10, 3, 0.1, 1, 0.0, 0.0, 0.0)
+
+
+def run(
+    task: Task, teacher: Teacher, target: int, known: pd.DataFrame | None = None, attempts: int = 3
+) -> pd.DataFrame:
     return synthesize(task, training_prompts(task), teacher, attempts, target, known, SILENT)
 
 
-def failed_gates(task: Task, made: Synthesis, target: int) -> list[str]:
-    results = gates.evaluate("synthetic_rows", task, made.rows, target=target)
+def failed_gates(task: Task, made: pd.DataFrame, target: int) -> list[str]:
+    results = gates.evaluate("synthetic_rows", task, made, target=target)
     return [result.message for result in results if not result.is_passed]
 
 
@@ -71,14 +78,14 @@ def wanted(task: Task, target: int) -> dict[tuple[str, str], int]:
 def test_a_good_teacher_fills_the_target_stratum_by_stratum_with_one_reply_each(small_task: Task, target: int) -> None:
     teacher = Teacher()
     made = run(small_task, teacher, target)
-    assert made.asked == len(teacher.asked) == len(made.rows) == target
-    assert sizes(made.rows) == wanted(small_task, target)
-    assert made.rows["rank"].tolist() == list(range(target))
+    assert len(teacher.asked) == len(made) == target
+    assert sizes(made) == wanted(small_task, target)
+    assert made["rank"].tolist() == list(range(target))
     assert failed_gates(small_task, made, target) == []
 
 
 def test_a_row_carries_its_prompt_and_its_reply(small_task: Task) -> None:
-    rows = run(small_task, Teacher(lambda prompt, attempt: ("  One.\tTwo. Three. Four. ", "stop")), 1).rows
+    rows = run(small_task, Teacher(lambda prompt, attempt: ("  One.\tTwo. Three. Four. ", "stop")), 1)
     prompt = training_prompts(small_task).iloc[0]
     row = rows.iloc[0]
     assert (row["prompt_id"], row["student_prompt"]) == (prompt["prompt_id"], prompt["student_prompt"])
@@ -101,12 +108,12 @@ def test_a_bad_reply_is_rejected_with_its_reason_and_asked_again(
     first = training_prompts(small_task)["teacher_prompt"].iloc[0]
     teacher = Teacher(lambda prompt, attempt: reply if prompt == first and attempt < 2 else None)
     made = run(small_task, teacher, 88)
-    tries = made.rows[made.rows["rank"] == 0]
+    tries = made[made["rank"] == 0]
     assert tries["attempt"].tolist() == [0, 1, 2]
     assert tries["reason"].tolist() == [reason, reason, ""]
     assert tries["status"].tolist() == ["rejected", "rejected", "kept"]
     assert tries["raw_reply"].iloc[0] == reply[0]
-    assert (made.asked, len(kept(made.rows))) == (90, 88)
+    assert (len(teacher.asked), len(kept(made))) == (90, 88)
     assert failed_gates(small_task, made, 88) == []
 
 
@@ -118,11 +125,11 @@ def test_a_prompt_that_stays_bad_is_replaced_by_the_next_of_its_stratum(small_ta
     stratum = prompts[(prompts["post_type"] == bad["post_type"]) & (prompts["tone"] == bad["tone"])]
     share = wanted(small_task, 88)[bad["post_type"], bad["tone"]]
     substitute = stratum.iloc[share]["prompt_id"]
-    assert substitute in set(kept(made.rows)["prompt_id"])
-    assert made.rows.loc[made.rows["prompt_id"] == bad["prompt_id"], "reason"].tolist() == ["empty"] * 3
-    assert sizes(made.rows) == wanted(small_task, 88)
-    assert len(kept(made.rows)) == 88
-    assert made.asked == 88 + 3
+    assert substitute in set(kept(made)["prompt_id"])
+    assert made.loc[made["prompt_id"] == bad["prompt_id"], "reason"].tolist() == ["empty"] * 3
+    assert sizes(made) == wanted(small_task, 88)
+    assert len(kept(made)) == 88
+    assert len(teacher.asked) == 88 + 3
 
 
 def test_one_attempt_means_that_nothing_is_asked_again(small_task: Task) -> None:
@@ -130,7 +137,7 @@ def test_one_attempt_means_that_nothing_is_asked_again(small_task: Task) -> None
     teacher = Teacher(lambda prompt, attempt: ("", "stop") if prompt == first else None)
     made = run(small_task, teacher, 88, attempts=1)
     assert teacher.asked.count(first) == 1
-    assert len(kept(made.rows)) == 88
+    assert len(kept(made)) == 88
 
 
 def test_of_two_equal_posts_the_later_in_rank_order_is_the_duplicate(small_task: Task) -> None:
@@ -138,29 +145,27 @@ def test_of_two_equal_posts_the_later_in_rank_order_is_the_duplicate(small_task:
     same = {prompts.iloc[2]: "The same post.", prompts.iloc[7]: "the SAME post"}
     teacher = Teacher(lambda prompt, attempt: (same[prompt], "stop") if prompt in same and attempt == 0 else None)
     made = run(small_task, teacher, 8)
-    by_rank = {rank: group["reason"].tolist() for rank, group in made.rows.groupby("rank")}
+    by_rank = {rank: group["reason"].tolist() for rank, group in made.groupby("rank")}
     assert by_rank[2] == [""]
     assert by_rank[7] == ["duplicate", ""]
-    assert len(kept(made.rows)) == 8
+    assert len(kept(made)) == 8
 
 
 def test_growing_asks_for_what_is_missing_alone_and_keeps_what_was_kept(small_task: Task) -> None:
     small = run(small_task, Teacher(), 88)
     teacher = Teacher()
-    grown = run(small_task, teacher, 176, small.rows)
-    assert (grown.asked, len(teacher.asked)) == (88, 88)
-    pd.testing.assert_frame_equal(
-        small.rows, grown.rows[grown.rows["rank"] < 88].reset_index(drop=True), check_like=True
-    )
-    assert sizes(grown.rows) == wanted(small_task, 176)
-    pd.testing.assert_frame_equal(subset(small_task, small.rows, 88), subset(small_task, grown.rows, 88))
+    grown = run(small_task, teacher, 176, small)
+    assert len(teacher.asked) == 88
+    pd.testing.assert_frame_equal(small, grown[grown["rank"] < 88].reset_index(drop=True), check_like=True)
+    assert sizes(grown) == wanted(small_task, 176)
+    pd.testing.assert_frame_equal(subset(small_task, small, 88), subset(small_task, grown, 88))
 
 
 def test_growing_step_by_step_gives_what_one_run_gives(small_task: Task) -> None:
     rows = None
     for target in (8, 88, 176, 220):
-        rows = run(small_task, Teacher(), target, rows).rows
-    pd.testing.assert_frame_equal(rows, run(small_task, Teacher(), 220).rows)
+        rows = run(small_task, Teacher(), target, rows)
+    pd.testing.assert_frame_equal(rows, run(small_task, Teacher(), 220))
 
 
 def test_a_new_row_that_repeats_a_kept_one_is_the_duplicate_though_its_rank_is_lower(
@@ -174,23 +179,23 @@ def test_a_new_row_that_repeats_a_kept_one_is_the_duplicate_though_its_rank_is_l
     edited = edit_task("catalog.yaml", change)
     prompts = training_prompts(edited)
     new = prompts[prompts["student_prompt"].str.contains("something else altogether")].iloc[0]
-    old = full.rows[full.rows["product"] != new["product"]].iloc[-1]
+    old = full[full["product"] != new["product"]].iloc[-1]
     assert new["rank"] < old["rank"]
     repeats = new["teacher_prompt"]
     teacher = Teacher(lambda prompt, attempt: (old["post"], "stop") if prompt == repeats and attempt == 0 else None)
-    again = run(edited, teacher, 220, full.rows)
-    assert again.rows.loc[again.rows["rank"] == new["rank"], "reason"].tolist() == ["duplicate", ""]
-    assert again.rows.loc[again.rows["rank"] == old["rank"], "status"].tolist() == ["kept"]
-    assert again.asked == 56
+    again = run(edited, teacher, 220, full)
+    assert again.loc[again["rank"] == new["rank"], "reason"].tolist() == ["duplicate", ""]
+    assert again.loc[again["rank"] == old["rank"], "status"].tolist() == ["kept"]
+    assert len(teacher.asked) == 56
 
 
 def test_rejected_replies_are_known_too_and_not_paid_for_twice(small_task: Task) -> None:
     first = training_prompts(small_task)["teacher_prompt"].iloc[0]
     small = run(small_task, Teacher(lambda prompt, attempt: ("", "stop") if prompt == first else None), 88)
     teacher = Teacher()
-    again = run(small_task, teacher, 88, small.rows)
-    assert (again.asked, teacher.rounds) == (0, [])
-    pd.testing.assert_frame_equal(small.rows, again.rows)
+    again = run(small_task, teacher, 88, small)
+    assert (teacher.asked, teacher.closed) == ([], 0)
+    pd.testing.assert_frame_equal(small, again)
 
 
 def test_editing_one_products_text_asks_for_its_55_rows_alone(small_task: Task, edit_task: EditTask) -> None:
@@ -202,16 +207,18 @@ def test_editing_one_products_text_asks_for_its_55_rows_alone(small_task: Task, 
     edited = edit_task("catalog.yaml", change)
     name = edited.catalog.companies[0].products.train[1].name
     teacher = Teacher()
-    again = run(edited, teacher, 220, full.rows)
-    assert again.asked == len(teacher.asked) == 55
+    again = run(edited, teacher, 220, full)
+    assert len(teacher.asked) == 55
     assert all("something else altogether" in prompt for prompt in teacher.asked)
-    others = again.rows[again.rows["product"] != name].reset_index(drop=True)
-    pd.testing.assert_frame_equal(others, full.rows[full.rows["product"] != name].reset_index(drop=True))
+    others = again[again["product"] != name].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others, full[full["product"] != name].reset_index(drop=True))
 
 
 def test_another_teacher_is_asked_for_everything(small_task: Task) -> None:
     small = run(small_task, Teacher(), 88)
-    assert run(small_task, Teacher(model="two"), 88, small.rows).asked == 88
+    other = Teacher(model="two")
+    run(small_task, other, 88, small)
+    assert len(other.asked) == 88
 
 
 def test_an_exhausted_stratum_ends_and_the_others_are_filled(small_task: Task) -> None:
@@ -221,15 +228,16 @@ def test_an_exhausted_stratum_ends_and_the_others_are_filled(small_task: Task) -
     made = run(small_task, teacher, 88, attempts=2)
     share = wanted(small_task, 88)
     assert ("Question", "Witty") in share
-    assert sizes(made.rows) == {s: n for s, n in share.items() if s != ("Question", "Witty")}
-    lost = made.rows[(made.rows["post_type"] == "Question") & (made.rows["tone"] == "Witty")]
+    assert sizes(made) == {s: n for s, n in share.items() if s != ("Question", "Witty")}
+    lost = made[(made["post_type"] == "Question") & (made["tone"] == "Witty")]
     assert (lost["prompt_id"].nunique(), len(lost), set(lost["status"])) == (4, 8, {"rejected"})
 
 
-def test_a_teacher_that_never_writes_ends_after_its_attempts_at_every_prompt(small_task: Task) -> None:
-    made = run(small_task, Teacher(lambda prompt, attempt: ("", "stop")), 220, attempts=2)
-    assert made.asked == 440
-    assert kept(made.rows).empty
+def test_a_teacher_that_never_writes_is_given_up_once_fifty_prompts_have_had_their_attempts(small_task: Task) -> None:
+    teacher = Teacher(lambda prompt, attempt: ("", "stop"))
+    made = run(small_task, teacher, 220, attempts=2)
+    assert len(teacher.asked) == 64 + 50
+    assert kept(made).empty
 
 
 @pytest.mark.parametrize("target", [8, 88])
@@ -238,8 +246,9 @@ def test_a_teacher_whose_replies_are_all_empty_is_given_up_soon_and_the_gate_say
 ) -> None:
     teacher = Teacher(lambda prompt, attempt: ("", "stop"))
     made = synthesize(sales_posts, all_prompts, teacher, 3, target, None, SILENT)
-    assert made.asked == len(teacher.asked) == len(made.rows) < 300
-    (gate,) = gates.evaluate("synthetic_rows", sales_posts, made.rows, "rejected_share", target)
+    assert len(teacher.asked) == len(made) < 300
+    assert teacher.closed > 0
+    (gate,) = gates.evaluate("synthetic_rows", sales_posts, made, "rejected_share", target)
     assert not gate.is_passed
     assert gate.message.startswith("100.0% of the prompts stayed rejected")
 
@@ -250,28 +259,12 @@ def test_prompts_that_read_alike_have_replies_of_their_own(small_task: Task) -> 
     assert training_prompts(task)["teacher_prompt"].nunique() < 220
     number = itertools.count()
     made = run(task, Teacher(lambda prompt, attempt: (f"Post {next(number)}.", "stop")), 88)
-    assert made.asked == len(kept(made.rows)) == 88
+    assert len(made) == len(kept(made)) == made["reply_key"].nunique() == 88
     assert failed_gates(task, made, 88) == []
 
 
 def test_more_than_there_is_gives_what_there_is(small_task: Task) -> None:
-    made = run(small_task, Teacher(), 1_000)
-    assert (made.asked, len(kept(made.rows))) == (220, 220)
-
-
-def test_work_is_done_in_rounds_of_limited_size_with_the_same_rows(
-    small_task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def bad(prompt: str, attempt: int) -> tuple[str, str] | None:
-        return ("", "stop") if int(short_hash(prompt), 16) % 7 == 0 and attempt == 0 else None
-
-    at_once = run(small_task, Teacher(bad), 176)
-    monkeypatch.setattr(synthesis, "ROUND_ROWS", 25)
-    teacher = Teacher(bad)
-    in_rounds = run(small_task, teacher, 176)
-    assert max(teacher.rounds) == 25
-    assert in_rounds.asked == at_once.asked > 176
-    pd.testing.assert_frame_equal(in_rounds.rows, at_once.rows)
+    assert len(kept(run(small_task, Teacher(), 1_000))) == 220
 
 
 def test_progress_counts_kept_rows_up_to_those_that_can_be_had(small_task: Task) -> None:

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.generate import Chat, Completion, _templated, chat, generate
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
-from synthpost_dagster.profiles import ModelSpec, Sampling
+from synthpost_dagster.profiles.models import ModelSpec, Sampling
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.tasks.loading import Task
@@ -90,7 +90,7 @@ def test_progress_runs_from_none_to_all(loaded: Loaded, chats: list[Chat]) -> No
     events: list[Event] = []
     generate(loaded, chats, GREEDY.model_copy(update={"max_new_tokens": 1}), Progress(events.append), "tuned posts")
     assert [event.done for event in events] == [0, 4, 6]
-    assert {event[0::2] for event in events} == {("tuned posts", 6)}
+    assert {(event.what, event.total) for event in events} == {("tuned posts", 6)}
 
 
 def test_no_chats_give_no_posts(loaded: Loaded) -> None:

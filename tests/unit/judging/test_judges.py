@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-from synthpost_dagster.devices import Devices
-from synthpost_dagster.inference.generate import Chat, Completion
+from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
+from synthpost_dagster.generation.journal import Reply
 from synthpost_dagster.judging.judges import ModelReader, Rubric, build_judge
 from synthpost_dagster.judging.verdicts import Game
 from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.progress import SILENT, Progress
+from synthpost_dagster.progress import SILENT
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief
 
@@ -24,11 +24,14 @@ class Echo:
 
     def __init__(self) -> None:
         self.identity: dict[str, Any] = {"model": "echo"}
-        self.seen: list[tuple[Chat, int]] = []
+        self.tally = Tally()
+        self.seen: list[Ask] = []
 
-    def answer(self, chats: list[Chat], seed: int, progress: Progress, what: str) -> list[Completion]:
-        self.seen += [(chat, seed) for chat in chats]
-        return [Completion('{"verdict": "B"}', "stop", 1, 1) for _ in chats]
+    def answers(self, asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
+        for ask in asks:
+            self.seen.append(ask)
+            verdict = '{"verdict": "B"}'
+            yield Reply(ask.key, "fake", "echo", "echo", "judging", verdict, "stop", 9, 1, 1, 0.1, 1, 0.0, 0.0, 0.0)
 
 
 def games(task: Task) -> list[Game]:
@@ -41,14 +44,15 @@ def test_a_model_judge_is_shown_the_tasks_prompt_of_each_game(small_task: Task) 
     model = Echo()
     judge = ModelReader(small_task, model, attempts=2)
     assert judge.replies(small_task, games(small_task), 1, SILENT) == ['{"verdict": "B"}'] * 2
-    shown = [chat[-1]["content"] for chat, _ in model.seen]
+    shown = [ask.chat[-1]["content"] for ask in model.seen]
     assert shown == [game.prompt(small_task) for game in games(small_task)]
-    assert {seed for _, seed in model.seen} == {1}
+    judge.replies(small_task, games(small_task), 0, SILENT)
+    assert len({ask.key for ask in model.seen}) == 4
 
 
-def test_the_profiles_judge_is_built(small_task: Task) -> None:
+def test_the_profiles_judge_is_built(small_task: Task, context: Context) -> None:
     tiny = load_profile("tiny", small_task)
-    assert build_judge(small_task, tiny, Devices("cpu")).name == "rubric"
+    assert build_judge(small_task, tiny, context).name == "rubric"
 
 
 def test_the_rubric_is_another_one_where_a_check_or_a_length_changed_and_the_same_where_wording_did(

@@ -69,7 +69,7 @@ def test_every_packaged_profile_opens_with_its_launch_command() -> None:
 def test_the_default_profile_needs_no_key_network_or_gpu(sales_posts: Task) -> None:
     tiny = load_profile("tiny", sales_posts)
     assert [tiny.teacher.model.model, tiny.student.model] == ["embedded", "embedded"]
-    assert (tiny.judge.kind, tiny.device.device) == ("rubric", "cpu")
+    assert (tiny.judge.backend, tiny.device.device) == ("rubric", "cpu")
 
 
 def test_an_unknown_profile_names_those_there_are_and_the_setting(sales_posts: Task) -> None:

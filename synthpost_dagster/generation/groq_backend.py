@@ -1,0 +1,31 @@
+"""Chats answered by Groq: https://console.groq.com/docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synthpost_dagster.generation.chat_models import Context
+from synthpost_dagster.generation.hosted import HostedModel
+from synthpost_dagster.generation.sdk import CONNECT_SECONDS, NO_KEY, SdkTransport, key_of
+from synthpost_dagster.profiles.models import HostedChat
+
+
+class GroqChat(HostedModel):
+    """A model behind an endpoint that is asked with the groq SDK, over aiohttp, which costs the least CPU."""
+
+    def __init__(self, spec: HostedChat, context: Context, schema: dict[str, Any] | None) -> None:
+        def connect() -> SdkTransport:
+            import groq
+
+            key = key_of(spec, context)
+            limits = spec.limits
+            client = groq.AsyncGroq(
+                api_key=key or NO_KEY,
+                base_url=spec.base_url,
+                max_retries=0,
+                timeout=groq.Timeout(limits.timeout_seconds, connect=CONNECT_SECONDS),
+                http_client=groq.DefaultAioHttpClient(),
+            )
+            return SdkTransport(groq, client, spec, key, schema)
+
+        super().__init__(spec, context, schema, connect)

@@ -1,0 +1,395 @@
+"""Asks an endpoint: many requests in flight, each reply in the journal before it is used, replies in order.
+
+One retry loop for all backends: the SDKs' own is off. What an endpoint is and how it fails is a `Transport`'s business,
+how hard it is pressed that of `limits`, who pays that of `purse`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from synthpost_dagster.errors import EndpointError, StorageError
+from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
+from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
+from synthpost_dagster.generation.journal import Holder, Reply
+from synthpost_dagster.generation.limits import Pace, backoff
+from synthpost_dagster.generation.meter import Meter
+from synthpost_dagster.generation.purse import Purse
+from synthpost_dagster.profiles.models import HostedChat
+
+CHUNK = 64
+"""Keys looked up in the journal at a time."""
+AHEAD = 20_000
+"""Replies that may be there before the one whose turn it is."""
+ELSEWHERE_SECONDS = 0.5
+"""How often replies that another process asks for are looked for."""
+DOUBT_AFTER = 5
+"""So many requests refused, and none answered: it is not the requests."""
+TRUST_AFTER = 10
+"""So many answered while one keeps failing: it is that one."""
+MOST_TURNED_AWAY = 30
+"""Times a request is turned away before the run gives up."""
+CHARACTERS_A_TOKEN = 4.0
+
+Result = TypeVar("Result")
+
+
+class Answer(NamedTuple):
+    """What an endpoint sent; tokens are None where it does not count them, headers in lower case."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    served_model: str
+    headers: Mapping[str, str]
+
+
+class Transport(Protocol):
+    """The way to one model at one endpoint."""
+
+    async def send(self, ask: Ask) -> Answer:
+        """One reply. Raises a RequestFailure, or EndpointError where no request can succeed."""
+
+    async def models(self) -> list[str]:
+        """Names of the models offered; empty where the endpoint does not say."""
+
+    async def close(self) -> None:
+        """Closes connections."""
+
+
+class HostedModel:
+    """A model behind an endpoint. `connect` makes its transport, within the loop that uses it."""
+
+    def __init__(
+        self, spec: HostedChat, context: Context, schema: dict[str, Any] | None, connect: Callable[[], Transport]
+    ) -> None:
+        self.spec, self.context, self.connect = spec, context, connect
+        self.name = f"{spec.endpoint}/{spec.model}"
+        self.tally = Tally()
+        self.identity: dict[str, Any] = {
+            "endpoint": spec.endpoint,
+            "model": spec.model,
+            "revision": spec.revision,
+            "sampling": spec.sampling.model_dump(),
+            "extra_body": spec.extra_body,
+            "schema": schema if spec.structured_output == "json_schema" else None,
+            "is_json": schema is not None and spec.structured_output == "json_object",
+        }
+
+    def answers(self, asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
+        """One reply an ask, in order. Raises EndpointError or BudgetReached; what was answered till then is kept."""
+        started = time.monotonic()
+        context = self.context
+        with context.journal.holder(context.profile, context.budget) as holder, asyncio.Runner() as runner:
+            run = _Run(self, holder, asks, work)
+            try:
+                while batch := runner.run(run.next()):
+                    yield from batch
+            finally:
+                runner.run(run.stop())
+                self.tally.seconds += time.monotonic() - started
+
+
+class _Settled(NamedTuple):
+    """A request that is over: its reply, or None where it never had one, and the dollars released and lost."""
+
+    ask: Ask
+    reply: Reply | None
+    is_journaled: bool
+    released_usd: float
+    lost_usd: float
+
+
+class _Run:
+    """One series of asks. Its methods run in one event loop; only the journal is worked in a thread beside it."""
+
+    def __init__(self, model: HostedModel, holder: Holder, asks: Iterable[Ask], work: Work) -> None:
+        self.model, self.spec, self.holder = model, model.spec, holder
+        self.asks, self.is_exhausted = iter(asks), False
+        self.transport = model.connect()
+        self.pace = Pace(self.spec.limits, model.name)
+        self.purse = Purse(self.spec, holder, self._in_thread)
+        self.meter = Meter(work, model.tally)
+        self.thread = ThreadPoolExecutor(1)
+        self.waiting: deque[Ask] = deque()
+        self.elsewhere: dict[str, Ask] = {}
+        self.places: dict[str, list[int]] = {}
+        self.done: dict[int, Reply] = {}
+        self.pulled = self.handed_out = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.unkept: list[_Settled] = []
+        self.in_flight = self.answered = self.refused = 0
+        self.failure: Exception | None = None
+        self.moved, self.has_unkept = asyncio.Event(), asyncio.Event()
+        self.keeper: asyncio.Task[None] | None = None
+        self.purpose = work.purpose
+
+    async def next(self) -> list[Reply]:
+        """The replies whose turn it is; empty at the end."""
+        self.keeper = self.keeper or asyncio.create_task(self._keep())
+        while True:
+            self.moved.clear()
+            await self._fill()
+            self._start()
+            if ready := self._ready():
+                return ready
+            if self.failure and not self.in_flight:
+                raise self._ended(self.failure)
+            if self.is_exhausted and not self.places:
+                return []
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.moved.wait(), ELSEWHERE_SECONDS if self.elsewhere else None)
+            if self.elsewhere:
+                await self._take(list(self.elsewhere.values()))
+
+    async def stop(self) -> None:
+        """Ends what is under way, keeps what came, closes connections."""
+        self.pace.stopping.set()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.keeper:
+            self.keeper.cancel()
+            await asyncio.gather(self.keeper, return_exceptions=True)
+        try:
+            await self._put_down(self.unkept)
+        except StorageError:
+            if self.failure is None:
+                raise
+        finally:
+            self.thread.shutdown()
+            await self.transport.close()
+
+    async def _fill(self) -> None:
+        """Pulls asks until enough wait to be sent."""
+        while (
+            not self.is_exhausted
+            and self.failure is None
+            and len(self.waiting) < self.pace.allowed + CHUNK
+            and self.pulled - self.handed_out < AHEAD
+        ):
+            chunk = list(itertools.islice(self.asks, CHUNK))
+            self.is_exhausted = len(chunk) < CHUNK
+            new = []
+            for ask in chunk:
+                if ask.key not in self.places:
+                    new.append(ask)
+                self.places.setdefault(ask.key, []).append(self.pulled)
+                self.pulled += 1
+            await self._take(new)
+
+    async def _take(self, asks: list[Ask]) -> None:
+        """Sorts asks into those that are answered, those to be sent, and those that another process sends."""
+        taken = await self._in_thread(lambda: self.holder.take([ask.key for ask in asks]))
+        for ask in asks:
+            if reply := taken.known.get(ask.key):
+                self.elsewhere.pop(ask.key, None)
+                self.meter.found(len(self.places[ask.key]))
+                self._place(reply)
+            elif ask.key in taken.mine:
+                self.elsewhere.pop(ask.key, None)
+                self.waiting.append(ask)
+            else:
+                self.elsewhere[ask.key] = ask
+
+    def _start(self) -> None:
+        while self.waiting and self.failure is None and self.in_flight < self.pace.allowed:
+            self.in_flight += 1
+            task = asyncio.create_task(self._one(self.waiting.popleft()))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _ready(self) -> list[Reply]:
+        ready = []
+        while self.handed_out in self.done:
+            ready.append(self.done.pop(self.handed_out))
+            self.handed_out += 1
+        return ready
+
+    async def _one(self, ask: Ask) -> None:
+        """Asks until there is a reply; a request counts as in flight until its reply is in the journal."""
+        request = _Request(ask, self.purse.worst(ask))
+        try:
+            settled = await self._answered(request)
+        except asyncio.CancelledError:
+            lost = request.lost_usd + (request.worst_usd if request.is_sent else 0.0)
+            self._settle(_Settled(ask, None, False, request.reserved_usd, lost))
+            raise
+        except Exception as error:
+            self.failure = self.failure or error
+            self.pace.stopping.set()
+            settled = _Settled(ask, None, False, request.reserved_usd, request.lost_usd)
+        self._settle(settled)
+
+    async def _answered(self, request: _Request) -> _Settled:
+        limits, ask = self.spec.limits, request.ask
+        answered_before = self.answered
+        while True:
+            await self._pay_for(request)
+            entry = await self.pace.turn(self._tokens(ask))
+            if self.failure:
+                return _Settled(ask, None, False, request.reserved_usd, request.lost_usd)
+            started, request.is_sent = self.pace.clock(), True
+            try:
+                answer = await self.transport.send(ask)
+            except Busy as failure:
+                request.turned_away += 1
+                self.pace.overloaded(started, failure.wait)
+                delay = failure.wait or backoff(request.turned_away)
+                if request.turned_away >= MOST_TURNED_AWAY:
+                    raise EndpointError(f"{self.model.name}: turns requests away all the time: {failure}") from None
+            except Passing as failure:
+                request.failed += 1
+                request.lost_usd += request.worst_usd if failure.is_perhaps_paid else 0.0
+                self.pace.overloaded(started, None)
+                delay = backoff(request.failed)
+                if request.failed >= limits.tries:
+                    if self.answered - answered_before < TRUST_AFTER:
+                        raise EndpointError(
+                            f"{self.model.name}: failed {limits.tries} times in a row: {failure}; mend the endpoint "
+                            "or its entry in the profile and run again, it goes on from here"
+                        ) from None
+                    return self._unanswered(request, str(failure))
+            except ModelGone as failure:
+                raise await self._gone(failure) from None
+            except Refused as failure:
+                if failure.failed_text is None:
+                    return self._unanswered(request, str(failure))
+                answer = Answer(failure.failed_text, "invalid", None, None, self.spec.model, {})
+                return self._reply(request, answer, started)
+            else:
+                self.answered += 1
+                settled = self._reply(request, answer, started)
+                tokens = settled.reply.prompt_tokens + settled.reply.completion_tokens if settled.reply else 0
+                self.pace.succeeded(entry, tokens, answer.headers)
+                return settled
+            finally:
+                request.is_sent = False
+            await self.pace.sleep(delay)
+
+    async def _pay_for(self, request: _Request) -> None:
+        """Sets aside what the next try may cost, beside what lost ones may have."""
+        missing = request.lost_usd + request.worst_usd - request.reserved_usd
+        if missing > 0:
+            await self.purse.reserve(missing, lambda: self.in_flight > 1)
+            request.reserved_usd += missing
+
+    def _reply(self, request: _Request, answer: Answer, started: float) -> _Settled:
+        ask, seconds = request.ask, self.pace.clock() - started
+        prompt, completion = answer.prompt_tokens, answer.completion_tokens
+        if prompt is None:
+            prompt = _tokens_of(ask.characters)
+        if completion is None:
+            completion = _tokens_of(len(answer.text))
+        reply = Reply(
+            key=ask.key,
+            endpoint=self.spec.endpoint,
+            model=self.spec.model,
+            served_model=answer.served_model,
+            purpose=self.purpose,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            prompt_characters=ask.characters,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            latency_seconds=seconds,
+            tries=1 + request.failed + request.turned_away,
+            cost_usd=self.purse.cost(prompt, completion),
+            lost_usd=request.lost_usd,
+            asked_at=time.time() - seconds,
+        )
+        return _Settled(ask, reply, True, request.reserved_usd, 0.0)
+
+    def _unanswered(self, request: _Request, message: str) -> _Settled:
+        """A request that alone is refused is a rejected row with its reason; where all are, it is not the requests."""
+        self.refused += 1
+        if not self.answered and self.refused >= DOUBT_AFTER:
+            raise EndpointError(
+                f"{self.model.name}: refuses every request: {message}; correct its entry in the profile"
+            )
+        answer = Answer(message, "refused", 0, 0, self.spec.model, {})
+        settled = self._reply(request, answer, self.pace.clock())
+        return settled._replace(is_journaled=False, lost_usd=request.lost_usd)
+
+    async def _gone(self, failure: ModelGone) -> EndpointError:
+        try:
+            offered = await self.transport.models()
+        except (RequestFailure, EndpointError):
+            offered = []
+        names = f"it offers {', '.join(sorted(offered))}" if offered else "it does not say what it offers"
+        return EndpointError(
+            f"{self.spec.endpoint}: has no model {self.spec.model} ({failure}); {names}; name one in the profile"
+        )
+
+    def _settle(self, settled: _Settled) -> None:
+        self.unkept.append(settled)
+        self.has_unkept.set()
+
+    async def _keep(self) -> None:
+        """Puts down what came in, as much at a time as came in meanwhile."""
+        while True:
+            await self.has_unkept.wait()
+            self.has_unkept.clear()
+            batch, self.unkept = self.unkept, []
+            try:
+                await self._put_down(batch)
+            except StorageError as error:
+                self.failure = self.failure or error
+                self.pace.stopping.set()
+            self.in_flight -= len(batch)
+            self.moved.set()
+
+    async def _put_down(self, batch: list[_Settled]) -> None:
+        kept = [settled for settled in batch if settled.is_journaled and settled.reply]
+        others = [settled for settled in batch if not settled.is_journaled]
+        if kept:
+            replies = [settled.reply for settled in kept if settled.reply]
+            released = sum(settled.released_usd for settled in kept)
+            await self._in_thread(lambda: self.holder.keep(replies, released))
+        if others:
+            keys = [settled.ask.key for settled in others]
+            released = sum(settled.released_usd for settled in others)
+            lost = sum(settled.lost_usd for settled in others)
+            await self._in_thread(lambda: self.holder.give_up(keys, released, lost))
+        for settled in batch:
+            if settled.reply:
+                self.meter.asked(settled.reply)
+                self._place(settled.reply)
+
+    def _place(self, reply: Reply) -> None:
+        for index in self.places.pop(reply.key):
+            self.done[index] = reply
+
+    def _ended(self, failure: Exception) -> Exception:
+        """The failure, with what is safe."""
+        if not isinstance(failure, EndpointError):
+            return failure
+        return EndpointError(f"{failure} ({self.meter.text})")
+
+    def _tokens(self, ask: Ask) -> float:
+        return ask.characters / CHARACTERS_A_TOKEN + self.spec.sampling.max_new_tokens
+
+    def _in_thread(self, work: Callable[[], Result]) -> Awaitable[Result]:
+        return asyncio.get_running_loop().run_in_executor(self.thread, work)
+
+
+class _Request:
+    """One ask on its way: how often it failed, and the dollars it holds."""
+
+    def __init__(self, ask: Ask, worst_usd: float) -> None:
+        self.ask, self.worst_usd = ask, worst_usd
+        self.reserved_usd = self.lost_usd = 0.0
+        self.failed = self.turned_away = 0
+        self.is_sent = False
+
+
+def _tokens_of(characters: int) -> int:
+    return round(characters / CHARACTERS_A_TOKEN)

@@ -1,0 +1,217 @@
+"""The journal's three tables, and how its database is opened and mended. What they are used for is in `journal`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
+
+from synthpost_dagster.errors import StorageError
+
+BUSY_SECONDS = 60
+ROWS_A_STATEMENT = 500
+
+
+class JsonText(TypeDecorator[str]):
+    """A text as JSON, because PostgreSQL takes no NUL and no database a half of a surrogate pair."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        """On the way in."""
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Any) -> str | None:
+        """On the way out."""
+        return None if value is None else str(json.loads(value))
+
+
+_METADATA = MetaData()
+REPLIES = Table(
+    "replies",
+    _METADATA,
+    Column("key", String(16), primary_key=True),
+    Column("endpoint", String(40), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("served_model", String(200), nullable=False),
+    Column("purpose", String(40), nullable=False),
+    Column("text", JsonText, nullable=False),
+    Column("finish_reason", String(20), nullable=False),
+    Column("prompt_characters", Integer, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("latency_seconds", Float, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("cost_usd", Float, nullable=False),
+    Column("lost_usd", Float, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Index("replies_by_model", "endpoint", "model", "purpose"),
+)
+UNDERWAY = Table(
+    "underway",
+    _METADATA,
+    Column("key", String(16), primary_key=True),
+    Column("holder", String(32), nullable=False, index=True),
+)
+HOLDERS = Table(
+    "holders",
+    _METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("process", String(200), nullable=False),
+    Column("profile", String(40), nullable=False, index=True),
+    Column("spent_usd", Float, nullable=False),
+    Column("claimed_usd", Float, nullable=False),
+    Column("begun_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("ended_at", Float),
+)
+TABLES = (REPLIES, UNDERWAY, HOLDERS)
+
+
+def open_engine(url: str) -> Engine:
+    """The database with its tables. Raises StorageError where it cannot be opened; a damaged SQLite file is mended."""
+    try:
+        parsed = make_url(url)
+        file = Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if _is_damaged(file):
+                _mend(file)
+        engine = create_engine(url, **({} if file is None else {"connect_args": {"timeout": BUSY_SECONDS}}))
+        if file is not None:
+            _tune_sqlite(engine)
+        with engine.begin() as connection:
+            _create_tables(connection)
+        return engine
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise StorageError(
+            f"SYNTHPOST_JOURNAL: no database can be opened at {_without_password(url)}: {error}; write a URL such as "
+            "postgresql+psycopg://user@host/name and install its driver (pip install synthpost[postgres]), or unset it"
+        ) from None
+    except (SQLAlchemyError, OSError) as error:
+        raise StorageError(described(url, error)) from None
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Inserts the rows whose key is new, and tells which these were."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    new: set[str] = set()
+    for start in range(0, len(rows), ROWS_A_STATEMENT):
+        statement = insert(table).on_conflict_do_nothing().returning(table.c.key)
+        new |= set(connection.execute(statement, rows[start : start + ROWS_A_STATEMENT]).scalars())
+    return new
+
+
+def described(url: str, error: Exception) -> str:
+    """What went wrong with the database, and what to do, without a password."""
+    cause = " ".join(str(getattr(error, "orig", None) or error).split())
+    return (
+        f"the journal {_without_password(url)}: {cause}; free space, start the server, or name another database in "
+        "SYNTHPOST_JOURNAL. What it holds is as it was"
+    )
+
+
+def _create_tables(connection: Connection) -> None:
+    there = set(inspect(connection).get_table_names())
+    for table in TABLES:
+        if table.name not in there:
+            # Another process may create it at this moment.
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    """Write-ahead log, every commit synced, and transactions that take the write lock at once.
+
+    https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
+    """
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether SQLite finds the file malformed; looked into where the last process did not close it."""
+    if not file.exists() or file.stat().st_size == 0:
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+            unclosed = connection.execute("SELECT count(*) FROM holders WHERE ended_at IS NULL").fetchone()[0]
+            return bool(unclosed) and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
+    except sqlite3.OperationalError as error:
+        return "malformed" in str(error)
+    except sqlite3.DatabaseError:
+        return True
+
+
+def _mend(file: Path) -> None:
+    """Puts a damaged file aside and saves from it what can be read; what is lost is asked for again."""
+    aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for ending in ("", "-wal", "-shm"):
+        part = file.with_name(file.name + ending)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + ending))
+    engine = create_engine(f"sqlite:///{file}")
+    _tune_sqlite(engine)
+    with engine.begin() as connection:
+        _create_tables(connection)
+        for table in (REPLIES, HOLDERS):
+            names = [column.name for column in table.columns]
+            fields = ", ".join(names)
+            marks = ", ".join("?" * len(names))
+            for row in _readable(aside, table.name, fields):
+                connection.exec_driver_sql(f"INSERT OR IGNORE INTO {table.name} ({fields}) VALUES ({marks})", row)  # noqa: S608
+    engine.dispose()
+
+
+def _readable(file: Path, table: str, fields: str) -> Iterable[tuple[Any, ...]]:
+    """The rows that SQLite can still read, up to the first damaged page from either end."""
+    for order in ("ASC", "DESC"):
+        yield from _rows_until_damage(file, f"SELECT {fields} FROM {table} ORDER BY rowid {order}")  # noqa: S608 - own names
+
+
+def _rows_until_damage(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(file)) as connection, contextlib.suppress(sqlite3.DatabaseError):
+        yield from connection.execute(query)
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "SYNTHPOST_JOURNAL"

@@ -1,0 +1,175 @@
+"""How hard an endpoint is pressed: requests in flight, requests and tokens a minute, and the pauses it asks for.
+
+Requests in flight grow from few while all goes well, one more for each reply, and are halved when the endpoint is
+overloaded; after that they grow by one a round (additive increase, multiplicative decrease).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from synthpost_dagster.errors import EndpointError
+from synthpost_dagster.profiles.models import Limits
+
+START = 8.0
+"""Requests in flight at first."""
+MINUTE = 60.0
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Clock = Callable[[], float]
+
+
+class Window:
+    """Amounts within the last minute, which may not pass a limit; an amount above the limit goes alone."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self._entries: deque[list[float]] = deque()
+        self._sum = 0.0
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until the amount fits."""
+        if self.limit is None:
+            return 0.0
+        self._forget(now)
+        excess = self._sum + min(amount, self.limit) - self.limit
+        until = now
+        for at, entry in self._entries:
+            if excess <= 0:
+                break
+            excess -= entry
+            until = at + MINUTE
+        return until - now
+
+    def add(self, amount: float, now: float) -> list[float]:
+        """Takes the amount; the entry that `correct` wants."""
+        entry = [now, amount]
+        if self.limit is not None:
+            self._entries.append(entry)
+            self._sum += amount
+        return entry
+
+    def correct(self, entry: list[float], amount: float) -> None:
+        """Replaces an estimate by what it turned out to be."""
+        if self.limit is not None and self._entries and entry[0] >= self._entries[0][0]:
+            self._sum += amount - entry[1]
+            entry[1] = amount
+
+    def _forget(self, now: float) -> None:
+        while self._entries and self._entries[0][0] <= now - MINUTE:
+            self._sum -= self._entries.popleft()[1]
+
+
+class Pace:
+    """Lets requests to one endpoint through. `stopping`, once set, lets all that wait go on at once."""
+
+    def __init__(self, limits: Limits, name: str, clock: Clock = time.monotonic) -> None:
+        self.limits, self.name, self.clock = limits, name, clock
+        self.level = min(START, float(limits.concurrency))
+        self.stopping = asyncio.Event()
+        self._threshold = float(limits.concurrency)
+        self._cut_at = -1.0
+        self._paused_until = 0.0
+        self._requests, self._tokens = Window(limits.requests_per_minute), Window(limits.tokens_per_minute)
+        self._turn = asyncio.Lock()
+
+    @property
+    def allowed(self) -> int:
+        """Requests that may be in flight now."""
+        return max(1, int(self.level))
+
+    async def turn(self, tokens: float) -> list[float]:
+        """Waits until a request of so many tokens may go; the entry for `succeeded`. First come, first served.
+
+        Raises EndpointError where the endpoint asked for a longer pause than the profile has patience for.
+        """
+        async with self._turn:
+            while not self.stopping.is_set():
+                now = self.clock()
+                self._check_patience(self._paused_until - now)
+                delay = max(self._paused_until - now, self._requests.wait(1.0, now), self._tokens.wait(tokens, now))
+                if delay <= 0:
+                    break
+                await self.sleep(delay)
+            now = self.clock()
+            self._requests.add(1.0, now)
+            return self._tokens.add(tokens, now)
+
+    def succeeded(self, entry: list[float], tokens: float, headers: Mapping[str, str]) -> None:
+        """A reply came: corrects the tokens, heeds what the endpoint says is left, and allows more in flight."""
+        self._tokens.correct(entry, tokens)
+        grown = self.level + (1.0 if self.level < self._threshold else 1.0 / self.level)
+        self.level = min(float(self.limits.concurrency), grown)
+        for kind in ("requests", "tokens"):
+            left, reset = headers.get(f"x-ratelimit-remaining-{kind}"), headers.get(f"x-ratelimit-reset-{kind}")
+            is_told = left is not None and reset is not None and left.strip().isdecimal()
+            if is_told and int(left or 0) < (1 if kind == "requests" else tokens):
+                self.pause(seconds_of(reset or "") or 0.0)
+
+    def overloaded(self, started: float, wait: float | None) -> None:
+        """The endpoint turned away, or failed, a request that was sent at `started`.
+
+        Halves the requests in flight, once for all that were in flight together, and pauses as long as it asks.
+        Raises EndpointError where that is longer than the profile has patience for.
+        """
+        if started > self._cut_at:
+            self._threshold = self.level = max(1.0, self.level / 2)
+            self._cut_at = self.clock()
+        if wait:
+            self._check_patience(wait)
+            self.pause(wait)
+
+    def pause(self, seconds: float) -> None:
+        """No request goes before so many seconds are over."""
+        self._paused_until = max(self._paused_until, self.clock() + seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps, but not on when all is to stop."""
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _check_patience(self, wait: float) -> None:
+        if wait > self.limits.patience_seconds:
+            back = datetime.fromtimestamp(time.time() + wait).astimezone()
+            raise EndpointError(
+                f"{self.name}: its limit is reached and it asks to come back in {_in_words(wait)}, after "
+                f"{back:%Y-%m-%d %H:%M}; run the same command then, it goes on from here"
+            )
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row, from 1: doubling, with jitter, a minute at most."""
+    longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** (failures - 1))
+    return random.uniform(0.5, 1.0) * longest
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds in a header: `2`, `7.66s`, `2m59.56s`, `120ms`, an HTTP date; None where it is none of these."""
+    text = text.strip()
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        parts = _DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def _in_words(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

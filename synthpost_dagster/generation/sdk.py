@@ -1,0 +1,181 @@
+"""The way to an endpoint through an SDK. The SDKs of OpenAI and Groq come from one generator and have one shape.
+
+Their retries are off; replies are read from the raw body, which keeps rate-limit headers and costs less than building
+their response objects. https://github.com/openai/openai-python
+"""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+from typing import Any
+
+from synthpost_dagster.errors import EndpointError
+from synthpost_dagster.generation.chat_models import Ask, Context
+from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
+from synthpost_dagster.generation.hosted import Answer
+from synthpost_dagster.generation.limits import seconds_of
+from synthpost_dagster.profiles.models import HostedChat
+
+CONNECT_SECONDS = 10.0
+MOST_MESSAGE = 500
+NO_KEY = "none"
+"""Sent where the endpoint wants no key: the SDKs insist on one."""
+_FINISH = {"stop": "stop", "length": "length", "max_tokens": "length", "content_filter": "content_filter"}
+_REFUSED = frozenset({400, 413, 422})
+_BUSY = frozenset({429, 503, 529})
+
+
+def key_of(spec: HostedChat, context: Context) -> str | None:
+    """The endpoint's key from the environment. Raises EndpointError where the variable is not set."""
+    if spec.api_key is None:
+        return None
+    key = context.secret(spec.api_key)
+    if not key:
+        raise EndpointError(
+            f"{spec.endpoint}: the environment variable {spec.api_key} is not set; put the endpoint's key there"
+        )
+    return key
+
+
+class SdkTransport:
+    """A client of one of the SDKs, bound to a spec; `key` is cut out of whatever the endpoint says."""
+
+    def __init__(
+        self, sdk: ModuleType, client: Any, spec: HostedChat, key: str | None, schema: dict[str, Any] | None
+    ) -> None:
+        self.sdk, self.client, self.spec, self._key = sdk, client, spec, key
+        sampling = spec.sampling
+        self._body: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            spec.max_tokens_as: sampling.max_new_tokens,
+            **_response_format(spec, schema),
+            **spec.extra_body,
+        }
+
+    async def send(self, ask: Ask) -> Answer:
+        """One reply."""
+        try:
+            # The body goes as extra_body: converting typed arguments is a third of the SDKs' time for a request.
+            raw = await self.client.chat.completions.with_raw_response.create(
+                model=self.spec.model, messages=[], extra_body=self._body_of(ask)
+            )
+        except self.sdk.APITimeoutError:
+            raise Passing(f"no reply within {self.spec.limits.timeout_seconds:g} s", is_perhaps_paid=True) from None
+        except self.sdk.APIConnectionError as error:
+            raise self._unconnected(error) from None
+        except self.sdk.APIStatusError as error:
+            raise self._failure(error) from None
+        return self._answer(raw)
+
+    async def models(self) -> list[str]:
+        """Names of the models offered; empty where the endpoint does not say."""
+        try:
+            raw = await self.client.models.with_raw_response.list()
+        except self.sdk.APIConnectionError as error:
+            raise self._unconnected(error) from None
+        except self.sdk.APIStatusError as error:
+            if error.status_code in (404, 405, 501):
+                return []
+            raise self._failure(error) from None
+        try:
+            return [str(model["id"]) for model in json.loads(raw.http_response.content)["data"]]
+        except (ValueError, KeyError, TypeError):
+            return []
+
+    async def close(self) -> None:
+        """Closes the client's connections."""
+        await self.client.close()
+
+    def _body_of(self, ask: Ask) -> dict[str, Any]:
+        body = {**self._body, "messages": ask.chat}
+        if self.spec.sampling.seed is not None:
+            # The same for the same ask, another for another, so that attempts differ.
+            body["seed"] = (self.spec.sampling.seed + int(ask.key, 16)) % 2**31
+        return body
+
+    def _answer(self, raw: Any) -> Answer:
+        try:
+            body = json.loads(raw.http_response.content)
+            choice = body["choices"][0]
+            text = choice["message"].get("content") or ""
+            usage = body.get("usage") or {}
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            raise Passing(
+                f"a reply without a message: {self._clean(raw.http_response.text)}", is_perhaps_paid=True
+            ) from None
+        return Answer(
+            text=self._without_key(str(text)).strip(),
+            finish_reason=_FINISH.get(str(choice.get("finish_reason")), "stop"),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
+            served_model=self._without_key(str(body.get("model") or self.spec.model))[:200],
+            headers=raw.headers,
+        )
+
+    def _unconnected(self, error: Exception) -> Passing:
+        cause = error.__cause__ or error
+        is_refused = "Connect" in type(cause).__name__
+        address = self.client.base_url
+        return Passing(
+            f"{address} cannot be reached ({self._clean(str(cause)) or type(cause).__name__}); is the server up?",
+            is_perhaps_paid=not is_refused,
+        )
+
+    def _failure(self, error: Any) -> RequestFailure | EndpointError:
+        status, headers = error.status_code, error.response.headers
+        code, message, failed = _said(error.body)
+        message = f"{status}: {self._clean(message or str(error.body or error.response.reason_phrase))}"
+        name = f"{self.spec.endpoint}/{self.spec.model}"
+        if status in (401, 403):
+            where = f"the key in {self.spec.api_key}" if self.spec.api_key else "requests without a key (`api_key`)"
+            return EndpointError(f"{name}: refuses {where} ({message}); correct it and run again")
+        if status == 402 or code == "insufficient_quota":
+            return EndpointError(f"{name}: the account has no credit ({message}); top it up and run again")
+        if status == 404:
+            return ModelGone(message)
+        if status in _BUSY:
+            return Busy(message, _asked_wait(headers))
+        if status in _REFUSED:
+            return Refused(message, failed if code in ("json_validate_failed", "tool_use_failed") else None)
+        if status >= 500 or status in (408, 409, 425):
+            return Passing(message, is_perhaps_paid=False)
+        return EndpointError(f"{name}: answers {message}; correct its entry in the profile")
+
+    def _clean(self, text: str) -> str:
+        """A message in one short line, without the key."""
+        return self._without_key(" ".join(str(text).split()))[:MOST_MESSAGE]
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+def _response_format(spec: HostedChat, schema: dict[str, Any] | None) -> dict[str, Any]:
+    if schema is None or spec.structured_output == "none":
+        return {}
+    if spec.structured_output == "json_object":
+        return {"response_format": {"type": "json_object"}}
+    named = {"name": "reply", "strict": True, "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def _said(body: Any) -> tuple[str, str, str | None]:
+    """Code, message and failed text of an error's body."""
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(inner, dict):
+        return "", "" if inner is None else str(inner), None
+    failed = inner.get("failed_generation")
+    return str(inner.get("code") or ""), str(inner.get("message") or ""), None if failed is None else str(failed)
+
+
+def _asked_wait(headers: Any) -> float | None:
+    milliseconds = headers.get("retry-after-ms")
+    if milliseconds is not None and (value := seconds_of(milliseconds)) is not None:
+        return value / 1000
+    after = headers.get("retry-after")
+    return None if after is None else seconds_of(after)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

@@ -1,0 +1,16 @@
+"""The journal of replies as a resource; the journal itself is in `generation.journal`."""
+
+from dagster import ConfigurableResource
+
+from synthpost_dagster.generation.journal import Journal
+from synthpost_dagster.settings import read_settings
+
+
+class JournalResource(ConfigurableResource[Journal]):
+    """Every reply of teachers and judges. Its URL may hold a password, so it is no config that the UI shows."""
+
+    home: str
+
+    def journal(self) -> Journal:
+        """The plain object that keeps replies."""
+        return Journal(read_settings(self.home).journal_url)
