@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.settings import Settings, prepare, read_settings
@@ -28,6 +29,17 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _chosen(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option(
+            "--steps", metavar="S,S", help="Lengths of training, such as 50,1-epoch; by default the profile's."
+        ),
+        click.option("--data-sizes", metavar="N,N", help="Data sizes to cover; by default those of the profile."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """How much synthetic data and training a narrow task needs, and whether the tuned small model is better."""
@@ -43,12 +55,67 @@ def demo(home: str | None) -> None:
 
 @main.command()
 @_common
-@click.option("--data-sizes", metavar="N,N", help="Data sizes to cover; by default those of the profile.")
-@click.option("--steps", metavar="S,S", help="Lengths of training, such as 50,1-epoch; by default the profile's.")
+@_chosen
 def run(home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None) -> None:
     """Bring the cells of a sweep and the report up to date."""
     settings = read_settings(home, task, profile)
     _sweep(settings, _cells(settings, data_sizes, steps))
+
+
+@main.command()
+@_common
+@_chosen
+def estimate(
+    home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None
+) -> None:
+    """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
+    from synthpost_dagster.stages.estimate import estimate as reckon
+    from synthpost_dagster.stages.study import Cell, open_study
+    from synthpost_dagster.terminal import estimate_table
+
+    settings = read_settings(home, task, profile)
+    prepare(settings)
+    study = open_study(settings)
+    cells = [Cell.parse(key) for key in _cells(settings, data_sizes, steps)]
+    Console().print(estimate_table(reckon(study, cells), study.profile.budget))
+
+
+@main.command()
+@_common
+def doctor(home: str | None, profile: str | None, task: str | None) -> None:
+    """Say whether a run can start here, and what to mend; exits with 1 where it cannot."""
+    from synthpost_dagster.driver import open_instance
+    from synthpost_dagster.records import pool_slots
+    from synthpost_dagster.stages.doctor import Finding, examine
+    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.terminal import finding_line
+
+    settings = read_settings(home, task, profile)
+    prepare(settings)
+    study, console, is_good = open_study(settings), Console(highlight=False, soft_wrap=True), True
+    for finding in examine(study):
+        console.print(finding_line(finding))
+        is_good &= finding.is_good
+    with open_instance(settings) as instance:
+        slots = pool_slots(instance)
+    fits = slots in (-1, study.profile.device.slots)
+    text = f"pool gpu lets {slots} in at a time, the profile {study.profile.device.slots}"
+    console.print(finding_line(Finding("dagster", True, text if fits else f"{text}; `synthpost run` sets it right")))
+    if not is_good:
+        sys.exit(1)
+
+
+@main.command()
+@_common
+def journal(home: str | None, profile: str | None, task: str | None) -> None:
+    """Say what is in the journal of replies, and what it cost."""
+    from synthpost_dagster.generation.journal import Journal
+    from synthpost_dagster.terminal import journal_tables
+
+    settings = read_settings(home, task, profile)
+    prepare(settings)
+    kept = Journal(settings.journal_url)
+    Console(highlight=False).print(*journal_tables(kept.name, kept.summary(), kept.spending()))
 
 
 @main.command()

@@ -85,7 +85,7 @@ class Devices:
         """The devices that will do, the GPU with most free memory first; `auto` takes the CPU where there is no GPU."""
         gpus = _gpus() if self.wanted in ("auto", "cuda") else []
         if gpus:
-            return sorted(gpus, key=_free_gib, reverse=True)
+            return sorted(gpus, key=free_gib, reverse=True)
         if self.wanted == "cuda":
             raise DeviceError(
                 "the profile asks for CUDA and torch sees no such device; set device.device to auto or cpu"
@@ -137,7 +137,8 @@ def _gpus() -> list[Device]:
     ]
 
 
-def _free_gib(device: Device) -> float:
+def free_gib(device: Device) -> float:
+    """Free memory of the device in GiB."""
     if device.name == "cpu":
         import psutil
 
@@ -148,7 +149,7 @@ def _free_gib(device: Device) -> float:
 
 
 def _refuse_short_memory(device: Device, memory_gib: float) -> None:
-    free = _free_gib(device)
+    free = free_gib(device)
     if free < memory_gib:
         raise DeviceError(
             f"{device.label} has {free:.1f} GiB free and this work needs {memory_gib:.1f}; "

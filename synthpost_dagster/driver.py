@@ -21,7 +21,7 @@ from synthpost_dagster.processes import this_process
 from synthpost_dagster.progress import Event, Listener, subscribed
 from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.settings import Settings, prepare
-from synthpost_dagster.stages import evaluation
+from synthpost_dagster.stages import doctor, evaluation
 from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.terminal import Terminal
 
@@ -49,6 +49,9 @@ class Sweep:
         self.terminal.plan(
             planning.upstream_work(study, sizes[-1]) + sum(planning.cell_work(study, cell) for cell in cells)
         )
+        wanted = planning.stale_cells(study, recorded, cells)
+        if wanted or planning.is_upstream_stale(study, recorded, sizes[-1]):
+            doctor.require_endpoints(study)
         self._upstream(sizes[-1])
         self._subsets(planning.stale_subsets(study, recorded, sizes))
         wanted = planning.stale_cells(study, recorded, cells)

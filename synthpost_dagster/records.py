@@ -41,6 +41,13 @@ def is_orphan(run: DagsterRun) -> bool:
     return is_here(process) and not is_alive(process)
 
 
+def pool_slots(instance: DagsterInstance) -> int:
+    """How many steps the pool of the device lets in at a time; -1 where no limit is set."""
+    limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    default = instance.global_op_concurrency_default_limit
+    return limits.get(POOL, -1 if default is None else default)
+
+
 def tidy(instance: DagsterInstance, slots: int) -> None:
     """Sets the pool's limit to the device's slots, ends orphaned runs, and frees the slots of runs that have ended.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -15,6 +16,9 @@ from synthpost_dagster.progress import Event
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from synthpost_dagster.stages.doctor import Finding
+    from synthpost_dagster.stages.estimate import Line
 
 QUIET_SECONDS = 10.0
 """Where the output is no terminal, a line about work under way at most this often."""
@@ -85,9 +89,91 @@ class Terminal:
         return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
 
+def estimate_table(lines: Sequence[Line], budget: float | None) -> Table:
+    """What the stages are expected to take."""
+    from synthpost_dagster.report.texts import count_text, dollars_text, duration_text
+
+    table = Table(
+        title="What is expected",
+        caption=_estimate_caption(lines, budget),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("stage", no_wrap=True)
+    table.add_column("to do")
+    for column in ("requests", "tokens", "cost", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for stage, work, expected in lines:
+        table.add_row(
+            stage,
+            work,
+            f"{expected.requests:,}",
+            count_text(expected.prompt_tokens + expected.completion_tokens),
+            dollars_text(expected.usd),
+            "not known" if expected.seconds is None else duration_text(expected.seconds),
+        )
+    return table
+
+
+def _estimate_caption(lines: Sequence[Line], budget: float | None) -> str:
+    from synthpost_dagster.report.texts import dollars_text, duration_text
+
+    known = [line.expected.seconds for line in lines if line.expected.seconds is not None]
+    more = "" if len(known) == len(lines) else " and what is not known"
+    cost = dollars_text(sum(line.expected.usd for line in lines))
+    most = dollars_text(sum(line.expected.usd_at_most for line in lines))
+    cap = "no budget is set" if budget is None else f"the budget is {dollars_text(budget)}"
+    stages: dict[str, list[str]] = {}
+    for line in lines:
+        stages.setdefault(line.expected.basis, []).append(line.stage)
+    bases = [f"{', '.join(names)}: {basis}." for basis, names in stages.items()]
+    return "\n".join([f"Cost in all: {cost}, at most {most}; {cap}. Time: {duration_text(sum(known))}{more}.", *bases])
+
+
+def journal_tables(name: str, replies: list[dict[str, Any]], spending: list[dict[str, Any]]) -> tuple[Table, Table]:
+    """What the journal holds, by endpoint, model and purpose; and the dollars of each profile."""
+    from synthpost_dagster.report.texts import count_text
+
+    held = Table(title=f"Replies in {name}", box=box.SIMPLE_HEAD, pad_edge=False)
+    held.add_column("model", overflow="fold", min_width=22)
+    held.add_column("for", no_wrap=True)
+    for column in ("replies", "tokens", "cost", "mean time"):
+        held.add_column(column, justify="right", no_wrap=True)
+    for record in replies:
+        held.add_row(
+            f"{record['endpoint']}/{record['model']}",
+            record["purpose"],
+            f"{record['replies']:,}",
+            count_text(record["prompt_tokens"] + record["completion_tokens"]),
+            f"${record['cost_usd']:,.4f}",
+            f"{record['latency_seconds']:.2f} s",
+        )
+    caption = (
+        "lost: tries without a reply that may have been billed; set aside: by running processes; "
+        "unsettled: under way when a process was killed"
+    )
+    paid = Table(
+        title="Dollars by profile", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in ("profile", "spent or lost", "set aside", "unsettled"):
+        paid.add_column(column, justify="left" if column == "profile" else "right")
+    for record in spending:
+        paid.add_row(
+            record["profile"], *(f"${record[key]:,.4f}" for key in ("spent_usd", "claimed_usd", "unsettled_usd"))
+        )
+    return held, paid
+
+
+def finding_line(finding: Finding) -> Text:
+    """A finding of the doctor in one line."""
+    mark = Text("✓ ", style="green") if finding.is_good else Text("✗ ", style="bold red")
+    return mark.append_text(Text(f"{finding.subject}: ", style="bold")).append(finding.text)
+
+
 def cells_table(ratios: pd.DataFrame) -> Table:
     """The cells' figures against both baselines (schema RatioReport)."""
-    from synthpost_dagster.report.page import ratio_text
+    from synthpost_dagster.report.texts import ratio_text
 
     table = Table(
         title="Tuned posts against the untuned model",

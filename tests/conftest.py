@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from postgres_cluster import postgres_cluster
 
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.generation.chat_models import Context
@@ -86,6 +88,28 @@ def context(tmp_path: Path) -> Context:
     """What backends work with: the CPU, and a journal of this test's own."""
     journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
     return Context(Devices("cpu"), journal, "test", None, lambda name: None)
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[str]:
+    with postgres_cluster() as url:
+        yield url
+
+
+_DATABASES = itertools.count()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of this test's own, of either kind that the journal knows."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    import psycopg
+
+    server, name = request.getfixturevalue("_postgres"), f"journal_{next(_DATABASES)}"
+    with psycopg.connect(f"{server}/postgres".replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -97,6 +97,22 @@ class HostedModel:
                 runner.run(run.stop())
                 self.tally.seconds += time.monotonic() - started
 
+    def check(self) -> None:
+        """Raises EndpointError where the endpoint is out of reach, refuses the key, or says that it lacks the model."""
+        with asyncio.Runner() as runner:
+            runner.run(self._check())
+
+    async def _check(self) -> None:
+        transport = self.connect()
+        try:
+            offered = await transport.models()
+        except RequestFailure as failure:
+            raise EndpointError(f"{self.name}: {failure}") from None
+        finally:
+            await transport.close()
+        if offered and self.spec.model not in offered:
+            raise _gone(self.spec, "it is not in the list", offered)
+
 
 class _Settled(NamedTuple):
     """A request that is over: its reply, or None where it never had one, and the dollars released and lost."""
@@ -259,7 +275,7 @@ class _Run:
                         ) from None
                     return self._unanswered(request, str(failure))
             except ModelGone as failure:
-                raise await self._gone(failure) from None
+                raise _gone(self.spec, str(failure), await self._offered()) from None
             except Refused as failure:
                 if failure.failed_text is None:
                     return self._unanswered(request, str(failure))
@@ -319,15 +335,11 @@ class _Run:
         settled = self._reply(request, answer, self.pace.clock())
         return settled._replace(is_journaled=False, lost_usd=request.lost_usd)
 
-    async def _gone(self, failure: ModelGone) -> EndpointError:
+    async def _offered(self) -> list[str]:
         try:
-            offered = await self.transport.models()
+            return await self.transport.models()
         except (RequestFailure, EndpointError):
-            offered = []
-        names = f"it offers {', '.join(sorted(offered))}" if offered else "it does not say what it offers"
-        return EndpointError(
-            f"{self.spec.endpoint}: has no model {self.spec.model} ({failure}); {names}; name one in the profile"
-        )
+            return []
 
     def _settle(self, settled: _Settled) -> None:
         self.unkept.append(settled)
@@ -389,6 +401,11 @@ class _Request:
         self.reserved_usd = self.lost_usd = 0.0
         self.failed = self.turned_away = 0
         self.is_sent = False
+
+
+def _gone(spec: HostedChat, why: str, offered: list[str]) -> EndpointError:
+    names = f"it offers {', '.join(sorted(offered))}" if offered else "it does not say what it offers"
+    return EndpointError(f"{spec.endpoint}: has no model {spec.model} ({why}); {names}; name one in the profile")
 
 
 def _tokens_of(characters: int) -> int:

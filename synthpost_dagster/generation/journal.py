@@ -19,7 +19,15 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from synthpost_dagster.errors import StorageError
-from synthpost_dagster.generation.journal_tables import HOLDERS, REPLIES, UNDERWAY, described, insert_new, open_engine
+from synthpost_dagster.generation.journal_tables import (
+    HOLDERS,
+    REPLIES,
+    UNDERWAY,
+    described,
+    insert_new,
+    open_engine,
+    without_password,
+)
 from synthpost_dagster.processes import is_alive, is_here, this_process
 
 BATCH = 500
@@ -73,6 +81,11 @@ class Journal:
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    @property
+    def name(self) -> str:
+        """The URL without a password, for people."""
+        return without_password(self.url)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -111,7 +111,7 @@ def open_engine(url: str) -> Engine:
         return engine
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise StorageError(
-            f"SYNTHPOST_JOURNAL: no database can be opened at {_without_password(url)}: {error}; write a URL such as "
+            f"SYNTHPOST_JOURNAL: no database can be opened at {without_password(url)}: {error}; write a URL such as "
             "postgresql+psycopg://user@host/name and install its driver (pip install synthpost[postgres]), or unset it"
         ) from None
     except (SQLAlchemyError, OSError) as error:
@@ -132,7 +132,7 @@ def described(url: str, error: Exception) -> str:
     """What went wrong with the database, and what to do, without a password."""
     cause = " ".join(str(getattr(error, "orig", None) or error).split())
     return (
-        f"the journal {_without_password(url)}: {cause}; free space, start the server, or name another database in "
+        f"the journal {without_password(url)}: {cause}; free space, start the server, or name another database in "
         "SYNTHPOST_JOURNAL. What it holds is as it was"
     )
 
@@ -210,7 +210,8 @@ def _rows_until_damage(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
         yield from connection.execute(query)
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """A database's URL as people may see it."""
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:

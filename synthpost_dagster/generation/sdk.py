@@ -76,9 +76,9 @@ class SdkTransport:
         except self.sdk.APIConnectionError as error:
             raise self._unconnected(error) from None
         except self.sdk.APIStatusError as error:
-            if error.status_code in (404, 405, 501):
-                return []
-            raise self._failure(error) from None
+            if error.status_code in (401, 403):
+                raise self._failure(error) from None
+            return []
         try:
             return [str(model["id"]) for model in json.loads(raw.http_response.content)["data"]]
         except (ValueError, KeyError, TypeError):

@@ -24,6 +24,8 @@ from synthpost_dagster.tasks.loading import Task
 if TYPE_CHECKING:
     import pandas as pd
 
+ROWS = "synthetic rows"
+"""What the journal calls a teacher's replies."""
 MOST_ATTEMPTS = 10
 """A profile allows no more attempts a prompt."""
 FEWEST_TO_DOUBT = 50
@@ -49,7 +51,7 @@ def synthesize(
     work = _Work(task, prompts, teacher, attempts, target, known)
     while wanted := work.wanted():
         fresh = [ask.ask for ask in wanted if ask.ask.key not in work.known]
-        purpose = Work("synthetic rows", len(fresh), progress)
+        purpose = Work(ROWS, len(fresh), progress)
         with contextlib.closing(teacher.answers(iter(fresh), purpose) if fresh else _nothing()) as replies:
             for ask in wanted:
                 work.take(ask, work.known.get(ask.ask.key) or _as_known(next(replies)))
@@ -57,6 +59,14 @@ def synthesize(
                     return work.table()
         progress.update("synthetic rows kept", work.kept, work.needed, "rows")
     return work.table()
+
+
+def first_asks(
+    task: Task, prompts: pd.DataFrame, teacher: ChatModel, attempts: int, target: int, known: pd.DataFrame | None
+) -> list[Ask]:
+    """What `synthesize` would ask for if the first reply to each prompt were kept, less what is known."""
+    work = _Work(task, prompts, teacher, attempts, target, known)
+    return [ask.ask for ask in work.missing() if ask.ask.key not in work.known]
 
 
 def _nothing() -> Generator[Reply, None, None]:
@@ -118,7 +128,14 @@ class _Work:
                     self.owners.setdefault(normalised(row["post"]), row["reply_key"])
 
     def wanted(self) -> list[_Ask]:
-        """The replies that are missing now, in rank order; few, until enough are settled to trust the teacher."""
+        """The next replies to ask for, in rank order: all that are missing, or few until the teacher is trusted."""
+        asks = self.missing()
+        most = PILOT if self.kept + self.given_up < FEWEST_TO_DOUBT else len(asks)
+        self.retries += [(ask.row, ask.attempt) for ask in asks[most:]]
+        return asks[:most]
+
+    def missing(self) -> list[_Ask]:
+        """The replies that are missing now, in rank order; they count as asked for from now on."""
         wanted, self.retries = [(row, attempt) for row, attempt in self.retries], []
         pending = dict.fromkeys(self.share, 0)
         for row, _ in wanted:
@@ -130,9 +147,7 @@ class _Work:
             self.next[stratum] += len(taken)
             wanted += [(row, 0) for row in taken]
         wanted.sort(key=lambda item: item[0]["rank"])
-        most = PILOT if self.kept + self.given_up < FEWEST_TO_DOUBT else len(wanted)
-        self.retries += wanted[most:]
-        return [self._ask(row, attempt) for row, attempt in wanted[:most]]
+        return [self._ask(row, attempt) for row, attempt in wanted]
 
     def take(self, ask: _Ask, reply: dict[str, Any]) -> None:
         """Adds a reply to the rows; a rejected one is asked again while attempts are left."""

@@ -48,27 +48,44 @@ def check_suits_task(spec: ModelSpec, task: Task, is_allowed: bool) -> None:
 def load(spec: ModelSpec, device: str) -> Loaded:
     """The model in evaluation mode on `device`, in its dtype or quantization. Raises ModelError naming the remedy."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    _quiet_libraries()
-    source = _source(spec)
-    where: dict[str, Any] = {"revision": spec.revision} if spec.revision else {}
+    tokenizer = load_tokenizer(spec)
     settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device}}
     if spec.quantization == "nf4":
         settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **where)
-        model = AutoModelForCausalLM.from_pretrained(source, **settings, **where)
+        model = AutoModelForCausalLM.from_pretrained(_source(spec), **settings, **_pinned(spec))
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(
-            f"{spec.model} cannot be loaded: {str(error).splitlines()[0]}; check the name, the access to the hub "
-            "(some models need a token) and `quantization` in the profile"
-        ) from error
+        raise _unloadable(spec, error) from error
+    return Loaded(model.eval(), tokenizer)
+
+
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, which pads left. Raises ModelError where it cannot be had or has no chat template."""
+    from transformers import AutoTokenizer
+
+    _quiet_libraries()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_source(spec), padding_side="left", **_pinned(spec))
+    except (OSError, ValueError, ImportError) as error:
+        raise _unloadable(spec, error) from error
     if tokenizer.chat_template is None:
         raise ModelError(f"{spec.model} has no chat template; choose an instruct model")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(model.eval(), tokenizer)
+    return tokenizer
+
+
+def _pinned(spec: ModelSpec) -> dict[str, Any]:
+    return {"revision": spec.revision} if spec.revision else {}
+
+
+def _unloadable(spec: ModelSpec, error: Exception) -> ModelError:
+    return ModelError(
+        f"{spec.model} cannot be loaded: {str(error).splitlines()[0]}; check the name, the access to the hub "
+        "(some models need a token) and `quantization` in the profile"
+    )
 
 
 def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
@@ -83,7 +100,8 @@ def _quiet_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name in ("bitsandbytes", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _source(spec: ModelSpec) -> Path | str:

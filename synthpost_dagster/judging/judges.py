@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
-from synthpost_dagster.generation.chat_models import ChatModel, Context, Work, ask_for, chat_model
+from synthpost_dagster.generation.chat_models import ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met
 from synthpost_dagster.judging.verdicts import Game, Judge
@@ -14,6 +15,8 @@ from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.tasks.loading import Task
 
+JUDGING = "judging"
+"""What the journal calls a judge's replies."""
 VERDICT_SCHEMA = {
     "type": "object",
     "properties": {"verdict": {"type": "string", "enum": ["A", "B", "tie"]}},
@@ -30,6 +33,7 @@ class Rubric:
     attempts = 1
 
     def __init__(self, task: Task) -> None:
+        self.tally = Tally()
         spec = task.spec
         self.identity: dict[str, Any] = {
             "judge": "rubric",
@@ -46,7 +50,7 @@ class Rubric:
 
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
         """The verdict in JSON, with the criteria each post misses."""
-        replies = []
+        started, replies = time.monotonic(), []
         for done, game in enumerate(games, start=1):
             met = [criteria_met(post, game.brief, task.spec) for post in (game.post_a, game.post_b)]
             first, second = (sum(found.values()) for found in met)
@@ -55,6 +59,7 @@ class Rubric:
             replies.append(json.dumps({"verdict": verdict, "a_misses": missed[0], "b_misses": missed[1]}))
             if done % 50 == 0 or done == len(games):
                 progress.update("judging", done, len(games), "games")
+        self.tally.seconds += time.monotonic() - started
         return replies
 
 
@@ -62,7 +67,7 @@ class ModelReader:
     """A chat model that is shown the task's judge prompt."""
 
     def __init__(self, task: Task, model: ChatModel, attempts: int) -> None:
-        self.model, self.attempts, self.name = model, attempts, model.name
+        self.model, self.attempts, self.name, self.tally = model, attempts, model.name, model.tally
         self.identity: dict[str, Any] = {
             **model.identity,
             "template": task.sources["judge"],
@@ -72,7 +77,7 @@ class ModelReader:
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
         """The model's replies as they came."""
         asks = (ask_for(self.model, chat(game.prompt(task)), attempt) for game in games)
-        return [reply.text for reply in self.model.answers(asks, Work("judging", len(games), progress))]
+        return [reply.text for reply in self.model.answers(asks, Work(JUDGING, len(games), progress))]
 
 
 def build_judge(task: Task, profile: Profile, context: Context) -> Judge:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from synthpost_dagster.generation.chat_models import Tally
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
@@ -45,6 +46,7 @@ class Judge(Protocol):
     name: str
     attempts: int
     identity: dict[str, Any]
+    tally: Tally
 
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
         """The raw reply to each game, in order."""

@@ -21,6 +21,21 @@ class Training(NamedTuple):
     """Columns `step`, `loss`, `learning_rate` (schema LossCurve)."""
 
 
+class Took(NamedTuple):
+    """What a stage took when its artifacts were made, and what was expected then; `expected_seconds` may be unknown."""
+
+    stage: str
+    work: str
+    requests: int
+    tokens: int
+    usd: float
+    seconds: float
+    expected_requests: int
+    expected_tokens: int
+    expected_usd: float
+    expected_seconds: float | None
+
+
 class Pair(NamedTuple):
     """The posts of one evaluation prompt, side by side, in one cell."""
 
@@ -60,6 +75,7 @@ class ReportData:
     ratios: pd.DataFrame
     compliance: pd.DataFrame
     training: tuple[Training, ...]
+    took: tuple[Took, ...]
     pairs: tuple[Pair, ...]
     missing: tuple[tuple[str, str], ...]
     """(cell, reason)."""

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from synthpost_dagster.report import figures
 from synthpost_dagster.report.figures import CONTESTANT_NAMES, NO_DECISIVE_PAIR, Cell
+from synthpost_dagster.report.texts import dollars_text, duration_text, number_text, ratio_text
 from synthpost_dagster.schemas import OPPONENTS, OUTCOMES
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from synthpost_dagster.report.data import Pair, ReportData, Training
+    from synthpost_dagster.report.data import Pair, ReportData, Took, Training
 
 FACTORS = {"post_type": "Post type", "tone": "Tone", "length": "Length"}
 _NOTHING_DECISIVE = "Against the untuned model with the short prompt no pair was won or lost: there is no ratio."
@@ -113,6 +114,17 @@ class TrainingView(NamedTuple):
     device: str
 
 
+class TookView(NamedTuple):
+    """One stage's line in the table of what the study took: what it came to, and what was expected."""
+
+    stage: str
+    work: str
+    requests: str
+    tokens: str
+    cost: str
+    time: str
+
+
 def render_page(data: ReportData) -> str:
     """The whole page as HTML, without a reference to anything outside it; the same text for the same data."""
     environment = Environment(
@@ -126,37 +138,6 @@ def render_page(data: ReportData) -> str:
     template = environment.get_template("page.html.j2")
     script = "".join(template.blocks["script"](template.new_context()))
     return _printable(template.render(_context(data), script_hash=_csp_hash(script)))
-
-
-def ratio_text(ratio: float, low: float, high: float) -> str:
-    """A ratio with its interval: `5.8 (3.3 to 11)`, `∞ (at least 26.6)` or `undefined (no decisive pair)`."""
-    if math.isnan(ratio):
-        return f"undefined ({NO_DECISIVE_PAIR})"
-    if math.isinf(ratio):
-        return f"∞ (at least {number_text(low, 3)})"
-    return f"{number_text(ratio)} ({number_text(low)} to {number_text(high)})"
-
-
-def number_text(value: float, digits: int = 2) -> str:
-    """A number of at least 0 to so many significant digits, never in exponent form; integers keep all of theirs."""
-    if math.isnan(value):
-        return "undefined"
-    if value == 0 or math.isinf(value):
-        return "∞" if value else "0"
-    rounded = float(f"{value:.{digits}g}")  # 9.96 is written 10, not 10.0
-    decimals = max(0, digits - 1 - math.floor(math.log10(rounded)))
-    return f"{value:,.{decimals}f}"
-
-
-def duration_text(seconds: float) -> str:
-    """A duration in its two largest units: `8.4 s`, `1 min 37 s`, `2 h 5 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes_left} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def headline(cells: Sequence[CellView], prompt_tokens: dict[str, float]) -> Headline:
@@ -286,6 +267,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "compliance_columns": _compliance_columns(data.compliance),
         "compliance": [_criterion_shares(data, criterion) for criterion in criteria],
         "training": [_training_view(run) for run in sorted(data.training, key=_training_order)],
+        "took": [_took_view(took) for took in data.took],
         "figures": _figures(data, criteria, best),
         "names": CONTESTANT_NAMES,
         "outcomes": OUTCOMES,
@@ -437,6 +419,23 @@ def _training_view(run: Training) -> TrainingView:
         f"{run.peak_gib:.1f} GiB",
         run.device,
     )
+
+
+def _took_view(took: Took) -> TookView:
+    return TookView(
+        took.stage,
+        took.work,
+        _beside(f"{took.requests:,}", None if not took.requests else f"{took.expected_requests:,}"),
+        _beside(f"{took.tokens:,}", None if not took.requests else f"{took.expected_tokens:,}"),
+        _beside(dollars_text(took.usd), None if not took.requests else dollars_text(took.expected_usd)),
+        _beside(
+            duration_text(took.seconds), None if took.expected_seconds is None else duration_text(took.expected_seconds)
+        ),
+    )
+
+
+def _beside(actual: str, expected: str | None) -> str:
+    return actual if expected is None else f"{actual} ({expected})"
 
 
 def _mean_text(values: Sequence[float]) -> str:

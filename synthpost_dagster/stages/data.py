@@ -8,7 +8,8 @@ from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, refuse_failed
 from synthpost_dagster.errors import SpecError, UpstreamMissing
 from synthpost_dagster.generation.chat_models import ChatModel, chat_model
-from synthpost_dagster.generation.synthesis import synthesize
+from synthpost_dagster.generation.estimate import Expected, expect
+from synthpost_dagster.generation.synthesis import ROWS, first_asks, synthesize
 from synthpost_dagster.inference.models import check_suits_task
 from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.progress import Progress
@@ -117,24 +118,40 @@ def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) ->
     return study.store.reuse_or_make(plan, lambda draft: _synthesize(study, target, draft, progress))
 
 
+def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
+    """What the rows for a data size of `target` will take, less the replies that are there.
+
+    A prompt is reckoned to be asked as often as those of earlier tables were, until one reply was kept.
+    """
+    spec, known = study.profile.teacher, known_rows(study)
+    asks = first_asks(study.task, prompts, teacher_of(study), spec.attempts, target, known)
+    there = study.journal.find([ask.key for ask in asks])
+    kept = 0 if known is None else int((known["status"] == "kept").sum())
+    tries = len(known) / kept if known is not None and kept else 1.0
+    return expect(study.journal, spec, ROWS, [ask.characters for ask in asks if ask.key not in there], tries)
+
+
 def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> None:
     all_prompts = study.store.read_table(study.store.need(prompts_plan(study), UPSTREAM_REMEDY))
-    teacher = teacher_of(study)
+    teacher, expected = teacher_of(study), expected_rows(study, all_prompts, target)
+    progress.note(expected.text)
     attempts = study.profile.teacher.attempts
-    rows = synthesize(study.task, all_prompts, teacher, attempts, target, _known_rows(study), progress)
+    rows = synthesize(study.task, all_prompts, teacher, attempts, target, known_rows(study), progress)
     study.add_gated_table(draft, "synthetic_rows", rows, target)
     kept = rows["status"] == "kept"
     draft.facts |= {
         "kept": int(kept.sum()),
         "rejected": int((~kept).sum()),
         **teacher.tally.facts,
+        "estimate": expected.facts,
         "in_band": round(float(rows.loc[kept, "is_in_band"].mean()), 4),
         "completion_tokens": int(rows["completion_tokens"].sum()),
         "reasons": rows.loc[~kept, "reason"].value_counts().to_dict(),
     }
 
 
-def _known_rows(study: Study) -> pd.DataFrame | None:
+def known_rows(study: Study) -> pd.DataFrame | None:
+    """Every row that any table of synthetic rows holds, each reply once; None where there is no table."""
     import pandas as pd
 
     tables = [study.store.read_table(manifest) for manifest in study.store.all_of("synthetic_rows")]

@@ -9,28 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, write_whole
 from synthpost_dagster.errors import StorageError, SynthpostError, UpstreamMissing
+from synthpost_dagster.generation.estimate import Expected, expect, local
+from synthpost_dagster.generation.hosted import CHARACTERS_A_TOKEN
 from synthpost_dagster.judging.criteria import criteria_met
-from synthpost_dagster.judging.judges import build_judge
-from synthpost_dagster.judging.verdicts import judge_pairs, pairs
-from synthpost_dagster.profiles.models import EMBEDDED
+from synthpost_dagster.judging.judges import JUDGING, build_judge
+from synthpost_dagster.judging.verdicts import Game, judge_pairs, pairs
+from synthpost_dagster.profiles.models import EMBEDDED, RubricJudge
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.report.data import Pair, ReportData, Training
 from synthpost_dagster.report.page import render_page
-from synthpost_dagster.rows.prompts import FACTORS, briefs_by_id
+from synthpost_dagster.rows.prompts import FACTORS, briefs_by_id, evaluation_prompts
 from synthpost_dagster.schemas import OPPONENTS, Compliance
-from synthpost_dagster.stages.data import UPSTREAM_REMEDY, teacher_of
+from synthpost_dagster.stages.data import UPSTREAM_REMEDY, current_rows, known_rows, teacher_of
 from synthpost_dagster.stages.models import (
     adapters_plan,
     baseline_predictions_plan,
     predictions_plan,
 )
 from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.took import took
 from synthpost_dagster.statistics.ratio import count, tie_aware_ratio, win_ratio
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT_FORMAT = 1
+GAMES_A_PROMPT = 2 * len(OPPONENTS)
+REPORT_FORMAT = 2
 """Raised when the page or its tables change, so that reports are made anew."""
 
 
@@ -44,15 +48,38 @@ def verdicts_plan(study: Study, cell: Cell) -> Plan:
     return Plan("verdicts", cell.key, parts)
 
 
+def expected_verdicts(study: Study, cells: int) -> Expected:
+    """What judging so many cells will take, with posts of the mean length of the teacher's."""
+    spec, games = study.profile.judge, cells * study.evaluation_count * GAMES_A_PROMPT
+    if isinstance(spec, RubricJudge):
+        made = [manifest.facts for cell in study.cells for manifest in study.store.all_of("verdicts", cell.key)]
+        done = sum(facts["rows"] for facts in made if not facts["asked_now"])
+        return local(games, sum(facts["ask_seconds"] for facts in made if not facts["asked_now"]), done, "games")
+    briefs = briefs_by_id(study.task)
+    prompts = evaluation_prompts(study.task, study.evaluation_count)["prompt_id"]
+    posts = 2 * _mean_post(study)
+    characters = [len(Game(briefs[prompt_id], "", "").prompt(study.task)) + posts for prompt_id in prompts]
+    return expect(study.journal, spec, JUDGING, characters * (cells * GAMES_A_PROMPT))
+
+
+def _mean_post(study: Study) -> int:
+    """Characters of a post: of the rows there are, else as many as a post may have."""
+    known = known_rows(study)
+    if known is not None and len(known):
+        return round(float(known["post"].str.len().mean()))
+    return round(study.profile.predictions.max_new_tokens * CHARACTERS_A_TOKEN)
+
+
 def verdicts(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """Every game of the cell, judged."""
 
     def make(draft: Draft) -> None:
-        judge = build_judge(study.task, study.profile, study.context)
+        judge, expected = build_judge(study.task, study.profile, study.context), expected_verdicts(study, 1)
         tuned = study.store.read_table(study.store.need(predictions_plan(study, cell), UPSTREAM_REMEDY))
         baselines = study.store.read_table(study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY))
         table = judge_pairs(study.task, judge, briefs_by_id(study.task), tuned, baselines, progress)
         study.add_gated_table(draft, "verdicts", table)
+        draft.facts |= {**judge.tally.facts, "estimate": expected.facts}
         for opponent, group in pairs(table).groupby("opponent"):
             draft.facts[f"against_{opponent}"] = count(group["outcome"])._asdict()
 
@@ -99,14 +126,18 @@ def gather(study: Study, fingerprint: str) -> ReportData:
 
     require_cells(study)
     found, missing = _cells(study)
-    baselines = study.store.read_table(study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY))
+    untuned = study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY)
+    baselines = study.store.read_table(untuned)
     ratios: list[dict[str, Any]] = []
     compliance = _compliance(study, baselines, 0, "")
     training: list[Training] = []
     sides: list[Pair] = []
+    made: list[tuple[Manifest, Manifest, Manifest]] = []
     for cell, manifest in found.items():
         adapter = study.store.need(adapters_plan(study, cell), UPSTREAM_REMEDY)
-        tuned = study.store.read_table(study.store.need(predictions_plan(study, cell), UPSTREAM_REMEDY))
+        posts = study.store.need(predictions_plan(study, cell), UPSTREAM_REMEDY)
+        tuned = study.store.read_table(posts)
+        made.append((adapter, posts, manifest))
         outcomes = pairs(study.store.read_table(manifest))
         ratios += _ratios(cell, adapter, outcomes)
         compliance += _compliance(study, tuned, cell.data_size, cell.steps)
@@ -125,6 +156,7 @@ def gather(study: Study, fingerprint: str) -> ReportData:
         ratios=pd.DataFrame(ratios),
         compliance=pd.DataFrame(compliance),
         training=tuple(training),
+        took=took(current_rows(study), untuned, *(list(manifests) for manifests in zip(*made, strict=True))),
         pairs=tuple(sides),
         missing=tuple(missing),
         criteria={c.id: c.text for kind in spec.post_types for c in spec.criteria_of(kind)},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
+from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
 from synthpost_dagster.profiles.models import Sampling
@@ -40,6 +41,34 @@ def adapters_plan(study: Study, cell: Cell) -> Plan:
     return Plan("adapters", cell.key, parts)
 
 
+def steps_of(study: Study, cell: Cell) -> int:
+    """Optimizer steps of a cell, if its subset holds all rows asked for."""
+    return optimizer_steps(cell.steps, cell.data_size, study.profile.training.rows_per_step)
+
+
+def expected_training(study: Study, steps: int) -> Expected:
+    """The time of so many optimizer steps, from cells tuned before under the same arguments."""
+    training, student = study.profile.training.model_dump(mode="json"), identity(study.profile.student)
+    made = [manifest for cell in study.cells for manifest in study.store.all_of("adapters", cell.key)]
+    alike = [m.facts for m in made if (m.parts["training"], m.parts["student"]) == (training, student)]
+    done = sum(facts["optimizer_steps"] for facts in alike)
+    return local(steps, sum(facts["wall_seconds"] for facts in alike), done, "steps")
+
+
+def expected_posts(study: Study, posts: int) -> Expected:
+    """The time of so many posts of the student, from those that it wrote before."""
+    made = [manifest for cell in study.cells for manifest in study.store.all_of("predictions", cell.key)]
+    student = identity(study.profile.student)
+    alike = [m.facts for m in [*made, *study.store.all_of("baseline_predictions")] if m.parts["student"] == student]
+    done = sum(facts["rows"] for facts in alike)
+    return local(posts, sum(facts["wall_seconds"] for facts in alike), done, "posts")
+
+
+def _wall(seconds: float, expected: Expected) -> dict[str, Any]:
+    """Facts of work on this machine: what it took, and what was expected."""
+    return {"wall_seconds": round(seconds, 2), "estimate": expected.facts}
+
+
 def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """The cell's adapter: a PEFT folder with its loss curve."""
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
@@ -53,6 +82,7 @@ def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress
     profile = study.profile
     subset = study.store.need(data_subsets_plan(study, cell.data_size), UPSTREAM_REMEDY)
     rows = study.store.read_table(subset)
+    expected = expected_training(study, steps)
     with study.devices.lease(profile.student.memory_gib, waiting=progress.note) as lease:
         started = time.perf_counter()
         loaded = load(profile.student, lease.device.name)
@@ -68,7 +98,7 @@ def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress
         "rows_seen": rows_seen(steps, len(rows), profile.training.rows_per_step),
         "first_loss": round(float(curve["loss"].iloc[0]), 4),
         "last_loss": round(float(curve["loss"].iloc[-1]), 4),
-        "wall_seconds": round(seconds, 2),
+        **_wall(seconds, expected),
         "peak_gib": round(lease.peak_gib, 3),
         "device": lease.device.label,
     }
@@ -93,17 +123,19 @@ def baseline_predictions(study: Study, progress: Progress) -> Outcome:
         import pandas as pd
 
         prompts = _evaluation_table(study)
+        expected = expected_posts(study, 2 * len(prompts))
         with study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease:
             loaded = load(study.profile.student, lease.device.name)
-            parts = []
+            started, parts = time.perf_counter(), []
             for contestant, column in (("base", "student_prompt"), ("prompted", "teacher_prompt")):
                 chats = [chat(text, study.system_prompt) for text in prompts[column]]
                 replies = generate(loaded, chats, _sampling(study, contestant), progress, f"{contestant} posts")
                 parts.append(_predictions(prompts, replies, contestant, study.profile.student.model))
+            seconds = time.perf_counter() - started
             del loaded
         table = pd.concat(parts, ignore_index=True)
         study.add_gated_table(draft, "baseline_predictions", table)
-        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_lengths(table)}
+        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_wall(seconds, expected), **_lengths(table)}
 
     return study.store.reuse_or_make(baseline_predictions_plan(study), make)
 
@@ -125,16 +157,19 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
         prompts = _evaluation_table(study)
         adapter = study.store.need(adapters_plan(study, cell), _cell_remedy(cell))
         chats = [chat(text, study.system_prompt) for text in prompts["student_prompt"]]
+        expected = expected_posts(study, len(prompts))
         with (
             study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease,
             study.store.local_folder(adapter) as folder,
         ):
             loaded = load_adapter(load(study.profile.student, lease.device.name), folder)
+            started = time.perf_counter()
             replies = generate(loaded, chats, _sampling(study, cell.key), progress, "tuned posts")
+            seconds = time.perf_counter() - started
             del loaded
         table = _predictions(prompts, replies, "tuned", f"{study.profile.student.model} + {adapter.fingerprint}")
         study.add_gated_table(draft, "predictions", table)
-        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_lengths(table)}
+        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_wall(seconds, expected), **_lengths(table)}
 
     return study.store.reuse_or_make(predictions_plan(study, cell), make)
 

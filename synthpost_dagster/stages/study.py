@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Plan
 from synthpost_dagster.devices import Devices
-from synthpost_dagster.errors import SpecError
+from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.profiles import Profile, load_profile
@@ -71,6 +72,15 @@ class Study:
     def system_prompt(self) -> str | None:
         """The task's system prompt where the profile trains with it, else None."""
         return self.task.spec.system_prompt if self.profile.training.system_prompt else None
+
+    def has(self, plan: Callable[[], Plan]) -> bool:
+        """Whether the artifact of a plan is there and passed its checks; not, where the plan cannot even be made."""
+        try:
+            planned = plan()
+        except SynthpostError:
+            return False
+        manifest = self.store.find(planned.asset, planned.partition, planned.fingerprint)
+        return manifest is not None and not manifest.failed_gates
 
     def add_gated_table(self, draft: Draft, asset: str, table: pd.DataFrame, target: int | None = None) -> None:
         """Puts an asset's main table into its draft, with its row count, the number of rows that was asked for (its

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_study import CELLS, SmallStudy, Whole, write_small_study
+from small_study import CELLS, Offline, SmallStudy, Whole, write_small_study
 
 # One thread: so small a model is no slower with one, and two of them waste a core that other work shares.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,15 +57,21 @@ def seconds_without_core() -> float:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The small study with all four cells. Tests look at it and leave it as it is; `changeable` is for the rest."""
+def offline() -> Offline:
+    """Refuses connections while it is entered; an audit hook cannot be taken off, so there is one for all."""
+    return Offline()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, offline: Offline) -> Whole:
+    """The small study with all four cells, made without a connection. Look at it; `changeable` is for changes."""
     import synthpost_dagster.driver  # noqa: F401 - its import is no part of the time
 
     study = write_small_study(tmp_path_factory.mktemp("whole"))
-    with environment_kept():
+    with environment_kept(), offline:
         started = time.monotonic() - seconds_without_core()
         runs = study.sweep(*CELLS)
-        return Whole(study, runs, time.monotonic() - seconds_without_core() - started)
+        return Whole(study, runs, time.monotonic() - seconds_without_core() - started, offline)
 
 
 @pytest.fixture

@@ -166,6 +166,28 @@ class SmallStudy:
         return SmallStudy(root)
 
 
+class Offline:
+    """Within it, this process can connect to nothing; `refused` holds the arguments of what was tried."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[Any, ...]] = []
+        self._is_on = False
+        sys.addaudithook(self._refuse)
+
+    def __enter__(self) -> Offline:
+        self._is_on = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_on = False
+
+    def _refuse(self, event: str, arguments: tuple[Any, ...]) -> None:
+        is_connection = event == "socket.connect" and not isinstance(arguments[1], str | bytes)
+        if self._is_on and (is_connection or event == "socket.getaddrinfo"):
+            self.refused.append(arguments)
+            raise ConnectionRefusedError(f"no network in this test: {arguments}")
+
+
 class Whole(NamedTuple):
     """A study that was made whole from nothing: its runs, and how long they took.
 
@@ -175,6 +197,7 @@ class Whole(NamedTuple):
     study: SmallStudy
     runs: list[Made]
     seconds: float
+    offline: Offline
 
 
 def write_small_study(root: Path) -> SmallStudy:

@@ -14,9 +14,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from synthpost_dagster.report.data import Pair, ReportData, Training
+from synthpost_dagster.report.data import Pair, ReportData, Took, Training
 from synthpost_dagster.report.figures import Cell
-from synthpost_dagster.report.page import duration_text, number_text, ratio_text, render_page
+from synthpost_dagster.report.page import render_page
+from synthpost_dagster.report.texts import dollars_text, duration_text, number_text, ratio_text
 from synthpost_dagster.statistics.ratio import Counts, tie_aware_ratio
 
 HOSTILE = '</script><script>alert(1)</script><!-- <img src="https://evil.example/x"> \x00\ud800 {{ 7 * 7 }}'
@@ -99,6 +100,10 @@ def report(**changes: Any) -> ReportData:
         ratios=RATIOS,
         compliance=compliance,
         training=(Training(88, "50", 97.0, 6.25, "one GPU", curve),),
+        took=(
+            Took("Synthetic rows", "88 kept rows", 91, 45_000, 0.0215, 75.0, 88, 40_000, 0.02, 60.0),
+            Took("Training", "1 cell, 50 steps", 0, 0, 0.0, 97.0, 0, 0, 0.0, None),
+        ),
         pairs=(pair(),),
         missing=(),
         criteria={"hook": "Open with a hook."},
@@ -176,6 +181,20 @@ def test_number_has_two_digits_and_no_exponent(value: float, text: str) -> None:
 )
 def test_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(("usd", "text"), [(0.0, "none"), (12.345, "$12.35"), (0.01, "$0.01"), (0.00042, "$0.00042")])
+def test_dollars_are_written_in_cents_or_finer(usd: float, text: str) -> None:
+    assert dollars_text(usd) == text
+
+
+def test_what_a_stage_took_stands_beside_what_was_expected(page: str) -> None:
+    text = Reader(page).text
+    assert "91 (88)" in text
+    assert "45,000 (40,000)" in text
+    assert "$0.02 ($0.02)" in text
+    assert "1 min 15 s (1 min 0 s)" in text
+    assert "1 cell, 50 steps" in text
 
 
 def test_headline_names_the_highest_lower_bound_and_the_cells_it_cannot_be_told_from(page: str) -> None:

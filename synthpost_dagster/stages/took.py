@@ -1,0 +1,56 @@
+"""What the stages of a study took, from the facts in their manifests, for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.report.data import Took
+
+
+def took(
+    rows: Manifest, baselines: Manifest, adapters: list[Manifest], predictions: list[Manifest], verdicts: list[Manifest]
+) -> tuple[Took, ...]:
+    """One record a stage that takes time or money; those of cells are summed."""
+    cells = f"{len(adapters)} cells"
+    steps = sum(manifest.facts["optimizer_steps"] for manifest in adapters)
+    return (
+        _asked("Synthetic rows", f"{rows.facts['kept']:,} kept rows", [rows]),
+        _local("Baselines", f"{baselines.facts['rows']:,} posts", [baselines]),
+        _local("Training", f"{cells}, {steps:,} steps", adapters),
+        _local("Predictions", f"{sum(manifest.facts['rows'] for manifest in predictions):,} posts", predictions),
+        _asked("Verdicts", f"{sum(manifest.facts['rows'] for manifest in verdicts):,} games", verdicts),
+    )
+
+
+def _asked(stage: str, work: str, manifests: list[Manifest]) -> Took:
+    facts = [manifest.facts for manifest in manifests]
+    expected = [fact["estimate"] for fact in facts]
+    return Took(
+        stage,
+        work,
+        requests=_sum(facts, "asked_now"),
+        tokens=_sum(facts, "prompt_tokens_asked") + _sum(facts, "completion_tokens_asked"),
+        usd=_sum(facts, "cost_usd") + _sum(facts, "lost_usd"),
+        seconds=_sum(facts, "ask_seconds"),
+        expected_requests=_sum(expected, "requests"),
+        expected_tokens=_sum(expected, "prompt_tokens") + _sum(expected, "completion_tokens"),
+        expected_usd=_sum(expected, "usd"),
+        expected_seconds=_known_sum(expected),
+    )
+
+
+def _local(stage: str, work: str, manifests: list[Manifest]) -> Took:
+    facts = [manifest.facts for manifest in manifests]
+    expected = _known_sum([fact["estimate"] for fact in facts])
+    return Took(stage, work, 0, 0, 0.0, _sum(facts, "wall_seconds"), 0, 0, 0.0, expected)
+
+
+def _sum(records: Iterable[dict[str, Any]], name: str) -> Any:
+    return sum(record[name] for record in records)
+
+
+def _known_sum(estimates: list[dict[str, Any]]) -> float | None:
+    seconds = [estimate["seconds"] for estimate in estimates]
+    return None if None in seconds else float(sum(seconds))

@@ -1,0 +1,98 @@
+"""A server that is not ours: `transformers serve` with the embedded model, as teacher and as judge of a small run."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_study import BIN, SmallStudy, edit_yaml
+
+from synthpost_dagster.embedded import MODEL_FOLDER
+
+Until = Callable[..., object]
+
+
+@pytest.fixture
+def address(tmp_path: Path, until: Until) -> Iterator[str]:
+    """The base URL of a running `transformers serve`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [str(MODEL_FOLDER), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path / "serve.log"
+    with log.open("w") as out:
+        server = subprocess.Popen([str(BIN / "transformers"), "serve", *arguments], stdout=out, stderr=out)
+    try:
+
+        def answers() -> bool:
+            assert server.poll() is None, log.read_text()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+                    return bool(reply.status == 200)
+            except OSError:
+                return False
+
+        until("transformers serve", answers)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def served(address: str, max_new_tokens: int) -> dict[str, Any]:
+    return {
+        "backend": "openai",
+        "endpoint": "served",
+        "base_url": address,
+        "api_key": None,
+        "model": str(MODEL_FOLDER),
+        "revision": None,
+        "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": max_new_tokens, "seed": 7},
+        "max_tokens_as": "max_tokens",
+        "structured_output": "none",
+        "extra_body": {},
+        "prices": {"input": 1.0, "output": 2.0},
+        "limits": {
+            "concurrency": 4,
+            "requests_per_minute": None,
+            "tokens_per_minute": None,
+            "timeout_seconds": 120,
+            "tries": 2,
+            "patience_seconds": 5,
+        },
+        "attempts": 2,
+    }
+
+
+def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address: str) -> None:
+    def serve(profile: dict[str, Any]) -> None:
+        profile["teacher"], profile["judge"] = served(address, 320), served(address, 8)
+        profile["budget"] = 1.0
+
+    edit_yaml(fresh.profile, serve)
+    doctor = fresh.command("doctor")
+    assert (doctor.returncode, "served is there" in doctor.stdout) == (0, True), doctor.stdout
+    made = fresh.command("run", "--data-sizes", "8", "--steps", "3", timeout=300)
+    assert made.returncode == 0, made.stdout + made.stderr
+    study = fresh.open()
+    rows = study.store.read_table(study.store.all_of("synthetic_rows")[-1])
+    assert set(rows["teacher_model"]) == {f"served/{MODEL_FOLDER}"}
+    assert (rows["status"] == "kept").sum() == 8
+    # It writes posts and never a verdict: every pair is shown as unscored, none is dropped or guessed.
+    (manifest,) = study.store.all_of("verdicts", "8|3")
+    games = study.store.read_table(manifest)
+    assert set(games["outcome"]) == {"unscored"}
+    assert set(games["attempts"]) == {2}
+    spent = manifest.facts["cost_usd"] + study.store.all_of("synthetic_rows")[-1].facts["cost_usd"]
+    (record,) = study.journal.spending()
+    assert record["spent_usd"] == pytest.approx(spent, abs=1e-5) and spent > 0
+    again = fresh.command("run", "--data-sizes", "8", "--steps", "3")
+    assert again.stdout.count("up to date") == 4, again.stdout
+    page = (fresh.home / "report" / "index.html").read_text(encoding="utf-8")
+    assert "What it took" in page and json.dumps(record["spent_usd"])[:4] in page
