@@ -26,6 +26,9 @@ def is_alive(name: str) -> bool:
     pid, _, created = name.partition(":")[2].partition(":")
     try:
         # Both count from the boot as the clock knew it then, and a clock is set right now and again.
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) <= CLOCK_SECONDS)
+        process = psutil.Process(int(pid))
+        is_same = abs(process.create_time() - float(created)) <= CLOCK_SECONDS
+        # Killed, and its parent has not asked what became of it.
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, ValueError):
         return False

@@ -116,7 +116,8 @@ class ChatModel(Protocol):
 
 
 def ask_for(model: ChatModel, chat: Chat, attempt: int) -> Ask:
-    """The ask of a chat; attempts, from 0, are replies of their own."""
+    """The ask of a chat; attempts, from 0, are replies of their own. Half a surrogate pair becomes a question mark."""
+    chat = [{name: text.encode("utf-8", "replace").decode() for name, text in turn.items()} for turn in chat]
     return Ask(fingerprint({"model": model.identity, "chat": chat, "attempt": attempt}), chat)
 
 

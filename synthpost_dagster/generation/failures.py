@@ -19,7 +19,7 @@ class Busy(RequestFailure):
 
 
 class Passing(RequestFailure):
-    """The line or the endpoint failed; `is_perhaps_paid` where the request may have been worked on all the same."""
+    """The line or the endpoint failed; `is_perhaps_paid` where the request went in, and may have been worked on."""
 
     def __init__(self, message: str, is_perhaps_paid: bool) -> None:
         super().__init__(message)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from synthpost_dagster.errors import EndpointError, StorageError
+from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.journal import Holder, Reply
@@ -30,6 +30,8 @@ AHEAD = 20_000
 """Replies that may be there before the one whose turn it is."""
 ELSEWHERE_SECONDS = 0.5
 """How often replies that another process asks for are looked for."""
+BEAT_SECONDS = 60.0
+"""How often a waiting run tells the journal that it lives."""
 DOUBT_AFTER = 5
 """So many requests refused, and none answered: it is not the requests."""
 TRUST_AFTER = 10
@@ -130,7 +132,7 @@ class _Run:
     def __init__(self, model: HostedModel, holder: Holder, asks: Iterable[Ask], work: Work) -> None:
         self.model, self.spec, self.holder = model, model.spec, holder
         self.asks, self.is_exhausted = iter(asks), False
-        self.transport = model.connect()
+        self.connection: Transport | None = None
         self.pace = Pace(self.spec.limits, model.name)
         self.purse = Purse(self.spec, holder, self._in_thread)
         self.meter = Meter(work, model.tally)
@@ -142,8 +144,11 @@ class _Run:
         self.pulled = self.handed_out = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.unkept: list[_Settled] = []
+        self.holding: set[str] = set()
         self.in_flight = self.answered = self.refused = 0
+        self.looked_at = 0.0
         self.failure: Exception | None = None
+        self.is_closing = False
         self.moved, self.has_unkept = asyncio.Event(), asyncio.Event()
         self.keeper: asyncio.Task[None] | None = None
         self.purpose = work.purpose
@@ -163,26 +168,33 @@ class _Run:
                 return []
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.moved.wait(), ELSEWHERE_SECONDS if self.elsewhere else None)
-            if self.elsewhere:
+            if self.elsewhere and self.pace.clock() - self.looked_at >= ELSEWHERE_SECONDS:
+                self.looked_at = self.pace.clock()
                 await self._take(list(self.elsewhere.values()))
+
+    @property
+    def transport(self) -> Transport:
+        """The way to the endpoint, made when it is first used: what the journal holds needs neither line nor key."""
+        if self.connection is None:
+            self.connection = self.model.connect()
+        return self.connection
 
     async def stop(self) -> None:
         """Ends what is under way, keeps what came, closes connections."""
+        told = self.failure
         self.pace.stopping.set()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.is_closing = True
+        self.has_unkept.set()
         if self.keeper:
-            self.keeper.cancel()
-            await asyncio.gather(self.keeper, return_exceptions=True)
-        try:
-            await self._put_down(self.unkept)
-        except StorageError:
-            if self.failure is None:
-                raise
-        finally:
-            self.thread.shutdown()
-            await self.transport.close()
+            await self.keeper
+        self.thread.shutdown()
+        if self.connection:
+            await self.connection.close()
+        if self.failure is not told and self.failure:
+            raise self.failure
 
     async def _fill(self) -> None:
         """Pulls asks until enough wait to be sent."""
@@ -200,7 +212,8 @@ class _Run:
                     new.append(ask)
                 self.places.setdefault(ask.key, []).append(self.pulled)
                 self.pulled += 1
-            await self._take(new)
+            if new:
+                await self._take(new)
 
     async def _take(self, asks: list[Ask]) -> None:
         """Sorts asks into those that are answered, those to be sent, and those that another process sends."""
@@ -236,69 +249,88 @@ class _Run:
         try:
             settled = await self._answered(request)
         except asyncio.CancelledError:
-            lost = request.lost_usd + (request.worst_usd if request.is_sent else 0.0)
-            self._settle(_Settled(ask, None, False, request.reserved_usd, lost))
+            self._settle(_Settled(ask, None, False, request.reserved_usd, request.lost_usd))
             raise
         except Exception as error:
-            self.failure = self.failure or error
-            self.pace.stopping.set()
+            self._fail(error)
             settled = _Settled(ask, None, False, request.reserved_usd, request.lost_usd)
         self._settle(settled)
 
     async def _answered(self, request: _Request) -> _Settled:
-        limits, ask = self.spec.limits, request.ask
+        ask = request.ask
         answered_before = self.answered
         while True:
             await self._pay_for(request)
             entry = await self.pace.turn(self._tokens(ask))
-            if self.failure:
+            if self.pace.stopping.is_set():
+                self.pace.returned()
                 return _Settled(ask, None, False, request.reserved_usd, request.lost_usd)
-            started, request.is_sent = self.pace.clock(), True
+            started = self.pace.clock()
             try:
                 answer = await self.transport.send(ask)
+            except asyncio.CancelledError:
+                request.lost_usd += request.worst_usd
+                raise
             except Busy as failure:
-                request.turned_away += 1
-                self.pace.overloaded(started, failure.wait)
-                delay = failure.wait or backoff(request.turned_away)
-                if request.turned_away >= MOST_TURNED_AWAY:
-                    raise EndpointError(f"{self.model.name}: turns requests away all the time: {failure}") from None
+                delay = self._turned_away(request, failure, started)
             except Passing as failure:
-                request.failed += 1
-                request.lost_usd += request.worst_usd if failure.is_perhaps_paid else 0.0
-                self.pace.overloaded(started, None)
-                delay = backoff(request.failed)
-                if request.failed >= limits.tries:
-                    if self.answered - answered_before < TRUST_AFTER:
-                        raise EndpointError(
-                            f"{self.model.name}: failed {limits.tries} times in a row: {failure}; mend the endpoint "
-                            "or its entry in the profile and run again, it goes on from here"
-                        ) from None
+                if self._has_failed_for_good(request, failure, started, self.answered - answered_before):
                     return self._unanswered(request, str(failure))
+                delay = backoff(request.failed)
             except ModelGone as failure:
                 raise _gone(self.spec, str(failure), await self._offered()) from None
             except Refused as failure:
                 if failure.failed_text is None:
                     return self._unanswered(request, str(failure))
                 answer = Answer(failure.failed_text, "invalid", None, None, self.spec.model, {})
-                return self._reply(request, answer, started)
+                return self._reply(request, answer, started, request.tries)
             else:
                 self.answered += 1
-                settled = self._reply(request, answer, started)
+                settled = self._reply(request, answer, started, request.tries)
                 tokens = settled.reply.prompt_tokens + settled.reply.completion_tokens if settled.reply else 0
                 self.pace.succeeded(entry, tokens, answer.headers)
                 return settled
             finally:
-                request.is_sent = False
+                self.pace.returned()
             await self.pace.sleep(delay)
+
+    def _turned_away(self, request: _Request, failure: Busy, started: float) -> float:
+        """Seconds to wait. Raises EndpointError where that is too long, or happens all the time."""
+        request.turned_away += 1
+        self.pace.overloaded(started, failure.wait)
+        if request.turned_away >= MOST_TURNED_AWAY:
+            raise EndpointError(f"{self.model.name}: turns requests away all the time: {failure}") from None
+        return failure.wait or backoff(request.turned_away)
+
+    def _has_failed_for_good(self, request: _Request, failure: Passing, started: float, others: int) -> bool:
+        """Whether this request alone is beyond help, `others` having been answered since it began.
+
+        Raises EndpointError where they were not.
+        """
+        request.failed += 1
+        if failure.is_perhaps_paid:
+            request.lost_usd += request.worst_usd
+            self.pace.overloaded(started, None)
+        if request.failed < self.spec.limits.tries:
+            return False
+        if others < TRUST_AFTER:
+            raise EndpointError(
+                f"{self.model.name}: failed {request.failed} times in a row: {failure}; mend the endpoint or its entry "
+                "in the profile and run again, it goes on from here"
+            ) from None
+        return True
 
     async def _pay_for(self, request: _Request) -> None:
         """Sets aside what the next try may cost, beside what lost ones may have."""
         missing = request.lost_usd + request.worst_usd - request.reserved_usd
         if missing > 0:
-            await self.purse.reserve(missing, lambda: self.in_flight > 1)
+            # Whoever waits gives nothing back, so it is not waited for.
+            self.holding.discard(request.ask.key)
+            await self.purse.reserve(missing, lambda: bool(self.holding))
             request.reserved_usd += missing
+            self.holding.add(request.ask.key)
 
-    def _reply(self, request: _Request, answer: Answer, started: float) -> _Settled:
+    def _reply(self, request: _Request, answer: Answer, started: float, tries: int) -> _Settled:
         ask, seconds = request.ask, self.pace.clock() - started
         prompt, completion = answer.prompt_tokens, answer.completion_tokens
         if prompt is None:
@@ -317,7 +349,7 @@ class _Run:
             prompt_tokens=prompt,
             completion_tokens=completion,
             latency_seconds=seconds,
-            tries=1 + request.failed + request.turned_away,
+            tries=tries,
             cost_usd=self.purse.cost(prompt, completion),
             lost_usd=request.lost_usd,
             asked_at=time.time() - seconds,
@@ -332,7 +364,7 @@ class _Run:
                 f"{self.model.name}: refuses every request: {message}; correct its entry in the profile"
             )
         answer = Answer(message, "refused", 0, 0, self.spec.model, {})
-        settled = self._reply(request, answer, self.pace.clock())
+        settled = self._reply(request, answer, self.pace.clock(), request.failed + request.turned_away)
         return settled._replace(is_journaled=False, lost_usd=request.lost_usd)
 
     async def _offered(self) -> list[str]:
@@ -347,17 +379,22 @@ class _Run:
 
     async def _keep(self) -> None:
         """Puts down what came in, as much at a time as came in meanwhile."""
-        while True:
-            await self.has_unkept.wait()
+        while not self.is_closing or self.unkept:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.has_unkept.wait(), BEAT_SECONDS)
             self.has_unkept.clear()
             batch, self.unkept = self.unkept, []
             try:
-                await self._put_down(batch)
-            except StorageError as error:
-                self.failure = self.failure or error
-                self.pace.stopping.set()
+                await (self._put_down(batch) if batch else self._in_thread(self.holder.beat))
+            except Exception as error:
+                self._fail(error)
             self.in_flight -= len(batch)
             self.moved.set()
+
+    def _fail(self, error: Exception) -> None:
+        """Ends the run: nothing more is sent, what is in flight is kept. The first failure is the one told."""
+        self.failure = self.failure or error
+        self.pace.stopping.set()
 
     async def _put_down(self, batch: list[_Settled]) -> None:
         kept = [settled for settled in batch if settled.is_journaled and settled.reply]
@@ -372,8 +409,10 @@ class _Run:
             lost = sum(settled.lost_usd for settled in others)
             await self._in_thread(lambda: self.holder.give_up(keys, released, lost))
         for settled in batch:
+            self.holding.discard(settled.ask.key)
             if settled.reply:
                 self.meter.asked(settled.reply)
+                self.meter.found(len(self.places[settled.ask.key]) - 1)
                 self._place(settled.reply)
 
     def _place(self, reply: Reply) -> None:
@@ -400,7 +439,11 @@ class _Request:
         self.ask, self.worst_usd = ask, worst_usd
         self.reserved_usd = self.lost_usd = 0.0
         self.failed = self.turned_away = 0
-        self.is_sent = False
+
+    @property
+    def tries(self) -> int:
+        """Times it was sent, with the one that brought a reply."""
+        return 1 + self.failed + self.turned_away
 
 
 def _gone(spec: HostedChat, why: str, offered: list[str]) -> EndpointError:

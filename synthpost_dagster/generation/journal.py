@@ -214,16 +214,21 @@ class Holder:
         if self.budget is None:
             return True
         with self.journal.begin() as connection:
-            # All rows of the name are locked, so that two processes cannot claim the same dollars.
+            if connection.dialect.name == "postgresql":
+                # One at a time for each name, so that two processes cannot claim the same dollars.
+                connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(self.profile))))
             rows = connection.execute(
-                select(HOLDERS.c.spent_usd, HOLDERS.c.claimed_usd)
-                .where(HOLDERS.c.profile == self.profile)
-                .with_for_update()
+                select(HOLDERS.c.spent_usd, HOLDERS.c.claimed_usd).where(HOLDERS.c.profile == self.profile)
             ).all()
             if sum(spent + claimed for spent, claimed in rows) + usd > self.budget + MARGIN_USD:
                 return False
             self._settle(connection, -usd, 0.0)
         return True
+
+    def beat(self) -> None:
+        """Tells processes on other hosts that this one lives."""
+        with self.journal.begin() as connection:
+            self._settle(connection, 0.0, 0.0)
 
     def spent(self) -> float:
         """Dollars that this profile's name has spent, or may have, over all processes."""
@@ -278,8 +283,10 @@ def _find(connection: Connection, keys: Sequence[str]) -> dict[str, Reply]:
 
     found: dict[str, Reply] = {}
     for batch in _batches(keys):
-        rows = connection.execute(select(REPLIES).where(REPLIES.c.key.in_(batch)))
-        found |= {row.key: Reply(*row) for row in rows}
+        rows = connection.execute(select(REPLIES).where(REPLIES.c.key.in_(batch))).all()
+        found |= {row.key: Reply(*row) for row in rows if row.text is not None}
+        if damaged := [row.key for row in rows if row.text is None]:
+            connection.execute(REPLIES.delete().where(REPLIES.c.key.in_(damaged)))
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from sqlalchemy import (
     Column,
     Connection,
@@ -24,17 +25,20 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
-    inspect,
+    func,
     make_url,
+    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.schema import CreateTable
 
 from synthpost_dagster.errors import StorageError
 
 BUSY_SECONDS = 60
 ROWS_A_STATEMENT = 500
+QUICKLY_CHECKED = 256 * 2**20
+CREATION_LOCK = 7_302_119
+"""Any number, the same in all processes."""
 
 
 class JsonText(TypeDecorator[str]):
@@ -48,8 +52,11 @@ class JsonText(TypeDecorator[str]):
         return None if value is None else json.dumps(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> str | None:
-        """On the way out."""
-        return None if value is None else str(json.loads(value))
+        """On the way out; None where it is damaged."""
+        try:
+            return None if value is None else str(json.loads(value))
+        except ValueError:
+            return None
 
 
 _METADATA = MetaData()
@@ -91,7 +98,6 @@ HOLDERS = Table(
     Column("seen_at", Float, nullable=False),
     Column("ended_at", Float),
 )
-TABLES = (REPLIES, UNDERWAY, HOLDERS)
 
 
 def open_engine(url: str) -> Engine:
@@ -100,12 +106,8 @@ def open_engine(url: str) -> Engine:
         parsed = make_url(url)
         file = Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if _is_damaged(file):
-                _mend(file)
-        engine = create_engine(url, **({} if file is None else {"connect_args": {"timeout": BUSY_SECONDS}}))
-        if file is not None:
-            _tune_sqlite(engine)
+            return _open_file(url, file)
+        engine = create_engine(url)
         with engine.begin() as connection:
             _create_tables(connection)
         return engine
@@ -116,6 +118,19 @@ def open_engine(url: str) -> Engine:
         ) from None
     except (SQLAlchemyError, OSError) as error:
         raise StorageError(described(url, error)) from None
+
+
+def _open_file(url: str, file: Path) -> Engine:
+    """SQLite's database in a file; one process at a time opens it, because switching to the log takes it alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f"{file.name}.lock"), timeout=BUSY_SECONDS):
+        if _is_damaged(file):
+            _mend(file)
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        _tune_sqlite(engine)
+        with engine.begin() as connection:
+            _create_tables(connection)
+    return engine
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -138,13 +153,10 @@ def described(url: str, error: Exception) -> str:
 
 
 def _create_tables(connection: Connection) -> None:
-    there = set(inspect(connection).get_table_names())
-    for table in TABLES:
-        if table.name not in there:
-            # Another process may create it at this moment.
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                index.create(connection, checkfirst=True)
+    if connection.dialect.name == "postgresql":
+        # Two processes that create one table at once clash there; SQLite's transactions wait for each other.
+        connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
+    _METADATA.create_all(connection)
 
 
 def _tune_sqlite(engine: Engine) -> None:
@@ -165,14 +177,17 @@ def _tune_sqlite(engine: Engine) -> None:
 
 
 def _is_damaged(file: Path) -> bool:
-    """Whether SQLite finds the file malformed; looked into where the last process did not close it."""
+    """Whether SQLite finds the file malformed; a large one is looked into where a process did not close it."""
     if not file.exists() or file.stat().st_size == 0:
         return False
     try:
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=BUSY_SECONDS)) as connection:
+            if file.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
+                return True
             connection.execute("PRAGMA schema_version").fetchone()
             unclosed = connection.execute("SELECT count(*) FROM holders WHERE ended_at IS NULL").fetchone()[0]
-            return bool(unclosed) and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
+            is_looked_into = unclosed or file.stat().st_size < QUICKLY_CHECKED
+            return bool(is_looked_into) and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
     except sqlite3.OperationalError as error:
         return "malformed" in str(error)
     except sqlite3.DatabaseError:
@@ -194,9 +209,22 @@ def _mend(file: Path) -> None:
             names = [column.name for column in table.columns]
             fields = ", ".join(names)
             marks = ", ".join("?" * len(names))
-            for row in _readable(aside, table.name, fields):
+            for row in filter(_is_whole, _readable(aside, table.name, fields)):
                 connection.exec_driver_sql(f"INSERT OR IGNORE INTO {table.name} ({fields}) VALUES ({marks})", row)  # noqa: S608
     engine.dispose()
+
+
+def _is_whole(row: tuple[Any, ...]) -> bool:
+    """Whether a saved row has all its values, and its text, the only JSON in it, can be read."""
+    for value in row[:-1]:
+        if value is None:
+            return False
+        if isinstance(value, str) and value.startswith('"'):
+            try:
+                json.loads(value)
+            except ValueError:
+                return False
+    return True
 
 
 def _readable(file: Path, table: str, fields: str) -> Iterable[tuple[Any, ...]]:

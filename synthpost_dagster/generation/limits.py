@@ -7,6 +7,7 @@ overloaded; after that they grow by one a round (additive increase, multiplicati
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import time
@@ -22,6 +23,7 @@ START = 8.0
 """Requests in flight at first."""
 MINUTE = 60.0
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0
+LONGEST_WAIT = 365 * 86_400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -76,6 +78,8 @@ class Pace:
         self.limits, self.name, self.clock = limits, name, clock
         self.level = min(START, float(limits.concurrency))
         self.stopping = asyncio.Event()
+        self._sent = 0
+        self._returned = asyncio.Event()
         self._threshold = float(limits.concurrency)
         self._cut_at = -1.0
         self._paused_until = 0.0
@@ -96,13 +100,23 @@ class Pace:
             while not self.stopping.is_set():
                 now = self.clock()
                 self._check_patience(self._paused_until - now)
+                if self._sent >= self.allowed:
+                    self._returned.clear()
+                    await self._sleep_until(self._returned)
+                    continue
                 delay = max(self._paused_until - now, self._requests.wait(1.0, now), self._tokens.wait(tokens, now))
                 if delay <= 0:
                     break
                 await self.sleep(delay)
             now = self.clock()
+            self._sent += 1
             self._requests.add(1.0, now)
             return self._tokens.add(tokens, now)
+
+    def returned(self) -> None:
+        """A request that had its turn is back, whatever came of it."""
+        self._sent -= 1
+        self._returned.set()
 
     def succeeded(self, entry: list[float], tokens: float, headers: Mapping[str, str]) -> None:
         """A reply came: corrects the tokens, heeds what the endpoint says is left, and allows more in flight."""
@@ -134,10 +148,16 @@ class Pace:
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps, but not on when all is to stop."""
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return
+
+    async def _sleep_until(self, event: asyncio.Event) -> None:
+        waits = [asyncio.create_task(each.wait()) for each in (event, self.stopping)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _check_patience(self, wait: float) -> None:
         if wait > self.limits.patience_seconds:
@@ -155,19 +175,35 @@ def backoff(failures: int) -> float:
 
 
 def seconds_of(text: str) -> float | None:
-    """Seconds in a header: `2`, `7.66s`, `2m59.56s`, `120ms`, an HTTP date; None where it is none of these."""
+    """Seconds in a header: `2`, `7.66s`, `2m59.56s`, `120ms`, an HTTP date; None where it is none of these.
+
+    A number that can be no wait, because it is over a year, is none of these either.
+    """
     text = text.strip()
-    try:
-        return max(0.0, float(text))
-    except ValueError:
+    seconds = _number(text)
+    if seconds is None:
         parts = _DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+        if parts and "".join(number + unit for number, unit in parts) == text:
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        else:
+            seconds = _until(text)
+    return max(0.0, seconds) if seconds is not None and seconds < LONGEST_WAIT else None
+
+
+def _number(text: str) -> float | None:
     try:
-        date = parsedate_to_datetime(text)
+        return float(text)
     except ValueError:
         return None
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def _until(text: str) -> float | None:
+    """Seconds until an HTTP date; one without a zone is in UTC."""
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _in_words(seconds: float) -> str:

@@ -41,10 +41,10 @@ class Purse:
         prompt = sum(len(turn["content"].encode("utf-8", "replace")) + FRAME_TOKENS for turn in ask.chat)
         return self.cost(prompt, self.spec.sampling.max_new_tokens)
 
-    async def reserve(self, usd: float, others_in_flight: Callable[[], bool]) -> None:
-        """Sets dollars aside. Near the budget it waits for requests in flight, which give back what they did not use.
+    async def reserve(self, usd: float, others_hold: Callable[[], bool]) -> None:
+        """Sets dollars aside. Near the budget it waits for requests that hold some, and give back what they do not use.
 
-        Raises BudgetReached where none is in flight any more.
+        Raises BudgetReached where no other request holds any.
         """
         if self.holder.budget is None:
             return
@@ -55,7 +55,7 @@ class Purse:
                     self._free += block
                 elif await self._claim(usd - self._free):
                     self._free = usd
-                elif others_in_flight():
+                elif others_hold():
                     await asyncio.sleep(POLL_SECONDS)
                 else:
                     raise await self._reached(usd)

@@ -6,7 +6,10 @@ their response objects. https://github.com/openai/openai-python
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -18,10 +21,26 @@ from synthpost_dagster.generation.limits import seconds_of
 from synthpost_dagster.profiles.models import HostedChat
 
 CONNECT_SECONDS = 10.0
+LOGGERS = ("openai", "groq", "httpx", "httpx2", "httpcore", "aiohttp")
+"""Their debug lines show headers, where keys stand."""
+GATEWAY_TIMEOUT = 504
 MOST_MESSAGE = 500
+MOST_TOKENS = 10_000_000
+"""A count above this is none."""
 NO_KEY = "none"
 """Sent where the endpoint wants no key: the SDKs insist on one."""
 _FINISH = {"stop": "stop", "length": "length", "max_tokens": "length", "content_filter": "content_filter"}
+_NEVER_THERE = frozenset(
+    {
+        "ClientConnectorError",
+        "ClientConnectorCertificateError",
+        "ClientConnectorDNSError",
+        "ClientConnectorSSLError",
+        "ConnectionTimeoutError",
+        "ConnectionRefusedError",
+    }
+)
+"""Errors of aiohttp, below the SDKs, for a request that never left; httpx maps a broken line to a connect time-out."""
 _REFUSED = frozenset({400, 413, 422})
 _BUSY = frozenset({429, 503, 529})
 
@@ -45,6 +64,8 @@ class SdkTransport:
         self, sdk: ModuleType, client: Any, spec: HostedChat, key: str | None, schema: dict[str, Any] | None
     ) -> None:
         self.sdk, self.client, self.spec, self._key = sdk, client, spec, key
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.INFO)
         sampling = spec.sampling
         self._body: dict[str, Any] = {
             "temperature": sampling.temperature,
@@ -58,13 +79,14 @@ class SdkTransport:
         """One reply."""
         try:
             # The body goes as extra_body: converting typed arguments is a third of the SDKs' time for a request.
-            raw = await self.client.chat.completions.with_raw_response.create(
-                model=self.spec.model, messages=[], extra_body=self._body_of(ask)
-            )
-        except self.sdk.APITimeoutError:
-            raise Passing(f"no reply within {self.spec.limits.timeout_seconds:g} s", is_perhaps_paid=True) from None
+            async with asyncio.timeout(self.spec.limits.timeout_seconds):
+                raw = await self.client.chat.completions.with_raw_response.create(
+                    model=self.spec.model, messages=[], extra_body=self._body_of(ask)
+                )
+        except TimeoutError:
+            raise self._late() from None
         except self.sdk.APIConnectionError as error:
-            raise self._unconnected(error) from None
+            raise self._unanswered(error) from None
         except self.sdk.APIStatusError as error:
             raise self._failure(error) from None
         return self._answer(raw)
@@ -74,7 +96,7 @@ class SdkTransport:
         try:
             raw = await self.client.models.with_raw_response.list()
         except self.sdk.APIConnectionError as error:
-            raise self._unconnected(error) from None
+            raise self._unanswered(error) from None
         except self.sdk.APIStatusError as error:
             if error.status_code in (401, 403):
                 raise self._failure(error) from None
@@ -100,32 +122,42 @@ class SdkTransport:
             body = json.loads(raw.http_response.content)
             choice = body["choices"][0]
             text = choice["message"].get("content") or ""
-            usage = body.get("usage") or {}
+            usage = body.get("usage")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise Passing(
                 f"a reply without a message: {self._clean(raw.http_response.text)}", is_perhaps_paid=True
             ) from None
         return Answer(
-            text=self._without_key(str(text)).strip(),
+            text=_well_formed(self._without_key(str(text))).strip(),
             finish_reason=_FINISH.get(str(choice.get("finish_reason")), "stop"),
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-            served_model=self._without_key(str(body.get("model") or self.spec.model))[:200],
+            prompt_tokens=_count(usage, "prompt_tokens"),
+            completion_tokens=_count(usage, "completion_tokens"),
+            served_model=_printable(self._without_key(str(body.get("model") or self.spec.model)))[:200],
             headers=raw.headers,
         )
 
-    def _unconnected(self, error: Exception) -> Passing:
-        cause = error.__cause__ or error
-        is_refused = "Connect" in type(cause).__name__
-        address = self.client.base_url
-        return Passing(
-            f"{address} cannot be reached ({self._clean(str(cause)) or type(cause).__name__}); is the server up?",
-            is_perhaps_paid=not is_refused,
-        )
+    def _unanswered(self, error: Exception) -> Passing:
+        """A request that brought no reply: it never got there, took too long, or the line broke."""
+        causes = list(_causes(error))
+        if any(type(cause).__name__ in _NEVER_THERE for cause in causes):
+            why = self._clean(str(causes[-1])) or type(causes[-1]).__name__
+            return Passing(
+                f"{self.client.base_url} cannot be reached ({why}); is the server up?", is_perhaps_paid=False
+            )
+        if isinstance(error, self.sdk.APITimeoutError) and any(
+            "Timeout" in type(cause).__name__ for cause in causes[2:]
+        ):
+            return self._late()
+        why = self._clean(str(causes[-1])) or type(causes[-1]).__name__
+        return Passing(f"the connection to {self.client.base_url} broke ({why})", is_perhaps_paid=True)
+
+    def _late(self) -> Passing:
+        return Passing(f"no reply within {self.spec.limits.timeout_seconds:g} s", is_perhaps_paid=True)
 
     def _failure(self, error: Any) -> RequestFailure | EndpointError:
         status, headers = error.status_code, error.response.headers
         code, message, failed = _said(error.body)
+        failed = None if failed is None else self._without_key(failed)
         message = f"{status}: {self._clean(message or str(error.body or error.response.reason_phrase))}"
         name = f"{self.spec.endpoint}/{self.spec.model}"
         if status in (401, 403):
@@ -140,7 +172,7 @@ class SdkTransport:
         if status in _REFUSED:
             return Refused(message, failed if code in ("json_validate_failed", "tool_use_failed") else None)
         if status >= 500 or status in (408, 409, 425):
-            return Passing(message, is_perhaps_paid=False)
+            return Passing(message, is_perhaps_paid=status == GATEWAY_TIMEOUT)
         return EndpointError(f"{name}: answers {message}; correct its entry in the profile")
 
     def _clean(self, text: str) -> str:
@@ -149,6 +181,14 @@ class SdkTransport:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, outermost first."""
+    here: BaseException | None = error
+    while here is not None:
+        yield here
+        here = here.__cause__ or here.__context__
 
 
 def _response_format(spec: HostedChat, schema: dict[str, Any] | None) -> dict[str, Any]:
@@ -177,5 +217,15 @@ def _asked_wait(headers: Any) -> float | None:
     return None if after is None else seconds_of(after)
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+def _count(usage: Any, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else None
+
+
+def _well_formed(text: str) -> str:
+    """The text with a mark in place of halves of surrogate pairs, which no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -9,7 +9,7 @@ from typing import Any
 from synthpost_dagster.generation.chat_models import ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met
-from synthpost_dagster.judging.verdicts import Game, Judge
+from synthpost_dagster.judging.verdicts import Game, Judge, Said
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.progress import Progress
@@ -48,7 +48,7 @@ class Rubric:
             },
         }
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
         """The verdict in JSON, with the criteria each post misses."""
         started, replies = time.monotonic(), []
         for done, game in enumerate(games, start=1):
@@ -56,7 +56,8 @@ class Rubric:
             first, second = (sum(found.values()) for found in met)
             verdict = "A" if first > second else "B" if second > first else "tie"
             missed = [[name for name, is_met in found.items() if not is_met] for found in met]
-            replies.append(json.dumps({"verdict": verdict, "a_misses": missed[0], "b_misses": missed[1]}))
+            reply = {"verdict": verdict, "a_misses": missed[0], "b_misses": missed[1]}
+            replies.append(Said(json.dumps(reply)))
             if done % 50 == 0 or done == len(games):
                 progress.update("judging", done, len(games), "games")
         self.tally.seconds += time.monotonic() - started
@@ -74,10 +75,13 @@ class ModelReader:
             "wording": task.wording_fingerprint,
         }
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
         """The model's replies as they came."""
         asks = (ask_for(self.model, chat(game.prompt(task)), attempt) for game in games)
-        return [reply.text for reply in self.model.answers(asks, Work(JUDGING, len(games), progress))]
+        return [
+            Said(reply.text, reply.finish_reason)
+            for reply in self.model.answers(asks, Work(JUDGING, len(games), progress))
+        ]
 
 
 def build_judge(task: Task, profile: Profile, context: Context) -> Judge:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 _OPENING = re.compile(r"\{")
 _DECODER = json.JSONDecoder(object_pairs_hook=list)
+_NOT_SAID = {
+    "length": "reply cut off",
+    "content_filter": "reply held back by the endpoint's filter",
+    "invalid": "reply against the schema",
+    "refused": "refused by the endpoint",
+}
 _PICKS = {"a": "A", "b": "B", "tie": "tie"}
 
 
@@ -31,6 +37,13 @@ class Game(NamedTuple):
     def prompt(self, task: Task) -> str:
         """The judge's prompt."""
         return judge_prompt(task, self.brief, self.post_a, self.post_b)
+
+
+class Said(NamedTuple):
+    """A judge's raw reply to a game, and why it ended (`schemas.FINISH_REASONS`)."""
+
+    text: str
+    finish_reason: str = "stop"
 
 
 class Pick(NamedTuple):
@@ -48,7 +61,7 @@ class Judge(Protocol):
     identity: dict[str, Any]
     tally: Tally
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
         """The raw reply to each game, in order."""
 
 
@@ -60,11 +73,15 @@ class Played(NamedTuple):
     attempts: int
 
 
-def read_reply(raw: str) -> Pick:
+def read_reply(said: Said) -> Pick:
     """The last well-formed verdict in a reply: a JSON object whose `verdict` is A, B or tie, in any case.
 
-    Anything else is unscored, with the reason; a reply is never guessed at.
+    Anything else is unscored, with the reason: a reply is never guessed at, and one that was cut off, held back or
+    refused says nothing.
     """
+    raw = said.text
+    if said.finish_reason in _NOT_SAID:
+        return Pick("", _NOT_SAID[said.finish_reason])
     if not raw.strip():
         return Pick("", "empty reply")
     for place in reversed([match.start() for match in _OPENING.finditer(raw)]):
@@ -72,10 +89,10 @@ def read_reply(raw: str) -> Pick:
             found, _ = _DECODER.raw_decode(raw, place)
         except (ValueError, RecursionError):
             continue
-        said = {str(value).strip().strip("\"'").lower() for key, value in found if str(key).lower() == "verdict"}
-        if len(said) > 1:
+        words = {str(value).strip().strip("\"'").lower() for key, value in found if str(key).lower() == "verdict"}
+        if len(words) > 1:
             return Pick("", "two verdicts in one reply")
-        if said and (pick := _PICKS.get(said.pop())):
+        if words and (pick := _PICKS.get(words.pop())):
             return Pick(pick, "")
     return Pick("", "no verdict in the reply")
 
@@ -88,8 +105,8 @@ def play(task: Task, judge: Judge, games: list[Game], progress: Progress) -> lis
         if not open_games:
             break
         replies = judge.replies(task, [games[index] for index in open_games], attempt, progress)
-        for index, raw in zip(open_games, replies, strict=True):
-            played[index] = Played(read_reply(raw), raw, attempt + 1)
+        for index, said in zip(open_games, replies, strict=True):
+            played[index] = Played(read_reply(said), said.text, attempt + 1)
         open_games = [index for index in open_games if not played[index].pick.pick]
     return [played[index] for index in range(len(games))]
 

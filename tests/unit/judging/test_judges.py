@@ -8,7 +8,7 @@ from typing import Any
 from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.generation.journal import Reply
 from synthpost_dagster.judging.judges import ModelReader, Rubric, build_judge
-from synthpost_dagster.judging.verdicts import Game
+from synthpost_dagster.judging.verdicts import Game, Said
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.progress import SILENT
 from synthpost_dagster.tasks.loading import Task
@@ -43,7 +43,7 @@ def games(task: Task) -> list[Game]:
 def test_a_model_judge_is_shown_the_tasks_prompt_of_each_game(small_task: Task) -> None:
     model = Echo()
     judge = ModelReader(small_task, model, attempts=2)
-    assert judge.replies(small_task, games(small_task), 1, SILENT) == ['{"verdict": "B"}'] * 2
+    assert judge.replies(small_task, games(small_task), 1, SILENT) == [Said('{"verdict": "B"}')] * 2
     shown = [ask.chat[-1]["content"] for ask in model.seen]
     assert shown == [game.prompt(small_task) for game in games(small_task)]
     judge.replies(small_task, games(small_task), 0, SILENT)

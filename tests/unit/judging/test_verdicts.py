@@ -14,6 +14,7 @@ from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import (
     Game,
     Pick,
+    Said,
     game_outcome,
     judge_pairs,
     pair_outcome,
@@ -41,9 +42,9 @@ class Scripted:
         self.identity: dict[str, Any] = {}
         self.asked: list[int] = []
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
         self.asked.append(len(games))
-        return [self.rounds[min(attempt, len(self.rounds) - 1)]] * len(games)
+        return [Said(self.rounds[min(attempt, len(self.rounds) - 1)])] * len(games)
 
 
 class Longest:
@@ -55,9 +56,9 @@ class Longest:
     def __init__(self) -> None:
         self.identity = {}
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
         picks = ["A" if len(g.post_a) > len(g.post_b) else "B" for g in games]
-        return [json.dumps({"verdict": pick}) for pick in picks]
+        return [Said(json.dumps({"verdict": pick})) for pick in picks]
 
 
 def predictions(task: Task, contestant: str, posts: str | list[str]) -> pd.DataFrame:
@@ -100,7 +101,7 @@ def game(task: Task, post_a: str = "x", post_b: str = "y") -> Game:
     ],
 )
 def test_a_verdict_is_read_whatever_stands_around_it(raw: str, pick: str) -> None:
-    assert read_reply(raw) == Pick(pick, "")
+    assert read_reply(Said(raw)) == Pick(pick, "")
 
 
 @pytest.mark.parametrize(
@@ -128,19 +129,19 @@ def test_a_verdict_is_read_whatever_stands_around_it(raw: str, pick: str) -> Non
     ],
 )
 def test_a_reply_without_one_verdict_is_unscored_with_the_reason(raw: str) -> None:
-    assert read_reply(raw) == Pick("", "no verdict in the reply")
+    assert read_reply(Said(raw)) == Pick("", "no verdict in the reply")
 
 
 @pytest.mark.parametrize(
     "raw", ['{"verdict": "A", "verdict": "B"}', '{"Verdict": "tie", "reason": "", "verdict": "A"}']
 )
 def test_a_reply_with_two_different_verdicts_is_unscored_with_the_reason(raw: str) -> None:
-    assert read_reply(raw) == Pick("", "two verdicts in one reply")
+    assert read_reply(Said(raw)) == Pick("", "two verdicts in one reply")
 
 
 @pytest.mark.parametrize("raw", ["", "  ", "\n\t"])
 def test_an_empty_reply_is_unscored_as_empty(raw: str) -> None:
-    assert read_reply(raw) == Pick("", "empty reply")
+    assert read_reply(Said(raw)) == Pick("", "empty reply")
 
 
 FRAGMENTS = st.sampled_from(
@@ -167,7 +168,7 @@ FRAGMENTS = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=200), st.lists(st.one_of(FRAGMENTS, st.text(max_size=5)), max_size=30).map("".join)))
 def test_no_reply_breaks_the_reading(raw: str) -> None:
-    pick, reason = read_reply(raw)
+    pick, reason = read_reply(Said(raw))
     assert pick in ("A", "B", "tie", "")
     assert (pick == "") == (reason != "")
 
@@ -175,7 +176,7 @@ def test_no_reply_breaks_the_reading(raw: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet=st.characters(exclude_characters="{}"), max_size=80), st.sampled_from(["A", "B", "tie"]))
 def test_prose_around_a_verdict_never_changes_it(prose: str, verdict: str) -> None:
-    assert read_reply(f'{prose}{{"verdict": "{verdict}"}}{prose}').pick == verdict
+    assert read_reply(Said(f'{prose}{{"verdict": "{verdict}"}}{prose}')).pick == verdict
 
 
 def test_a_game_is_seen_from_the_tuned_post() -> None:
@@ -252,12 +253,26 @@ def test_a_judge_that_cannot_be_read_is_asked_its_attempts_and_leaves_every_pair
     assert gates.evaluate("verdicts", small_task, table)[0].is_passed
 
 
+@pytest.mark.parametrize(
+    ("finish_reason", "reason"),
+    [
+        ("length", "reply cut off"),
+        ("content_filter", "reply held back by the endpoint's filter"),
+        ("invalid", "reply against the schema"),
+        ("refused", "refused by the endpoint"),
+    ],
+)
+def test_a_reply_that_did_not_end_well_is_unscored_though_it_holds_a_verdict(finish_reason: str, reason: str) -> None:
+    assert read_reply(Said('{"verdict": "A"}', finish_reason)) == Pick("", reason)
+
+
 def test_only_the_games_that_could_not_be_read_are_asked_again(small_task: Task) -> None:
     class Reluctant(Scripted):
-        def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[str]:
+        def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
             said = super().replies(task, games, attempt, progress)
             return [
-                '{"verdict": "A"}' if game.post_a == "easy" else text for game, text in zip(games, said, strict=True)
+                Said('{"verdict": "A"}') if game.post_a == "easy" else text
+                for game, text in zip(games, said, strict=True)
             ]
 
     judge = Reluctant("", '{"verdict": "B"}', attempts=5)
@@ -279,16 +294,16 @@ FORGERIES = [
 def test_a_verdict_inside_a_post_does_not_move_the_rubric(small_task: Task, forgery: str) -> None:
     good = "Ready? The Harbour Cruiser from Pedrowick, only here, so you ride free. Order today! #Ride"
     rubric = Rubric(small_task)
-    plain = [read_reply(raw).pick for raw in rubric.replies(small_task, [game(small_task, good, "Hm.")], 0, SILENT)]
+    plain = [read_reply(said).pick for said in rubric.replies(small_task, [game(small_task, good, "Hm.")], 0, SILENT)]
     forged = game(small_task, good, f"Hm {forgery}")
     swapped = game(small_task, f"Hm {forgery}", good)
     assert plain == ["A"]
-    assert [read_reply(raw).pick for raw in rubric.replies(small_task, [forged, swapped], 0, SILENT)] == ["A", "B"]
+    assert [read_reply(said).pick for said in rubric.replies(small_task, [forged, swapped], 0, SILENT)] == ["A", "B"]
 
 
 def test_the_rubric_calls_two_equal_posts_a_tie_and_says_what_each_misses(small_task: Task) -> None:
     (raw,) = Rubric(small_task).replies(small_task, [game(small_task, "Order it today.", "Buy it now.")], 0, SILENT)
-    said = json.loads(raw)
+    said = json.loads(raw.text)
     assert said["verdict"] == "tie"
     assert said["a_misses"] == said["b_misses"]
     assert "consistent_branding" in said["a_misses"]

@@ -1,0 +1,49 @@
+"""What the fault tests share of whole tables: rows and verdicts of models behind the scripted server."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from synthpost_dagster.generation.chat_models import Context, chat_model
+from synthpost_dagster.generation.synthesis import synthesize
+from synthpost_dagster.judging.judges import build_judge
+from synthpost_dagster.judging.verdicts import Judge, judge_pairs
+from synthpost_dagster.profiles import load_profile
+from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.progress import SILENT
+from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts, training_prompts
+from synthpost_dagster.schemas import FACTOR_COLUMNS
+from synthpost_dagster.tasks.loading import Task, load_task
+
+JUDGED = 20
+
+
+def rows_of(task: Task | str, spec: HostedChat, context: Context, target: int) -> pd.DataFrame:
+    """Synthetic rows."""
+    task = load_task(task) if isinstance(task, str) else task
+    return synthesize(task, training_prompts(task), chat_model(spec, context), spec.attempts, target, None, SILENT)
+
+
+def judge_of(task: Task, spec: HostedChat, context: Context) -> Judge:
+    """A profile's judge."""
+    return build_judge(task, load_profile("tiny", task).model_copy(update={"judge": spec}), context)
+
+
+def predictions(task: Task, contestant: str, posts: list[str]) -> pd.DataFrame:
+    """Posts for as many evaluation prompts."""
+    prompts = evaluation_prompts(task, len(posts))[list(FACTOR_COLUMNS)]
+    return prompts.assign(contestant=contestant, post=posts, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+
+
+def judged(task: Task, judge: Judge, tuned: list[str], others: list[str]) -> pd.DataFrame:
+    """Verdicts on tuned posts against the others, which stand for both baselines."""
+    baselines = pd.concat([predictions(task, name, others) for name in ("base", "prompted")])
+    return judge_pairs(task, judge, briefs_by_id(task), predictions(task, "tuned", tuned), baselines, SILENT)
+
+
+def verdicts_of(task: Task | str, spec: HostedChat, context: Context) -> pd.DataFrame:
+    """Verdicts on posts of different lengths."""
+    task = load_task(task) if isinstance(task, str) else task
+    tuned = [f"My post {number}{'!' * (number % 3)}" for number in range(JUDGED)]
+    others = [f"Other post {number}" for number in range(JUDGED)]
+    return judged(task, judge_of(task, spec, context), tuned, others)

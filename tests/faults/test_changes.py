@@ -1,0 +1,108 @@
+"""Fault 13: what of a model or a prompt is changed, and what is asked again for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from chat_server import ChatServer, chat_server
+from hosted_tables import judge_of, judged, rows_of
+from hosted_world import PRICES, hosted
+
+from synthpost_dagster.generation.chat_models import Context
+from synthpost_dagster.tasks.loading import Task
+
+EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+ROWS = 22
+
+
+SHAPING: list[dict[str, Any]] = [
+    {"model": "other-model"},
+    {"revision": "2026-11"},
+    {"temperature": 0.8},
+    {"top_p": 0.9},
+    {"max_new_tokens": 255},
+    {"seed": 1},
+    {"extra_body": {"reasoning_effort": "low"}},
+    {"endpoint": "another"},
+]
+NOT_SHAPING: list[dict[str, Any]] = [
+    {},
+    {"backend": "groq"},
+    {"prices": PRICES},
+    {"concurrency": 2},
+    {"tries": 1},
+    {"timeout_seconds": 9.0},
+    {"attempts": 5},
+    {"max_tokens_as": "max_completion_tokens"},
+    {"structured_output": "json_schema"},
+]
+
+
+def test_fault_13_whatever_shapes_a_reply_has_every_reply_asked_again_and_the_old_ones_stay(
+    server: ChatServer, small_task: Task, context: Context
+) -> None:
+    first = rows_of(small_task, hosted(server), context, ROWS)
+    for changes in SHAPING:
+        server.script()
+        rows_of(small_task, hosted(server, **changes), context, ROWS)
+        assert len(server.log().requests) == ROWS, changes
+    server.script()
+    assert rows_of(small_task, hosted(server), context, ROWS).equals(first)
+    assert server.log().requests == []
+
+
+def test_fault_13_another_address_and_all_that_shapes_no_reply_have_nothing_asked_again(
+    server: ChatServer, small_task: Task, context: Context
+) -> None:
+    first = rows_of(small_task, hosted(server), context, ROWS)
+    assert len(server.log().requests) == ROWS
+    server.script()
+    with chat_server() as other:
+        for changes in NOT_SHAPING:
+            again = rows_of(small_task, hosted(other, **{"backend": "openai", **changes}), context, ROWS)
+            assert again.equals(first), changes
+            assert other.log().requests == server.log().requests == [], changes
+
+
+def test_fault_13_a_changed_text_has_the_prompts_asked_again_that_hold_it_and_no_other(
+    server: ChatServer, small_task: Task, edit_task: EditTask, context: Context
+) -> None:
+    first = rows_of(small_task, hosted(server), context, ROWS)
+    server.script()
+
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["companies"][0]["products"]["train"][1]["description"] = "something else altogether"
+
+    edited = edit_task("catalog.yaml", change)
+    name = edited.catalog.companies[0].products.train[1].name
+    again = rows_of(edited, hosted(server), context, ROWS)
+    touched = first["product"] == name
+    assert 0 < touched.sum() < ROWS
+    assert len(server.log().requests) == touched.sum()
+    assert all("something else altogether" in prompt for prompt in server.log().prompts)
+    assert again[~touched].equals(first[~touched])
+
+
+def test_fault_13_a_changed_criterion_has_the_games_of_its_post_type_judged_again_and_no_other(
+    server: ChatServer, small_task: Task, edit_task: EditTask, context: Context
+) -> None:
+    tuned, others = [f"My post {n}." for n in range(22)], [f"Other {n}." for n in range(22)]
+    judged(small_task, judge_of(small_task, hosted(server), context), tuned, others)
+    asked = server.log().prompts
+    server.script()
+    edited = edit_task("task.yaml", lambda task: task["post_types"][0]["criteria"][0].update(text="Rhyme, always."))
+    name = edited.spec.post_types[0].name
+    judged(edited, judge_of(edited, hosted(server), context), tuned, others)
+    again = server.log().prompts
+    assert len(again) == sum(f"Post type: {name}\n" in prompt for prompt in asked)
+    assert 0 < len(again) < len(asked)
+    assert all("Rhyme, always." in prompt for prompt in again)
+
+
+def test_fault_13_a_changed_answer_form_has_every_game_judged_again(
+    server: ChatServer, small_task: Task, context: Context
+) -> None:
+    for form in ("none", "json_object", "json_schema"):
+        judged(small_task, judge_of(small_task, hosted(server, structured_output=form), context), ["Ah!"], ["Oh."])
+    assert len(server.log().requests) == 3 * 2

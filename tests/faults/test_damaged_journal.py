@@ -1,0 +1,166 @@
+"""Fault 10: a journal that is cut off or overwritten. What can be read is saved, the rest is asked again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer, Rule
+from child import Job, child
+from hosted_world import answered, context_of, expected, hosted, prompts, texts_of
+
+from synthpost_dagster.errors import StorageError
+from synthpost_dagster.generation.journal import Reply
+
+COUNT = 150
+PAGE = 4_096
+FILE = "journal.sqlite"
+TEXTS = [f"{text} {'More of it. ' * 60}" for text in expected(prompts(COUNT))]
+"""Long enough that the replies fill a hundred pages and more."""
+
+
+def put(content: bytes, start: int, garbage: bytes) -> bytes:
+    return content[:start] + garbage + content[start + len(garbage) :]
+
+
+def noise(size: int) -> bytes:
+    return random.Random(7).randbytes(size)
+
+
+def middle(content: bytes) -> int:
+    """Start of the page in the middle."""
+    return len(content) // PAGE // 2 * PAGE
+
+
+HALF_WRITTEN: dict[str, Callable[[bytes], bytes]] = {
+    "cut off within the header": lambda content: content[:50],
+    "cut off after the first page": lambda content: content[:PAGE],
+    "cut off in the middle of a page": lambda content: content[: middle(content) + 1_000],
+    "cut off in the middle": lambda content: content[: middle(content)],
+    "cut off in its last page": lambda content: content[:-100],
+    "no database at all": lambda content: noise(len(content)),
+    "a text": lambda content: b"this is no database\n" * 500,
+    "its header overwritten": lambda content: put(content, 0, noise(100)),
+    "its first page zeroed": lambda content: put(content, 0, bytes(PAGE)),
+    "pages in the middle overwritten": lambda content: put(content, middle(content), noise(3 * PAGE)),
+    "pages in the middle zeroed": lambda content: put(content, middle(content), bytes(3 * PAGE)),
+    "its second half zeroed": lambda content: put(content, middle(content), bytes(len(content) - middle(content))),
+}
+
+
+@pytest.fixture(scope="module")
+def filled(_server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal that was closed, with a hundred and fifty replies; tests copy it."""
+    path = tmp_path_factory.mktemp("filled") / FILE
+    _server.script(*(Rule(marker=prompt, text=text) for prompt, text in zip(prompts(COUNT), TEXTS, strict=True)))
+    context = context_of(path)
+    assert texts_of(answered(hosted(_server), context, prompts(COUNT))) == [text.strip() for text in TEXTS]
+    vars(context.journal)["_engine"].dispose()
+    assert not path.with_name(f"{FILE}-wal").exists()
+    return path
+
+
+def again(server: ChatServer, path: Path) -> list[Reply]:
+    """The replies to the same prompts, from the journal or from the server."""
+    server.script(*(Rule(marker=prompt, text=text) for prompt, text in zip(prompts(COUNT), TEXTS, strict=True)))
+    return answered(hosted(server), context_of(path), prompts(COUNT))
+
+
+def unclose(path: Path) -> None:
+    """As a process leaves it that ends without giving back its right to ask."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE holders SET ended_at = NULL")
+    connection.close()
+
+
+@pytest.mark.parametrize("damage", HALF_WRITTEN.values(), ids=HALF_WRITTEN)
+def test_fault_10_a_damaged_journal_is_put_aside_and_what_is_lost_is_asked_again(
+    server: ChatServer, filled: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = Path(shutil.copy(filled, tmp_path / FILE))
+    unclose(path)
+    before = damage(path.read_bytes())
+    path.write_bytes(before)
+    assert_mended(server, path, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["cut off in its last page", "pages in the middle overwritten", "its second half zeroed"]
+)
+def test_fault_10_a_journal_damaged_after_it_was_closed_is_put_aside_at_the_second_run_at_the_latest(
+    server: ChatServer, filled: Path, tmp_path: Path, name: str
+) -> None:
+    path = Path(shutil.copy(filled, tmp_path / FILE))
+    path.write_bytes(HALF_WRITTEN[name](path.read_bytes()))
+    with contextlib.suppress(StorageError):
+        again(server, path)
+    assert_mended(server, path)
+
+
+def assert_mended(server: ChatServer, path: Path, before: bytes | None = None) -> None:
+    assert [reply.text for reply in again(server, path)] == [text.strip() for text in TEXTS]
+    lost = server.log().prompts
+    assert len(lost) == len(set(lost)) <= COUNT
+    (aside,) = path.parent.glob(f"{FILE}.damaged-*")
+    assert before is None or aside.read_bytes() == before
+    assert len(again(server, path)) == COUNT
+    assert server.log().requests == [], "the mended journal holds what was asked again"
+    assert len(list(path.parent.glob(f"{FILE}.damaged-*"))) == 1
+
+
+def test_fault_10_what_stands_before_and_after_the_damage_is_saved(
+    server: ChatServer, filled: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(filled, tmp_path / FILE))
+    unclose(path)
+    content = path.read_bytes()
+    path.write_bytes(put(content, middle(content), noise(PAGE)))
+    again(server, path)
+    assert 0 < len(server.log().requests) < COUNT / 4
+
+
+@pytest.mark.parametrize("damage", ["whole", "cut off", "overwritten", "gone"])
+def test_fault_10_a_half_written_log_of_a_killed_process_loses_what_it_held_at_most(
+    server: ChatServer, tmp_path: Path, damage: str
+) -> None:
+    server.script(Rule(delay=0.02))
+    spec = hosted(server, "groq", concurrency=4)
+    path = tmp_path / FILE
+    with child(Job("texts", f"sqlite:///{path}", spec.model_dump(), prompts=prompts(60)), tmp_path) as killed:
+        server.wait_for(lambda log: len(log.requests) >= 30)
+        killed.kill()
+    log = path.with_name(f"{FILE}-wal")
+    content = log.read_bytes()
+    changed = {"cut off": content[: len(content) // 2 + 77], "overwritten": put(content, len(content) // 2, noise(999))}
+    if damage == "gone":
+        log.unlink()
+    else:
+        log.write_bytes(changed.get(damage, content))
+    server.script()
+    assert texts_of(answered(spec, context_of(path), prompts(60))) == expected(prompts(60))
+    asked = len(server.log().requests)
+    assert asked <= 60 - 30 + 4 + 1 if damage == "whole" else asked <= 60
+
+
+def test_fault_10_a_damage_met_at_work_ends_the_run_with_what_to_do_and_the_next_run_mends_it(
+    server: ChatServer, filled: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(filled, tmp_path / FILE))
+    context = context_of(path)
+    assert context.journal.find([]) == {}
+    content = path.read_bytes()
+    path.write_bytes(put(content, PAGE, noise(len(content) - PAGE)))
+    with pytest.raises(StorageError, match=FILE):
+        answered(hosted(server), context, prompts(COUNT))
+    assert [reply.text for reply in again(server, path)] == [text.strip() for text in TEXTS]
+
+
+def test_an_empty_file_is_an_empty_journal(server: ChatServer, tmp_path: Path) -> None:
+    (tmp_path / FILE).touch()
+    assert texts_of(answered(hosted(server), context_of(tmp_path / FILE), prompts(3))) == expected(prompts(3))
+    assert list(tmp_path.glob("*.damaged*")) == []

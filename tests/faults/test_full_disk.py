@@ -1,0 +1,47 @@
+"""Fault 11: the disk is full, while the journal grows or a table is published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chat_server import ChatServer, Rule
+from full_disk import REPLIES, on_a_small_disk
+from hosted_world import hosted, prompts
+
+TEXT = "An offer. " * 3_000
+
+
+def test_fault_11_a_full_disk_ends_the_run_and_earlier_replies_stay_and_it_goes_on_once_there_is_space(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    server.script(Rule(text=TEXT))
+    seen = on_a_small_disk("journal", 6, tmp_path, hosted(server, "groq", concurrency=4))
+    assert seen["free"] < 200_000
+    assert seen["error"].startswith("StorageError: the journal ")
+    assert "journal.sqlite: database or disk is full; free space" in seen["error"]
+    assert 0 < seen["left"] < REPLIES
+    assert seen["texts"] == [TEXT.strip()] * REPLIES
+    log = server.log()
+    assert set(log.prompts) == set(prompts(REPLIES))
+    # What came while the disk was full is asked again: at most what was in flight, and what was put down with it.
+    assert log.asked_again <= 2 * 4
+
+
+def test_fault_11_no_room_for_a_journal_is_a_clear_error_before_anything_is_asked(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    server.script(Rule(text=TEXT))
+    seen = on_a_small_disk("no_journal", 2, tmp_path, hosted(server, "groq"))
+    assert seen["error"].startswith("StorageError: the journal ")
+    assert "free space" in seen["error"]
+    assert seen["texts"] == [TEXT.strip()] * 3
+    assert len(server.log().requests) == 3
+
+
+def test_fault_11_a_table_that_finds_no_room_leaves_the_old_one_and_no_part_of_itself(tmp_path: Path) -> None:
+    seen = on_a_small_disk("table", 3, tmp_path)
+    assert seen["error"].startswith("StorageError: ")
+    assert "cannot be written (No space left on device); free space" in seen["error"]
+    assert (seen["old"], seen["new"]) == (True, False)
+    assert seen["left"] == ["ballast"]
+    assert seen["again"]

@@ -1,0 +1,61 @@
+"""A throw-away PostgreSQL cluster for the tests of the journal: a folder, a port of its own, no password."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+USER = "postgres"
+
+
+@contextlib.contextmanager
+def postgres_cluster() -> Iterator[str]:
+    """The URL of a running cluster, to which a database's name is to be added. Skips where there is no PostgreSQL.
+
+    In CI it fails instead: there it is to be installed.
+    """
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not binaries:
+        message = "no PostgreSQL server here; apt-get install postgresql"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    folder = Path(tempfile.mkdtemp(prefix="synthpost-postgres-"))
+    data, log, bin_folder, port = folder / "data", folder / "log", binaries[-1].parent, _free_port()
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, USER)
+        _run(bin_folder / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        # No durability: the folder is thrown away. Many short tests: every one a database and several connections.
+        options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=100"
+        _run(bin_folder / "pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://{USER}@127.0.0.1:{port}"
+        finally:
+            _run(bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(*command: object) -> None:
+    """The server refuses to run as root."""
+    prefix = ["runuser", "-u", USER, "--"] if os.geteuid() == 0 else []
+    # Not captured by pipes: the server would inherit them and keep them open.
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(
+            [*prefix, *map(str, command)], cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+        )
+        output.seek(0)
+        assert done.returncode == 0, output.read().decode()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
