@@ -36,6 +36,14 @@ from synthpost_dagster.errors import StorageError
 
 BUSY_SECONDS = 60
 ROWS_A_STATEMENT = 500
+PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "temp_store=MEMORY",
+    # Keys are hashes: their index is written all over, so that much of it is held, and put in place seldom.
+    "cache_size=-65536",
+    "wal_autocheckpoint=16384",
+)
 QUICKLY_CHECKED = 256 * 2**20
 CREATION_LOCK = 7_302_119
 """Any number, the same in all processes."""
@@ -168,7 +176,7 @@ def _tune_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "temp_store=MEMORY"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
