@@ -36,6 +36,8 @@ SILENT_SECONDS = 300.0
 """A process on another host that has not been heard of for this long is taken for dead."""
 MARGIN_USD = 1e-9
 """Sums of floating-point dollars may be off by less than this."""
+_OPEN: set[str] = set()
+"""Holders of this process: one whose end could not be written down, because the disk was full, is over all the same."""
 
 
 class Reply(NamedTuple):
@@ -182,6 +184,7 @@ class Holder:
                     ended_at=None,
                 )
             )
+        _OPEN.add(self.id)
 
     def take(self, keys: Iterable[str]) -> Taken:
         """Looks keys up and marks those without a reply as underway here, unless a living process asks for them."""
@@ -237,6 +240,7 @@ class Holder:
 
     def close(self) -> None:
         """Gives back what was claimed and what is underway."""
+        _OPEN.discard(self.id)
         with self.journal.begin() as connection:
             connection.execute(UNDERWAY.delete().where(UNDERWAY.c.holder == self.id))
             connection.execute(
@@ -298,6 +302,8 @@ def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 def _is_asking(row: Any) -> bool:
     if row["ended_at"] is not None:
         return False
+    if row["process"] == this_process():
+        return row["id"] in _OPEN
     if is_here(row["process"]):
         return is_alive(row["process"])
     return time.time() - float(row["seen_at"]) < SILENT_SECONDS

@@ -1,4 +1,7 @@
-"""Counts of pairs, the win ratio with its exact interval, and the tie-aware ratio."""
+"""Counts of pairs; ratios, rates and shares from them, with exact intervals.
+
+What takes more than the four counts (order, length, the same prompts twice) is in the modules beside this one.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,14 @@ class Ratio(NamedTuple):
     high: float
 
 
+class Share(NamedTuple):
+    """A proportion with its interval; NaN, from 0 to 1, where there is nothing to take a share of."""
+
+    value: float
+    low: float
+    high: float
+
+
 def count(outcomes: Iterable[str]) -> Counts:
     """Counts of pair outcomes. Raises KeyError on a word that is none."""
     found = Counter(outcomes)
@@ -41,8 +52,11 @@ def count(outcomes: Iterable[str]) -> Counts:
     return counts
 
 
-def proportion_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Exact interval of a proportion (Clopper and Pearson, Biometrika 26, 1934). (0, 1) where trials is 0."""
+def proportion_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact interval of a proportion (Clopper and Pearson, Biometrika 26, 1934). (0, 1) where trials is 0.
+
+    Expected counts may be fractions; the bounds then lie between those of the whole counts around them.
+    """
     from scipy.special import betaincinv
 
     if trials == 0:
@@ -52,6 +66,22 @@ def proportion_interval(successes: int, trials: int, confidence: float = CONFIDE
     low = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
     high = float(betaincinv(successes + 1, failures, 1 - tail)) if failures else 1.0
     return low, high
+
+
+def share(successes: int, trials: int, confidence: float = CONFIDENCE) -> Share:
+    """A share of independent posts or pairs, such as those that meet a criterion, with its exact interval."""
+    return Share(successes / trials if trials else math.nan, *proportion_interval(successes, trials, confidence))
+
+
+def simultaneous_confidence(confidence: float, cells: int) -> float:
+    """Confidence of each of `cells` intervals, so that all cover at once with `confidence` (Šidák, JASA 62, 1967).
+
+    Exact for independent cells; cells judged on the same prompts are covered at least as often. Raises ValueError
+    where there is no cell.
+    """
+    if cells < 1:
+        raise ValueError(f"{cells} cells: a simultaneous interval needs at least one")
+    return float(confidence ** (1 / cells))
 
 
 def win_ratio(counts: Counts, confidence: float = CONFIDENCE) -> Ratio:
@@ -70,3 +100,21 @@ def tie_aware_ratio(counts: Counts) -> float:
     if lost == 0:
         return math.inf if won else math.nan
     return won / lost
+
+
+def win_rate(counts: Counts) -> float:
+    """(W + T/2) / (W + L + T); NaN where no pair was scored."""
+    pairs = counts.wins + counts.losses + counts.ties
+    return (counts.wins + counts.ties / 2) / pairs if pairs else math.nan
+
+
+def worst_case(counts: Counts, confidence: float = CONFIDENCE) -> Ratio:
+    """The win ratio with every unscored pair counted as lost."""
+    return win_ratio(Counts(counts.wins, counts.losses + counts.unscored, counts.ties, 0), confidence)
+
+
+def plotted_ratio(counts: Counts) -> float:
+    """(W + ½) / (L + ½), which is finite and above 0; for plots and logarithms. NaN where no pair was decided."""
+    if counts.wins + counts.losses == 0:
+        return math.nan
+    return (counts.wins + 0.5) / (counts.losses + 0.5)

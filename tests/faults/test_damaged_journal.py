@@ -17,11 +17,11 @@ from hosted_world import answered, context_of, expected, hosted, prompts, texts_
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.generation.journal import Reply
 
-COUNT = 150
+COUNT = 80
 PAGE = 4_096
 FILE = "journal.sqlite"
 TEXTS = [f"{text} {'More of it. ' * 60}" for text in expected(prompts(COUNT))]
-"""Long enough that the replies fill a hundred pages and more."""
+"""Long enough that the replies fill many pages."""
 
 
 def put(content: bytes, start: int, garbage: bytes) -> bytes:
@@ -55,7 +55,7 @@ HALF_WRITTEN: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture(scope="module")
 def filled(_server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A journal that was closed, with a hundred and fifty replies; tests copy it."""
+    """A journal that was closed; tests copy it."""
     path = tmp_path_factory.mktemp("filled") / FILE
     _server.script(*(Rule(marker=prompt, text=text) for prompt, text in zip(prompts(COUNT), TEXTS, strict=True)))
     context = context_of(path)
@@ -124,16 +124,24 @@ def test_fault_10_what_stands_before_and_after_the_damage_is_saved(
     assert 0 < len(server.log().requests) < COUNT / 4
 
 
+@pytest.fixture(scope="module")
+def killed(_server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal with its log, as a killed process left them half-way through sixty prompts; tests copy the folder."""
+    _server.script(Rule(delay=0.02))
+    folder, work = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("work")
+    spec = hosted(_server, "groq", concurrency=4).model_dump()
+    with child(Job("texts", f"sqlite:///{folder / FILE}", spec, prompts=prompts(60)), work) as process:
+        _server.wait_for(lambda log: len(log.requests) >= 30)
+        process.kill()
+    return folder
+
+
 @pytest.mark.parametrize("damage", ["whole", "cut off", "overwritten", "gone"])
 def test_fault_10_a_half_written_log_of_a_killed_process_loses_what_it_held_at_most(
-    server: ChatServer, tmp_path: Path, damage: str
+    server: ChatServer, killed: Path, tmp_path: Path, damage: str
 ) -> None:
-    server.script(Rule(delay=0.02))
+    path = shutil.copytree(killed, tmp_path / "copy") / FILE
     spec = hosted(server, "groq", concurrency=4)
-    path = tmp_path / FILE
-    with child(Job("texts", f"sqlite:///{path}", spec.model_dump(), prompts=prompts(60)), tmp_path) as killed:
-        server.wait_for(lambda log: len(log.requests) >= 30)
-        killed.kill()
     log = path.with_name(f"{FILE}-wal")
     content = log.read_bytes()
     changed = {"cut off": content[: len(content) // 2 + 77], "overwritten": put(content, len(content) // 2, noise(999))}
@@ -141,7 +149,6 @@ def test_fault_10_a_half_written_log_of_a_killed_process_loses_what_it_held_at_m
         log.unlink()
     else:
         log.write_bytes(changed.get(damage, content))
-    server.script()
     assert texts_of(answered(spec, context_of(path), prompts(60))) == expected(prompts(60))
     asked = len(server.log().requests)
     assert asked <= 60 - 30 + 4 + 1 if damage == "whole" else asked <= 60

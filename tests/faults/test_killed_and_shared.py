@@ -45,7 +45,7 @@ def test_fault_09_after_kill_9_only_what_is_missing_is_asked_and_the_table_is_th
 def test_fault_12_two_processes_that_share_a_journal_ask_each_prompt_once(
     server: ChatServer, tmp_path: Path, journal_url: str
 ) -> None:
-    server.script(SLOW)
+    server.script(Rule(delay=0.02))
     job = Job("texts", journal_url, hosted(server, "groq", concurrency=CONCURRENCY).model_dump(), prompts=prompts(200))
     with child(job, tmp_path) as one, child(job, tmp_path) as other:
         results = [one.result(), other.result()]

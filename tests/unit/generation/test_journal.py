@@ -125,11 +125,25 @@ def test_a_key_that_was_given_up_or_whose_holder_ended_is_free_again(opened: Ope
         assert other.take(keys(2, 3)).mine == keys(2, 3)
 
 
+def test_what_could_not_be_given_back_is_free_all_the_same_even_in_the_same_process(opened: Open) -> None:
+    @contextlib.contextmanager
+    def full() -> Iterator[None]:
+        raise StorageError("the disk is full")
+        yield
+
+    journal = opened()
+    with pytest.raises(StorageError, match="the disk is full"), journal.holder("tiny", None) as holder:
+        holder.take(keys(1, 2))
+        journal.begin = full  # type: ignore[method-assign,assignment]
+    with opened().holder("tiny", None) as other:
+        assert other.take(keys(1, 2)).mine == keys(1, 2)
+
+
 def test_what_a_dead_process_had_underway_is_taken_over(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = opened()
-    pretend(monkeypatch, dead_process())
-    journal_module.Holder(journal, "tiny", None).take(keys(1, 2))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        pretend(patch, dead_process())
+        journal_module.Holder(journal, "tiny", None).take(keys(1, 2))
     with opened().holder("tiny", None) as living, opened().holder("tiny", None) as other:
         assert living.take(keys(1, 2, 3)) == ({}, keys(1, 2, 3), set())
         assert other.take(keys(1, 2, 3)) == ({}, set(), keys(1, 2, 3))
@@ -138,8 +152,9 @@ def test_what_a_dead_process_had_underway_is_taken_over(opened: Open, monkeypatc
 def test_a_process_on_another_host_is_taken_for_dead_once_it_has_been_silent_for_long(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(monkeypatch, "another-host:1:1")
-    away = journal_module.Holder(opened(), "tiny", 10.0)
+    with monkeypatch.context() as patch:
+        pretend(patch, "another-host:1:1")
+        away = journal_module.Holder(opened(), "tiny", 10.0)
     away.take(keys(1, 2))
     with opened().holder("tiny", None) as other:
         assert other.take(keys(1)).elsewhere == keys(1)
@@ -269,9 +284,9 @@ def test_what_a_dead_process_had_claimed_stays_counted_as_unsettled(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = opened()
-    pretend(monkeypatch, dead_process())
-    assert journal_module.Holder(journal, "hosted", 1.0).claim(0.7)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        pretend(patch, dead_process())
+        assert journal_module.Holder(journal, "hosted", 1.0).claim(0.7)
     with journal.holder("hosted", 1.0) as holder:
         assert not holder.claim(0.4)
         assert holder.claim(0.3)

@@ -6,7 +6,18 @@ import math
 
 import pytest
 
-from synthpost_dagster.statistics.ratio import Counts, count, proportion_interval, tie_aware_ratio, win_ratio
+from synthpost_dagster.statistics.ratio import (
+    Counts,
+    count,
+    plotted_ratio,
+    proportion_interval,
+    share,
+    simultaneous_confidence,
+    tie_aware_ratio,
+    win_rate,
+    win_ratio,
+    worst_case,
+)
 
 
 def test_the_studys_best_cell_as_published() -> None:
@@ -64,6 +75,21 @@ def test_a_proportions_exact_interval() -> None:
     assert proportion_interval(10, 10) == pytest.approx((0.025**0.1, 1))
 
 
+def test_an_expected_counts_interval_lies_between_those_of_the_whole_counts_around_it() -> None:
+    # 7.5 of 15
+    (low, high), less, more = proportion_interval(7.5, 15), proportion_interval(7, 15), proportion_interval(8, 15)
+    assert less[0] < low < more[0]
+    assert less[1] < high < more[1]
+    assert low + high == pytest.approx(1)
+
+
+def test_a_share_has_its_exact_interval_and_the_share_of_nothing_is_undefined() -> None:
+    assert share(4, 20) == pytest.approx((0.2, 0.0573, 0.4366), abs=0.0001)
+    nothing = share(0, 0)
+    assert math.isnan(nothing.value)
+    assert (nothing.low, nothing.high) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("counts", "ratio"),
     [
@@ -95,3 +121,34 @@ def test_outcomes_are_counted_and_sum_to_the_pairs() -> None:
 def test_an_unknown_outcome_is_refused(word: str) -> None:
     with pytest.raises(KeyError, match="not an outcome"):
         count(["win", word])
+
+
+def test_the_win_rate_counts_a_tie_half_and_leaves_unscored_pairs_out() -> None:
+    # 6 won and 4/2 of the ties, of 6 + 2 + 4 scored pairs
+    assert win_rate(Counts(6, 2, 4, 9)) == pytest.approx(8 / 12)
+    assert win_rate(Counts(0, 0, 3, 0)) == 0.5
+    assert math.isnan(win_rate(Counts(0, 0, 0, 8)))
+
+
+def test_at_worst_every_unscored_pair_was_lost() -> None:
+    # 11 + 4 = 15
+    assert worst_case(Counts(80, 11, 3, 4)) == win_ratio(Counts(80, 15, 0, 0))
+    assert worst_case(Counts(80, 11, 3, 4), confidence=0.9) == win_ratio(Counts(80, 15, 0, 0), confidence=0.9)
+    assert worst_case(Counts(80, 11, 3, 0)) == win_ratio(Counts(80, 11, 3, 0))
+    assert worst_case(Counts(0, 0, 0, 5)).value == 0
+
+
+def test_a_plotted_ratio_is_finite_where_anything_was_decided() -> None:
+    assert plotted_ratio(Counts(81, 14, 9, 9)) == pytest.approx(81.5 / 14.5)
+    assert plotted_ratio(Counts(100, 0, 0, 0)) == pytest.approx(201)
+    assert plotted_ratio(Counts(0, 2, 0, 0)) == pytest.approx(0.2)
+    assert math.isnan(plotted_ratio(Counts(0, 0, 5, 5)))
+
+
+def test_simultaneous_confidence_multiplies_to_that_of_all_cells() -> None:
+    assert simultaneous_confidence(0.95, 1) == 0.95
+    # 0.975² = 0.950625
+    assert simultaneous_confidence(0.950625, 2) == pytest.approx(0.975)
+    assert simultaneous_confidence(0.95, 15) == pytest.approx(0.996586, abs=1e-6)
+    with pytest.raises(ValueError, match="at least one"):
+        simultaneous_confidence(0.95, 0)

@@ -1,0 +1,104 @@
+"""What another step is worth: each cell of a sweep against the next larger one, in data and in training.
+
+Findings are structured; the words for them are the report's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from synthpost_dagster.statistics.paired import Difference, win_rate_difference
+from synthpost_dagster.statistics.ratio import CONFIDENCE, Counts, count, simultaneous_confidence
+from synthpost_dagster.statistics.replicates import Trained, replicate_groups
+
+Axis = Literal["data", "training"]
+Finding = Literal["gain", "loss", "not enough evidence", "replicates"]
+"""replicates: both cells saw equally many rows of data for as many steps, so nothing was added."""
+
+
+class SurfaceCell(NamedTuple):
+    """A judged cell, against one baseline."""
+
+    trained: Trained
+    outcomes: Mapping[str, str]
+    """Prompt id → pair outcome."""
+
+    @property
+    def counts(self) -> Counts:
+        """W, L, T and X."""
+        return count(self.outcomes.values())
+
+
+class Step(NamedTuple):
+    """From one cell to the next larger one along an axis, and what the win rate gains by it."""
+
+    axis: Axis
+    smaller: SurfaceCell
+    larger: SurfaceCell
+    difference: Difference
+    """Win rate of the larger cell less that of the smaller, on the same prompts."""
+    finding: Finding
+
+
+class _Place(NamedTuple):
+    """Where a cell lies on the surface."""
+
+    data_size: int
+    optimizer_steps: int
+
+
+class _Move(NamedTuple):
+    """A step whose worth is not known yet."""
+
+    axis: Axis
+    smaller: SurfaceCell
+    larger: SurfaceCell
+    is_replicate: bool
+
+
+def worth_of_steps(
+    cells: Sequence[SurfaceCell], generator: np.random.Generator, confidence: float = CONFIDENCE
+) -> list[Step]:
+    """Every step of the surface: along data between cells of equal optimizer steps, along training between cells of
+    equal data size, each to the next larger; data first, in rising order.
+
+    One epoch of more data is a step along neither, since it adds both. Of cells with the same data size and steps the
+    first stands for all. A step is a gain or a loss where its interval leaves out 0; the intervals are simultaneous
+    over all steps that are not between replicates (Šidák), since of twenty steps worth nothing one would else be
+    called a gain or a loss more often than not.
+    """
+    moves = _moves(cells)
+    each = simultaneous_confidence(confidence, max(1, sum(not move.is_replicate for move in moves)))
+    return [_step(move, generator, each) for move in moves]
+
+
+def _moves(cells: Sequence[SurfaceCell]) -> list[_Move]:
+    surface = {_place(cell): cell for cell in reversed(cells)}
+    groups = dict(zip(surface, replicate_groups([cell.trained for cell in surface.values()]), strict=True))
+    along_data = pairwise(sorted(surface, key=lambda place: (place.optimizer_steps, place.data_size)))
+    along_training = pairwise(sorted(surface))
+    found: list[tuple[Axis, _Place, _Place]] = []
+    found += [("data", one, next_) for one, next_ in along_data if one.optimizer_steps == next_.optimizer_steps]
+    found += [("training", one, next_) for one, next_ in along_training if one.data_size == next_.data_size]
+    return [
+        _Move(axis, surface[one], surface[next_], is_replicate=0 < groups[one] == groups[next_])
+        for axis, one, next_ in found
+    ]
+
+
+def _place(cell: SurfaceCell) -> _Place:
+    return _Place(cell.trained.data_size, cell.trained.optimizer_steps)
+
+
+def _step(move: _Move, generator: np.random.Generator, confidence: float) -> Step:
+    difference = win_rate_difference(move.larger.outcomes, move.smaller.outcomes, generator, confidence)
+    finding: Finding = "not enough evidence"
+    if move.is_replicate:
+        finding = "replicates"
+    elif difference.is_told_apart:
+        finding = "gain" if difference.low > 0 else "loss"
+    return Step(move.axis, move.smaller, move.larger, difference, finding)

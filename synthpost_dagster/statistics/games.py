@@ -1,0 +1,68 @@
+"""Pairs of games as the figures read them: one record a pair, with what each order of the two posts came to.
+
+How a game or a pair is decided is said in `judging.verdicts`; how a verdict is read from a reply, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from synthpost_dagster.judging.verdicts import pair_outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[np.float64]
+
+SCORES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+"""What a scored game or pair is worth to the tuned post: a tie counts half for each side."""
+
+
+class PairOfGames(NamedTuple):
+    """A tuned post and an opponent's, judged in both orders; games are outcomes seen from the tuned post."""
+
+    prompt_id: str
+    tuned_first: str
+    """Outcome of the game with the tuned post in slot A."""
+    tuned_second: str
+    """Outcome of the game with the tuned post in slot B."""
+    tuned_words: int
+    opponent_words: int
+
+    @property
+    def outcome(self) -> str:
+        """win, loss, tie or unscored."""
+        return pair_outcome(self.tuned_first, self.tuned_second)
+
+
+def pairs_of_games(verdicts: pd.DataFrame) -> list[PairOfGames]:
+    """The pairs in a table of schema Verdicts, in its order; give it the rows of one opponent.
+
+    Raises ValueError where a pair lacks one of its two games or has one twice, as in study mode, which plays one order.
+    """
+    first, second = (verdicts[verdicts["is_tuned_first"] == order].set_index("pair_id") for order in (True, False))
+    odd = set(first.index) ^ set(second.index) | set(first.index[first.index.duplicated()])
+    odd |= set(second.index[second.index.duplicated()])
+    if odd:
+        raise ValueError(f"pair {min(odd)} does not have one game in each order; play both orders")
+    other = second["outcome"].to_dict()
+    return [
+        PairOfGames(row.prompt_id, row.outcome, other[row.Index], int(row.tuned_words), int(row.opponent_words))
+        for row in first.itertuples()
+    ]
+
+
+def scored(pairs: Sequence[PairOfGames]) -> list[PairOfGames]:
+    """The pairs with both games scored."""
+    return [pair for pair in pairs if pair.outcome != "unscored"]
+
+
+def game_scores(pairs: Sequence[PairOfGames]) -> tuple[Array, Array]:
+    """Scores of the games with the tuned post first and with it second, one entry a pair; all must be scored."""
+    first = np.array([SCORES[pair.tuned_first] for pair in pairs], dtype=np.float64)
+    second = np.array([SCORES[pair.tuned_second] for pair in pairs], dtype=np.float64)
+    return first, second

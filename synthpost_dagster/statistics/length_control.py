@@ -1,0 +1,196 @@
+"""The length-controlled ratio: what is left of the win ratio where both posts are equally long.
+
+The model is that of length-controlled AlpacaEval (Dubois et al., arXiv:2404.04475) without its terms for single
+prompts and models, and with the slot added; the fit is a ridge logistic regression by Newton's method, for all draws
+of the bootstrap at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from synthpost_dagster.statistics.games import Array, PairOfGames, game_scores, scored
+from synthpost_dagster.statistics.ratio import CONFIDENCE
+
+DRAWS = 2_000
+RIDGE = 1.0
+FEWEST_DECISIVE_PAIRS = 95
+"""Won or lost. Below this no interval is given, since a ratio of so few rests on single prompts."""
+SIMILAR_LENGTH = 0.25
+"""In standard deviations: two posts whose lengths differ by less count as equally long."""
+FEWEST_SIMILAR = 0.10
+"""Share of such pairs under which a ratio at equal length would be an extrapolation."""
+
+NOTHING_SCORED = "no pair has two scored games"
+ONE_SIDED = "every game went the same way"
+SEPARATED = "length separates the outcomes"
+TOO_FEW_SIMILAR = f"under {FEWEST_SIMILAR:.0%} of the pairs are of similar length"
+TOO_FEW_DECISIVE = f"under {FEWEST_DECISIVE_PAIRS} decisive pairs, so no interval"
+
+_MOST_STEPS = 100
+_LONGEST_STEP = 2.0
+_TOLERANCE = 1e-5  # of the last step: Newton's method leaves about its square
+
+
+class LengthControlled(NamedTuple):
+    """e^θ with its interval, and the coefficients; what is not given is NaN, and `reason` says why, else is empty."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    length_coefficient: float = math.nan
+    """β: above 0 the judge prefers the longer post; a length 1 sd longer adds 0.76 β to the log odds."""
+    slot_coefficient: float = math.nan
+    """δ: log odds of the tuned post in slot A less those in slot B."""
+    reason: str = ""
+
+    @property
+    def is_identifiable(self) -> bool:
+        """Whether there is a ratio at equal length."""
+        return not math.isnan(self.value)
+
+
+class _Design(NamedTuple):
+    """Pairs as numbers, one entry a pair: the scores of both games, tanh(Δ / sd), and the prompt's index."""
+
+    first: Array
+    second: Array
+    length: Array
+    prompt: npt.NDArray[np.intp]
+
+
+def length_controlled_ratio(
+    pairs: Sequence[PairOfGames],
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    draws: int = DRAWS,
+) -> LengthControlled:
+    """e^θ of logit P(tuned) = θ + β·tanh(Δ / sd) + δ·slot over the games of the pairs with two scored games.
+
+    Δ is tuned less opponent's words and sd its standard deviation over these games, kept in every draw; slot is +½
+    with the tuned post in A and -½ in B. The penalty is λ/2·(β² + δ²), λ = 1; θ is free. A tied game is half a game
+    won and half a game lost. Without length and slot this would be games won by games lost, the tie-aware ratio.
+
+    The interval is the middle of a bootstrap over prompts, to which two made-up prompts of equal length are added, one
+    won and one lost in both games. Without them it covers in 90 to 95 % of sweeps with 95 decisive pairs, with them in
+    93 to 97 % at ratios up to 10 and in more above (tests/simulation).
+    """
+    usable = scored(pairs)
+    if not usable:
+        return LengthControlled(reason=NOTHING_SCORED)
+    difference = np.array([pair.tuned_words - pair.opponent_words for pair in usable], dtype=np.float64)
+    design = _design(usable, difference)
+    won = float((design.first + design.second).sum())
+    if won in (0, 2 * len(usable)):
+        return LengthControlled(math.inf if won else 0.0, reason=ONE_SIDED)
+    theta, beta, delta = (float(value) for value in _fit(design, np.ones((1, len(usable))))[0])
+    reason = _why_not_identifiable(design, difference)
+    if reason:
+        return LengthControlled(math.nan, math.nan, math.nan, beta, delta, reason)
+    if sum(pair.outcome in ("win", "loss") for pair in usable) < FEWEST_DECISIVE_PAIRS:
+        return LengthControlled(math.exp(theta), math.nan, math.nan, beta, delta, TOO_FEW_DECISIVE)
+    low, high = _interval(design, (theta, beta, delta), generator, confidence, draws)
+    return LengthControlled(math.exp(theta), low, high, beta, delta)
+
+
+def _design(pairs: list[PairOfGames], difference: Array) -> _Design:
+    first, second = game_scores(pairs)
+    sd = float(difference.std())
+    length = np.tanh(difference / sd) if sd else np.zeros_like(difference)
+    prompt = np.unique([pair.prompt_id for pair in pairs], return_inverse=True)[1]
+    return _Design(first, second, length, prompt)
+
+
+def _why_not_identifiable(design: _Design, difference: Array) -> str:
+    if _is_separated(design, difference):
+        return SEPARATED
+    similar = (np.abs(difference) < SIMILAR_LENGTH * difference.std()) | (difference == 0)
+    return TOO_FEW_SIMILAR if similar.mean() < FEWEST_SIMILAR else ""
+
+
+def _is_separated(design: _Design, difference: Array) -> bool:
+    """Whether some difference in length has all games won on its one side and all games lost on the other."""
+    score = np.concatenate([design.first, design.second])
+    length = np.concatenate([difference, difference])
+    not_lost, not_won = length[score > 0], length[score < 1]
+    if (length == length[0]).all():
+        return False
+    return bool(not_lost.min() >= not_won.max() or not_won.min() >= not_lost.max())
+
+
+def _interval(
+    design: _Design, start: tuple[float, float, float], generator: np.random.Generator, confidence: float, draws: int
+) -> tuple[float, float]:
+    design = _with_made_up_prompts(design)
+    prompts = int(design.prompt.max()) + 1
+    chosen = generator.integers(prompts, size=(draws, prompts)) + np.arange(draws)[:, None] * prompts
+    times = np.bincount(chosen.ravel(), minlength=draws * prompts).reshape(draws, prompts)
+    thetas = _fit(design, times[:, design.prompt].astype(np.float64), start)[:, 0]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(thetas, tail, method="lower"), np.quantile(thetas, 1 - tail, method="higher")
+    return float(np.exp(low)), float(np.exp(high))
+
+
+def _with_made_up_prompts(design: _Design) -> _Design:
+    prompts = int(design.prompt.max()) + 1
+    return _Design(
+        np.append(design.first, [1.0, 0.0]),
+        np.append(design.second, [1.0, 0.0]),
+        np.append(design.length, [0.0, 0.0]),
+        np.append(design.prompt, [prompts, prompts + 1]),
+    )
+
+
+def _fit(design: _Design, times: Array, start: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Array:
+    """θ, β, δ of each draw, shape (draws, 3); `times` (draws × pairs) says how often a draw holds a pair.
+
+    A draw in which every game went the same way has an infinite θ.
+    """
+    won = times @ (design.first + design.second)
+    open_draws = np.flatnonzero((won > 0) & (won < 2 * times.sum(axis=1)))
+    found = np.tile(np.array(start), (len(times), 1))
+    found[won == 0, 0], found[won == 2 * times.sum(axis=1), 0] = -np.inf, np.inf
+    for _ in range(_MOST_STEPS):
+        step = _newton_step(design, times[open_draws], found[open_draws])
+        step *= np.minimum(1, _LONGEST_STEP / np.maximum(np.abs(step).max(axis=1, keepdims=True), _LONGEST_STEP))
+        found[open_draws] += step
+        open_draws = open_draws[np.abs(step).max(axis=1) > _TOLERANCE]
+        if not len(open_draws):
+            return found
+    raise ArithmeticError(f"the length-controlled fit did not settle in {_MOST_STEPS} steps")
+
+
+def _newton_step(design: _Design, times: Array, at: Array) -> Array:
+    """Newton's step of the penalised log-likelihood, shape (draws, 3)."""
+    powers = design.length[:, None] ** np.arange(3)
+    middle = at[:, :2] @ powers[:, :2].T
+    miss_first, weight_first = _moments(design.first, middle + at[:, 2:] / 2, times, powers)
+    miss_second, weight_second = _moments(design.second, middle - at[:, 2:] / 2, times, powers)
+    both, apart = weight_first + weight_second, (weight_first - weight_second) / 2
+    gradient = np.stack(
+        [
+            (miss_first + miss_second)[:, 0],
+            (miss_first + miss_second)[:, 1] - RIDGE * at[:, 1],
+            (miss_first - miss_second)[:, 0] / 2 - RIDGE * at[:, 2],
+        ],
+        axis=1,
+    )
+    information = np.empty((len(at), 3, 3), dtype=np.float64)
+    information[:, 0, 0], information[:, 1, 1] = both[:, 0], both[:, 2] + RIDGE
+    information[:, 2, 2] = both[:, 0] / 4 + RIDGE
+    information[:, 0, 1] = information[:, 1, 0] = both[:, 1]
+    information[:, 0, 2] = information[:, 2, 0] = apart[:, 0]
+    information[:, 1, 2] = information[:, 2, 1] = apart[:, 1]
+    return np.asarray(np.linalg.solve(information, gradient[:, :, None])[:, :, 0], dtype=np.float64)
+
+
+def _moments(score: Array, log_odds: Array, times: Array, powers: Array) -> tuple[Array, Array]:
+    """Σ times·(score - p)·lengthᵏ and Σ times·p(1-p)·lengthᵏ of the games in one slot, each of shape (draws, 3)."""
+    chance = 1 / (1 + np.exp(-log_odds))
+    expected = times * chance
+    return times @ (score[:, None] * powers) - expected @ powers, (expected * (1 - chance)) @ powers

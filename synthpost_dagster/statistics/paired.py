@@ -1,0 +1,96 @@
+"""Two adapters on the same prompts: the difference of their win rates, and the cells that a best one is not told from.
+
+Ratios side by side say little, since the prompts that are hard for one adapter are hard for the other; here each
+prompt is compared with itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from synthpost_dagster.statistics.games import SCORES, Array
+from synthpost_dagster.statistics.ratio import CONFIDENCE, simultaneous_confidence
+
+DRAWS = 20_000
+"""More than elsewhere: simultaneous intervals reach far into the tails, and a draw costs next to nothing."""
+Key = TypeVar("Key")
+Outcomes = Mapping[str, str]
+"""Prompt id → pair outcome (win, loss, tie, unscored) of one adapter's post against one baseline's."""
+
+
+class Difference(NamedTuple):
+    """A mean difference with its interval; NaN, from -1 to 1, where no prompt was scored on both sides."""
+
+    value: float
+    low: float
+    high: float
+    prompts: int
+    """Prompts with a scored pair on both sides."""
+    left_out: int
+    """Prompts that one side lacks, or that are unscored on one."""
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def win_rate_difference(
+    first: Outcomes,
+    second: Outcomes,
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    draws: int = DRAWS,
+) -> Difference:
+    """Win rate of the first adapter less that of the second, against the same baseline on the same prompts.
+
+    The win rate and not a ratio, because it is defined in every draw: a ratio of a draw without a loss is infinite.
+    Raises KeyError on a word that is no outcome.
+    """
+    prompts = sorted(
+        prompt for prompt in first.keys() & second.keys() if "unscored" not in (first[prompt], second[prompt])
+    )
+    left_out = len(first.keys() | second.keys()) - len(prompts)
+    if not prompts:
+        return Difference(math.nan, -1.0, 1.0, 0, left_out)
+    differences = np.array([SCORES[first[prompt]] - SCORES[second[prompt]] for prompt in prompts])
+    low, high = mean_interval(differences, 1.0, generator, confidence, draws)
+    return Difference(float(differences.mean()), low, high, len(prompts), left_out)
+
+
+def mean_interval(
+    values: Array, most: float, generator: np.random.Generator, confidence: float = CONFIDENCE, draws: int = DRAWS
+) -> tuple[float, float]:
+    """Bootstrap interval of a mean of paired differences, one a prompt, each between -most and most.
+
+    The prompts drawn from are those seen and two made-up ones, -most and most, as Bonett and Price add to the pairs
+    that differ (J. Educ. Behav. Stat. 37, 2012). Without them the interval has no width where all prompts agree, and
+    covers in 80 to 93 % where few differ.
+    """
+    levels, times = np.unique(np.append(values, [-most, most]), return_counts=True)
+    prompts = int(times.sum())
+    means = generator.multinomial(prompts, times / prompts, size=draws) @ levels / prompts
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def alike(
+    best: Key, cells: Mapping[Key, Outcomes], generator: np.random.Generator, confidence: float = CONFIDENCE
+) -> list[Key]:
+    """The other cells that `best` cannot be told from, in the order given.
+
+    The intervals are simultaneous over the comparisons with the best (Šidák), which is what a set that holds the
+    truly best cell with `confidence` asks for (Hsu, Ann. Statist. 12, 1984). A cell that shares no scored prompt with
+    the best is among them.
+    """
+    others = [cell for cell in cells if cell != best]
+    if not others:
+        return []
+    each = simultaneous_confidence(confidence, len(others))
+    differences = {cell: win_rate_difference(cells[best], cells[cell], generator, each) for cell in others}
+    return [cell for cell, difference in differences.items() if not difference.low > 0]

@@ -1,0 +1,116 @@
+"""Two adapters on the same prompts, and the cells that a best one cannot be told from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from synthpost_dagster.statistics.paired import alike, mean_interval, win_rate_difference
+from synthpost_dagster.statistics.ratio import count, win_ratio
+
+
+def outcomes(*runs: tuple[str, int]) -> dict[str, str]:
+    """Outcomes by prompt, in runs: prompt 0, 1, 2 …"""
+    words = [word for word, times in runs for _ in range(times)]
+    return {str(index): word for index, word in enumerate(words)}
+
+
+def generator() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_the_difference_is_that_of_the_win_rates() -> None:
+    first = outcomes(("win", 6), ("tie", 2), ("loss", 2))
+    second = outcomes(("win", 4), ("tie", 1), ("loss", 5))
+    difference = win_rate_difference(first, second, generator())
+    # (6 + 1) / 10 - (4 + ½) / 10
+    assert difference.value == pytest.approx(0.7 - 0.45)
+    assert (difference.prompts, difference.left_out) == (10, 0)
+
+
+def test_the_same_prompts_tell_apart_what_two_ratios_do_not() -> None:
+    first, second = outcomes(("win", 68), ("loss", 32)), outcomes(("win", 60), ("loss", 40))
+    ratios = [win_ratio(count(each.values())) for each in (first, second)]
+    assert ratios[0].low < ratios[1].value < ratios[1].high
+    assert ratios[1].high > ratios[0].value
+    assert win_rate_difference(first, second, generator()).is_told_apart
+
+
+def test_the_sign_says_which_is_better() -> None:
+    better, worse = outcomes(("win", 70), ("loss", 30)), outcomes(("win", 50), ("loss", 50))
+    assert win_rate_difference(better, worse, generator()).low > 0
+    assert win_rate_difference(worse, better, generator()).high < 0
+
+
+def test_two_adapters_that_never_differ_still_have_an_interval_with_a_width() -> None:
+    same = outcomes(("win", 70), ("loss", 30))
+    difference = win_rate_difference(same, same, generator())
+    assert difference.value == 0
+    assert difference.low < 0 < difference.high
+    assert not difference.is_told_apart
+
+
+def test_prompts_that_are_not_scored_on_both_sides_are_counted_and_left_out() -> None:
+    first = outcomes(("win", 4), ("unscored", 1), ("loss", 1))
+    second = outcomes(("loss", 1), ("win", 2), ("unscored", 1), ("win", 1)) | {"other": "win"}
+    difference = win_rate_difference(first, second, generator())
+    # Left: prompts 0, 1, 2. Out: 3 and 4 unscored, 5 and "other" on one side alone.
+    assert (difference.prompts, difference.left_out) == (3, 4)
+    assert difference.value == pytest.approx(1 / 3)
+
+
+def test_without_a_common_prompt_nothing_is_known() -> None:
+    difference = win_rate_difference({"a": "win"}, {"b": "win"}, generator())
+    assert math.isnan(difference.value)
+    assert (difference.low, difference.high, difference.left_out) == (-1, 1, 2)
+    assert not difference.is_told_apart
+
+
+def test_an_unknown_outcome_is_refused() -> None:
+    with pytest.raises(KeyError, match="won"):
+        win_rate_difference({"a": "won"}, {"a": "win"}, generator())
+
+
+def test_the_interval_of_a_mean_is_about_two_standard_errors_wide() -> None:
+    values = np.array([1.0] * 600 + [-1.0] * 400)
+    low, high = mean_interval(values, 1.0, generator())
+    # With one of each added: 0.2 · 1000/1002 ± 1.96 √((1 - 0.2²) / 1002)
+    assert (low, high) == pytest.approx((0.1996 - 0.0607, 0.1996 + 0.0607), abs=0.003)
+    wide = mean_interval(values, 1.0, generator(), confidence=0.999)
+    # 3.29 instead of 1.96
+    assert wide[1] - wide[0] == pytest.approx((high - low) * 3.29 / 1.96, rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    first, second = outcomes(("win", 70), ("loss", 30)), outcomes(("win", 60), ("loss", 40))
+    assert win_rate_difference(first, second, generator()) == win_rate_difference(first, second, generator())
+
+
+def test_the_cells_alike_are_those_that_the_best_does_not_beat() -> None:
+    cells = {
+        "worst": outcomes(("win", 100), ("loss", 340)),
+        "best": outcomes(("win", 400), ("loss", 40)),
+        "near": outcomes(("win", 398), ("loss", 42)),
+        "same": outcomes(("win", 400), ("loss", 40)),
+    }
+    assert alike("best", cells, generator()) == ["near", "same"]
+
+
+def test_a_cell_that_beats_the_best_is_not_beaten_by_it() -> None:
+    cells = {"best": outcomes(("win", 100), ("loss", 340)), "better": outcomes(("win", 300), ("loss", 140))}
+    assert alike("best", cells, generator()) == ["better"]
+
+
+def test_a_cell_without_a_common_prompt_cannot_be_told_from_the_best() -> None:
+    assert alike("best", {"best": outcomes(("win", 400)), "other": {"x": "loss"}}, generator()) == ["other"]
+    assert alike("best", {"best": outcomes(("win", 400))}, generator()) == []
+
+
+def test_more_cells_to_be_told_from_ask_for_more_evidence() -> None:
+    best, other = outcomes(("win", 100), ("loss", 100)), outcomes(("win", 92), ("loss", 108))
+    assert alike("best", {"best": best, "other": other}, generator()) == []
+    # Šidák over 40 comparisons: 99.87 % instead of 95 %
+    many = {"best": best} | {f"other {index}": other for index in range(40)}
+    assert len(alike("best", many, generator())) == 40

@@ -1,0 +1,37 @@
+"""The spread between training seeds, against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from synthpost_dagster.statistics.ratio import Counts, win_ratio
+from synthpost_dagster.statistics.seeds import seed_spread
+
+
+def test_two_seeds_of_one_cell() -> None:
+    spread = seed_spread([Counts(15, 7, 0, 0), Counts(31, 7, 2, 0)])
+    # (15 + ½) / (7 + ½) and (31 + ½) / (7 + ½); two logs lie √2 standard deviations apart
+    assert (spread.lowest, spread.highest) == pytest.approx((15.5 / 7.5, 31.5 / 7.5))
+    assert spread.log_sd == pytest.approx(math.log(31.5 / 15.5) / math.sqrt(2))
+    assert spread.within_log_sd == pytest.approx(math.sqrt((1 / 15.5 + 1 / 7.5 + 1 / 31.5 + 1 / 7.5) / 2))
+    assert spread.ratios == (win_ratio(Counts(15, 7, 0, 0)), win_ratio(Counts(31, 7, 2, 0)))
+
+
+def test_one_seed_says_nothing_about_the_next() -> None:
+    spread = seed_spread([Counts(15, 7, 0, 0)])
+    assert math.isnan(spread.log_sd)
+    assert spread.lowest == spread.highest == pytest.approx(15.5 / 7.5)
+
+
+def test_a_seed_that_lost_nothing_still_counts_and_one_without_a_decision_does_not() -> None:
+    spread = seed_spread([Counts(20, 0, 0, 0), Counts(10, 10, 0, 0), Counts(0, 0, 20, 0)])
+    assert (spread.lowest, spread.highest) == pytest.approx((1, 41))
+    assert spread.ratios[0].value == math.inf
+    assert math.isnan(spread.ratios[2].value)
+
+
+def test_no_decided_pair_at_all_is_undefined() -> None:
+    for seeds in ([], [Counts(0, 0, 5, 0)] * 2):
+        assert all(math.isnan(value) for value in seed_spread(seeds)[1:])
