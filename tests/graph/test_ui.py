@@ -175,6 +175,10 @@ def server(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    # What was killed goes a moment after it.
+    deadline = time.monotonic() + 20
+    while is_open(port) and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert not is_open(port), "something still listens on the port of the UI"
 
 
