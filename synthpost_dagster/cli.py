@@ -71,13 +71,15 @@ def estimate(
     """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
     from synthpost_dagster.stages.estimate import estimate as reckon
     from synthpost_dagster.stages.study import Cell, open_study
-    from synthpost_dagster.terminal import estimate_table
+    from synthpost_dagster.statistics.power import expected_intervals
+    from synthpost_dagster.terminal import estimate_table, power_text
 
     settings = read_settings(home, task, profile)
     prepare(settings)
     study = open_study(settings)
     cells = [Cell.parse(key) for key in _cells(settings, data_sizes, steps)]
     Console().print(estimate_table(reckon(study, cells), study.profile.budget))
+    Console().print(power_text(study.evaluation_count, expected_intervals(study.evaluation_count)))
 
 
 @main.command()
@@ -120,9 +122,65 @@ def journal(home: str | None, profile: str | None, task: str | None) -> None:
 
 @main.command()
 @_common
-def report(home: str | None, profile: str | None, task: str | None) -> None:
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The page's blind sheet, filled by people; kept in the home for later reports too.",
+)
+def report(home: str | None, profile: str | None, task: str | None, labels: Path | None) -> None:
     """Make the report of the cells that are there."""
-    _drive(read_settings(home, task, profile), lambda sweep: sweep.report())
+    from synthpost_dagster.stages.report import keep_labels
+
+    settings = read_settings(home, task, profile)
+    if labels is not None:
+        prepare(settings)
+        click.echo(f"{keep_labels(settings, labels):,} labelled pairs kept")
+    _drive(settings, lambda sweep: sweep.report())
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the page and figures.json.")
+@click.option("--win", metavar="LABEL", help="What a label says where the candidate won.")
+@click.option("--loss", metavar="LABEL", help="What a label says where the baseline won.")
+@click.option("--tie", metavar="LABEL", default="tie", show_default=True, help="What it says where neither did.")
+@click.option("--label-column", metavar="NAME", help="Column of the labels; by default `label`.")
+@click.option("--strict", is_flag=True, help="Count exact labels only; mend nothing.")
+@_common
+def pairs(
+    file: Path,
+    out: Path,
+    win: str | None,
+    loss: str | None,
+    tie: str,
+    label_column: str | None,
+    strict: bool,
+    home: str | None,
+    profile: str | None,
+    task: str | None,
+) -> None:
+    """Evaluate comparisons made elsewhere: FILE is CSV or parquet.
+
+    Either a column of verdicts, read tolerantly with --win and --loss; or the columns prompt, baseline and candidate,
+    which the profile's judges play in both orders. Other columns are factors; `pair_id` names the pairs.
+    """
+    from synthpost_dagster.progress import Progress, subscribed
+    from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
+    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.terminal import Terminal, comparison_table
+
+    settings = read_settings(home, task, profile)
+    prepare(settings)
+    terminal = Terminal()
+    try:
+        with subscribed(terminal.heard):
+            labels = Labels(label_column, win, loss, tie, strict)
+            comparison = evaluate_pairs(open_study(settings), file, labels, out, Progress())
+    finally:
+        terminal.close()
+    terminal.console.print(comparison_table(comparison))
+    terminal.console.print(f"The page: {out / 'index.html'}", soft_wrap=True)
 
 
 @main.command()

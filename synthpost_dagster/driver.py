@@ -21,7 +21,8 @@ from synthpost_dagster.processes import this_process
 from synthpost_dagster.progress import Event, Listener, subscribed
 from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.settings import Settings, prepare
-from synthpost_dagster.stages import doctor, evaluation
+from synthpost_dagster.stages import data, doctor
+from synthpost_dagster.stages.report import require_cells
 from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.terminal import Terminal
 
@@ -47,11 +48,12 @@ class Sweep:
         study, recorded = self.study, recorded_in(self.instance)
         sizes = sorted({cell.data_size for cell in cells})
         self.terminal.plan(
-            planning.upstream_work(study, sizes[-1]) + sum(planning.cell_work(study, cell) for cell in cells)
+            planning.upstream_work(study, sizes[-1])
+            + sum(planning.cell_work(study, cell) for cell in cells)
+            + planning.controls_work(study)
         )
         wanted = planning.stale_cells(study, recorded, cells)
-        if wanted or planning.is_upstream_stale(study, recorded, sizes[-1]):
-            doctor.require_endpoints(study)
+        self._require_endpoints(sizes[-1], bool(wanted))
         self._upstream(sizes[-1])
         self._subsets(planning.stale_subsets(study, recorded, sizes))
         wanted = planning.stale_cells(study, recorded, cells)
@@ -60,15 +62,31 @@ class Sweep:
                 self.terminal.reused(f"cell {cell.key}", planning.cell_work(study, cell))
         for cell in wanted:
             self._start(Unit("cell", cell.key, f"cell {cell.key}", planning.cell_work(study, cell), {}))
+        self._controls()
         self.report()
 
     def report(self) -> None:
         """Brings the report up to date. Raises UpstreamMissing before any run where no cell has verdicts."""
-        evaluation.require_cells(self.study)
+        require_cells(self.study)
         if planning.is_report_stale(self.study, recorded_in(self.instance)):
             self._start(Unit("report", None, "report", 0.0, {}))
         else:
             self.terminal.reused("report", 0.0)
+
+    def _require_endpoints(self, rows: int, has_cells_to_judge: bool) -> None:
+        """Raises EndpointError before time is spent, where an endpoint that will be asked is of no use."""
+        study, recorded = self.study, recorded_in(self.instance)
+        if planning.are_rows_stale(study, recorded, rows) and data.has_rows_to_ask(study, rows):
+            doctor.require_endpoints(study, ["teacher"])
+        if has_cells_to_judge or planning.are_controls_stale(study, recorded):
+            doctor.require_endpoints(study, [role for role in study.profile.roles if role != "teacher"])
+
+    def _controls(self) -> None:
+        work = planning.controls_work(self.study)
+        if planning.are_controls_stale(self.study, recorded_in(self.instance)):
+            self._start(Unit("controls", None, "controls", work, {}))
+        else:
+            self.terminal.reused("controls", work)
 
     def _upstream(self, rows: int) -> None:
         work = planning.upstream_work(self.study, rows)

@@ -1,11 +1,12 @@
 """Jobs, the weekly schedule and the sensors that carry a change through the graph.
 
-https://docs.dagster.io/guides/automate. One job cannot hold assets of both partitionings, so there are four: the
-schedule starts `upstream`, sensors start the changed subsets, then the changed cells, then the report. What is
-changed is decided in `planning`.
+https://docs.dagster.io/guides/automate. One job cannot hold assets of both partitionings, so there are five: the
+schedule starts `upstream`, sensors start the changed subsets, then the changed cells, then the controls, then the
+report. What is changed is decided in `planning`.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from dagster import (
@@ -27,18 +28,21 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from synthpost_dagster import planning
 from synthpost_dagster.records import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import evaluation
+from synthpost_dagster.stages.models import predictions_plan
+from synthpost_dagster.stages.report import ratio_report_plan
 from synthpost_dagster.stages.study import Study
+from synthpost_dagster.stages.verdicts import control_verdicts_plan
 
 WEEKLY = "0 6 * * 1"
 
 
 class Jobs(NamedTuple):
-    """The four jobs, in the order they run."""
+    """The five jobs, in the order they run."""
 
     upstream: UnresolvedAssetJobDefinition
     subsets: UnresolvedAssetJobDefinition
     cell: UnresolvedAssetJobDefinition
+    controls: UnresolvedAssetJobDefinition
     report: UnresolvedAssetJobDefinition
 
 
@@ -59,6 +63,11 @@ def build_jobs() -> Jobs:
             "cell",
             AssetSelection.assets("adapters", "predictions", "verdicts"),
             description="One point of the sweep: tune, predict, judge.",
+        ),
+        define_asset_job(
+            "controls",
+            AssetSelection.assets("control_verdicts"),
+            description="Comparisons whose answer is known, which tell whether the judge can be trusted.",
         ),
         define_asset_job(
             "report",
@@ -89,6 +98,8 @@ def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
         _sensor("after_cell", jobs.cell, jobs[3:], DagsterRunStatus.SUCCESS),
         _sensor("after_failed_cell", jobs.cell, jobs[3:], DagsterRunStatus.FAILURE),
         _sensor("after_canceled_cell", jobs.cell, jobs[3:], DagsterRunStatus.CANCELED),
+        _sensor("after_controls", jobs.controls, jobs[4:], DagsterRunStatus.SUCCESS),
+        _sensor("after_failed_controls", jobs.controls, jobs[4:], DagsterRunStatus.FAILURE),
     ]
 
 
@@ -96,8 +107,9 @@ def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun)
     """The runs to start after a run has ended.
 
     After the upstream: the changed subsets, and the changed cells whose subset is as it was. After a subset: the
-    changed cells of its size. Where nothing is under way and nothing is left to do before it: the report. The keys
-    name what is to be made, so that two runs that end together do not start one thing twice.
+    changed cells of its size. Where nothing is under way and nothing is left to do before them: the controls, and after
+    these, judged or failed, the report. The keys name what is to be made, so that two runs that end together do not
+    start one thing twice.
     """
     recorded = recorded_in(instance)
     sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
@@ -111,11 +123,15 @@ def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun)
     underway = _underway(instance, "cell")
     stale = planning.stale_cells(study, recorded, ready)
     requests += [_request("cell", cell.key, finished) for cell in stale if cell.key not in underway]
-    busy = requests or underway or _underway(instance, "subsets")
-    if not busy and planning.is_report_stale(study, recorded):
-        plan = evaluation.ratio_report_plan(study)
-        requests.append(RunRequest(run_key=f"report:{plan.fingerprint}", job_name="report"))
-    return requests
+    if requests or underway or _underway(instance, "subsets") or _underway(instance, "controls"):
+        return requests
+    if finished.job_name != "controls" and planning.are_controls_stale(study, recorded) and _has_cells(study):
+        plan = control_verdicts_plan(study)
+        return [RunRequest(run_key=f"controls:{plan.fingerprint}", job_name="controls")]
+    if planning.is_report_stale(study, recorded):
+        plan = ratio_report_plan(study)
+        return [RunRequest(run_key=f"report:{plan.fingerprint}", job_name="report")]
+    return []
 
 
 def _sensor(
@@ -146,6 +162,11 @@ def _sensor(
 
 def _request(job: str, partition: str, cause: DagsterRun) -> RunRequest:
     return RunRequest(run_key=f"{cause.run_id}:{job}:{partition}", job_name=job, partition_key=partition)
+
+
+def _has_cells(study: Study) -> bool:
+    """Whether any cell has posts, which the controls need."""
+    return any(study.has(partial(predictions_plan, study, cell)) for cell in study.cells)
 
 
 def _underway(instance: DagsterInstance, job: str) -> set[str]:

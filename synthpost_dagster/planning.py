@@ -11,11 +11,12 @@ from functools import partial
 
 from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.stages import data, evaluation, models
+from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
+from synthpost_dagster.stages import data, models, report, verdicts
 from synthpost_dagster.stages.study import Cell, Study
 
 Recorded = Callable[[str, str], str | None]
-UPSTREAM = ("catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions")
+UPSTREAM = ("catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions", "control_predictions")
 
 
 def is_upstream_stale(study: Study, recorded: Recorded, rows: int) -> bool:
@@ -25,8 +26,9 @@ def is_upstream_stale(study: Study, recorded: Recorded, rows: int) -> bool:
         data.prompts_plan,
         data.evaluation_prompts_plan,
         models.baseline_predictions_plan,
+        models.control_predictions_plan,
     )
-    return any(_is_stale(study, partial(plan, study), recorded) for plan in plans) or _are_rows_stale(
+    return any(_is_stale(study, partial(plan, study), recorded) for plan in plans) or are_rows_stale(
         study, recorded, rows
     )
 
@@ -37,21 +39,19 @@ def stale_subsets(study: Study, recorded: Recorded, sizes: Iterable[int]) -> lis
 
 
 def stale_cells(study: Study, recorded: Recorded, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells of which adapter, predictions or verdicts are missing or out of date."""
-    return [
-        cell
-        for cell in cells
-        if any(
-            _is_stale(study, partial(plan, study, cell), recorded)
-            for plan in (models.adapters_plan, models.predictions_plan, evaluation.verdicts_plan)
-        )
-    ]
+    """The cells of which adapter, predictions or verdicts are missing or out of date, under any training seed."""
+    return [cell for cell in cells if _is_cell_stale(study, recorded, cell)]
+
+
+def are_controls_stale(study: Study, recorded: Recorded) -> bool:
+    """Whether the controls are missing or out of date."""
+    return _is_stale(study, partial(verdicts.control_verdicts_plan, study), recorded)
 
 
 def is_report_stale(study: Study, recorded: Recorded) -> bool:
     """Whether the report is missing, or was made of other verdicts."""
     is_put_out = (study.settings.home / "report" / "index.html").is_file()
-    return not is_put_out or _is_stale(study, partial(evaluation.ratio_report_plan, study), recorded)
+    return not is_put_out or _is_stale(study, partial(report.ratio_report_plan, study), recorded)
 
 
 def cell_work(study: Study, cell: Cell) -> float:
@@ -59,15 +59,30 @@ def cell_work(study: Study, cell: Cell) -> float:
     from synthpost_dagster.training.schedule import optimizer_steps
 
     batch = study.profile.training.rows_per_step
-    return 0.6 * batch * optimizer_steps(cell.steps, cell.data_size, batch) + study.evaluation_count
+    once = 0.6 * batch * optimizer_steps(cell.steps, cell.data_size, batch) + study.evaluation_count
+    return once * len(study.seeds_of(cell))
 
 
 def upstream_work(study: Study, rows: int) -> float:
-    """The same for the upstream: rows to be written by the teacher, and both baselines' posts."""
-    return 1.5 * rows + 2 * study.evaluation_count
+    """The same for the upstream: rows to be written by the teacher, and four sets of the untuned model's posts."""
+    return 1.5 * rows + 4 * study.evaluation_count
 
 
-def _are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
+def controls_work(study: Study) -> float:
+    """The same for the controls, which write nothing: judging them takes as long as so many cells' does."""
+    return 0.05 * study.evaluation_count * len(COMPARISONS) / len(OPPONENTS)
+
+
+def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:
+    plans = (models.adapters_plan, models.predictions_plan, verdicts.verdicts_plan)
+    if any(_is_stale(study, partial(plan, study, cell), recorded) for plan in plans):
+        return True
+    # What Dagster has recorded of a cell is what the first seed made.
+    return not all(study.has(partial(plan, study, seed)) for seed in study.seeds_of(cell)[1:] for plan in plans)
+
+
+def are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
+    """Whether fewer than `rows` rows of the present making are there."""
     try:
         manifest = data.current_rows(study)
     except SynthpostError:

@@ -18,6 +18,14 @@ SPLITS = ("train", "holdout")
 CONTESTANTS = ("tuned", "base", "prompted")
 """tuned: the adapter, student prompt. base: the untuned model, student prompt. prompted: untuned, teacher prompt."""
 OPPONENTS = ("base", "prompted")
+CONTROL_SETS = ("control_a", "control_b")
+"""Contestants of the control: the untuned model, student prompt, sampled under two seeds."""
+COMPARISONS = ("resampled", "empty", "shuffled", "prompting")
+"""Of `control_verdicts`. resampled: the untuned model against itself under another seed. empty: an empty post against
+the baseline. shuffled: tuned posts dealt to wrong prompts against the tuned posts of these prompts. prompting: the
+untuned model with the teacher prompt against itself with the student prompt."""
+FACTORS = ("post_type", "tone", "length", "company")
+"""What results are broken down by."""
 FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")
 """What a post is written for, in every table from the prompts on."""
 FINISH_REASONS = ("stop", "length", "content_filter", "invalid", "refused")
@@ -140,21 +148,26 @@ class Predictions(Factors):
         return ~rows.duplicated(["prompt_id", "contestant"], keep=False)
 
 
-class Verdicts(Factors):
-    """One row a game: a tuned post against a baseline's post, in one order."""
+class Games(Factors):
+    """One row a game of one judge: a candidate's post against an opponent's, in one order."""
 
     pair_id: Series[str] = pa.Field(str_matches=ID, description="Hash of prompt, opponent and the two posts")
-    opponent: Series[str] = pa.Field(isin=OPPONENTS)
-    is_tuned_first: Series[bool] = pa.Field(description="Whether the tuned post stood in slot A")
+    opponent: Series[str]
+    is_candidate_first: Series[bool] = pa.Field(description="Whether the candidate's post stood in slot A")
     pick: Series[str] = pa.Field(isin=("A", "B", "tie", ""), description="What the judge chose; empty if unscored")
-    outcome: Series[str] = pa.Field(isin=OUTCOMES, description="The game, seen from the tuned post")
+    outcome: Series[str] = pa.Field(isin=OUTCOMES, description="The game, seen from the candidate")
     reason: Series[str] = pa.Field(description="Why a game is unscored, else empty")
+    why: Series[str] = pa.Field(description="The judge's sentence; empty where it gave none")
+    criteria: Series[str] = pa.Field(description="JSON: criterion id → A, B or tie; {} where the judge named none")
     raw_reply: Series[str] = pa.Field(description="The judge's reply as it came")
     attempts: Series[int] = pa.Field(ge=1)
+    prompt_tokens: Series[int] = pa.Field(ge=0, description="Of the last attempt")
+    completion_tokens: Series[int] = pa.Field(ge=0)
     judge: Series[str] = pa.Field(str_length={"min_value": 1}, description="Provider and model")
     prompt_fingerprint: Series[str] = pa.Field(str_matches=ID, description="Hash of the judge's prompt")
-    tuned_words: Series[int] = pa.Field(ge=0)
+    candidate_words: Series[int] = pa.Field(ge=0)
     opponent_words: Series[int] = pa.Field(ge=0)
+    has_imitation: Series[bool] = pa.Field(description="A post imitates a verdict, a mark or a special token")
 
     @pa.dataframe_check(name="reason_if_unscored")
     def reason_if_unscored(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
@@ -162,16 +175,44 @@ class Verdicts(Factors):
         unscored = rows["outcome"] == "unscored"
         return (unscored == (rows["reason"] != "")) & (unscored == (rows["pick"] == ""))
 
+    @pa.dataframe_check(name="one_game_a_judge_and_order")
+    def one_game_a_judge_and_order(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
+        """A judge plays a pair once in each order."""
+        return ~rows.duplicated(["pair_id", "judge", "is_candidate_first"], keep=False)
+
+
+class ControlPredictions(Predictions):
+    """One row a post of the untuned model, for the control."""
+
+    contestant: Series[str] = pa.Field(isin=CONTROL_SETS)
+
+
+class Verdicts(Games):
+    """The games of one cell: the tuned posts against both baselines."""
+
+    opponent: Series[str] = pa.Field(isin=OPPONENTS)
+
+
+class ControlVerdicts(Games):
+    """Games whose answer is known, and those of the long prompt; `opponent` names the comparison."""
+
+    opponent: Series[str] = pa.Field(isin=COMPARISONS)
+
 
 class RatioReport(Table):
-    """One row a cell × opponent × level of a factor; factor `all` is the cell's headline."""
+    """One row a cell × seed × opponent × level of a factor; factor `all` is the whole cell.
+
+    What takes games in both orders, or all prompts, is NaN on the levels and in study mode.
+    """
 
     data_size: Series[int] = pa.Field(ge=1, description="Rows of the subset")
     steps: Series[str] = pa.Field(str_matches=r"^([1-9]\d*|[1-9]\d?-epoch)$", description="Length asked for")
+    seed: Series[int] = pa.Field(ge=0, description="Of the training")
     optimizer_steps: Series[int] = pa.Field(ge=1, description="Steps done")
     rows_seen: Series[int] = pa.Field(ge=1, description="min(rows, steps × batch)")
+    replicate_group: Series[int] = pa.Field(ge=0, description="Cells with the same number, from 1, are replicates")
     opponent: Series[str] = pa.Field(isin=OPPONENTS)
-    factor: Series[str] = pa.Field(isin=("all", "post_type", "tone", "length"))
+    factor: Series[str] = pa.Field(isin=("all", *FACTORS))
     level: Series[str] = pa.Field(str_length={"min_value": 1})
     pairs: Series[int] = pa.Field(ge=0)
     wins: Series[int] = pa.Field(ge=0)
@@ -182,6 +223,20 @@ class RatioReport(Table):
     win_ratio_low: Series[float] = pa.Field(nullable=True, ge=0, description="Exact 95 % interval")
     win_ratio_high: Series[float] = pa.Field(nullable=True, ge=0)
     tie_aware_ratio: Series[float] = pa.Field(nullable=True, ge=0, description="(W + T/2) / (L + T/2)")
+    win_rate: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="(W + T/2) / (W + L + T)")
+    worst_case_ratio: Series[float] = pa.Field(nullable=True, ge=0, description="All unscored pairs counted as lost")
+    p_value: Series[float] = pa.Field(ge=0, le=1, description="Exact sign test")
+    p_adjusted: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="Holm, over the cells of the sweep")
+    order_consistency: Series[float] = pa.Field(nullable=True, ge=0, le=1)
+    slot_bias: Series[float] = pa.Field(nullable=True, ge=-0.5, le=0.5, description="P(first slot chosen) - 1/2")
+    length_controlled_ratio: Series[float] = pa.Field(nullable=True, ge=0)
+    length_controlled_low: Series[float] = pa.Field(nullable=True, ge=0, description="95 %, bootstrap over prompts")
+    length_controlled_high: Series[float] = pa.Field(nullable=True, ge=0)
+    length_coefficient: Series[float] = pa.Field(nullable=True, description="Above 0 the judge prefers longer posts")
+    length_note: Series[str] = pa.Field(description="Why there is no length-controlled ratio or interval, else empty")
+    compliance: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="Mean share of criteria a post meets")
+    compliance_low: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="95 %, bootstrap over posts")
+    compliance_high: Series[float] = pa.Field(nullable=True, ge=0, le=1)
 
     @pa.dataframe_check(name="counts_sum_to_pairs")
     def counts_sum_to_pairs(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
@@ -209,7 +264,9 @@ TABLES: dict[str, type[Table]] = {
     "adapters": LossCurve,
     "baseline_predictions": Predictions,
     "predictions": Predictions,
+    "control_predictions": ControlPredictions,
     "verdicts": Verdicts,
+    "control_verdicts": ControlVerdicts,
     "ratio_report": RatioReport,
 }
 """Asset → schema of its main table."""

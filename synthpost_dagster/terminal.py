@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from synthpost_dagster.stages.doctor import Finding
     from synthpost_dagster.stages.estimate import Line
+    from synthpost_dagster.statistics.comparison import Comparison
+    from synthpost_dagster.statistics.ratio import Ratio
 
 QUIET_SECONDS = 10.0
 """Where the output is no terminal, a line about work under way at most this often."""
@@ -163,6 +165,40 @@ def journal_tables(name: str, replies: list[dict[str, Any]], spending: list[dict
             record["profile"], *(f"${record[key]:,.4f}" for key in ("spent_usd", "claimed_usd", "unsettled_usd"))
         )
     return held, paid
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The counts of one comparison and what they come to."""
+    from synthpost_dagster.report.texts import number_text, ratio_text
+
+    table = Table(
+        title="Candidate against baseline",
+        caption="pairs won (W), lost (L), tied (T), unscored (X); ratios with their exact 95 % interval",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in ("W", "L", "T", "X"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("win ratio", "all unscored lost", "sign test"):
+        table.add_column(column, no_wrap=True)
+    table.add_row(
+        *(str(count) for count in comparison.counts),
+        ratio_text(*comparison.ratio),
+        ratio_text(*comparison.worst_case),
+        f"p = {number_text(comparison.p_value)}" if comparison.p_value >= 1e-4 else "p < 0.0001",
+    )
+    return table
+
+
+def power_text(prompts: int, expected: Sequence[Ratio]) -> str:
+    """What so many prompts can show, were every pair won or lost."""
+    from synthpost_dagster.report.texts import number_text
+
+    shown = "; ".join(
+        f"{number_text(ratio.value)} would lie between {number_text(ratio.low)} and {number_text(ratio.high)}"
+        for ratio in expected
+    )
+    return f"With {prompts:,} prompts, all decided, a win ratio of {shown}."
 
 
 def finding_line(finding: Finding) -> Text:

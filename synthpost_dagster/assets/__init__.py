@@ -7,14 +7,14 @@ decided, is decided there. Each file has a builder, because partitions and pools
 from dagster import AssetsDefinition
 
 from synthpost_dagster.assets.adapters import build_adapters
-from synthpost_dagster.assets.baselines import build_baseline_predictions
+from synthpost_dagster.assets.baselines import build_baseline_predictions, build_control_predictions
 from synthpost_dagster.assets.catalog import build_catalog
 from synthpost_dagster.assets.predictions import build_predictions
 from synthpost_dagster.assets.prompts import build_evaluation_prompts, build_prompts
 from synthpost_dagster.assets.report import build_ratio_report
 from synthpost_dagster.assets.rows import build_synthetic_rows
 from synthpost_dagster.assets.subsets import build_data_subsets
-from synthpost_dagster.assets.verdicts import build_verdicts
+from synthpost_dagster.assets.verdicts import build_control_verdicts, build_verdicts
 from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
 from synthpost_dagster.partitions import Partitions
 from synthpost_dagster.profiles import Profile
@@ -24,7 +24,7 @@ from synthpost_dagster.resources.gpu import POOL
 def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinition]:
     """All assets in the order data flows; a teacher or judge that holds a model here stands in the pool `gpu`."""
     teacher_pool = POOL if profile.teacher.backend in HOLDS_DEVICE else None
-    judge_pool = POOL if profile.judge.backend in HOLDS_DEVICE else None
+    judge_pool = POOL if any(judge.backend in HOLDS_DEVICE for judge in profile.judges) else None
     return [
         build_catalog(),
         build_prompts(),
@@ -33,7 +33,9 @@ def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinit
         build_data_subsets(partitions.size),
         build_adapters(partitions.cell),
         build_baseline_predictions(),
+        build_control_predictions(),
         build_predictions(partitions.cell),
         build_verdicts(partitions.cell, judge_pool),
+        build_control_verdicts(judge_pool),
         build_ratio_report(),
     ]

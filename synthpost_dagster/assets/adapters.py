@@ -27,7 +27,9 @@ def build_adapters(cells: PartitionsDefinition) -> AssetsDefinition:
     def adapters(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """A PEFT adapter with its loss curve: the student tuned on one subset for one length of training."""
         opened = study.open()
-        outcome = models.adapters(opened, Cell.parse(context.partition_key), progress_of(context))
-        return materialized(opened, outcome, loss_png(opened.store.read_table(outcome.manifest)))
+        cells = opened.seeds_of(Cell.parse(context.partition_key))
+        outcomes = [models.adapters(opened, cell, progress_of(context)) for cell in cells]
+        picture = loss_png(opened.store.read_table(outcomes[0].manifest))
+        return materialized(opened, *outcomes, picture=picture)
 
     return adapters

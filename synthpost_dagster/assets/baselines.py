@@ -27,3 +27,22 @@ def build_baseline_predictions() -> AssetsDefinition:
         return materialized(opened, models.baseline_predictions(opened, progress_of(context)))
 
     return baseline_predictions
+
+
+def build_control_predictions() -> AssetsDefinition:
+    """The asset `control_predictions`."""
+
+    @asset(
+        group_name="baselines",
+        deps=["evaluation_prompts"],
+        kinds={"huggingface", "parquet"},
+        owners=OWNERS,
+        pool=POOL,
+        metadata=schema_metadata("control_predictions"),
+    )
+    def control_predictions(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
+        """The untuned model's posts, sampled twice under different seeds, to be judged against each other."""
+        opened = study.open()
+        return materialized(opened, models.control_predictions(opened, progress_of(context)))
+
+    return control_predictions

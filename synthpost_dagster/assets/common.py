@@ -39,8 +39,13 @@ def progress_of(context: AssetExecutionContext) -> Progress:
     return Progress(to_log(context.log.info))
 
 
-def materialized(study: Study, outcome: Outcome, picture: bytes | None = None) -> MaterializeResult[Any]:
-    """The outcome with row count, preview, facts and picture; its fingerprint is the data version."""
+def materialized(
+    study: Study, outcome: Outcome, *more_seeds: Outcome, picture: bytes | None = None
+) -> MaterializeResult[Any]:
+    """The outcome with row count, preview, facts and picture; its fingerprint is the data version.
+
+    `more_seeds` are the same under further training seeds; where they are kept is told too.
+    """
     manifest = outcome.manifest
     table = study.store.read_table(manifest)
     metadata: dict[str, Any] = {
@@ -51,6 +56,10 @@ def materialized(study: Study, outcome: Outcome, picture: bytes | None = None) -
         "is_reused": outcome.is_reused,
         **{name: fact for name, fact in manifest.facts.items() if name not in ("rows", "target_rows")},
     }
+    for other in more_seeds:
+        metadata[f"location_{other.manifest.partition.rpartition('|')[2]}"] = MetadataValue.path(
+            study.store.location(other.manifest)
+        )
     if picture is not None:
         metadata["picture"] = MetadataValue.md(f"![]({png_uri(picture)})")
     return MaterializeResult(metadata=metadata, data_version=DataVersion(manifest.fingerprint))

@@ -26,6 +26,7 @@ def build_predictions(cells: PartitionsDefinition) -> AssetsDefinition:
     def predictions(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """The tuned model's posts on the evaluation prompts, from the student's prompt."""
         opened = study.open()
-        return materialized(opened, models.predictions(opened, Cell.parse(context.partition_key), progress_of(context)))
+        cells = opened.seeds_of(Cell.parse(context.partition_key))
+        return materialized(opened, *[models.predictions(opened, cell, progress_of(context)) for cell in cells])
 
     return predictions

@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
 from synthpost_dagster.report.figures import cells_png
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import evaluation
+from synthpost_dagster.stages.report import ratio_report as make_report
 
 
 def build_ratio_report() -> AssetsDefinition:
@@ -15,7 +15,7 @@ def build_ratio_report() -> AssetsDefinition:
 
     @asset(
         group_name="report",
-        deps=["verdicts"],
+        deps=["verdicts", "control_verdicts"],
         kinds={"pandas", "html"},
         owners=OWNERS,
         metadata=schema_metadata("ratio_report"),
@@ -23,7 +23,7 @@ def build_ratio_report() -> AssetsDefinition:
     def ratio_report(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """Win ratios with their intervals, by cell and factor, as parquet, CSV and a page."""
         opened = study.open()
-        outcome = evaluation.ratio_report(opened, progress_of(context))
-        return materialized(opened, outcome, cells_png(opened.store.read_table(outcome.manifest)))
+        outcome = make_report(opened, progress_of(context))
+        return materialized(opened, outcome, picture=cells_png(opened.store.read_table(outcome.manifest)))
 
     return ratio_report

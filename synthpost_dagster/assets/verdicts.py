@@ -6,7 +6,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import evaluation
+from synthpost_dagster.stages import verdicts as stage
 from synthpost_dagster.stages.study import Cell
 
 
@@ -25,8 +25,26 @@ def build_verdicts(cells: PartitionsDefinition, pool: str | None) -> AssetsDefin
     def verdicts(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """The tuned post against each baseline's, in both orders: raw reply, pick, outcome or the reason for none."""
         opened = study.open()
-        return materialized(
-            opened, evaluation.verdicts(opened, Cell.parse(context.partition_key), progress_of(context))
-        )
+        cells = opened.seeds_of(Cell.parse(context.partition_key))
+        return materialized(opened, *[stage.verdicts(opened, cell, progress_of(context)) for cell in cells])
 
     return verdicts
+
+
+def build_control_verdicts(pool: str | None) -> AssetsDefinition:
+    """The asset `control_verdicts`; `pool` as for the verdicts."""
+
+    @asset(
+        group_name="verdicts",
+        deps=["baseline_predictions", "control_predictions", "predictions"],
+        kinds={"pandas", "parquet"},
+        owners=OWNERS,
+        pool=pool,
+        metadata=schema_metadata("control_verdicts"),
+    )
+    def control_verdicts(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
+        """Comparisons whose answer is known: the untuned model against itself, empty posts, posts of other prompts."""
+        opened = study.open()
+        return materialized(opened, stage.control_verdicts(opened, progress_of(context)))
+
+    return control_verdicts

@@ -96,11 +96,10 @@ class Padded(NamedTuple):
 
 
 class TextMaker:
-    """Draws samples; one instance a process, so that templates are compiled once."""
+    """Draws samples."""
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task, self.rng = task, random.Random(seed)
-        self.templates = {role: task.template(role) for role in ("teacher", "student")}
         self.known = task.companies_of("train")
         self.descriptions = [product.description for _, product in self.known]
 
@@ -115,7 +114,7 @@ class TextMaker:
             for criterion in self.task.spec.criteria_of(brief.post_type)
             if rng.random() < (OBEDIENCE if role == "teacher" else habit(brief, criterion.id))
         }
-        messages = [{"role": "user", "content": render_prompt(self.task, role, brief, self.templates[role])}]
+        messages = [{"role": "user", "content": render_prompt(self.task, role, brief)}]
         if rng.random() < 0.1:
             messages.insert(0, {"role": "system", "content": self.task.spec.system_prompt})
         return Sample(messages, PostWriter(brief, obeyed, role == "teacher", rng).write())

@@ -7,7 +7,7 @@ name in `profiles.models`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
@@ -80,6 +80,12 @@ class Tally:
         self.cost_usd += reply.cost_usd
         self.lost_usd += reply.lost_usd
         self.served_models.add(reply.served_model)
+
+    def merge(self, other: Tally) -> None:
+        """Counts what another model's answers came to."""
+        for name in (entry.name for entry in fields(self) if entry.name != "served_models"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.served_models |= other.served_models
 
     @property
     def facts(self) -> dict[str, Any]:

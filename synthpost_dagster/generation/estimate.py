@@ -50,9 +50,17 @@ def averages(journal: Journal, spec: InProcessChat | HostedChat, purpose: str) -
 
 
 def expect(
-    journal: Journal, spec: InProcessChat | HostedChat, purpose: str, characters: Sequence[int], tries: float = 1.0
+    journal: Journal,
+    spec: InProcessChat | HostedChat,
+    purpose: str,
+    characters: Sequence[int],
+    tries: float = 1.0,
+    most_tries: float | None = None,
 ) -> Expected:
-    """For prompts of so many characters each, every one asked `tries` times in the mean."""
+    """For prompts of so many characters each, every one asked `tries` times in the mean, and at most `most_tries`
+    times, by default as often as the profile allows.
+    """
+    most = spec.attempts if most_tries is None else most_tries
     means = averages(journal, spec, purpose)
     requests = round(len(characters) * tries)
     rate = means.prompt_tokens_a_character if means else 1 / CHARACTERS_A_TOKEN
@@ -66,7 +74,7 @@ def expect(
         prompt_tokens,
         completion_tokens,
         _dollars(spec, prompt_tokens, completion_tokens),
-        _dollars(spec, round(sum(characters) * rate) * spec.attempts, len(characters) * spec.attempts * longest),
+        _dollars(spec, round(sum(characters) * rate * most), round(len(characters) * most * longest)),
         _seconds(spec, means, requests, prompt_tokens + completion_tokens),
         basis if requests else "all replies are there",
     )
@@ -97,3 +105,17 @@ def _dollars(spec: InProcessChat | HostedChat, prompt_tokens: int, completion_to
     if isinstance(spec, InProcessChat) or spec.prices is None:
         return 0.0
     return (prompt_tokens * spec.prices.input + completion_tokens * spec.prices.output) / MILLION
+
+
+def total(parts: Sequence[Expected]) -> Expected:
+    """Several expectations as one; the time is not known where one of them is not."""
+    seconds = [part.seconds for part in parts if part.seconds is not None]
+    return Expected(
+        sum(part.requests for part in parts),
+        sum(part.prompt_tokens for part in parts),
+        sum(part.completion_tokens for part in parts),
+        sum(part.usd for part in parts),
+        sum(part.usd_at_most for part in parts),
+        sum(seconds) if len(seconds) == len(parts) else None,
+        "; ".join(dict.fromkeys(part.basis for part in parts)) or "all is there",
+    )

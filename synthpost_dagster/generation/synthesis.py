@@ -115,14 +115,16 @@ class _Work:
         self.kept, self.needed = 0, sum(min(n, len(self.queues.get(s, []))) for s, n in self.share.items())
 
     def _remember(self, prompts: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
-        """Takes over the replies that are still the ones to be asked for.
+        """Takes over the replies that are still the ones to be asked for; a request that was refused is made again.
 
         The posts kept among them own their wording, so that a row added later is the duplicate and not they.
         """
         by_id = {row["prompt_id"]: row for row in prompts.to_dict("records")}
         for row in rows:
             prompt = by_id.get(row["prompt_id"])
-            if prompt is not None and self._ask(prompt, row["attempt"]).ask.key == row["reply_key"]:
+            if prompt is None or row["finish_reason"] == "refused":
+                continue
+            if self._ask(prompt, row["attempt"]).ask.key == row["reply_key"]:
                 self.known[row["reply_key"]] = _reply(row)
                 if row["status"] == "kept":
                     self.owners.setdefault(normalised(row["post"]), row["reply_key"])

@@ -6,10 +6,11 @@ import json
 import time
 from typing import Any
 
-from synthpost_dagster.generation.chat_models import ChatModel, Context, Tally, Work, ask_for, chat_model
+from synthpost_dagster.generation.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met
-from synthpost_dagster.judging.verdicts import Game, Judge, Said
+from synthpost_dagster.judging.replies import Said
+from synthpost_dagster.judging.verdicts import Game, Judge, Request
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.progress import Progress
@@ -17,17 +18,38 @@ from synthpost_dagster.tasks.loading import Task
 
 JUDGING = "judging"
 """What the journal calls a judge's replies."""
-VERDICT_SCHEMA = {
-    "type": "object",
-    "properties": {"verdict": {"type": "string", "enum": ["A", "B", "tie"]}},
-    "required": ["verdict"],
-    "additionalProperties": False,
-}
-"""What a judge's reply is to look like, where its endpoint heeds a schema."""
+
+
+def verdict_schema(task: Task, may_tie: bool) -> dict[str, Any]:
+    """What a judge's reply is to look like, where its endpoint heeds a schema: first the preference by criterion, then
+    one sentence why, then the verdict, so that the verdict follows from what was found.
+    """
+    picks = ["A", "B", "tie"]
+    preference = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "enum": task.criterion_ids},
+            "preference": {"type": "string", "enum": picks},
+        },
+        "required": ["id", "preference"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "criteria": {"type": "array", "items": preference},
+            "why": {"type": "string"},
+            "verdict": {"type": "string", "enum": picks if may_tie else ["A", "B"]},
+        },
+        "required": ["criteria", "why", "verdict"],
+        "additionalProperties": False,
+    }
 
 
 class Rubric:
-    """Prefers the post that meets more of the criteria that can be checked on text; equal numbers are a tie."""
+    """Prefers the post that meets more of the criteria that can be checked on text; equal numbers are a tie, also
+    where a model would be made to choose.
+    """
 
     name = "rubric"
     attempts = 1
@@ -49,19 +71,34 @@ class Rubric:
         }
 
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
-        """The verdict in JSON, with the criteria each post misses."""
+        """The verdict in JSON, with the preference by criterion and the criteria each post misses."""
         started, replies = time.monotonic(), []
         for done, game in enumerate(games, start=1):
-            met = [criteria_met(post, game.brief, task.spec) for post in (game.post_a, game.post_b)]
-            first, second = (sum(found.values()) for found in met)
-            verdict = "A" if first > second else "B" if second > first else "tie"
-            missed = [[name for name, is_met in found.items() if not is_met] for found in met]
-            reply = {"verdict": verdict, "a_misses": missed[0], "b_misses": missed[1]}
-            replies.append(Said(json.dumps(reply)))
+            replies.append(Said(json.dumps(_rubric_verdict(task, game))))
             if done % 50 == 0 or done == len(games):
                 progress.update("judging", done, len(games), "games")
         self.tally.seconds += time.monotonic() - started
         return replies
+
+
+def _rubric_verdict(task: Task, game: Game) -> dict[str, Any]:
+    if isinstance(game.brief, Request):
+        raise TypeError("the rubric needs a brief of the task, not a request in free words")
+    met_a, met_b = (criteria_met(post, game.brief, task.spec) for post in (game.post_a, game.post_b))
+    return {
+        "criteria": [{"id": name, "preference": _better(met_a[name], met_b[name])} for name in met_a],
+        "why": f"A {_missed(met_a)}; B {_missed(met_b)}.",
+        "verdict": _better(sum(met_a.values()), sum(met_b.values())),
+    }
+
+
+def _better(first: int, second: int) -> str:
+    return "A" if first > second else "B" if second > first else "tie"
+
+
+def _missed(met: dict[str, bool]) -> str:
+    missed = [name.replace("_", " ") for name, is_met in met.items() if not is_met]
+    return f"misses {', '.join(missed)}" if missed else "misses nothing"
 
 
 class ModelReader:
@@ -75,18 +112,33 @@ class ModelReader:
             "wording": task.wording_fingerprint,
         }
 
+    def asks(self, task: Task, games: list[Game], attempt: int) -> list[Ask]:
+        """What the model is asked in each game."""
+        return [ask_for(self.model, chat(game.prompt(task)), attempt) for game in games]
+
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
         """The model's replies as they came."""
-        asks = (ask_for(self.model, chat(game.prompt(task)), attempt) for game in games)
+        asks = self.asks(task, games, attempt)
         return [
-            Said(reply.text, reply.finish_reason)
+            Said(reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
             for reply in self.model.answers(asks, Work(JUDGING, len(games), progress))
         ]
 
 
-def build_judge(task: Task, profile: Profile, context: Context) -> Judge:
-    """The profile's judge."""
-    spec = profile.judge
-    if isinstance(spec, RubricJudge):
-        return Rubric(task)
-    return ModelReader(task, chat_model(spec, context, VERDICT_SCHEMA), spec.attempts)
+def build_judges(task: Task, profile: Profile, context: Context, may_tie: bool) -> list[Judge]:
+    """The profile's judges, in its order."""
+    schema = verdict_schema(task, may_tie)
+    return [
+        Rubric(task)
+        if isinstance(spec, RubricJudge)
+        else ModelReader(task, chat_model(spec, context, schema), spec.attempts)
+        for spec in profile.judges
+    ]
+
+
+def tallied(judges: list[Judge]) -> Tally:
+    """What all judges' answers came to."""
+    whole = Tally()
+    for judge in judges:
+        whole.merge(judge.tally)
+    return whole

@@ -1,56 +1,59 @@
-"""Games and pairs: what a judge is asked, reading its reply, and what two games say about a pair."""
+"""Games and pairs: what judges are asked, what they answered, and what the games say about a pair.
+
+A panel of several judges is one judge to all figures: its game is what the majority says. How a reply is read is in
+`judging.replies`.
+"""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from synthpost_dagster.generation.chat_models import Tally
+from synthpost_dagster.judging.imitations import imitates
+from synthpost_dagster.judging.replies import Pick, Said, read_reply
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
-from synthpost_dagster.tasks.prompting import Brief, judge_prompt, short_hash
+from synthpost_dagster.tasks.prompting import Brief, judge_prompt, request_prompt, short_hash
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_OPENING = re.compile(r"\{")
-_DECODER = json.JSONDecoder(object_pairs_hook=list)
-_NOT_SAID = {
-    "length": "reply cut off",
-    "content_filter": "reply held back by the endpoint's filter",
-    "invalid": "reply against the schema",
-    "refused": "refused by the endpoint",
-}
-_PICKS = {"a": "A", "b": "B", "tie": "tie"}
+
+class Rules(NamedTuple):
+    """How games are played: in which orders (True: the candidate stands first), and whether a judge may say tie."""
+
+    orders: tuple[bool, ...]
+    may_tie: bool
+
+
+BOTH_ORDERS = Rules((True, False), may_tie=True)
+STUDY_MODE = Rules((False,), may_tie=False)
+"""As in the study: the baseline first, in one order, and one of the two must be chosen."""
+
+
+class Request(NamedTuple):
+    """What a post of another's making was written for, in its own words."""
+
+    text: str
 
 
 class Game(NamedTuple):
     """Two posts in neutral slots, written for one brief."""
 
-    brief: Brief
+    brief: Brief | Request
     post_a: str
     post_b: str
+    may_tie: bool = True
 
     def prompt(self, task: Task) -> str:
         """The judge's prompt."""
-        return judge_prompt(task, self.brief, self.post_a, self.post_b)
-
-
-class Said(NamedTuple):
-    """A judge's raw reply to a game, and why it ended (`schemas.FINISH_REASONS`)."""
-
-    text: str
-    finish_reason: str = "stop"
-
-
-class Pick(NamedTuple):
-    """What a reply says: `A`, `B`, `tie`, or nothing with the reason why."""
-
-    pick: str
-    reason: str
+        if isinstance(self.brief, Request):
+            return request_prompt(self.brief.text, self.post_a, self.post_b, self.may_tie)
+        return judge_prompt(task, self.brief, self.post_a, self.post_b, self.may_tie)
 
 
 class Judge(Protocol):
@@ -69,32 +72,25 @@ class Played(NamedTuple):
     """A game with its last reply."""
 
     pick: Pick
-    raw_reply: str
+    said: Said
     attempts: int
 
 
-def read_reply(said: Said) -> Pick:
-    """The last well-formed verdict in a reply: a JSON object whose `verdict` is A, B or tie, in any case.
+class Contest(NamedTuple):
+    """A candidate's post against an opponent's; `labels` are the columns that say what they were written for."""
 
-    Anything else is unscored, with the reason: a reply is never guessed at, and one that was cut off, held back or
-    refused says nothing.
-    """
-    raw = said.text
-    if said.finish_reason in _NOT_SAID:
-        return Pick("", _NOT_SAID[said.finish_reason])
-    if not raw.strip():
-        return Pick("", "empty reply")
-    for place in reversed([match.start() for match in _OPENING.finditer(raw)]):
-        try:
-            found, _ = _DECODER.raw_decode(raw, place)
-        except (ValueError, RecursionError):
-            continue
-        words = {str(value).strip().strip("\"'").lower() for key, value in found if str(key).lower() == "verdict"}
-        if len(words) > 1:
-            return Pick("", "two verdicts in one reply")
-        if words and (pick := _PICKS.get(words.pop())):
-            return Pick(pick, "")
-    return Pick("", "no verdict in the reply")
+    labels: dict[str, str]
+    brief: Brief | Request
+    opponent: str
+    candidate_post: str
+    opponent_post: str
+    pair_id: str
+
+
+def contest(labels: dict[str, str], brief: Brief, opponent: str, candidate_post: str, opponent_post: str) -> Contest:
+    """A contest under the id of prompt, opponent and both posts."""
+    pair_id = short_hash(labels["prompt_id"], opponent, candidate_post, opponent_post)
+    return Contest(labels, brief, opponent, candidate_post, opponent_post, pair_id)
 
 
 def play(task: Task, judge: Judge, games: list[Game], progress: Progress) -> list[Played]:
@@ -106,77 +102,123 @@ def play(task: Task, judge: Judge, games: list[Game], progress: Progress) -> lis
             break
         replies = judge.replies(task, [games[index] for index in open_games], attempt, progress)
         for index, said in zip(open_games, replies, strict=True):
-            played[index] = Played(read_reply(said), said.text, attempt + 1)
+            played[index] = Played(read_reply(said, (games[index].post_a, games[index].post_b)), said, attempt + 1)
         open_games = [index for index in open_games if not played[index].pick.pick]
     return [played[index] for index in range(len(games))]
 
 
-def game_outcome(pick: str, is_tuned_first: bool) -> str:
-    """win, loss, tie or unscored, seen from the tuned post."""
+def game_outcome(pick: str, is_candidate_first: bool) -> str:
+    """win, loss, tie or unscored, seen from the candidate."""
     if pick in ("", "tie"):
         return pick or "unscored"
-    return "win" if (pick == "A") == is_tuned_first else "loss"
+    return "win" if (pick == "A") == is_candidate_first else "loss"
 
 
-def pair_outcome(first: str, second: str) -> str:
-    """A pair from its two games: unscored if either is, a win or loss if both agree on it, else a tie."""
-    if "unscored" in (first, second):
+def pair_outcome(games: Iterable[str]) -> str:
+    """A pair from its games: unscored if any is, a win or loss if all agree on it, else a tie."""
+    outcomes = set(games)
+    if "unscored" in outcomes:
         return "unscored"
-    return first if first == second else "tie"
+    return outcomes.pop() if len(outcomes) == 1 else "tie"
 
 
-def judge_pairs(
-    task: Task,
-    judge: Judge,
-    briefs: dict[str, Brief],
-    tuned: pd.DataFrame,
-    baselines: pd.DataFrame,
-    progress: Progress,
-) -> pd.DataFrame:
-    """Every tuned post against both baselines' posts of its prompt, in both orders (schema Verdicts).
-
-    `tuned` and `baselines` follow the schema Predictions.
+def panel_outcome(said: Sequence[str]) -> str:
+    """A panel's game: what more than half of the judges say that could be read, else a tie; unscored where no more than
+    half could be.
     """
+    scored = [outcome for outcome in said if outcome != "unscored"]
+    if 2 * len(scored) <= len(said):
+        return "unscored"
+    outcome, votes = Counter(scored).most_common(1)[0]
+    return outcome if 2 * votes > len(scored) else "tie"
+
+
+def contests_of(briefs: dict[str, Brief], tuned: pd.DataFrame, baselines: pd.DataFrame) -> list[Contest]:
+    """The tuned post of each prompt against each baseline's (both of schema Predictions)."""
+    posts = tuned.set_index("prompt_id")["post"].to_dict()
+    return [
+        contest(labels_of(row), briefs[row.prompt_id], row.contestant, posts[row.prompt_id], row.post)
+        for row in baselines.itertuples()
+    ]
+
+
+def labels_of(row: Any) -> dict[str, str]:
+    """What a row of a table says its post was written for."""
+    return {name: getattr(row, name) for name in FACTOR_COLUMNS}
+
+
+def judge_contests(
+    task: Task, judges: Sequence[Judge], contests: Sequence[Contest], rules: Rules, progress: Progress
+) -> pd.DataFrame:
+    """Every contest played by every judge in every order of the rules (schema Games, less what labels lack)."""
     import pandas as pd
 
-    posts = tuned.set_index("prompt_id")["post"].to_dict()
-    setup: list[dict[str, Any]] = []
-    games: list[Game] = []
-    for row in baselines.itertuples():
-        mine, other = posts[row.prompt_id], row.post
-        for is_tuned_first in (True, False):
-            games.append(Game(briefs[row.prompt_id], *((mine, other) if is_tuned_first else (other, mine))))
-            setup.append(
-                {
-                    **{name: getattr(row, name) for name in FACTOR_COLUMNS},
-                    "pair_id": short_hash(row.prompt_id, row.contestant, mine, other),
-                    "opponent": row.contestant,
-                    "is_tuned_first": is_tuned_first,
-                    "tuned_words": len(mine.split()),
-                    "opponent_words": len(other.split()),
-                }
-            )
-    played = play(task, judge, games, progress)
-    return pd.DataFrame(
-        {**row, **_verdict(task, judge, game, result, row["is_tuned_first"])}
-        for row, game, result in zip(setup, games, played, strict=True)
-    )
+    games = games_between(contests, rules)
+    setup = [(contest, is_first) for contest in contests for is_first in rules.orders]
+    prints = [short_hash(game.prompt(task)) for game in games]
+    flags = {
+        contest.pair_id: imitates(contest.candidate_post) or imitates(contest.opponent_post) for contest in contests
+    }
+    rows = [
+        {
+            **contest.labels,
+            "pair_id": contest.pair_id,
+            "opponent": contest.opponent,
+            "is_candidate_first": is_first,
+            **_verdict(played, is_first),
+            "judge": judge.name,
+            "prompt_fingerprint": fingerprint,
+            "candidate_words": len(contest.candidate_post.split()),
+            "opponent_words": len(contest.opponent_post.split()),
+            "has_imitation": flags[contest.pair_id],
+        }
+        for judge in judges
+        for (contest, is_first), fingerprint, played in zip(
+            setup, prints, play(task, judge, games, progress), strict=True
+        )
+    ]
+    return pd.DataFrame(rows)
 
 
-def _verdict(task: Task, judge: Judge, game: Game, played: Played, is_tuned_first: bool) -> dict[str, Any]:
+def games_between(contests: Sequence[Contest], rules: Rules) -> list[Game]:
+    """The games of each contest, one in each order of the rules."""
+    games = []
+    for one in contests:
+        for is_first in rules.orders:
+            posts = (one.candidate_post, one.opponent_post)
+            games.append(Game(one.brief, *(posts if is_first else posts[::-1]), rules.may_tie))
+    return games
+
+
+def _verdict(played: Played, is_candidate_first: bool) -> dict[str, Any]:
     return {
         "pick": played.pick.pick,
-        "outcome": game_outcome(played.pick.pick, is_tuned_first),
+        "outcome": game_outcome(played.pick.pick, is_candidate_first),
         "reason": played.pick.reason,
-        "raw_reply": played.raw_reply,
+        "why": played.pick.why,
+        "criteria": json.dumps(played.pick.criteria),
+        "raw_reply": played.said.text,
         "attempts": played.attempts,
-        "judge": judge.name,
-        "prompt_fingerprint": short_hash(game.prompt(task)),
+        "prompt_tokens": played.said.prompt_tokens,
+        "completion_tokens": played.said.completion_tokens,
     }
 
 
+def panel_games(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The panel's games: one row a pair and order, with the outcome of the majority; a single judge's as they are.
+
+    `verdicts` follows the schema Games; the columns of single replies are left out.
+    """
+    keys = ["pair_id", "is_candidate_first"]
+    columns = [*FACTOR_COLUMNS, "opponent", "candidate_words", "opponent_words"]
+    games = verdicts.drop_duplicates(keys)[keys + [name for name in columns if name in verdicts]]
+    said = verdicts.groupby(keys, sort=False)["outcome"].agg(list).map(panel_outcome)
+    return games.assign(outcome=said.reindex(list(zip(games[keys[0]], games[keys[1]], strict=True))).to_list())
+
+
 def pairs(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One row a pair with its `outcome`, from the two rows of its games."""
-    combine: Callable[[Any], str] = lambda outcomes: pair_outcome(*outcomes)  # noqa: E731
-    keys = [*FACTOR_COLUMNS, "pair_id", "opponent"]
-    return verdicts.groupby(keys, sort=False)["outcome"].agg(combine).reset_index()
+    """One row a pair with its `outcome`, from the panel's games."""
+    games = panel_games(verdicts).drop(columns=["candidate_words", "opponent_words"], errors="ignore")
+    outcome = games.groupby("pair_id", sort=False)["outcome"].agg(list).map(pair_outcome)
+    found = games.drop_duplicates("pair_id").drop(columns="is_candidate_first")
+    return found.assign(outcome=found["pair_id"].map(outcome)).reset_index(drop=True)

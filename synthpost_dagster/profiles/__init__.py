@@ -68,12 +68,13 @@ class DeviceSpec(Record):
 
 
 class Cells(Record):
-    """The part of the task's sweep that a run covers."""
+    """The part of the task's sweep that a run covers, and the seeds under which each cell is trained once more."""
 
     data_sizes: tuple[int, ...] = Field(min_length=1)
     steps: tuple[int | str, ...] = Field(min_length=1)
+    more_seeds: tuple[Annotated[int, Field(ge=0)], ...]
 
-    @field_validator("data_sizes", "steps")
+    @field_validator("data_sizes", "steps", "more_seeds")
     @classmethod
     def _once(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
         if len({str(level) for level in value}) != len(value):
@@ -91,12 +92,15 @@ class Profile(Record):
     student: ModelSpec
     training: TrainingSpec
     predictions: Sampling
-    judge: JudgeSpec
+    judges: tuple[JudgeSpec, ...] = Field(min_length=1, description="several are a panel; the majority decides")
     budget: float | None = Field(
         ge=0, description="US dollars that may be spent under this profile's name; null: no cap"
     )
     device: DeviceSpec
     sweep: Cells
+    control_temperature: float = Field(
+        gt=0, le=2, description="at which the untuned model is sampled twice, to be judged against itself"
+    )
     evaluation_prompts: int | None = Field(ge=1, description="fewer than the task's; null for the task's number")
     storage: str | None = Field(description="where artifacts go, a path or URL; null for $SYNTHPOST_HOME/storage")
     allow_untrained_task: bool
@@ -108,11 +112,25 @@ class Profile(Record):
                 raise ValueError(f"{role}.prices: a budget is set, so prices are needed; write 0 where nothing is paid")
         return self
 
+    @model_validator(mode="after")
+    def _differ(self) -> Profile:
+        if len({spec.model_dump_json() for spec in self.judges}) != len(self.judges):
+            raise ValueError("judges: one is named twice; a panel is of different judges")
+        if self.training.seed in self.sweep.more_seeds:
+            raise ValueError(f"sweep.more_seeds: {self.training.seed} is training.seed already; name others")
+        return self
+
     @property
     def hosted(self) -> dict[str, HostedChat]:
-        """Role (teacher, judge) → its endpoint, for those that are behind one."""
-        roles = {"teacher": self.teacher, "judge": self.judge}
-        return {role: spec for role, spec in roles.items() if isinstance(spec, HostedChat)}
+        """Role → its endpoint, for the teacher and the judges that are behind one."""
+        return {role: spec for role, spec in self.roles.items() if isinstance(spec, HostedChat)}
+
+    @property
+    def roles(self) -> dict[str, JudgeSpec]:
+        """What each model that is asked is called in messages: teacher, and judge, or judge 1 and so on."""
+        judges = self.judges
+        names = ["judge"] if len(judges) == 1 else [f"judge {place}" for place in range(1, len(judges) + 1)]
+        return {"teacher": self.teacher, **dict(zip(names, judges, strict=True))}
 
     @field_validator("storage")
     @classmethod

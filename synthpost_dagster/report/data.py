@@ -5,15 +5,59 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from synthpost_dagster.comparisons.table import Repair
+from synthpost_dagster.statistics.agreement import Agreement
+from synthpost_dagster.statistics.comparison import Comparison, GameFigures
+from synthpost_dagster.statistics.control import Control
+from synthpost_dagster.statistics.corners import Corner
+from synthpost_dagster.statistics.order import OrderFigures
+from synthpost_dagster.statistics.paired import Difference
+from synthpost_dagster.statistics.ratio import Counts, Ratio
+from synthpost_dagster.statistics.seeds import SeedSpread
+
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Cell(NamedTuple):
+    """A point of the sweep: rows of the subset and length of training asked for (`50` or `1-epoch`)."""
+
+    data_size: int
+    steps: str
+
+    @property
+    def key(self) -> str:
+        """The partition's key, such as `88|50`."""
+        return f"{self.data_size}|{self.steps}"
+
+    @property
+    def label(self) -> str:
+        """The cell in words, such as `1,760 rows | 1 epoch`."""
+        return f"{self.data_size:,} rows | {steps_label(self.steps)}"
+
+    @property
+    def sweep_order(self) -> tuple[int, bool, int]:
+        """Sorts by data size, then by number of steps, epochs last."""
+        return (self.data_size, *steps_order(self.steps))
+
+
+def steps_label(steps: str) -> str:
+    """A length of training in words: `50` → `50 steps`, `1-epoch` → `1 epoch`."""
+    count, _, unit = steps.partition("-")
+    return f"{int(count):,} {unit or 'step'}{'' if count == '1' else 's'}"
+
+
+def steps_order(steps: str) -> tuple[bool, int]:
+    """Sorts lengths of training: numbers of steps, then epochs."""
+    count, _, unit = steps.partition("-")
+    return unit != "", int(count)
 
 
 class Training(NamedTuple):
     """How one cell was trained."""
 
-    data_size: int
-    steps: str
+    cell: Cell
+    seed: int
     wall_seconds: float
     peak_gib: float
     device: str
@@ -36,11 +80,123 @@ class Took(NamedTuple):
     expected_seconds: float | None
 
 
+class Cost(NamedTuple):
+    """What a cell took to make, judging not counted."""
+
+    row_usd: float
+    """Paid for its rows: the mean price of a kept row times the data size."""
+    row_seconds: float
+    """Spent on its rows, likewise; NaN where it is not known, since all replies were in the journal."""
+    training_seconds: float
+
+
+class Choice(NamedTuple):
+    """The cell with the highest lower bound against `base`, and what may be said of it after it was chosen."""
+
+    cell: Cell
+    ratio: Ratio
+    """Its interval is simultaneous over the sweep."""
+    chosen_among: int
+    alike: tuple[Cell, ...]
+    """The cells it cannot be told from on the same prompts, in sweep order."""
+
+
+class ControlResult(NamedTuple):
+    """A comparison whose answer is known; `name` is one of schemas.COMPARISONS."""
+
+    name: str
+    counts: Counts
+    control: Control
+
+
+class Worth(NamedTuple):
+    """A step of the surface: what it gains in win rate against `base`, and what it costs more."""
+
+    axis: str
+    """data or training."""
+    smaller: Cell
+    larger: Cell
+    difference: Difference
+    finding: str
+    """gain, loss, not enough evidence or replicates (statistics.advice)."""
+    more: Cost
+    """What the larger cell costs more than the smaller."""
+
+
+class Seeds(NamedTuple):
+    """A cell that was trained under several seeds, against `base`."""
+
+    cell: Cell
+    seeds: tuple[int, ...]
+    """The first is the one that the rest of the page shows."""
+    spread: SeedSpread
+
+
+class JudgeFigures(NamedTuple):
+    """How one judge played all games of the sweep; a panel's members one by one, then the panel itself."""
+
+    name: str
+    family: str
+    """Of models, such as llama; empty where it cannot be told, `rubric` for the criteria on text."""
+    games: int
+    unscored: int
+    order: OrderFigures | None
+    """None in study mode, where one order is played."""
+
+
+class Trust(NamedTuple):
+    """The trust card."""
+
+    judges: tuple[JudgeFigures, ...]
+    student_family: str
+    teacher_family: str
+    length_coefficient: float
+    """Of the headline cell against `base`; NaN where it could not be found."""
+    controls: tuple[ControlResult, ...]
+    """Empty where the controls have not been judged."""
+    missing_controls: str
+    """Why the controls are not there, else empty."""
+    between_judges: tuple[tuple[str, str, Agreement], ...]
+    """Two members of the panel, and how their pair outcomes agree."""
+    people: Agreement | None
+    """The pairs' outcomes and people's; None where no labels were given."""
+    unknown_labels: int
+    """Labels of pairs that are not in this report."""
+    imitations: int
+    """Games in which a post imitated a verdict, a mark or a special token."""
+
+    @property
+    def is_judge_trusted(self) -> bool:
+        """Whether no control says that the judge cannot be trusted."""
+        return all(result.control.finding != "untrusted" for result in self.controls)
+
+
+class Game(NamedTuple):
+    """One game, as the browser of posts shows it."""
+
+    judge: str
+    is_candidate_first: bool
+    outcome: str
+    """win, loss, tie or unscored, seen from the candidate."""
+    why: str
+    """The judge's sentence, or why the game is unscored."""
+    criteria: tuple[tuple[str, str], ...]
+    """(criterion id, win | loss | tie), seen from the candidate; empty where the judge named none."""
+
+
+class Match(NamedTuple):
+    """A tuned post against one opponent's post."""
+
+    opponent: str
+    pair_id: str
+    outcome: str
+    games: tuple[Game, ...]
+
+
 class Pair(NamedTuple):
     """The posts of one evaluation prompt, side by side, in one cell."""
 
-    data_size: int
-    steps: str
+    cell: Cell
     company: str
     product: str
     product_description: str
@@ -50,18 +206,17 @@ class Pair(NamedTuple):
     tuned: str
     base: str
     prompted: str
-    outcome_base: str
-    """win, loss, tie or unscored, of the tuned post against `base`."""
-    outcome_prompted: str
+    matches: tuple[Match, ...]
+    """Against `base`, then `prompted`."""
 
 
 @dataclass(frozen=True)
 class ReportData:
     """Everything on the page.
 
-    `ratios` follows the schema RatioReport, `compliance` the schema Compliance. `missing` names the cells of the
-    profile's sweep that have no verdicts yet, with the reason. `caution` is a sentence that limits what the figures
-    mean, or empty.
+    `ratios` follows the schema RatioReport, `compliance` the schema Compliance; the page shows the rows of the first
+    training seed. `missing` names the cells of the profile's sweep that have no verdicts yet, with the reason.
+    `caution` is a sentence that limits what the figures mean, or empty.
     """
 
     task: str
@@ -69,21 +224,83 @@ class ReportData:
     profile: str
     student: str
     teacher: str
-    judge: str
+    judges: tuple[str, ...]
     caution: str
+    is_study_mode: bool
+    """One order, baseline first, forced choice: every figure is labelled so."""
     evaluation_prompts: int
     ratios: pd.DataFrame
     compliance: pd.DataFrame
+    choice: Choice | None
+    """None where no pair was decided."""
+    prompting: Comparison | None
+    """The untuned model with the teacher prompt against itself with the student prompt; None where not judged."""
+    trust: Trust
+    worth: tuple[Worth, ...]
+    seeds: tuple[Seeds, ...]
+    corners: tuple[Corner, ...]
+    """Weak corners of the headline's cell, against `base`."""
+    costs: dict[Cell, Cost]
     training: tuple[Training, ...]
     took: tuple[Took, ...]
+    expected: tuple[Ratio, ...]
+    """What so many prompts would show at ratios of 2, 5 and 7, had every pair been decided."""
     pairs: tuple[Pair, ...]
     missing: tuple[tuple[str, str], ...]
     """(cell, reason)."""
     criteria: dict[str, str]
     """Criterion id → its text, in the task's order."""
     levels: dict[str, tuple[str, ...]]
-    """Factor (post_type, tone, length) → its levels in the task's order."""
+    """Factor (schemas.FACTORS) → its levels in the task's order."""
     prompt_tokens: dict[str, float]
     """Mean prompt tokens of `base` and `prompted`."""
     fingerprint: str
+    made_at: str
+
+
+class OuterPair(NamedTuple):
+    """A comparison made elsewhere, side by side."""
+
+    pair_id: str
+    prompt: str
+    candidate: str
+    baseline: str
+    factors: tuple[tuple[str, str], ...]
+    """(factor, level)."""
+    outcome: str
+    games: tuple[Game, ...]
+    label: str
+    """The raw label, where labels were read instead of judging."""
+
+
+class LevelCounts(NamedTuple):
+    """One level of a factor of comparisons made elsewhere."""
+
+    factor: str
+    level: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class PairsData:
+    """Everything on the page of `synthpost pairs`."""
+
+    source: str
+    """The file's name."""
+    candidate: str
+    """What the winning label means, or `candidate`."""
+    baseline: str
+    is_strict: bool
+    comparison: Comparison
+    levels: tuple[LevelCounts, ...]
+    corners: tuple[Corner, ...]
+    ignored: tuple[str, ...]
+    """Columns with too many values to be factors."""
+    judges: tuple[JudgeFigures, ...]
+    """Empty where labels were read."""
+    games: GameFigures | None
+    """None where labels were read, or one order was played."""
+    repairs: tuple[Repair, ...]
+    expected: tuple[Ratio, ...]
+    pairs: tuple[OuterPair, ...]
     made_at: str

@@ -1,6 +1,6 @@
 """Draws the report's figures: tables in, SVG text (or PNG bytes) out, the same bytes for the same data.
 
-What the figures say in words, and the tables that stand beside them, are in `report.page`; ratios and intervals are
+What the figures say in words, and the tables that stand beside them, are in the templates; ratios and intervals are
 computed in `statistics` and only drawn here.
 """
 
@@ -14,6 +14,8 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from synthpost_dagster.report.data import Cell, steps_label, steps_order
+from synthpost_dagster.report.texts import CONTESTANT_NAMES, NO_DECISIVE_PAIR
 from synthpost_dagster.schemas import OPPONENTS
 
 if TYPE_CHECKING:
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from synthpost_dagster.report.data import Training
-
-CONTESTANT_NAMES = {"tuned": "tuned", "base": "untuned, short prompt", "prompted": "untuned, long prompt"}
-NO_DECISIVE_PAIR = "no decisive pair"
 
 _WIDTH = 4.7  # inches: one column on a phone without shrinking, and scaled up on a desk
 _INK, _FAINT = "#24292f", "#d5d9de"
@@ -58,32 +57,9 @@ _RC: dict[Any, Any] = {
 }
 
 
-class Cell(NamedTuple):
-    """A point of the sweep: rows of the subset and length of training asked for (`50` or `1-epoch`)."""
-
-    data_size: int
-    steps: str
-
-    @property
-    def key(self) -> str:
-        """The partition's key, such as `88|50`."""
-        return f"{self.data_size}|{self.steps}"
-
-    @property
-    def label(self) -> str:
-        """The cell in words, such as `1,760 rows | 1 epoch`."""
-        return f"{self.data_size:,} rows | {steps_label(self.steps)}"
-
-    @property
-    def sweep_order(self) -> tuple[int, bool, int]:
-        """Sorts by data size, then by number of steps, epochs last."""
-        return (self.data_size, *_steps_order(self.steps))
-
-
-def steps_label(steps: str) -> str:
-    """A length of training in words: `50` → `50 steps`, `1-epoch` → `1 epoch`."""
-    count, _, unit = steps.partition("-")
-    return f"{int(count):,} {unit or 'step'}{'' if count == '1' else 's'}"
+def of_first_seed(ratios: pd.DataFrame) -> pd.DataFrame:
+    """The rows (schema RatioReport) of the training seed that comes first, which the page shows."""
+    return ratios[ratios["seed"] == ratios["seed"].iloc[0]] if len(ratios) else ratios
 
 
 def all_cells(ratios: pd.DataFrame) -> str:
@@ -102,7 +78,7 @@ def ratio_by_length(ratios: pd.DataFrame) -> str:
 
 
 def loss_curves(training: Sequence[Training]) -> str:
-    """Training loss by optimizer step, one panel a length of training, one line a data size, as SVG.
+    """Training loss by optimizer step, one panel a length of training, one line a run, as SVG.
 
     Curves of more than 200 steps are drawn as the means of at most 200 equal blocks.
     """
@@ -150,7 +126,8 @@ class _Look(NamedTuple):
 
 
 def _marks(ratios: pd.DataFrame) -> list[_Mark]:
-    whole = ratios[ratios["factor"] == "all"]
+    whole = of_first_seed(ratios)
+    whole = whole[whole["factor"] == "all"]
     return [
         _Mark(
             Cell(int(row.data_size), str(row.steps)),
@@ -162,11 +139,6 @@ def _marks(ratios: pd.DataFrame) -> list[_Mark]:
         )
         for row in whole.itertuples()
     ]
-
-
-def _steps_order(steps: str) -> tuple[bool, int]:
-    count, _, unit = steps.partition("-")
-    return unit != "", int(count)
 
 
 @contextmanager
@@ -229,7 +201,7 @@ def _draw_all_cells(marks: list[_Mark]) -> Figure:
 
 def _draw_by_size(marks: list[_Mark]) -> Figure:
     sizes = sorted({mark.cell.data_size for mark in marks})
-    lengths = sorted({mark.cell.steps for mark in marks}, key=_steps_order)
+    lengths = sorted({mark.cell.steps for mark in marks}, key=steps_order)
     figure = _draw_lines(
         marks,
         {steps: steps_label(steps) for steps in lengths},
@@ -410,19 +382,19 @@ def _opponent_legend(figure: Figure, axes: Axes, opponents: set[str]) -> None:
 
 
 def _draw_loss_curves(training: Sequence[Training]) -> Figure:
-    lengths = sorted({run.steps for run in training}, key=_steps_order)
+    lengths = sorted({run.cell.steps for run in training}, key=steps_order)
     if not lengths:
         return _note("No cell has been trained yet.")
-    sizes = sorted({run.data_size for run in training})
+    sizes = sorted({run.cell.data_size for run in training})
     figure = _figure(0.9 + 1.7 * len(lengths))
     panels = figure.subplots(len(lengths), 1, sharey=True, squeeze=False)[:, 0]
     for panel, steps in zip(panels, lengths, strict=True):
         panel.set_title(steps_label(steps))
         panel.set_ylabel("loss")
-        runs = sorted((run for run in training if run.steps == steps), key=lambda run: run.data_size)
+        runs = sorted((run for run in training if run.cell.steps == steps), key=lambda run: run.cell.data_size)
         _step_axis(panel, max((len(run.loss) for run in runs), default=1))
         for run in runs:
-            index = sizes.index(run.data_size)
+            index = sizes.index(run.cell.data_size)
             _draw_loss(panel, run, _Look(_pick(_COLORS, index), _pick(_MARKERS, index), is_hollow=False))
     panels[-1].set_xlabel("optimizer step (log scale)")
     named = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
@@ -455,7 +427,7 @@ def _draw_loss(axes: Axes, run: Training, look: _Look) -> None:
         [loss for _, loss in points],
         linewidth=1.1,
         markevery=every,
-        label=_rows_label(run.data_size),
+        label=_rows_label(run.cell.data_size),
         **look.of_marker() | {"markersize": 3.5},
     )
 

@@ -1,19 +1,32 @@
-"""How numbers are printed, on the page and in the terminal."""
+"""How figures are written, on the page and in the terminal, and the names of what they belong to."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from synthpost_dagster.report.figures import NO_DECISIVE_PAIR
+if TYPE_CHECKING:
+    from synthpost_dagster.report.data import Cell
+    from synthpost_dagster.statistics.ratio import Counts
+
+CONTESTANT_NAMES = {"tuned": "tuned", "base": "untuned, short prompt", "prompted": "untuned, long prompt"}
+FACTOR_NAMES = {"post_type": "Post type", "tone": "Tone", "length": "Length", "company": "Company"}
+NO_DECISIVE_PAIR = "no decisive pair"
+MINUS = "\u2212"
 
 
 def ratio_text(ratio: float, low: float, high: float) -> str:
     """A ratio with its interval: `5.8 (3.3 to 11)`, `∞ (at least 26.6)` or `undefined (no decisive pair)`."""
     if math.isnan(ratio):
         return f"undefined ({NO_DECISIVE_PAIR})"
-    if math.isinf(ratio):
-        return f"∞ (at least {number_text(low, 3)})"
-    return f"{number_text(ratio)} ({number_text(low)} to {number_text(high)})"
+    return f"{number_text(ratio)} ({interval_text(low, high)})"
+
+
+def interval_text(low: float, high: float) -> str:
+    """The ends of an interval: `3.3 to 11`, or `at least 26.6` where there is no upper one."""
+    if math.isinf(high):
+        return f"at least {number_text(low, 3)}"
+    return f"{number_text(low)} to {number_text(high)}"
 
 
 def number_text(value: float, digits: int = 2) -> str:
@@ -25,6 +38,58 @@ def number_text(value: float, digits: int = 2) -> str:
     rounded = float(f"{value:.{digits}g}")  # 9.96 is written 10, not 10.0
     decimals = max(0, digits - 1 - math.floor(math.log10(rounded)))
     return f"{value:,.{decimals}f}"
+
+
+def signed_text(value: float, decimals: int) -> str:
+    """A number with its sign: `+3`, `−2`, `0`."""
+    rounded = round(value, decimals)
+    if rounded == 0:
+        return f"{0:.{decimals}f}"
+    return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.{decimals}f}"
+
+
+def points_text(share: float) -> str:
+    """A difference of shares in percentage points: `+3`, `−2`; `unknown` where it is NaN."""
+    return "unknown" if math.isnan(share) else signed_text(100 * share, 0)
+
+
+def percent_text(share: float) -> str:
+    """A share in whole percent; `unknown` where it is NaN. Only all and none are written 100 % and 0 %."""
+    if math.isnan(share):
+        return "unknown"
+    percent = round(100 * share)
+    if percent in (0, 100) and share not in (0, 1):
+        return "under 1 %" if percent == 0 else "over 99 %"
+    return f"{percent} %"
+
+
+def probability_text(p: float) -> str:
+    """A p-value to two digits, `< 0.001` below that, `unknown` where it is NaN."""
+    if math.isnan(p):
+        return "unknown"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def p_text(p: float) -> str:
+    """A p-value within a sentence: `p = 0.03`, `p < 0.001`."""
+    text = probability_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def counts_text(counts: Counts) -> str:
+    """The four counts in one phrase."""
+    return f"W {counts.wins}, L {counts.losses}, T {counts.ties}, X {counts.unscored} of {counts.pairs} pairs"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 cell`, `3 cells`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def cell_text(cell: Cell) -> str:
+    """A cell within a sentence: `1,760 rows for 1 epoch`."""
+    rows, length = cell.label.split(" | ")
+    return f"{rows} for {length}"
 
 
 def duration_text(seconds: float) -> str:

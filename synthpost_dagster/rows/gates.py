@@ -1,4 +1,4 @@
-"""The gates on tables: schema, duplicates, factor coverage, rejected share.
+"""The gates on tables: schema, duplicates, factor coverage, rejected share, controls of the judge.
 
 Each gate is a function of a table that says whether it passed, with its figure and the rows at fault. Stages write
 the verdicts into the manifest, asset checks show them; both call `evaluate`.
@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.judging.controls import CONTROLS, controlled
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
 from synthpost_dagster.rows.replies import normalised
 from synthpost_dagster.schemas import TABLES
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREVIEW_ROWS = 10
+CONTROL_TEXTS = {
+    "resampled": "the untuned model against itself, which must come out near 1",
+    "empty": "an empty post against the untuned model's, which must lose",
+    "shuffled": "tuned posts dealt to wrong prompts against those of these prompts, which must lose",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class GateResult:
     message: str
     figures: dict[str, float]
     offending: pd.DataFrame
+    is_severe: bool = True
 
     @property
     def entry(self) -> GateEntry:
@@ -78,7 +85,36 @@ def _gates(asset: str) -> dict[str, Gate]:
         gates["factor_coverage"] = _coverage
     if asset == "synthetic_rows":
         gates["rejected_share"] = _rejected_share
+    if asset == "control_verdicts":
+        gates |= {f"control_{name}": partial(_control, name) for name in CONTROLS}
     return gates
+
+
+def is_blocking(name: str) -> bool:
+    """Whether a gate that fails stops what is downstream; a failed control is shown, and the report made."""
+    return not name.startswith("control_")
+
+
+def _control(name: str, task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """A comparison whose answer is known came out as it must."""
+    found = next(result for result in controlled(table) if result.name == name)
+    low, high = found.control.ratio.low, found.control.ratio.high
+    message = (
+        f"{CONTROL_TEXTS[name]}: {found.control.finding}; won {found.counts.wins}, lost {found.counts.losses}, tied "
+        f"{found.counts.ties}, unscored {found.counts.unscored}; 95 % interval of the ratio {low:.2f} to {high:.2f}"
+    )
+    figures = {"wins": found.counts.wins, "losses": found.counts.losses, "ratio_low": low, "ratio_high": high}
+    rows = table.head(0) if found.control.finding == "good" else table[table["opponent"] == name]
+    shown = rows[["pair_id", "company", "product", "post_type", "outcome", "why", "raw_reply"]]
+    return GateResult(
+        f"control_{name}",
+        found.control.finding == "good",
+        is_blocking(f"control_{name}"),
+        message,
+        {key: float(value) for key, value in figures.items()},
+        shown.head(PREVIEW_ROWS).reset_index(drop=True),
+        found.control.finding == "untrusted",
+    )
 
 
 def _schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> GateResult:

@@ -15,7 +15,6 @@ from synthpost_dagster.tasks.prompting import Brief, prompt_id, render_prompt, s
 if TYPE_CHECKING:
     import pandas as pd
 
-FACTORS = ("post_type", "tone", "length")
 PROFILE_FIELDS = (
     "industry",
     "mission",
@@ -98,7 +97,6 @@ def _briefs(task: Task, split: str) -> Iterator[Brief]:
 def _with_stratum_ranks(task: Task, split: str) -> pd.DataFrame:
     import pandas as pd
 
-    templates = {role: task.template(role) for role in ("teacher", "student")}
     rows: list[dict[str, Any]] = [
         {
             "prompt_id": prompt_id(task, brief),
@@ -107,8 +105,8 @@ def _with_stratum_ranks(task: Task, split: str) -> pd.DataFrame:
             "post_type": brief.post_type.name,
             "tone": brief.tone,
             "length": brief.post_type.length,
-            "teacher_prompt": render_prompt(task, "teacher", brief, templates["teacher"]),
-            "student_prompt": render_prompt(task, "student", brief, templates["student"]),
+            "teacher_prompt": render_prompt(task, "teacher", brief),
+            "student_prompt": render_prompt(task, "student", brief),
         }
         for brief in _briefs(task, split)
     ]

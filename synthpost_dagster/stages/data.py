@@ -121,14 +121,33 @@ def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) ->
 def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
     """What the rows for a data size of `target` will take, less the replies that are there.
 
-    A prompt is reckoned to be asked as often as those of earlier tables were, until one reply was kept.
+    A prompt is reckoned to be asked as often as those of this teacher's earlier rows were, until one reply was kept.
     """
     spec, known = study.profile.teacher, known_rows(study)
     asks = first_asks(study.task, prompts, teacher_of(study), spec.attempts, target, known)
     there = study.journal.find([ask.key for ask in asks])
-    kept = 0 if known is None else int((known["status"] == "kept").sum())
-    tries = len(known) / kept if known is not None and kept else 1.0
-    return expect(study.journal, spec, ROWS, [ask.characters for ask in asks if ask.key not in there], tries)
+    own = [] if known is None else list(known.loc[known["teacher_model"] == teacher_of(study).name, "status"])
+    tries = len(own) / own.count("kept") if "kept" in own else 1.0
+    return expect(
+        study.journal,
+        spec,
+        ROWS,
+        [ask.characters for ask in asks if ask.key not in there],
+        tries=min(tries, spec.attempts),
+        most_tries=spec.attempts * _most_replaced(study, target),
+    )
+
+
+def _most_replaced(study: Study, target: int) -> float:
+    """Prompts asked a row wanted, at most: a prompt that stays rejected is replaced, up to the share that may be."""
+    left = 1 - study.task.spec.quality.max_rejected_share
+    all_prompts = study.task.training_prompts / target
+    return min(1 / left, all_prompts) if left else all_prompts
+
+
+def has_rows_to_ask(study: Study, target: int) -> bool:
+    """Whether the rows for a data size of `target` need replies that are neither in a table nor in the journal."""
+    return expected_rows(study, training_prompts(study.task), target).requests > 0
 
 
 def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def examine(study: Study) -> Iterator[Finding]:
     yield _found("device", partial(_device, study))
     yield _found("journal", partial(_journal, study))
     yield _found("student", partial(_model, study, study.profile.student))
-    for role, spec in (("teacher", study.profile.teacher), ("judge", study.profile.judge)):
+    for role, spec in study.profile.roles.items():
         if isinstance(spec, InProcessChat):
             yield _found(role, partial(_model, study, spec.model))
         elif isinstance(spec, HostedChat):
@@ -48,10 +48,11 @@ def examine(study: Study) -> Iterator[Finding]:
             yield _found(f"{role}'s endpoint", partial(_endpoint, study, spec))
 
 
-def require_endpoints(study: Study) -> None:
-    """Raises EndpointError where an endpoint of the profile is of no use, before time is spent on what comes first."""
-    for spec in study.profile.hosted.values():
-        _endpoint(study, spec)
+def require_endpoints(study: Study, roles: Sequence[str]) -> None:
+    """Raises EndpointError where the endpoint of one of the profile's roles is of no use."""
+    for role, spec in study.profile.hosted.items():
+        if role in roles:
+            _endpoint(study, spec)
 
 
 def _found(subject: str, look: Callable[[], str]) -> Finding:
@@ -77,7 +78,7 @@ def _device(study: Study) -> str:
     device = study.devices.candidates()[0]
     profile = study.profile
     needs = [profile.student.memory_gib]
-    needs += [spec.model.memory_gib for spec in (profile.teacher, profile.judge) if isinstance(spec, InProcessChat)]
+    needs += [spec.model.memory_gib for spec in profile.roles.values() if isinstance(spec, InProcessChat)]
     free, most = free_gib(device), max(needs)
     if free < most:
         raise DeviceError(

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from synthpost_dagster.generation.estimate import Expected
 from synthpost_dagster.rows.prompts import training_prompts
-from synthpost_dagster.stages import data, evaluation, models
+from synthpost_dagster.schemas import COMPARISONS, CONTROL_SETS, OPPONENTS
+from synthpost_dagster.stages import data, models, verdicts
 from synthpost_dagster.stages.study import Cell, Study
 
 
@@ -26,17 +27,28 @@ class Line(NamedTuple):
 def estimate(study: Study, cells: Sequence[Cell]) -> list[Line]:
     """One line a stage that takes time or money, in the order they run."""
     rows = max(cell.data_size for cell in cells)
-    untuned = [cell for cell in cells if not study.has(partial(models.adapters_plan, study, cell))]
-    silent = [cell for cell in cells if not study.has(partial(models.predictions_plan, study, cell))]
-    unjudged = [cell for cell in cells if not study.has(partial(evaluation.verdicts_plan, study, cell))]
-    first = 0 if study.has(partial(models.baseline_predictions_plan, study)) else 2 * study.evaluation_count
+    trainings = [one for cell in cells for one in study.seeds_of(cell)]
+    untuned = [cell for cell in trainings if not study.has(partial(models.adapters_plan, study, cell))]
+    silent = [cell for cell in trainings if not study.has(partial(models.predictions_plan, study, cell))]
+    unjudged = [cell for cell in trainings if not study.has(partial(verdicts.verdicts_plan, study, cell))]
+    are_controlled = study.has(partial(verdicts.control_verdicts_plan, study))
+    first = _untuned_posts(study)
     posts = len(silent) * study.evaluation_count
     steps = sum(models.steps_of(study, cell) for cell in untuned)
-    games = len(unjudged) * study.evaluation_count * evaluation.GAMES_A_PROMPT
+    games = verdicts.games_of(study, len(unjudged) * study.evaluation_count * len(OPPONENTS))
+    controls = 0 if are_controlled else verdicts.games_of(study, len(COMPARISONS) * study.evaluation_count)
     return [
         Line("synthetic rows", f"{rows:,} rows", data.expected_rows(study, training_prompts(study.task), rows)),
-        Line("baselines", f"{first:,} posts", models.expected_posts(study, first)),
+        Line("untuned posts", f"{first:,} posts", models.expected_posts(study, first)),
         Line("training", f"{len(untuned)} cells, {steps:,} steps", models.expected_training(study, steps)),
         Line("predictions", f"{posts:,} posts", models.expected_posts(study, posts)),
-        Line("verdicts", f"{games:,} games", evaluation.expected_verdicts(study, len(unjudged))),
+        Line("verdicts", f"{games:,} games", verdicts.expected_verdicts(study, unjudged)),
+        Line("controls", f"{controls:,} games", verdicts.expected_controls(study, bool(controls))),
     ]
+
+
+def _untuned_posts(study: Study) -> int:
+    plans = (models.baseline_predictions_plan, models.control_predictions_plan)
+    sets = (len(OPPONENTS), len(CONTROL_SETS))
+    missing = [count for plan, count in zip(plans, sets, strict=True) if not study.has(partial(plan, study))]
+    return sum(missing) * study.evaluation_count

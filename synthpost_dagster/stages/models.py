@@ -1,9 +1,9 @@
-"""The stages that hold the student: adapters, baseline_predictions, predictions."""
+"""The stages that hold the student: adapters, baseline_predictions, control_predictions, predictions."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
@@ -12,7 +12,7 @@ from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
-from synthpost_dagster.schemas import FACTOR_COLUMNS
+from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.tasks.prompting import short_hash
@@ -21,6 +21,7 @@ from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
 if TYPE_CHECKING:
     import pandas as pd
 
+UNTUNED = ("baseline_predictions", "control_predictions")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -33,12 +34,12 @@ def adapters_plan(study: Study, cell: Cell) -> Plan:
     parts = {
         "subset": subset.digest,
         "student": identity(study.profile.student),
-        "training": study.profile.training.model_dump(mode="json"),
+        "training": study.training_of(cell).model_dump(mode="json"),
         "system_prompt": study.system_prompt,
         "steps": optimizer_steps(cell.steps, subset.facts["rows"], study.profile.training.rows_per_step),
         "libraries": library_versions(*TRAINER_LIBRARIES),
     }
-    return Plan("adapters", cell.key, parts)
+    return Plan("adapters", cell.place, parts)
 
 
 def steps_of(study: Study, cell: Cell) -> int:
@@ -48,18 +49,23 @@ def steps_of(study: Study, cell: Cell) -> int:
 
 def expected_training(study: Study, steps: int) -> Expected:
     """The time of so many optimizer steps, from cells tuned before under the same arguments."""
-    training, student = study.profile.training.model_dump(mode="json"), identity(study.profile.student)
-    made = [manifest for cell in study.cells for manifest in study.store.all_of("adapters", cell.key)]
-    alike = [m.facts for m in made if (m.parts["training"], m.parts["student"]) == (training, student)]
+    training, student = _less_seed(study.profile.training.model_dump(mode="json")), identity(study.profile.student)
+    made = [manifest for cell in study.trainings for manifest in study.store.all_of("adapters", cell.place)]
+    alike = [m.facts for m in made if (_less_seed(m.parts["training"]), m.parts["student"]) == (training, student)]
     done = sum(facts["optimizer_steps"] for facts in alike)
     return local(steps, sum(facts["wall_seconds"] for facts in alike), done, "steps")
 
 
+def _less_seed(training: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in training.items() if name != "seed"}
+
+
 def expected_posts(study: Study, posts: int) -> Expected:
     """The time of so many posts of the student, from those that it wrote before."""
-    made = [manifest for cell in study.cells for manifest in study.store.all_of("predictions", cell.key)]
+    made = [manifest for cell in study.trainings for manifest in study.store.all_of("predictions", cell.place)]
+    made += [manifest for asset in UNTUNED for manifest in study.store.all_of(asset)]
     student = identity(study.profile.student)
-    alike = [m.facts for m in [*made, *study.store.all_of("baseline_predictions")] if m.parts["student"] == student]
+    alike = [m.facts for m in made if m.parts["student"] == student]
     done = sum(facts["rows"] for facts in alike)
     return local(posts, sum(facts["wall_seconds"] for facts in alike), done, "posts")
 
@@ -86,9 +92,8 @@ def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress
     with study.devices.lease(profile.student.memory_gib, waiting=progress.note) as lease:
         started = time.perf_counter()
         loaded = load(profile.student, lease.device.name)
-        curve = tune(
-            loaded, profile.student.model, rows, profile.training, steps, study.system_prompt, draft.folder, progress
-        )
+        training = study.training_of(cell)
+        curve = tune(loaded, profile.student.model, rows, training, steps, study.system_prompt, draft.folder, progress)
         seconds = time.perf_counter() - started
         del loaded
     study.add_gated_table(draft, "adapters", curve)
@@ -115,29 +120,64 @@ def baseline_predictions_plan(study: Study) -> Plan:
     return Plan("baseline_predictions", "", {**_generation_parts(study), "student": identity(study.profile.student)})
 
 
+class _Set(NamedTuple):
+    """Posts of one contestant: which column of the evaluation prompts it is given, and how it is sampled."""
+
+    contestant: str
+    prompt: str
+    sampling: Sampling
+
+
 def baseline_predictions(study: Study, progress: Progress) -> Outcome:
     """The untuned model's posts: with the student prompt (`base`) and with the teacher prompt (`prompted`)."""
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
+    sampling = study.profile.predictions
+    sets = [
+        _Set("base", "student_prompt", _seeded(sampling, "base")),
+        _Set("prompted", "teacher_prompt", _seeded(sampling, "prompted")),
+    ]
+    return study.store.reuse_or_make(
+        baseline_predictions_plan(study), lambda draft: _untuned(study, "baseline_predictions", sets, draft, progress)
+    )
 
-    def make(draft: Draft) -> None:
-        import pandas as pd
 
-        prompts = _evaluation_table(study)
-        expected = expected_posts(study, 2 * len(prompts))
-        with study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease:
-            loaded = load(study.profile.student, lease.device.name)
-            started, parts = time.perf_counter(), []
-            for contestant, column in (("base", "student_prompt"), ("prompted", "teacher_prompt")):
-                chats = [chat(text, study.system_prompt) for text in prompts[column]]
-                replies = generate(loaded, chats, _sampling(study, contestant), progress, f"{contestant} posts")
-                parts.append(_predictions(prompts, replies, contestant, study.profile.student.model))
-            seconds = time.perf_counter() - started
-            del loaded
-        table = pd.concat(parts, ignore_index=True)
-        study.add_gated_table(draft, "baseline_predictions", table)
-        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_wall(seconds, expected), **_lengths(table)}
+def _untuned(study: Study, asset: str, sets: list[_Set], draft: Draft, progress: Progress) -> None:
+    import pandas as pd
 
-    return study.store.reuse_or_make(baseline_predictions_plan(study), make)
+    prompts = _evaluation_table(study)
+    expected = expected_posts(study, len(sets) * len(prompts))
+    with study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease:
+        loaded = load(study.profile.student, lease.device.name)
+        started, parts = time.perf_counter(), []
+        for contestant, column, sampling in sets:
+            chats = [chat(text, study.system_prompt) for text in prompts[column]]
+            replies = generate(loaded, chats, sampling, progress, f"{contestant} posts")
+            parts.append(_predictions(prompts, replies, contestant, study.profile.student.model))
+        seconds = time.perf_counter() - started
+        del loaded
+    table = pd.concat(parts, ignore_index=True)
+    study.add_gated_table(draft, asset, table)
+    draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_wall(seconds, expected), **_lengths(table)}
+
+
+def control_predictions_plan(study: Study) -> Plan:
+    """Shaped as the baselines are, and by the temperature of the control."""
+    parts = {**_generation_parts(study), "sampling": _control_sampling(study).model_dump(mode="json")}
+    return Plan("control_predictions", "", {**parts, "student": identity(study.profile.student)})
+
+
+def control_predictions(study: Study, progress: Progress) -> Outcome:
+    """The untuned model's posts from the student prompt, sampled twice, each time under a seed of its own."""
+    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
+    sampling = _control_sampling(study)
+    sets = [_Set(name, "student_prompt", _seeded(sampling, name)) for name in CONTROL_SETS]
+    return study.store.reuse_or_make(
+        control_predictions_plan(study), lambda draft: _untuned(study, "control_predictions", sets, draft, progress)
+    )
+
+
+def _control_sampling(study: Study) -> Sampling:
+    return study.profile.predictions.model_copy(update={"temperature": study.profile.control_temperature})
 
 
 def predictions_plan(study: Study, cell: Cell) -> Plan:
@@ -145,7 +185,7 @@ def predictions_plan(study: Study, cell: Cell) -> Plan:
     adapter = study.store.need(adapters_plan(study, cell), _cell_remedy(cell))
     return Plan(
         "predictions",
-        cell.key,
+        cell.place,
         {**_generation_parts(study), "student": identity(study.profile.student), "adapter": adapter.digest},
     )
 
@@ -164,7 +204,7 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
         ):
             loaded = load_adapter(load(study.profile.student, lease.device.name), folder)
             started = time.perf_counter()
-            replies = generate(loaded, chats, _sampling(study, cell.key), progress, "tuned posts")
+            replies = generate(loaded, chats, _seeded(study.profile.predictions, cell.place), progress, "tuned posts")
             seconds = time.perf_counter() - started
             del loaded
         table = _predictions(prompts, replies, "tuned", f"{study.profile.student.model} + {adapter.fingerprint}")
@@ -184,9 +224,8 @@ def _generation_parts(study: Study) -> dict[str, Any]:
     }
 
 
-def _sampling(study: Study, contestant: str) -> Sampling:
-    """The profile's sampling under a seed of the contestant's own, so that no two draw with the same luck."""
-    sampling = study.profile.predictions
+def _seeded(sampling: Sampling, contestant: str) -> Sampling:
+    """The sampling under a seed of the contestant's own, so that no two draw with the same luck."""
     return sampling.model_copy(update={"seed": sampling.seed + int(short_hash(contestant), 16) % 2**20})
 
 

@@ -12,7 +12,9 @@ from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.generation.journal import Journal
-from synthpost_dagster.profiles import Profile, load_profile
+from synthpost_dagster.judging.judges import build_judges
+from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
+from synthpost_dagster.profiles import Profile, TrainingSpec, load_profile
 from synthpost_dagster.rows import gates
 from synthpost_dagster.settings import Settings, secret
 from synthpost_dagster.tasks.loading import Task, load_task
@@ -22,15 +24,21 @@ if TYPE_CHECKING:
 
 
 class Cell(NamedTuple):
-    """One point of the sweep."""
+    """One point of the sweep; `seed` is None for the profile's training.seed, or one of its further seeds."""
 
     data_size: int
     steps: str
+    seed: int | None = None
 
     @property
     def key(self) -> str:
         """The partition key, such as `88|50`."""
         return f"{self.data_size}|{self.steps}"
+
+    @property
+    def place(self) -> str:
+        """Where its artifacts are kept: the key, and the seed where it is a further one."""
+        return self.key if self.seed is None else f"{self.key}|{self.seed}"
 
     @classmethod
     def parse(cls, key: str) -> Cell:
@@ -57,6 +65,30 @@ class Study:
         """The cells that the profile covers, small data first."""
         sweep = self.profile.sweep
         return [Cell(size, str(steps)) for size in sweep.data_sizes for steps in sweep.steps]
+
+    @property
+    def trainings(self) -> list[Cell]:
+        """The cells under each seed."""
+        return [one for cell in self.cells for one in self.seeds_of(cell)]
+
+    def seeds_of(self, cell: Cell) -> list[Cell]:
+        """The cell under training.seed, then under each further seed of the sweep."""
+        return [cell, *(cell._replace(seed=seed) for seed in self.profile.sweep.more_seeds)]
+
+    def training_of(self, cell: Cell) -> TrainingSpec:
+        """The hyper-parameters of a cell, with its seed."""
+        training = self.profile.training
+        return training if cell.seed is None else training.model_copy(update={"seed": cell.seed})
+
+    @property
+    def rules(self) -> Rules:
+        """How games are played: in both orders, or as in the study."""
+        return STUDY_MODE if self.profile.study else BOTH_ORDERS
+
+    @property
+    def judges(self) -> list[Judge]:
+        """The profile's judges."""
+        return build_judges(self.task, self.profile, self.context, self.rules.may_tie)
 
     @property
     def evaluation_count(self) -> int:

@@ -10,14 +10,18 @@ from synthpost_dagster.report.data import Took
 
 
 def took(
-    rows: Manifest, baselines: Manifest, adapters: list[Manifest], predictions: list[Manifest], verdicts: list[Manifest]
+    rows: Manifest,
+    untuned: list[Manifest],
+    adapters: list[Manifest],
+    predictions: list[Manifest],
+    verdicts: list[Manifest],
 ) -> tuple[Took, ...]:
-    """One record a stage that takes time or money; those of cells are summed."""
-    cells = f"{len(adapters)} cells"
+    """One record a stage that takes time or money; those of cells are summed, and `verdicts` may hold the controls."""
+    cells = f"{len(adapters)} trainings"
     steps = sum(manifest.facts["optimizer_steps"] for manifest in adapters)
     return (
         _asked("Synthetic rows", f"{rows.facts['kept']:,} kept rows", [rows]),
-        _local("Baselines", f"{baselines.facts['rows']:,} posts", [baselines]),
+        _local("Untuned posts", f"{sum(manifest.facts['rows'] for manifest in untuned):,} posts", untuned),
         _local("Training", f"{cells}, {steps:,} steps", adapters),
         _local("Predictions", f"{sum(manifest.facts['rows'] for manifest in predictions):,} posts", predictions),
         _asked("Verdicts", f"{sum(manifest.facts['rows'] for manifest in verdicts):,} games", verdicts),

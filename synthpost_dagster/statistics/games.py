@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 SCORES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
-"""What a scored game or pair is worth to the tuned post: a tie counts half for each side."""
+"""What a scored game or pair is worth to the candidate: a tie counts half for each side."""
 
 
 class PairOfGames(NamedTuple):
-    """A tuned post and an opponent's, judged in both orders; games are outcomes seen from the tuned post."""
+    """A candidate's post and an opponent's, judged in both orders; games are outcomes seen from the candidate."""
 
     prompt_id: str
-    tuned_first: str
-    """Outcome of the game with the tuned post in slot A."""
-    tuned_second: str
-    """Outcome of the game with the tuned post in slot B."""
-    tuned_words: int
+    candidate_first: str
+    """Outcome of the game with the candidate in slot A."""
+    candidate_second: str
+    """Outcome of the game with the candidate in slot B."""
+    candidate_words: int
     opponent_words: int
 
     @property
     def outcome(self) -> str:
         """win, loss, tie or unscored."""
-        return pair_outcome(self.tuned_first, self.tuned_second)
+        return pair_outcome((self.candidate_first, self.candidate_second))
 
 
 def pairs_of_games(verdicts: pd.DataFrame) -> list[PairOfGames]:
@@ -44,14 +44,14 @@ def pairs_of_games(verdicts: pd.DataFrame) -> list[PairOfGames]:
 
     Raises ValueError where a pair lacks one of its two games or has one twice, as in study mode, which plays one order.
     """
-    first, second = (verdicts[verdicts["is_tuned_first"] == order].set_index("pair_id") for order in (True, False))
+    first, second = (verdicts[verdicts["is_candidate_first"] == order].set_index("pair_id") for order in (True, False))
     odd = set(first.index) ^ set(second.index) | set(first.index[first.index.duplicated()])
     odd |= set(second.index[second.index.duplicated()])
     if odd:
         raise ValueError(f"pair {min(odd)} does not have one game in each order; play both orders")
     other = second["outcome"].to_dict()
     return [
-        PairOfGames(row.prompt_id, row.outcome, other[row.Index], int(row.tuned_words), int(row.opponent_words))
+        PairOfGames(row.prompt_id, row.outcome, other[row.Index], int(row.candidate_words), int(row.opponent_words))
         for row in first.itertuples()
     ]
 
@@ -62,7 +62,7 @@ def scored(pairs: Sequence[PairOfGames]) -> list[PairOfGames]:
 
 
 def game_scores(pairs: Sequence[PairOfGames]) -> tuple[Array, Array]:
-    """Scores of the games with the tuned post first and with it second, one entry a pair; all must be scored."""
-    first = np.array([SCORES[pair.tuned_first] for pair in pairs], dtype=np.float64)
-    second = np.array([SCORES[pair.tuned_second] for pair in pairs], dtype=np.float64)
+    """Scores of the games with the candidate first and with it second, one entry a pair; all must be scored."""
+    first = np.array([SCORES[pair.candidate_first] for pair in pairs], dtype=np.float64)
+    second = np.array([SCORES[pair.candidate_second] for pair in pairs], dtype=np.float64)
     return first, second

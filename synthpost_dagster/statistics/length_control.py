@@ -46,7 +46,7 @@ class LengthControlled(NamedTuple):
     length_coefficient: float = math.nan
     """β: above 0 the judge prefers the longer post; a length 1 sd longer adds 0.76 β to the log odds."""
     slot_coefficient: float = math.nan
-    """δ: log odds of the tuned post in slot A less those in slot B."""
+    """δ: log odds of the candidate in slot A less those in slot B."""
     reason: str = ""
 
     @property
@@ -70,10 +70,10 @@ def length_controlled_ratio(
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
 ) -> LengthControlled:
-    """e^θ of logit P(tuned) = θ + β·tanh(Δ / sd) + δ·slot over the games of the pairs with two scored games.
+    """e^θ of logit P(candidate) = θ + β·tanh(Δ / sd) + δ·slot over the games of the pairs with two scored games.
 
-    Δ is tuned less opponent's words and sd its standard deviation over these games, kept in every draw; slot is +½
-    with the tuned post in A and -½ in B. The penalty is λ/2·(β² + δ²), λ = 1; θ is free. A tied game is half a game
+    Δ is candidate less opponent's words and sd its standard deviation over these games, kept in every draw; slot is +½
+    with the candidate in A and -½ in B. The penalty is λ/2·(β² + δ²), λ = 1; θ is free. A tied game is half a game
     won and half a game lost. Without length and slot this would be games won by games lost, the tie-aware ratio.
 
     The interval is the middle of a bootstrap over prompts, to which two made-up prompts of equal length are added, one
@@ -83,7 +83,7 @@ def length_controlled_ratio(
     usable = scored(pairs)
     if not usable:
         return LengthControlled(reason=NOTHING_SCORED)
-    difference = np.array([pair.tuned_words - pair.opponent_words for pair in usable], dtype=np.float64)
+    difference = np.array([pair.candidate_words - pair.opponent_words for pair in usable], dtype=np.float64)
     design = _design(usable, difference)
     won = float((design.first + design.second).sum())
     if won in (0, 2 * len(usable)):

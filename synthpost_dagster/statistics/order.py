@@ -53,7 +53,7 @@ def order_figures(
 def order_consistency(pairs: Sequence[PairOfGames], confidence: float = CONFIDENCE) -> Share:
     """Share of pairs whose two games say the same, with its exact interval; two tied games do, a tie and a win not."""
     usable = scored(pairs)
-    return share(sum(pair.tuned_first == pair.tuned_second for pair in usable), len(usable), confidence)
+    return share(sum(pair.candidate_first == pair.candidate_second for pair in usable), len(usable), confidence)
 
 
 def slot_bias(
@@ -64,12 +64,12 @@ def slot_bias(
 ) -> SlotBias:
     """P(first slot chosen) - ½ over games; a tied game chooses each slot by half.
 
-    The first slot is chosen where the tuned post wins in A or loses in B. The interval is a paired bootstrap over
+    The first slot is chosen where the candidate wins in A or loses in B. The interval is a paired bootstrap over
     pairs, since two games of a pair are not independent.
     """
     usable = scored(pairs)
     if not usable:
         return SlotBias(math.nan, -0.5, 0.5)
-    tuned_first, tuned_second = game_scores(usable)
-    excess = (tuned_first - tuned_second) / 2
+    candidate_first, candidate_second = game_scores(usable)
+    excess = (candidate_first - candidate_second) / 2
     return SlotBias(float(excess.mean()), *mean_interval(excess, 0.5, generator, confidence, draws))

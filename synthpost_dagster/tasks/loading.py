@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import StrictUndefined, Template, TemplateError
@@ -32,7 +33,7 @@ class Task:
 
     def template(self, role: str) -> Template:
         """The compiled template of `teacher`, `student` or `judge`; sandboxed, undefined names are errors."""
-        return _environment().from_string(self.sources[role])
+        return compiled(self.sources[role])
 
     @property
     def wording_fingerprint(self) -> str:
@@ -49,6 +50,11 @@ class Task:
             ],
         }
         return hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def criterion_ids(self) -> list[str]:
+        """Every criterion's id once, the universal ones first."""
+        return list(dict.fromkeys(c.id for kind in self.spec.post_types for c in self.spec.criteria_of(kind)))
 
     @property
     def strata(self) -> list[tuple[str, str]]:
@@ -130,18 +136,20 @@ def _check_templates(task: Task) -> None:
     briefs = [Brief(company, product, kind, tone) for kind in task.spec.post_types for tone in task.spec.tones]
     for role in ROLES:
         try:
-            template = task.template(role)
             for brief in briefs:
                 if role == "judge":
-                    judge_prompt(task, brief, "one post", "another post", template)
+                    judge_prompt(task, brief, "one post", "another post", may_tie=True)
                 else:
-                    render_prompt(task, role, brief, template)
+                    render_prompt(task, role, brief)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise SpecError(f"{task.folder / 'prompts' / f'{role}.j2'}: {error}; correct the template") from None
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+@lru_cache(maxsize=32)
+def compiled(source: str) -> Template:
+    """A template for a prompt, sandboxed; undefined names are errors."""
     # The output is a prompt for a model, not a page: nothing is escaped, and catalog text is data, never template.
-    return ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, autoescape=False, trim_blocks=False, keep_trailing_newline=False
     )
+    return environment.from_string(source)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Template
 
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.loading import Task, compiled
 from synthpost_dagster.tasks.spec import Company, PostType, Product
 
 
@@ -30,18 +32,29 @@ def prompt_id(task: Task, brief: Brief) -> str:
     return short_hash(task.spec.name, brief.company.name, brief.product.name, brief.post_type.name, brief.tone)
 
 
-def render_prompt(task: Task, role: str, brief: Brief, template: Template | None = None) -> str:
-    """The `teacher` or `student` prompt of a brief. Pass `template` to render many without compiling each time."""
-    return (template or task.template(role)).render(**_names(task, brief)).strip()
+def render_prompt(task: Task, role: str, brief: Brief) -> str:
+    """The `teacher` or `student` prompt of a brief."""
+    return task.template(role).render(**_names(task, brief)).strip()
 
 
-def judge_prompt(task: Task, brief: Brief, post_a: str, post_b: str, template: Template | None = None) -> str:
-    """The judge's prompt for two posts in neutral slots.
+def judge_prompt(task: Task, brief: Brief, post_a: str, post_b: str, may_tie: bool) -> str:
+    """The judge's prompt for two posts in neutral slots."""
+    return task.template("judge").render(**_names(task, brief), **_slots(post_a, post_b, may_tie)).strip()
 
-    The fence that marks where a post begins and ends is a hash of the posts, so that no post can hold it.
-    """
-    posts = {"post_a": post_a, "post_b": post_b, "fence": short_hash(post_a, post_b)}
-    return (template or task.template("judge")).render(**_names(task, brief), **posts).strip()
+
+def request_prompt(request: str, post_a: str, post_b: str, may_tie: bool) -> str:
+    """The judge's prompt for two posts that were written for a request in free words, not for a brief of a task."""
+    return _request_template().render(request=request, **_slots(post_a, post_b, may_tie)).strip()
+
+
+@cache
+def _request_template() -> Template:
+    return compiled((Path(__file__).parent / "request.j2").read_text(encoding="utf-8"))
+
+
+def _slots(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
+    """Both posts, with a fence around them that no post can hold, since it is a hash of them."""
+    return {"post_a": post_a, "post_b": post_b, "fence": short_hash(post_a, post_b), "may_tie": may_tie}
 
 
 def _names(task: Task, brief: Brief) -> dict[str, object]:

@@ -6,8 +6,8 @@ import pandas as pd
 
 from synthpost_dagster.generation.chat_models import Context, chat_model
 from synthpost_dagster.generation.synthesis import synthesize
-from synthpost_dagster.judging.judges import build_judge
-from synthpost_dagster.judging.verdicts import Judge, judge_pairs
+from synthpost_dagster.judging.judges import build_judges
+from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Judge, contests_of, judge_contests
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.profiles.models import HostedChat
 from synthpost_dagster.progress import SILENT
@@ -26,7 +26,8 @@ def rows_of(task: Task | str, spec: HostedChat, context: Context, target: int) -
 
 def judge_of(task: Task, spec: HostedChat, context: Context) -> Judge:
     """A profile's judge."""
-    return build_judge(task, load_profile("tiny", task).model_copy(update={"judge": spec}), context)
+    profile = load_profile("tiny", task).model_copy(update={"judges": (spec,)})
+    return build_judges(task, profile, context, may_tie=True)[0]
 
 
 def predictions(task: Task, contestant: str, posts: list[str]) -> pd.DataFrame:
@@ -38,7 +39,8 @@ def predictions(task: Task, contestant: str, posts: list[str]) -> pd.DataFrame:
 def judged(task: Task, judge: Judge, tuned: list[str], others: list[str]) -> pd.DataFrame:
     """Verdicts on tuned posts against the others, which stand for both baselines."""
     baselines = pd.concat([predictions(task, name, others) for name in ("base", "prompted")])
-    return judge_pairs(task, judge, briefs_by_id(task), predictions(task, "tuned", tuned), baselines, SILENT)
+    contests = contests_of(briefs_by_id(task), predictions(task, "tuned", tuned), baselines)
+    return judge_contests(task, [judge], contests, BOTH_ORDERS, SILENT)
 
 
 def verdicts_of(task: Task | str, spec: HostedChat, context: Context) -> pd.DataFrame:

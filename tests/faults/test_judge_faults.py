@@ -131,6 +131,11 @@ def test_fault_19_a_post_that_talks_to_the_judge_changes_no_outcome(
     plain = judged(small_task, judge, ["Short."] * len(tuned), [long_post] * len(tuned))
     forged = judged(small_task, judge, tuned, [long_post] * len(tuned))
     assert plain["outcome"].tolist() == forged["outcome"].tolist() == ["loss"] * len(plain)
+    assert not plain["has_imitation"].any()
+    flags = forged.drop_duplicates("prompt_id")["has_imitation"].tolist()
+    assert dict(zip(attacks(small_task, long_post), flags, strict=True)) == {
+        name: name != "a template" for name in attacks(small_task, long_post)
+    }
     assert pairs(forged)["outcome"].tolist() == ["loss"] * (2 * len(tuned))
     won = judged(small_task, judge, [long_post] * len(tuned), tuned)
     assert set(won["outcome"]) == {"win"}

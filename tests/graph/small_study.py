@@ -32,7 +32,16 @@ SIZES = (8, 16)
 STEPS: tuple[int | str, ...] = (3, "1-epoch")
 CELLS = ("8|3", "8|1-epoch", "16|3", "16|1-epoch")
 EVALUATION = 11
-WHOLE = ("catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions", "ratio_report")
+WHOLE = (
+    "catalog",
+    "prompts",
+    "evaluation_prompts",
+    "synthetic_rows",
+    "baseline_predictions",
+    "control_predictions",
+    "control_verdicts",
+    "ratio_report",
+)
 """Assets without partitions."""
 BY_CELL = ("adapters", "predictions", "verdicts")
 
@@ -210,7 +219,7 @@ def write_small_study(root: Path) -> SmallStudy:
     edit_yaml(study.task / "task.yaml", _small_sweep)
 
     def cover(profile: dict[str, Any]) -> None:
-        profile["sweep"] = {"data_sizes": list(SIZES), "steps": list(STEPS)}
+        profile["sweep"] = {"data_sizes": list(SIZES), "steps": list(STEPS), "more_seeds": []}
         profile["evaluation_prompts"] = None
 
     edit_yaml(study.profile, cover)

@@ -1,69 +1,80 @@
-"""What people see, in a real browser: the page, and the lineage in the Dagster UI."""
+"""What people see, in a real browser: the page, read and worked with, and the lineage in the Dagster UI."""
 
-import html
+from __future__ import annotations
+
+import csv
 import os
-import re
 import shutil
 import socket
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from small_study import BIN
+from small_study import BIN, Whole
 
+from synthpost_dagster.judging.people import is_candidate_first, read_labels
+from synthpost_dagster.judging.verdicts import pairs
+from synthpost_dagster.report.page import render_page
 from synthpost_dagster.stages.models import predictions_plan
+from synthpost_dagster.stages.report import gather
+from synthpost_dagster.stages.verdicts import verdicts_plan
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
+OWN = ("file:", "blob:", "data:", "http://127.0.0.1")
+Until = Callable[..., object]
 
 
-@pytest.fixture(autouse=True)
-def browser() -> None:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     if CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("no Chromium on this machine; CI installs one (Debian: apt-get install chromium)")
-    assert CHROMIUM is not None
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
 
 
-def shown(url: str, tmp_path: Path, milliseconds: int, width: int = 1280) -> str:
-    """The document as it stands after its scripts have run."""
-    done = subprocess.run(
-        [
-            str(CHROMIUM),
-            *FLAGS,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--virtual-time-budget={milliseconds}",
-            f"--window-size={width},1400",
-            "--dump-dom",
-            url,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout
+@pytest.fixture
+def show(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an address in a window; what the page complains of, or asks of another host, fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(address: str, size: str = "desk") -> Any:
+        context = browser.new_context(viewport=SIZES[size], accept_downloads=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(OWN) else None)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
 
 
-def test_the_page_shows_every_cell_and_its_posts_from_the_file_alone(whole, tmp_path: Path) -> None:
-    page = whole.study.home / "report" / "index.html"
-    document = shown(page.as_uri(), tmp_path, 3_000)
-    text = re.sub(r"<[^>]+>", " ", re.sub(r"<script.*?</script>", " ", document, flags=re.S))
-    text = " ".join(html.unescape(text).split())
+def address_of(whole: Whole) -> str:
+    return (whole.study.home / "report" / "index.html").as_uri()
+
+
+def cards(page: Any) -> Any:
+    return page.locator("article.pair")
+
+
+def test_the_page_shows_every_cell_and_its_posts_from_the_file_alone(
+    whole: Whole, show: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = show(address_of(whole))
+    text = " ".join(page.inner_text("body").split())
     study = whole.study.open()
     for cell in study.cells:
         length = cell.steps.replace("-", " ") if "epoch" in cell.steps else f"{cell.steps} steps"
@@ -71,27 +82,144 @@ def test_the_page_shows_every_cell_and_its_posts_from_the_file_alone(whole, tmp_
     made = [study.store.read_table(study.store.need(predictions_plan(study, cell), "")) for cell in study.cells]
     posts = [post for table in made for post in table["post"]]
     assert any(" ".join(post.split()) in text for post in posts), "the script shows no post"
+    picture = tmp_path / "page.png"
+    page.screenshot(path=str(picture))
+    assert picture.stat().st_size > 20_000
 
 
-def test_the_page_does_not_scroll_sideways_on_a_phone(whole, tmp_path: Path) -> None:
-    shutil.copy(whole.study.home / "report" / "index.html", tmp_path / "page.html")
-    (tmp_path / "phone.html").write_text(
-        """<iframe id=phone src="page.html" style="width:375px;height:800px;border:0"></iframe>
-        <p id=width></p><script>setTimeout(() => {
-          const inside = document.getElementById("phone").contentDocument.documentElement;
-          document.getElementById("width").textContent = `${inside.scrollWidth} of ${inside.clientWidth}`;
-        }, 1500)</script>""",
-        encoding="utf-8",
+def test_the_figures_on_the_page_are_those_of_the_table(whole: Whole, show: Callable[..., Any]) -> None:
+    page = show(address_of(whole))
+    table = pd.read_parquet(whole.study.home / "report" / "ratio_report.parquet")
+    text = " ".join(page.locator("#cells").inner_text().split())
+    for row in table[table["factor"] == "all"].itertuples():
+        assert f"{row.wins} {row.losses} {row.ties} {row.unscored}" in text
+
+
+def test_filters_leave_the_pairs_that_were_asked_for_and_stand_in_the_address(
+    whole: Whole, show: Callable[..., Any]
+) -> None:
+    page = show(address_of(whole))
+    page.select_option("[data-filter=cell]", "8|3")
+    assert "of 11 pairs" in page.inner_text("#shown")
+    study = whole.study.open()
+    cell = next(cell for cell in study.cells if cell.key == "8|3")
+    outcomes = pairs(study.store.read_table(study.store.need(verdicts_plan(study, cell), "")))
+    against_base = outcomes[outcomes["opponent"] == "base"]
+    wanted = against_base["outcome"].value_counts().index[0]
+    page.select_option("#filter-outcome", wanted)
+    assert cards(page).count() == (against_base["outcome"] == wanted).sum()
+    tone = against_base.loc[against_base["outcome"] == wanted, "tone"].iloc[0]
+    page.select_option("[data-filter=tone]", label=tone)
+    fitting = against_base[(against_base["outcome"] == wanted) & (against_base["tone"] == tone)]
+    assert cards(page).count() == len(fitting) > 0
+    product = fitting["product"].iloc[0]
+    page.fill("#filter-text", product)
+    page.wait_for_timeout(300)
+    assert product in cards(page).first.inner_text()
+    page.fill("#filter-text", "no such words in any post")
+    page.wait_for_timeout(300)
+    assert page.inner_text("#shown") == "No pair fits these filters."
+    page.fill("#filter-text", "")
+    page.wait_for_timeout(300)
+    again = show(page.url)
+    assert cards(again).count() == len(fitting), "the address does not bring the filters back"
+
+
+def test_a_card_opens_the_games_in_both_orders_with_the_judges_reasons(whole: Whole, show: Callable[..., Any]) -> None:
+    page = show(address_of(whole))
+    details = cards(page).first.locator("details").first
+    details.locator("summary").click()
+    games = details.locator("li")
+    assert games.count() == 2
+    said = [games.nth(place).inner_text() for place in range(2)]
+    assert "A is tuned" in said[0] and "B is tuned" in said[1]
+    assert all("misses" in text for text in said)
+
+
+def test_the_blind_sheet_is_saved_and_what_people_fill_in_is_read_back(
+    whole: Whole, show: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = show(address_of(whole))
+    with page.expect_download() as download:
+        page.click("#make-sheet")
+    sheet = tmp_path / "sheet.csv"
+    download.value.save_as(sheet)
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11
+    assert [row["pair_id"] for row in rows] == sorted(row["pair_id"] for row in rows)
+    shown = " ".join(" ".join(row.values()) for row in rows).lower()
+    assert "tuned" not in shown and "baseline" not in shown
+    study = whole.study.open()
+    tables = [study.store.read_table(study.store.need(predictions_plan(study, cell), "")) for cell in study.cells]
+    tuned = {post for table in tables for post in table["post"]}
+    for row in rows:
+        first = row["post_1"] if is_candidate_first(row["pair_id"].strip("'")) else row["post_2"]
+        assert first.removeprefix("'") in tuned
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "choice": "1"} for row in rows)
+    assert set(read_labels(sheet).values()) == {"win", "loss"}
+
+
+def test_the_page_is_worked_by_keyboard_alone(whole: Whole, show: Callable[..., Any]) -> None:
+    page = show(address_of(whole))
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.focus("#filter-outcome")
+    page.keyboard.type("tie")
+    assert page.evaluate("document.activeElement.id") == "filter-outcome"
+    assert {text.rsplit(": ")[-1] for text in cards(page).locator(".outcomes li:first-child").all_inner_texts()} <= {
+        "tie"
+    }
+
+
+def test_a_screen_reader_finds_a_name_for_every_control_picture_and_table(
+    whole: Whole, show: Callable[..., Any]
+) -> None:
+    page = show(address_of(whole))
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("select, input, button, [role=img], [role=region]")]
+          .filter((one) => !(one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim()))
+          .map((one) => one.outerHTML)"""
     )
-    with serving(tmp_path) as port:
-        document = shown(f"http://127.0.0.1:{port}/phone.html", tmp_path, 4_000)
-    found = re.search(r'<p id="width">(\d+) of (\d+)</p>', document)
-    assert found, "the frame told no width"
-    assert int(found[1]) <= int(found[2]) <= 375
+    assert nameless == []
+    assert page.evaluate("document.querySelectorAll('h1').length") == 1
+    assert page.get_attribute("#shown", "role") == "status"
 
 
-def test_the_lineage_in_the_ui_shows_every_stage(whole, tmp_path: Path, until) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_does_not_scroll_sideways_on_a_phone(whole: Whole, show: Callable[..., Any], scheme: str) -> None:
+    page = show(address_of(whole), "phone")
+    page.emulate_media(color_scheme=scheme)
+    inside, width = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert inside <= width <= 375
+
+
+def test_15_cells_of_440_prompts_are_shown_in_under_3_seconds(
+    whole: Whole, show: Callable[..., Any], tmp_path: Path
+) -> None:
+    small = gather(whole.study.open(), "0" * 16)
+    times = 15 * 440 // len(small.pairs) + 1
+    many = [
+        pair._replace(tuned=f"{pair.tuned} {place}", company=f"{pair.company} {place % 16}")
+        for place, pair in enumerate(small.pairs * times)
+    ][: 15 * 440]
+    file = tmp_path / "large.html"
+    file.write_text(render_page(replace(small, pairs=tuple(many))), encoding="utf-8")
+    page = show(file.as_uri())
+    seconds = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd / 1000")
+    assert cards(page).count() == 20
+    assert seconds < 3
+
+
+GROUPS = ("catalog", "prompts", "rows", "subsets", "adapters", "baselines", "predictions", "verdicts", "report")
+
+
+def test_the_lineage_in_the_ui_shows_every_stage(whole: Whole, browser: Any, until: Until) -> None:
     port = free_port()
+    window = browser.new_page(viewport={"width": 2600, "height": 1400})
     with subprocess.Popen(
         [str(BIN / "dagster-webserver"), "-m", "synthpost_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)],
         env=whole.study.environment(DAGSTER_HOME=str(whole.study.home / "dagster")),
@@ -100,31 +228,12 @@ def test_the_lineage_in_the_ui_shows_every_stage(whole, tmp_path: Path, until) -
     ) as server:
         try:
             until("the web server", lambda: answers(port))
-            document = shown(f"http://127.0.0.1:{port}/asset-groups", tmp_path, 20_000, width=2600)
+            window.goto(f"http://127.0.0.1:{port}/asset-groups")
+            for group in GROUPS:
+                window.get_by_text(group, exact=True).first.wait_for(timeout=30_000)
         finally:
+            window.close()
             server.terminate()
-    for group in (
-        "catalog",
-        "prompts",
-        "rows",
-        "subsets",
-        "adapters",
-        "baselines",
-        "predictions",
-        "verdicts",
-        "report",
-    ):
-        assert re.search(rf">{group}<", document), f"the lineage does not show {group}"
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[int]:
-    """The folder over HTTP on the loopback, so that a page may look into a frame of its own origin."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
 
 
 def free_port() -> int:

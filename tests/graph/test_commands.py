@@ -43,7 +43,8 @@ def by_stage(study: SmallStudy, *cells: str) -> dict[str, Line]:
 
 
 def hosted(study: SmallStudy, role: str, **changes: Any) -> None:
-    edit_yaml(study.profile, lambda profile: profile.update({role: {**HOSTED, **changes}}))
+    spec = {**HOSTED, **changes}
+    edit_yaml(study.profile, lambda profile: profile.update({"judges": [spec]} if role == "judge" else {role: spec}))
 
 
 def test_the_whole_study_was_made_without_a_connection(whole: Whole) -> None:
@@ -55,7 +56,7 @@ def test_the_whole_study_was_made_without_a_connection(whole: Whole) -> None:
 
 def test_nothing_is_expected_of_a_study_that_is_there(whole: Whole) -> None:
     lines = by_stage(whole.study, "8|3", "16|1-epoch")
-    assert list(lines) == ["synthetic rows", "baselines", "training", "predictions", "verdicts"]
+    assert list(lines) == ["synthetic rows", "untuned posts", "training", "predictions", "verdicts", "controls"]
     assert {line.expected.requests for line in lines.values()} == {0}
     assert {line.expected.seconds for line in lines.values()} == {0.0}
 

@@ -31,7 +31,14 @@ ASSETS = {
     "baseline_predictions": ("baselines", "gpu", {"evaluation_prompts"}, None),
     "predictions": ("predictions", "gpu", {"adapters", "evaluation_prompts"}, "cell"),
     "verdicts": ("verdicts", None, {"predictions", "baseline_predictions"}, "cell"),
-    "ratio_report": ("report", None, {"verdicts"}, None),
+    "control_predictions": ("baselines", "gpu", {"evaluation_prompts"}, None),
+    "control_verdicts": (
+        "verdicts",
+        None,
+        {"predictions", "baseline_predictions", "control_predictions"},
+        None,
+    ),
+    "ratio_report": ("report", None, {"verdicts", "control_verdicts"}, None),
 }
 CHECKS = {
     ("catalog", "schema"),
@@ -50,20 +57,35 @@ CHECKS = {
     ("baseline_predictions", "schema"),
     ("predictions", "schema"),
     ("verdicts", "schema"),
+    ("control_predictions", "schema"),
+    ("control_verdicts", "schema"),
+    ("control_verdicts", "control_resampled"),
+    ("control_verdicts", "control_empty"),
+    ("control_verdicts", "control_shuffled"),
     ("ratio_report", "schema"),
 }
 JOBS = {
-    "upstream": {"catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions"},
+    "upstream": {
+        "catalog",
+        "prompts",
+        "evaluation_prompts",
+        "synthetic_rows",
+        "baseline_predictions",
+        "control_predictions",
+    },
     "subsets": {"data_subsets"},
     "cell": {"adapters", "predictions", "verdicts"},
+    "controls": {"control_verdicts"},
     "report": {"ratio_report"},
 }
 SENSORS = {
-    "after_upstream": ("upstream", {"subsets", "cell", "report"}),
-    "after_subsets": ("subsets", {"cell", "report"}),
-    "after_cell": ("cell", {"report"}),
-    "after_failed_cell": ("cell", {"report"}),
-    "after_canceled_cell": ("cell", {"report"}),
+    "after_upstream": ("upstream", {"subsets", "cell", "controls", "report"}),
+    "after_subsets": ("subsets", {"cell", "controls", "report"}),
+    "after_cell": ("cell", {"controls", "report"}),
+    "after_failed_cell": ("cell", {"controls", "report"}),
+    "after_canceled_cell": ("cell", {"controls", "report"}),
+    "after_controls": ("controls", {"report"}),
+    "after_failed_controls": ("controls", {"report"}),
 }
 
 
@@ -103,10 +125,10 @@ def test_sizes_come_in_the_order_of_the_task(definitions: Definitions) -> None:
     assert list(node.partitions_def.get_partition_keys()) == SIZES
 
 
-def test_every_check_is_blocking(definitions: Definitions) -> None:
+def test_every_check_but_the_controls_is_blocking(definitions: Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     found = {(key.asset_key.to_user_string(), key.name): graph.get(key).blocking for key in graph.asset_check_keys}
-    assert found == dict.fromkeys(CHECKS, True)
+    assert found == {(asset, name): not name.startswith("control_") for asset, name in CHECKS}
 
 
 def test_jobs_materialize_these_assets_with_their_checks(definitions: Definitions) -> None:

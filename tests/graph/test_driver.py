@@ -130,7 +130,7 @@ def test_successor_of_a_killed_driver_frees_its_slot_and_completes(
     # In a process of its own, which can be ended where it waits for the slot for ever.
     successor = changeable.command("run", "--data-sizes", "8", "--steps", "10", timeout=90)
     assert successor.returncode == 0, successor.stderr
-    assert changeable.runs(without=known) == [done("cell", "8|10"), done("report")]
+    assert changeable.runs(without=known) == [done("cell", "8|10"), done("controls"), done("report")]
     with changeable.instance() as instance:
         ended = instance.get_run_by_id(left.run_id)
         assert ended is not None

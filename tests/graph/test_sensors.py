@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -43,7 +44,8 @@ def evaluate(study: SmallStudy, sensor: str, job: str, by_driver: bool = False) 
     found = []
     for request in asked:
         if isinstance(request, RunRequest):
-            cause = "report" if request.job_name == "report" else f"{run.run_id}:{request.job_name}"
+            is_one = request.job_name in ("controls", "report")
+            cause = request.job_name if is_one else f"{run.run_id}:{request.job_name}"
             assert str(request.run_key).startswith(f"{cause}:")
             found.append((request.job_name, request.partition_key))
         else:
@@ -96,6 +98,21 @@ def test_after_a_subset_the_cells_of_its_size_alone_are_started(changeable: Smal
 def test_after_a_cell_the_report_is_made_of_what_is_there(changeable: SmallStudy) -> None:
     (changeable.home / "report" / "index.html").unlink()
     assert evaluate(changeable, "after_cell", "cell") == [("report", None)]
+
+
+def test_after_the_last_cell_the_controls_are_judged_before_the_report(changeable: SmallStudy) -> None:
+    shutil.rmtree(changeable.home / "storage" / "control_verdicts")
+    assert evaluate(changeable, "after_cell", "cell") == [("controls", None)]
+
+
+def test_after_the_controls_the_report_is_made_of_what_is_there(changeable: SmallStudy) -> None:
+    (changeable.home / "report" / "index.html").unlink()
+    assert evaluate(changeable, "after_controls", "controls") == [("report", None)]
+
+
+def test_controls_that_failed_are_not_started_again_and_the_report_says_so(changeable: SmallStudy) -> None:
+    shutil.rmtree(changeable.home / "storage" / "control_verdicts")
+    assert evaluate(changeable, "after_controls", "controls") == [("report", None)]
 
 
 def test_runs_of_the_command_line_start_nothing(changeable: SmallStudy) -> None:

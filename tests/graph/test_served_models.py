@@ -70,9 +70,23 @@ def served(address: str, max_new_tokens: int) -> dict[str, Any]:
     }
 
 
+def without_a_teacher(study: SmallStudy) -> None:
+    """The rows are there, so the run goes on though their teacher has gone; more rows would need it."""
+
+    def leave(profile: dict[str, Any]) -> None:
+        profile["teacher"]["base_url"] = "http://127.0.0.1:9/v1"
+        profile["judges"] = [{"backend": "rubric"}]
+
+    edit_yaml(study.profile, leave)
+    made = study.command("run", "--data-sizes", "8", "--steps", "3")
+    assert made.returncode == 0, made.stdout + made.stderr
+    more = study.command("run", "--data-sizes", "16", "--steps", "3")
+    assert (more.returncode, "127.0.0.1:9/v1/ cannot be reached" in more.stderr) == (2, True), more.stderr
+
+
 def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address: str) -> None:
     def serve(profile: dict[str, Any]) -> None:
-        profile["teacher"], profile["judge"] = served(address, 320), served(address, 8)
+        profile["teacher"], profile["judges"] = served(address, 320), [served(address, 8)]
         profile["budget"] = 1.0
 
     edit_yaml(fresh.profile, serve)
@@ -89,10 +103,16 @@ def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address:
     games = study.store.read_table(manifest)
     assert set(games["outcome"]) == {"unscored"}
     assert set(games["attempts"]) == {2}
-    spent = manifest.facts["cost_usd"] + study.store.all_of("synthetic_rows")[-1].facts["cost_usd"]
+    assert (games["raw_reply"].str.len() > 5).all()
+    assert set(games["reason"]) <= {"reply cut off", "no verdict in the reply"}
+    assert (games["prompt_tokens"] > 100).all() and (games["completion_tokens"] > 0).all()
+    (controls,) = study.store.all_of("control_verdicts")
+    rows_cost = study.store.all_of("synthetic_rows")[-1].facts["cost_usd"]
+    spent = manifest.facts["cost_usd"] + controls.facts["cost_usd"] + rows_cost
     (record,) = study.journal.spending()
     assert record["spent_usd"] == pytest.approx(spent, abs=1e-5) and spent > 0
     again = fresh.command("run", "--data-sizes", "8", "--steps", "3")
-    assert again.stdout.count("up to date") == 4, again.stdout
+    assert again.stdout.count("up to date") == 5, again.stdout
     page = (fresh.home / "report" / "index.html").read_text(encoding="utf-8")
     assert "What it took" in page and json.dumps(record["spent_usd"])[:4] in page
+    without_a_teacher(fresh)

@@ -29,7 +29,9 @@ DEPENDENCIES = {
     "baseline_predictions": {"evaluation_prompts"},
     "predictions": {"adapters", "evaluation_prompts"},
     "verdicts": {"predictions", "baseline_predictions"},
-    "ratio_report": {"verdicts"},
+    "control_predictions": {"evaluation_prompts"},
+    "control_verdicts": {"predictions", "baseline_predictions", "control_predictions"},
+    "ratio_report": {"verdicts", "control_verdicts"},
 }
 
 LINEAGE = """query Lineage { assetNodes {
@@ -226,6 +228,8 @@ def test_schedule_and_sensors_are_there_and_switched_off(server: Server) -> None
         "after_cell",
         "after_canceled_cell",
         "after_failed_cell",
+        "after_controls",
+        "after_failed_controls",
     }
     assert {sensor["sensorType"] for sensor in found["sensors"]} == {"RUN_STATUS"}
     assert {sensor["sensorState"]["status"] for sensor in found["sensors"]} == {"STOPPED"}
@@ -267,12 +271,19 @@ def assert_checked(server: Server, run: Mapping[str, Any], asset: str, checks: S
 def test_upstream_a_subset_and_a_cell_launched_in_the_ui_make_their_assets_and_pass_their_checks(
     server: Server,
 ) -> None:
-    sensors = ("after_upstream", "after_subsets", "after_cell")
+    sensors = ("after_upstream", "after_subsets", "after_cell", "after_controls")
     cursors = {name: server.sensor(name, None)["cursor"] for name in sensors}
     for name in sensors:
         assert server.sensor(name, cursors[name])["runRequests"] == [], "nothing has run since"
 
-    upstream_assets = ["catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions"]
+    upstream_assets = [
+        "catalog",
+        "prompts",
+        "evaluation_prompts",
+        "synthetic_rows",
+        "baseline_predictions",
+        "control_predictions",
+    ]
     upstream = server.run("upstream", upstream_assets, {})
     assert upstream["status"] == "SUCCESS"
     assert materialized(upstream) == {(asset, None) for asset in upstream_assets}
@@ -299,4 +310,8 @@ def test_upstream_a_subset_and_a_cell_launched_in_the_ui_make_their_assets_and_p
         assert_checked(server, cell, asset, ["schema"])
     labels = {entry["label"] for event in cell["assetMaterializations"] for entry in event["metadataEntries"]}
     assert {"dagster/row_count", "preview", "picture", "fingerprint", "is_reused", "location"} <= labels
-    assert requested(server.sensor("after_cell", cursors["after_cell"])) == {("report", None)}
+    assert requested(server.sensor("after_cell", cursors["after_cell"])) == {("controls", None)}
+
+    controls = server.run("controls", ["control_verdicts"], {})
+    assert controls["status"] == "SUCCESS"
+    assert requested(server.sensor("after_controls", cursors["after_controls"])) == {("report", None)}

@@ -21,6 +21,8 @@ CHECKS = {
     "baseline_predictions": {"schema"},
     "predictions": {"schema"},
     "verdicts": {"schema"},
+    "control_predictions": {"schema"},
+    "control_verdicts": {"schema", "control_resampled", "control_empty", "control_shuffled"},
     "ratio_report": {"schema"},
 }
 
@@ -42,6 +44,7 @@ def test_upstream_subsets_every_cell_and_the_report_get_one_run_each(whole: Whol
         done("upstream"),
         *(done("subsets", str(size)) for size in SIZES),
         *(done("cell", cell) for cell in CELLS),
+        done("controls"),
         done("report"),
     ]
 
@@ -71,8 +74,10 @@ def test_every_check_ran_on_every_materialization_and_passed(whole: Whole) -> No
         if event is None or event.event_type is not DagsterEventType.ASSET_CHECK_EVALUATION:
             continue
         evaluation = event.asset_check_evaluation_data
-        assert evaluation.passed, f"{evaluation.asset_key} {evaluation.check_name}: {evaluation.description}"
-        assert evaluation.blocking
+        # Eleven prompts are too few to clear a judge; what a control found is tested where it is planted.
+        is_control = evaluation.check_name.startswith("control_")
+        assert evaluation.passed or is_control, f"{evaluation.asset_key} {evaluation.check_name}"
+        assert evaluation.blocking is not is_control
         found.setdefault(evaluation.asset_key.to_user_string(), []).append(evaluation.check_name)
     assert {asset: set(names) for asset, names in found.items()} == CHECKS
     partitions = {"data_subsets": len(SIZES), **dict.fromkeys(BY_CELL, len(CELLS))}
@@ -92,7 +97,7 @@ def test_report_has_every_cell_and_counts_that_sum_to_the_pairs(whole: Whole) ->
     assert (headline["pairs"] == 11).all()
     sums = table[["wins", "losses", "ties", "unscored"]].sum(axis=1)
     assert (sums == table["pairs"]).all()
-    for factor in ("post_type", "tone", "length"):
+    for factor in ("post_type", "tone", "length", "company"):
         split = table[table["factor"] == factor].groupby(["data_size", "steps", "opponent"])["pairs"].sum()
         assert (split == 11).all(), f"the levels of {factor} do not add up to the pairs of a cell"
 
@@ -152,11 +157,11 @@ def test_other_criterion_phrases_judge_every_cell_anew_and_nothing_else(changeab
         hook["check"]["any"] = [*hook["check"]["any"], "once and for all"]
 
     edit_yaml(changeable.task / "task.yaml", change)
-    assert changeable.sweep(*CELLS) == [*(done("cell", cell) for cell in CELLS), done("report")]
+    assert changeable.sweep(*CELLS) == [*(done("cell", cell) for cell in CELLS), done("controls"), done("report")]
     after = changeable.snapshot()
-    assert changed(before, after) == {*(f"verdicts {cell}" for cell in CELLS), "ratio_report"}
+    assert changed(before, after) == {*(f"verdicts {cell}" for cell in CELLS), "control_verdicts", "ratio_report"}
     new = {path.parent.parent.parent.name for path in set(changeable.manifests()) - set(made)}
-    assert new == {"verdicts", "ratio_report"}
+    assert new == {"verdicts", "control_verdicts", "ratio_report"}
 
 
 def test_other_learning_rate_tunes_the_cell_anew_and_leaves_the_data(changeable: SmallStudy) -> None:
@@ -166,11 +171,11 @@ def test_other_learning_rate_tunes_the_cell_anew_and_leaves_the_data(changeable:
         profile["training"]["learning_rate"] = 1.0e-3
 
     edit_yaml(changeable.profile, change)
-    assert changeable.sweep("8|3") == [done("cell", "8|3"), done("report")]
+    assert changeable.sweep("8|3") == [done("cell", "8|3"), done("controls"), done("report")]
     after = changeable.snapshot()
-    assert changed(before, after) == {*of_cells("8|3"), "ratio_report"}
+    assert changed(before, after) == {*of_cells("8|3"), "control_verdicts", "ratio_report"}
     new = {path.parent.parent.parent.name for path in set(changeable.manifests()) - set(made)}
-    assert new == {"adapters", "predictions", "verdicts", "ratio_report"}
+    assert new == {"adapters", "predictions", "verdicts", "control_verdicts", "ratio_report"}
     report = changeable.home / "storage" / "ratio_report" / "all" / str(after["ratio_report"]) / "manifest.json"
     facts = json.loads(report.read_text())["facts"]
     assert facts["cells"] == 1, "cells tuned at the old rate stand in the report"
@@ -200,7 +205,13 @@ def test_other_product_description_asks_for_its_rows_alone(changeable: SmallStud
 
     edit_yaml(changeable.task / "catalog.yaml", change)
     runs = changeable.sweep("8|3", "16|3")
-    assert runs == [done("upstream"), done("subsets", "16"), done("cell", "16|3"), done("report")]
+    assert runs == [
+        done("upstream"),
+        done("subsets", "16"),
+        done("cell", "16|3"),
+        done("controls"),
+        done("report"),
+    ]
     after = changeable.snapshot()
     assert changed(before, after) == {
         "catalog",
@@ -208,6 +219,7 @@ def test_other_product_description_asks_for_its_rows_alone(changeable: SmallStud
         "synthetic_rows",
         "data_subsets 16",
         *of_cells("16|3"),
+        "control_verdicts",
         "ratio_report",
     }
     folder = changeable.home / "storage" / "synthetic_rows" / "all" / str(after["synthetic_rows"])
@@ -220,9 +232,15 @@ def test_larger_data_size_leaves_the_smaller_subsets_and_cells_as_they_were(chan
     before = changeable.snapshot()
     edit_yaml(changeable.profile, lambda profile: profile["sweep"]["data_sizes"].append(24))
     runs = changeable.sweep("8|3", "16|3", "24|3")
-    assert runs == [done("upstream"), done("subsets", "24"), done("cell", "24|3"), done("report")]
+    assert runs == [
+        done("upstream"),
+        done("subsets", "24"),
+        done("cell", "24|3"),
+        done("controls"),
+        done("report"),
+    ]
     after = changeable.snapshot()
-    assert changed(before, after) == {"synthetic_rows", "ratio_report"}
+    assert changed(before, after) == {"synthetic_rows", "control_verdicts", "ratio_report"}
     folder = changeable.home / "storage" / "synthetic_rows" / "all" / str(after["synthetic_rows"])
     facts = json.loads((folder / "manifest.json").read_text())["facts"]
     assert facts["kept"] == 24

@@ -198,6 +198,16 @@ def test_rejected_replies_are_known_too_and_not_paid_for_twice(small_task: Task)
     pd.testing.assert_frame_equal(small, again)
 
 
+def test_requests_that_were_refused_are_made_again_once_the_endpoint_is_mended(small_task: Task) -> None:
+    refusing = Teacher(lambda prompt, attempt: ("400: too long", "refused"))
+    failed = run(small_task, refusing, 88)
+    assert failed_gates(small_task, failed, 88) != []
+    mended = Teacher()
+    made = run(small_task, mended, 88, known=failed)
+    assert len(mended.asked) == 88
+    assert failed_gates(small_task, made, 88) == []
+
+
 def test_editing_one_products_text_asks_for_its_55_rows_alone(small_task: Task, edit_task: EditTask) -> None:
     full = run(small_task, Teacher(), 220)
 

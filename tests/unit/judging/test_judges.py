@@ -7,8 +7,9 @@ from typing import Any
 
 from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.generation.journal import Reply
-from synthpost_dagster.judging.judges import ModelReader, Rubric, build_judge
-from synthpost_dagster.judging.verdicts import Game, Said
+from synthpost_dagster.judging.judges import ModelReader, Rubric, build_judges, tallied, verdict_schema
+from synthpost_dagster.judging.replies import Said
+from synthpost_dagster.judging.verdicts import Game, Request
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.progress import SILENT
 from synthpost_dagster.tasks.loading import Task
@@ -43,16 +44,52 @@ def games(task: Task) -> list[Game]:
 def test_a_model_judge_is_shown_the_tasks_prompt_of_each_game(small_task: Task) -> None:
     model = Echo()
     judge = ModelReader(small_task, model, attempts=2)
-    assert judge.replies(small_task, games(small_task), 1, SILENT) == [Said('{"verdict": "B"}')] * 2
+    assert judge.replies(small_task, games(small_task), 1, SILENT) == [Said('{"verdict": "B"}', "stop", 1, 1)] * 2
     shown = [ask.chat[-1]["content"] for ask in model.seen]
     assert shown == [game.prompt(small_task) for game in games(small_task)]
     judge.replies(small_task, games(small_task), 0, SILENT)
     assert len({ask.key for ask in model.seen}) == 4
 
 
-def test_the_profiles_judge_is_built(small_task: Task, context: Context) -> None:
-    tiny = load_profile("tiny", small_task)
-    assert build_judge(small_task, tiny, context).name == "rubric"
+def test_the_profiles_judges_are_built_in_its_order(sales_posts: Task, context: Context) -> None:
+    tiny = load_profile("tiny", sales_posts)
+    panel = tiny.model_copy(update={"judges": (*load_profile("llama3-8b", sales_posts).judges, *tiny.judges)})
+    assert [judge.name for judge in build_judges(sales_posts, panel, context, may_tie=True)] == [
+        "groq/openai/gpt-oss-120b",
+        "rubric",
+    ]
+
+
+def test_a_judge_that_must_choose_is_another_one(sales_posts: Task, context: Context) -> None:
+    hosted = load_profile("llama3-8b", sales_posts)
+    free, forced = (build_judges(sales_posts, hosted, context, may_tie)[0].identity for may_tie in (True, False))
+    assert free != forced
+
+
+def test_the_schema_asks_for_preference_reason_and_verdict_in_this_order(small_task: Task) -> None:
+    schema = verdict_schema(small_task, may_tie=True)
+    assert list(schema["properties"]) == schema["required"] == ["criteria", "why", "verdict"]
+    ids = schema["properties"]["criteria"]["items"]["properties"]["id"]["enum"]
+    assert {"hook", "offer"} <= set(ids)
+    assert len(ids) == len(set(ids))
+    assert verdict_schema(small_task, may_tie=False)["properties"]["verdict"]["enum"] == ["A", "B"]
+
+
+def test_a_request_in_free_words_is_shown_between_marks(small_task: Task) -> None:
+    model = Echo()
+    asked = Game(Request("Write {{ 7*7 }} a haiku."), "first", "second")
+    ModelReader(small_task, model, attempts=1).replies(small_task, [asked], 0, SILENT)
+    text = model.seen[0].chat[-1]["content"]
+    assert "request>>>\nWrite {{ 7*7 }} a haiku.\n<<<" in text
+    assert " A>>>\nfirst\n<<<" in text
+
+
+def test_what_a_panel_took_is_the_sum(small_task: Task) -> None:
+    one, other = Rubric(small_task), Rubric(small_task)
+    one.tally.asked, other.tally.asked = 3, 4
+    one.tally.cost_usd, other.tally.served_models = 0.5, {"m"}
+    whole = tallied([one, other])
+    assert (whole.asked, whole.cost_usd, whole.served_models) == (7, 0.5, {"m"})
 
 
 def test_the_rubric_is_another_one_where_a_check_or_a_length_changed_and_the_same_where_wording_did(

@@ -69,7 +69,7 @@ def test_every_packaged_profile_opens_with_its_launch_command() -> None:
 def test_the_default_profile_needs_no_key_network_or_gpu(sales_posts: Task) -> None:
     tiny = load_profile("tiny", sales_posts)
     assert [tiny.teacher.model.model, tiny.student.model] == ["embedded", "embedded"]
-    assert (tiny.judge.backend, tiny.device.device) == ("rubric", "cpu")
+    assert (tiny.judges[0].backend, tiny.device.device) == ("rubric", "cpu")
 
 
 def test_an_unknown_profile_names_those_there_are_and_the_setting(sales_posts: Task) -> None:
@@ -98,7 +98,12 @@ def test_a_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts:
         ({"sweep__steps": [50, "50"]}, ["sweep.steps:", "a level is named twice"]),
         ({"evaluation_prompts": 441}, ["evaluation_prompts: 441 is more than the task's 440"]),
         ({"training__learning_rte": 1.0}, ["unknown key training.learning_rte"]),
-        ({"judge": {"kind": "oracle"}}, ["judge:"]),
+        ({"judges": [{"backend": "oracle"}]}, ["judges"]),
+        ({"judges": []}, ["judges:"]),
+        ({"judges": [{"backend": "rubric"}] * 2}, ["judges: one is named twice"]),
+        ({"sweep__more_seeds": [7, 7]}, ["sweep.more_seeds:", "a level is named twice"]),
+        ({"sweep__more_seeds": [3407]}, ["sweep.more_seeds: 3407 is training.seed already"]),
+        ({"control_temperature": 0}, ["control_temperature:"]),
         ({"predictions__temperature": -1}, ["predictions.temperature:"]),
         ({"storage": "  "}, ["storage: an empty path"]),
     ],

@@ -12,16 +12,18 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.report import figures
-from synthpost_dagster.report.data import Training
-from synthpost_dagster.report.figures import Cell
+from synthpost_dagster.report.data import Cell, Training, steps_label
 
-NO_ROWS = pd.DataFrame(columns=["data_size", "steps", "optimizer_steps", "opponent", "factor", "wins", "losses"])
+NO_ROWS = pd.DataFrame(
+    columns=["data_size", "steps", "seed", "optimizer_steps", "opponent", "factor", "wins", "losses"]
+)
 
 
 def ratio_row(cell: Cell, opponent: str, wins: int, losses: int, low: float, high: float) -> dict[str, object]:
     return {
         "data_size": cell.data_size,
         "steps": cell.steps,
+        "seed": 1,
         "optimizer_steps": cell.data_size // 8 if "-" in cell.steps else int(cell.steps),
         "opponent": opponent,
         "factor": "all",
@@ -47,7 +49,7 @@ def ratios() -> pd.DataFrame:
 
 def run(data_size: int, steps: str, losses: list[float]) -> Training:
     curve = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses, "learning_rate": 2e-4})
-    return Training(data_size, steps, 97.0, 6.2, "one GPU", curve)
+    return Training(Cell(data_size, steps), 1, 97.0, 6.2, "one GPU", curve)
 
 
 def shares(criterion: str = "hook") -> pd.DataFrame:
@@ -78,13 +80,19 @@ def test_cell_is_named_by_key_and_in_words() -> None:
     assert Cell(1760, "1-epoch").key == "1760|1-epoch"
     assert Cell(1760, "1-epoch").label == "1,760 rows | 1 epoch"
     assert Cell(88, "50").label == "88 rows | 50 steps"
-    assert figures.steps_label("5-epoch") == "5 epochs"
-    assert figures.steps_label("1") == "1 step"
+    assert steps_label("5-epoch") == "5 epochs"
+    assert steps_label("1") == "1 step"
 
 
 def test_cells_are_drawn_in_sweep_order_whatever_the_order_of_the_table() -> None:
     named = [text for text in texts(figures.all_cells(ratios())) if "rows |" in text]
     assert named == ["88 rows | 50 steps", "88 rows | 1 epoch", "176 rows | 50 steps", "176 rows | 1 epoch"]
+
+
+def test_further_training_seeds_are_not_drawn() -> None:
+    further = ratios().assign(seed=2, wins=1, losses=9)
+    assert figures.all_cells(pd.concat([ratios(), further])) == figures.all_cells(ratios())
+    assert figures.cells_png(pd.concat([ratios(), further])) == figures.cells_png(ratios())
 
 
 def test_a_cell_without_a_decisive_pair_is_a_labelled_gap() -> None:

@@ -1,118 +1,39 @@
-"""Tests that the page says what the tables hold, cannot be broken by a post, and loads nothing from outside."""
+"""The page as a whole: it says what the tables hold, cannot be broken by a post, and loads nothing from outside."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 import re
-from dataclasses import replace
-from html.parser import HTMLParser
-from typing import Any
 
-import pandas as pd
 import pytest
-
-from synthpost_dagster.report.data import Pair, ReportData, Took, Training
-from synthpost_dagster.report.figures import Cell
-from synthpost_dagster.report.page import render_page
-from synthpost_dagster.report.texts import dollars_text, duration_text, number_text, ratio_text
-from synthpost_dagster.statistics.ratio import Counts, tie_aware_ratio
-
-HOSTILE = '</script><script>alert(1)</script><!-- <img src="https://evil.example/x"> \x00\ud800 {{ 7 * 7 }}'
-NAN = math.nan
-
-
-def row(cell: Cell, counts: tuple[int, int, int, int], interval: tuple[float, float], **other: Any) -> dict[str, Any]:
-    wins, losses, ties, unscored = counts
-    done = cell.data_size // 8 if "-" in cell.steps else int(cell.steps)
-    ratio = wins / losses if losses else (math.inf if wins else NAN)
-    return {
-        "data_size": cell.data_size,
-        "steps": cell.steps,
-        "optimizer_steps": done,
-        "rows_seen": min(cell.data_size, 8 * done),
-        "opponent": "base",
-        "factor": "all",
-        "level": "all",
-        "pairs": sum(counts),
-        "wins": wins,
-        "losses": losses,
-        "ties": ties,
-        "unscored": unscored,
-        "win_ratio": ratio,
-        "win_ratio_low": interval[0],
-        "win_ratio_high": interval[1],
-        "tie_aware_ratio": tie_aware_ratio(Counts(*counts)),
-        **other,
-    }
-
-
-A, B, C, D = Cell(88, "50"), Cell(1760, "50"), Cell(8800, "50"), Cell(88, "1-epoch")
-RATIOS = pd.DataFrame(
-    [
-        row(D, (50, 40, 5, 0), (0.81, 1.9)),
-        row(A, (81, 14, 0, 0), (3.3, 11.1)),
-        row(A, (40, 44, 11, 0), (0.58, 1.42), opponent="prompted"),
-        row(A, (7, 0, 0, 1), (1.44, math.inf), factor="tone", level="Witty"),
-        row(A, (0, 0, 3, 0), (NAN, NAN), factor="tone", level="Calm"),
-        row(B, (70, 20, 5, 0), (2.1, 6.0)),
-        row(C, (72, 20, 3, 0), (2.2, 6.2)),
-    ]
+from reports import (
+    HOSTILE,
+    RATIOS,
+    A,
+    Reader,
+    choice,
+    control,
+    pair,
+    ratio_row,
+    ratios,
+    report,
+    trust,
 )
 
+from synthpost_dagster.report.page import render_page
+from synthpost_dagster.report.texts import (
+    dollars_text,
+    duration_text,
+    interval_text,
+    number_text,
+    p_text,
+    percent_text,
+    points_text,
+    ratio_text,
+)
 
-def pair(text: str = "Hello.", **other: Any) -> Pair:
-    values = {
-        "data_size": 88,
-        "steps": "50",
-        "company": "Bright Harbor",
-        "product": "Lamp",
-        "product_description": "A lamp.",
-        "post_type": "Question",
-        "tone": "Witty",
-        "length": "short",
-        "tuned": text,
-        "base": "Base post.",
-        "prompted": "Prompted post.",
-        "outcome_base": "win",
-        "outcome_prompted": "tie",
-    }
-    return Pair(**values | other)  # type: ignore[arg-type]
-
-
-def report(**changes: Any) -> ReportData:
-    curve = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "learning_rate": [1e-4, 1e-4]})
-    compliance = pd.DataFrame(
-        [(0, "", "base", "hook", 10, 2), (88, "50", "tuned", "hook", 10, 7)],
-        columns=["data_size", "steps", "contestant", "criterion", "posts", "met"],
-    )
-    data = ReportData(
-        task="sales_posts",
-        task_description="Posts.",
-        profile="tiny",
-        student="student-model",
-        teacher="teacher-model",
-        judge="judge-model",
-        caution="",
-        evaluation_prompts=95,
-        ratios=RATIOS,
-        compliance=compliance,
-        training=(Training(88, "50", 97.0, 6.25, "one GPU", curve),),
-        took=(
-            Took("Synthetic rows", "88 kept rows", 91, 45_000, 0.0215, 75.0, 88, 40_000, 0.02, 60.0),
-            Took("Training", "1 cell, 50 steps", 0, 0, 0.0, 97.0, 0, 0, 0.0, None),
-        ),
-        pairs=(pair(),),
-        missing=(),
-        criteria={"hook": "Open with a hook."},
-        levels={"tone": ("Witty", "Calm")},
-        prompt_tokens={"base": 84.0, "prompted": 612.0},
-        fingerprint="3f9a0c1b2d4e5f60",
-        made_at="2025-01-01 10:00 UTC",
-    )
-    return replace(data, **changes)
+NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture(scope="module")
@@ -120,46 +41,15 @@ def page() -> str:
     return render_page(report())
 
 
-class Reader(HTMLParser):
-    """Reads a page as a browser would: elements with attributes, text outside scripts, and the scripts."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.words: list[str] = []
-        self.inside = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self.inside = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.inside == "script":
-            self.scripts[-1] += data
-        elif self.inside != "style":
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def pairs_of(page: str) -> Any:
-    return json.loads(Reader(page).scripts[0])
+def text_of(**changes: object) -> str:
+    return Reader(render_page(report(**changes))).text
 
 
 @pytest.mark.parametrize(
     ("ratio", "low", "high", "text"),
     [
         (81 / 14, 3.31, 11.1, "5.8 (3.3 to 11)"),
-        (math.inf, 26.58, math.inf, "∞ (at least 26.6)"),
+        (INF, 26.58, INF, "∞ (at least 26.6)"),
         (NAN, NAN, NAN, "undefined (no decisive pair)"),
         (0.0, 0.0, 0.507, "0 (0 to 0.51)"),
         (1 / 3, 0.0063, 4.15, "0.33 (0.0063 to 4.2)"),
@@ -167,6 +57,7 @@ def pairs_of(page: str) -> Any:
 )
 def test_ratio_is_written_with_its_interval(ratio: float, low: float, high: float, text: str) -> None:
     assert ratio_text(ratio, low, high) == text
+    assert interval_text(1.0, INF) == "at least 1.00"
 
 
 @pytest.mark.parametrize(
@@ -188,119 +79,143 @@ def test_dollars_are_written_in_cents_or_finer(usd: float, text: str) -> None:
     assert dollars_text(usd) == text
 
 
-def test_what_a_stage_took_stands_beside_what_was_expected(page: str) -> None:
-    text = Reader(page).text
-    assert "91 (88)" in text
-    assert "45,000 (40,000)" in text
-    assert "$0.02 ($0.02)" in text
-    assert "1 min 15 s (1 min 0 s)" in text
-    assert "1 cell, 50 steps" in text
+def test_shares_and_differences_are_rounded_without_lying() -> None:
+    assert [percent_text(share) for share in (0.0, 0.001, 0.255, 0.999, 1.0, NAN)] == [
+        "0 %",
+        "under 1 %",
+        "26 %",
+        "over 99 %",
+        "100 %",
+        "unknown",
+    ]
+    assert [points_text(share) for share in (0.03, -0.02, 0.0, NAN)] == ["+3", "−2", "0", "unknown"]
+    assert [p_text(p) for p in (0.03, 1e-9)] == ["p = 0.03", "p < 0.001"]
 
 
-def test_headline_names_the_highest_lower_bound_and_the_cells_it_cannot_be_told_from(page: str) -> None:
-    text = Reader(page).text
-    assert "88 rows | 50 steps: 5.8 wins for every loss." in text
-    assert "win ratio of 5.8 (3.3 to 11): W 81, L 14, T 0, X 0 of 95 pairs." in text
-    assert "do not tell it from them: 1,760 rows | 50 steps; 8,800 rows | 50 steps." in text
-    assert "It is also the smallest of these." in text
-    assert "1 other cell has the whole interval below it." in text
+def test_the_headline_is_the_first_heading_and_stands_after_the_notices() -> None:
+    page = render_page(report(caution="Only a toy."))
+    assert page.index("Only a toy.") < page.index("<h1>") < page.index("<h2>")
+    assert "<h1>Tuned on 88 rows for 50 steps: preferred 5.8 times" in page
+    assert page.count("<h1") == 1
 
 
-def test_headline_names_a_smaller_cell_that_the_best_one_cannot_be_told_from() -> None:
-    ratios = pd.DataFrame([row(A, (70, 20, 5, 0), (2.1, 6.0)), row(B, (81, 14, 0, 0), (3.3, 11.1))])
-    text = Reader(render_page(report(ratios=ratios))).text
-    assert "The smallest of all these is 88 rows | 50 steps: no other needs fewer rows" in text
+@pytest.mark.usefixtures("no_drawing")
+def test_the_surface_shows_each_cell_with_its_figures_and_marks(page: str) -> None:
+    surface = Reader(page[page.index('id="surface"') : page.index('id="cells"')]).text
+    assert "5.8 3.3 to 11 81/14/3/2 answer" in surface
+    assert "3.5 2.1 to 6.1 70/20/5/0 not told from the answer replicates 1" in surface
+    assert "8,800 3.6 2.2 to 6.2 72/20/3/0 not told from the answer replicates 1 not in the sweep" in surface
+    assert "Replicates 1: 1,760 rows | 50 steps; 8,800 rows | 50 steps. Each sees 400 rows in 50 steps" in surface
+    assert re.search(r'<td class="heat2 chosen"><strong>5.8</strong>', page)
 
 
-def test_headline_says_how_the_cell_fares_against_the_long_prompt_and_what_it_saves(page: str) -> None:
-    text = Reader(page).text
-    assert "its win ratio is 0.91 (0.58 to 1.4): W 40, L 44, T 11, X 0 of 95 pairs. The interval holds 1" in text
-    assert "84 tokens on average instead of 612, so 528 fewer for every post." in text
+@pytest.mark.usefixtures("no_drawing")
+def test_a_missing_cell_is_a_named_gap_and_a_notice() -> None:
+    text = text_of(missing=(("176|1-epoch", "not trained"), ("88|50|2", "no verdicts")))
+    assert "2 cells of the sweep are not in this report. 176 rows | 1 epoch: not trained" in text
+    assert "88 rows | 50 steps | seed 2: no verdicts" in text
+    assert "176 not in the sweep missing" in text
 
 
-@pytest.mark.parametrize(
-    ("interval", "words"),
-    [((1.2, 1.9), "does better than prompting alone"), ((0.2, 0.8), "prompting alone does better")],
-)
-def test_headline_says_who_is_better_only_where_the_interval_leaves_out_1(
-    interval: tuple[float, float], words: str
-) -> None:
-    against = row(A, (40, 44, 11, 0), interval, opponent="prompted")
+def test_the_table_of_cells_holds_every_figure(page: str) -> None:
+    cells = Reader(page[page.index('id="cells"') : page.index('id="next"')]).text
     assert (
-        words in Reader(render_page(report(ratios=pd.DataFrame([row(A, (81, 14, 0, 0), (3.3, 11.1)), against])))).text
+        "88 rows | 50 steps answer 88 50 81 14 3 2 5.8 (3.3 to 11) 5.3 84 % 5.1 < 0.001 4.4 (2.5 to 8.8) 91 % +2"
+        in cells
+    )
+    assert "40 44 11 5 0.91 (0.58 to 1.4)" in cells
+    assert "60 % warning" in cells, "an order consistency under 75 % is marked"
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_why_there_is_no_length_controlled_ratio_stands_in_its_place() -> None:
+    nothing = {"length_controlled_ratio": NAN, "length_controlled_low": NAN, "length_controlled_high": NAN}
+    row = ratio_row(A, (81, 14, 3, 2), **nothing, length_note="length separates the outcomes")
+    assert "none length separates the outcomes" in text_of(ratios=ratios(row), choice=choice(alike=()))
+    without_interval = row | {"length_controlled_ratio": 2.0, "length_note": "under 95 decisive pairs, so no interval"}
+    assert "2.0 under 95 decisive pairs, so no interval" in text_of(
+        ratios=ratios(without_interval), choice=choice(alike=())
     )
 
 
-def test_headline_claims_no_winner_where_the_interval_holds_1() -> None:
-    text = Reader(render_page(report(ratios=RATIOS[:1]))).text
-    assert "No cell is shown to beat the untuned model with the short prompt." in text
-    assert "wins for every loss" not in text
+def test_the_seeds_stand_beside_the_interval_within_one(page: str) -> None:
+    text = Reader(page).text
+    assert "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds" in text
+    assert "60 30 5 5" not in text, "a further seed is no cell of its own"
 
 
-def test_headline_says_where_every_cell_loses() -> None:
-    text = Reader(render_page(report(ratios=pd.DataFrame([row(A, (10, 80, 0, 0), (0.06, 0.25))])))).text
-    assert "In every cell the tuned posts lose to the untuned model more often than they win." in text
+@pytest.mark.usefixtures("no_drawing")
+def test_a_single_seed_is_said_to_be_one() -> None:
+    assert "say nothing about what another training would give" in text_of(seeds=())
 
 
-def test_cell_without_a_loss_has_only_a_lower_bound() -> None:
-    text = Reader(render_page(report(ratios=pd.DataFrame([row(A, (100, 0, 0, 0), (26.58, math.inf))])))).text
-    assert "88 rows | 50 steps: the tuned posts won every decisive pair." in text
-    assert "∞ (at least 26.6)" in text
+def test_advice_begins_at_the_cell_of_the_answer(page: str) -> None:
+    text = Reader(page).text
+    assert "Beyond the cell of the answer From 88 to 1,760 rows at 50 steps: win rate +3 points (−2 to +8)" in text
+    assert "The other 1 steps of the sweep From 1 epoch to 50 steps on 88 rows: win rate +30 points" in text
+    assert "A true ratio of 5 would be shown as 2.9 to 9.0 with 100 prompts" in text
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 95, 0), (0, 0, 0, 95)])
-def test_cells_without_a_decisive_pair_are_undefined(counts: tuple[int, int, int, int]) -> None:
-    text = Reader(render_page(report(ratios=pd.DataFrame([row(A, counts, (NAN, NAN))])))).text
-    assert "No cell has a decisive pair." in text
-    assert "undefined (no decisive pair)" in text
+@pytest.mark.usefixtures("no_drawing")
+def test_no_winner_and_no_advice_where_the_judge_cannot_be_trusted() -> None:
+    page = render_page(report(trust=trust(controls=(control("resampled", 80, 10, 5, 5),))))
+    text = Reader(page).text
+    assert "The judge cannot be trusted, so no winner is named." in text
+    assert "No advice is given, since the judge cannot be trusted." in text
+    assert "Weak corners are not named" in text
+    for sign in ("preferred 5.8", "tag best", "not told from", 'class="best"', ' chosen"'):
+        assert sign not in page, sign
+    assert not re.search(r'<select id="filter-0".*?selected', page)
 
 
-def test_cell_without_a_decisive_pair_beside_others_cannot_be_placed() -> None:
-    ratios = pd.DataFrame([row(A, (81, 14, 0, 0), (3.3, 11.1)), row(B, (0, 0, 95, 0), (NAN, NAN))])
-    assert "1 cell cannot be placed: no decisive pair." in Reader(render_page(report(ratios=ratios))).text
+@pytest.mark.usefixtures("no_drawing")
+def test_study_mode_is_said_above_the_headline_and_beside_the_ratios() -> None:
+    page = render_page(report(is_study_mode=True))
+    assert page.index("One order was played, the untuned post first") < page.index("<h1>")
+    tag = '<span class="tag warning">study mode</span>'
+    assert f"Win ratio against untuned, short prompt {tag}" in page
+    assert page.count(tag) >= 10
+    assert tag not in render_page(report())
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_page_without_any_result_says_so() -> None:
     data = report()
-    nothing = {"ratios": data.ratios[:0], "compliance": data.compliance[:0], "training": (), "pairs": ()}
-    text = Reader(render_page(report(**nothing, prompt_tokens={}))).text
+    nothing = {"ratios": data.ratios[:0], "compliance": data.compliance[:0], "training": (), "pairs": (), "took": ()}
+    nothing |= {"choice": None, "worth": (), "seeds": (), "costs": {}, "prompting": None}
+    text = text_of(**nothing, prompt_tokens={})
     assert "No cell has been judged yet. There are no verdicts to report." in text
-    for words in ("nothing to draw", "been checked yet", "been trained yet", "no posts to show yet"):
+    for words in ("nothing to draw", "been checked yet", "been trained yet", "no posts to show yet", "no two cells"):
         assert words in text, words
 
 
-def test_cells_that_see_fewer_rows_than_the_smaller_subset_are_marked_as_replicates(page: str) -> None:
+def test_levels_of_all_factors_stand_in_the_order_of_the_task_with_compliance(page: str) -> None:
     text = Reader(page).text
-    assert "Replicates 1: 1,760 rows | 50 steps; 8,800 rows | 50 steps. Each sees 400 rows in 50 steps" in text
-    assert "Replicates 2" not in text
-
-
-def test_levels_stand_in_the_order_of_the_task(page: str) -> None:
-    text = Reader(page).text
+    assert "By post type, tone, length, company" in text
     assert text.index("Witty 7 0 0 1 ∞ (at least 1.44)") < text.index("Calm 0 0 3 0 undefined")
+    assert "Witty 7 0 0 1 ∞ (at least 1.44) not compared 72 % (66 to 78 %)" in text
+    assert "None stands out after allowing for 2 looks." in text
 
 
-def test_caution_and_missing_cells_are_shown_when_there_are_any(page: str) -> None:
-    text = Reader(render_page(report(caution="Only a toy.", missing=(("176|1-epoch", "not trained"),)))).text
-    assert "Caution. Only a toy." in text
-    assert "1 cell of the sweep is not in this report. 176 rows | 1 epoch: not trained" in text
-    assert "Caution." not in Reader(page).text
-
-
-def test_compliance_and_training_are_tables_too(page: str) -> None:
+def test_compliance_training_and_stages_are_tables_too(page: str) -> None:
     text = Reader(page).text
     assert "hook 10 20 % 70 %" in text
-    assert "88 rows | 50 steps 2 2.00 1.00 1 min 37 s 6.2 GiB one GPU" in text
+    assert "88 rows | 50 steps 1 2 2.00 1.00 1 min 37 s 6.2 GiB one GPU" in text
+    assert "91 (88) 45,000 (40,000) $0.02 ($0.02) 1 min 15 s (1 min 0 s)" in text
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_hostile_text_stays_text_wherever_it_stands() -> None:
     data = report(
         pairs=(pair(HOSTILE, company=HOSTILE),),
         task_description=HOSTILE,
         caution=HOSTILE,
         student=HOSTILE,
+        judges=(HOSTILE,),
         criteria={"hook": HOSTILE},
         missing=((HOSTILE, HOSTILE),),
+        trust=trust(missing_controls=HOSTILE, controls=()),
+        ratios=ratios(*RATIOS.to_dict("records"), ratio_row(A, (1, 1, 0, 0), factor="tone", level=HOSTILE)),
     )
     read = Reader(render_page(data))
     assert len(read.scripts) == 2
@@ -308,32 +223,6 @@ def test_hostile_text_stays_text_wherever_it_stands() -> None:
     assert not [tag for tag, _ in read.elements if tag == "img"]
     assert "49" not in read.text
     assert "\x00" not in read.text
-
-
-def test_post_reaches_the_script_whole_with_a_mark_for_what_cannot_be_shown() -> None:
-    page = render_page(report(pairs=(pair(HOSTILE),)))
-    shown = HOSTILE.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
-    assert shown in pairs_of(page)["strings"]
-    page.encode()
-
-
-@pytest.mark.parametrize("text", ["", "عرض اليوم", "🎉👩‍🚀", "long " * 20_000, "line\u2028break\r\n\t"])
-def test_any_post_reaches_the_script_unchanged(text: str) -> None:
-    content = pairs_of(render_page(report(pairs=(pair(text),))))
-    assert content["strings"][content["rows"][0][7]] == text
-
-
-def test_filters_hold_each_value_once_in_the_order_of_the_task() -> None:
-    pairs = (pair(tone="Calm"), pair(tone="Witty", data_size=1760), pair(tone="Witty", company="Atlas"))
-    content = pairs_of(render_page(report(pairs=pairs)))
-    options = {name: [content["strings"][index] for index in of] for name, of in content["options"].items()}
-    assert options == {
-        "cell": ["88 rows | 50 steps", "1,760 rows | 50 steps"],
-        "company": ["Atlas", "Bright Harbor"],
-        "post_type": ["Question"],
-        "tone": ["Witty", "Calm"],
-    }
-    assert content["strings"][content["start"]] == "88 rows | 50 steps"
 
 
 def test_nothing_is_loaded_from_outside(page: str) -> None:
@@ -360,8 +249,8 @@ def test_script_sets_posts_as_text_only(page: str) -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
 
 
-def test_same_data_gives_same_bytes() -> None:
-    assert render_page(report()) == render_page(report())
+def test_same_data_gives_same_bytes(page: str) -> None:
+    assert render_page(report()) == page
 
 
 def test_every_figure_has_an_alternative_and_every_control_a_label(page: str) -> None:
@@ -379,3 +268,17 @@ def test_ids_are_unique_and_links_lead_somewhere(page: str) -> None:
     ids = [given["id"] for tag, given in elements if "id" in given and tag not in ("path", "clippath")]
     assert len(ids) == len(set(ids))
     assert {given["href"] for tag, given in elements if tag == "a"} <= {f"#{name}" for name in ids}
+
+
+def test_scrolled_tables_can_be_reached_by_keyboard_and_are_named(page: str) -> None:
+    regions = [given for _, given in Reader(page).elements if "scroll" in (given.get("class") or "").split()]
+    assert len(regions) > 8
+    assert all(given["tabindex"] == "0" and given["role"] == "region" and given["aria-label"] for given in regions)
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_table_of_a_cell_that_was_compared_with_one_baseline_alone_is_shown() -> None:
+    rows = (ratio_row(A, (40, 44, 11, 5), opponent="prompted"),)
+    text = text_of(ratios=ratios(*rows), choice=None, costs={}, seeds=(), worth=())
+    assert "No cell has a decisive pair." in text
+    assert "not compared" in text

@@ -15,9 +15,9 @@ def verdicts(*games: tuple[str, bool, str]) -> pd.DataFrame:
             {
                 "pair_id": pair,
                 "prompt_id": pair.upper(),
-                "is_tuned_first": first,
+                "is_candidate_first": first,
                 "outcome": outcome,
-                "tuned_words": 30,
+                "candidate_words": 30,
                 "opponent_words": 20,
             }
             for pair, first, outcome in games
@@ -28,8 +28,8 @@ def verdicts(*games: tuple[str, bool, str]) -> pd.DataFrame:
 def test_the_two_games_of_a_pair_meet_in_whatever_order_they_stand() -> None:
     table = verdicts(("p", False, "loss"), ("q", True, "tie"), ("p", True, "win"), ("q", False, "unscored"))
     assert pairs_of_games(table) == [
-        PairOfGames("Q", tuned_first="tie", tuned_second="unscored", tuned_words=30, opponent_words=20),
-        PairOfGames("P", tuned_first="win", tuned_second="loss", tuned_words=30, opponent_words=20),
+        PairOfGames("Q", candidate_first="tie", candidate_second="unscored", candidate_words=30, opponent_words=20),
+        PairOfGames("P", candidate_first="win", candidate_second="loss", candidate_words=30, opponent_words=20),
     ]
 
 

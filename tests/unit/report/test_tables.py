@@ -8,7 +8,7 @@ import io
 import pandas as pd
 import pytest
 
-from synthpost_dagster.stages.evaluation import to_csv
+from synthpost_dagster.report.tables import to_csv
 
 
 def cells(table: pd.DataFrame) -> list[list[str]]:

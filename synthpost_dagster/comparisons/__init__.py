@@ -1,0 +1,1 @@
+"""Comparisons made elsewhere: files of pairs or raw labels, read into outcomes."""

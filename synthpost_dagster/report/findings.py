@@ -1,0 +1,144 @@
+"""What the report concludes from the judged cells: the choice, the advice, seeds, weak corners, the trust card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from synthpost_dagster.judging.verdicts import pairs, panel_games
+from synthpost_dagster.report.data import Cell, Choice, Cost, JudgeFigures, Seeds, Worth
+from synthpost_dagster.report.tables import Judged, generator_of
+from synthpost_dagster.schemas import FACTORS
+from synthpost_dagster.statistics.advice import SurfaceCell, worth_of_steps
+from synthpost_dagster.statistics.agreement import Agreement, agreement
+from synthpost_dagster.statistics.choice import best_of
+from synthpost_dagster.statistics.corners import Corner, weak_corners
+from synthpost_dagster.statistics.games import pairs_of_games
+from synthpost_dagster.statistics.order import order_figures
+from synthpost_dagster.statistics.paired import alike
+from synthpost_dagster.statistics.ratio import count
+from synthpost_dagster.statistics.replicates import replicate_groups
+from synthpost_dagster.statistics.seeds import seed_spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASE = "base"
+
+
+def choose(cells: Sequence[Judged]) -> Choice | None:
+    """The best cell against `base`, of equals the one that takes least to make; None where no pair was decided."""
+    cheap_first = sorted(cells, key=lambda one: (one.trained.optimizer_steps, one.cell.sweep_order))
+    outcomes = {one.cell: one.against(BASE) for one in cheap_first}
+    chosen = best_of({cell: count(found.values()) for cell, found in outcomes.items()})
+    if chosen is None:
+        return None
+    same = alike(chosen.key, outcomes, generator_of("alike", chosen.key.key))
+    ordered = tuple(sorted(same, key=lambda cell: cell.sweep_order))
+    return Choice(chosen.key, chosen.ratio, chosen.cells, ordered)
+
+
+def replicates(cells: Sequence[Judged]) -> dict[Cell, int]:
+    """Cell → the number of its group of replicates, from 1, or 0."""
+    groups = replicate_groups([one.trained for one in cells])
+    return {one.cell: group for one, group in zip(cells, groups, strict=True)}
+
+
+def worth(cells: Sequence[Judged], costs: Mapping[Cell, Cost]) -> tuple[Worth, ...]:
+    """What each step of the surface gains against `base`, and costs more."""
+    surface = {(one.trained.data_size, one.trained.optimizer_steps): one.cell for one in reversed(cells)}
+    steps = worth_of_steps([SurfaceCell(one.trained, one.against(BASE)) for one in cells], generator_of("worth"))
+    found = []
+    for step in steps:
+        smaller, larger = (
+            surface[cell.trained.data_size, cell.trained.optimizer_steps] for cell in (step.smaller, step.larger)
+        )
+        more = Cost(*(after - before for before, after in zip(costs[smaller], costs[larger], strict=True)))
+        found.append(Worth(step.axis, smaller, larger, step.difference, step.finding, more))
+    return tuple(found)
+
+
+def seeds_of(cells: Sequence[Judged]) -> tuple[Seeds, ...]:
+    """The spread between the training seeds of each cell that was trained under several."""
+    by_cell: dict[Cell, list[Judged]] = {}
+    for one in cells:
+        by_cell.setdefault(one.cell, []).append(one)
+    return tuple(
+        Seeds(
+            cell,
+            tuple(one.seed for one in trained),
+            seed_spread([count(one.against(BASE).values()) for one in trained]),
+        )
+        for cell, trained in by_cell.items()
+        if len(trained) > 1
+    )
+
+
+def corners(one: Judged) -> tuple[Corner, ...]:
+    """The weak corners of a cell against `base`."""
+    outcomes = one.outcomes[one.outcomes["opponent"] == BASE]
+    levels = {
+        (factor, str(level)): count(part["outcome"])
+        for factor in FACTORS
+        for level, part in outcomes.groupby(factor, sort=False)
+    }
+    return tuple(weak_corners(levels))
+
+
+def judge_figures(
+    verdicts: pd.DataFrame, families: Mapping[str, str], are_both_orders: bool
+) -> tuple[JudgeFigures, ...]:
+    """How each judge played the games of a table (schema Games), and the panel where there are several.
+
+    `families` says of which family each judge is.
+    """
+    members = [
+        _figures_of(str(name), families[str(name)], games, are_both_orders)
+        for name, games in verdicts.groupby("judge", sort=False)
+    ]
+    if len(members) > 1:
+        members.append(_figures_of("panel", "", panel_games(verdicts), are_both_orders))
+    return tuple(members)
+
+
+def _figures_of(name: str, family: str, games: pd.DataFrame, are_both_orders: bool) -> JudgeFigures:
+    order = order_figures(pairs_of_games(games), generator_of("order", name)) if are_both_orders else None
+    return JudgeFigures(name, family, len(games), int((games["outcome"] == "unscored").sum()), order)
+
+
+def between_judges(verdicts: pd.DataFrame) -> tuple[tuple[str, str, Agreement], ...]:
+    """How the pair outcomes of every two members of a panel agree."""
+    said = {str(name): _by_pair(games) for name, games in verdicts.groupby("judge", sort=False)}
+    return tuple((one, other, _agreement(said[one], said[other])) for one, other in combinations(said, 2))
+
+
+def with_people(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> tuple[Agreement | None, int]:
+    """How the pairs' outcomes agree with people's, and how many labels are of pairs that are not there.
+
+    `labels` is empty where nobody was asked, and then there is no agreement.
+    """
+    if not labels:
+        return None, 0
+    outcomes = _by_pair(verdicts)
+    known = {pair_id: outcome for pair_id, outcome in labels.items() if pair_id in outcomes}
+    return _agreement({pair_id: outcomes[pair_id] for pair_id in known}, known), len(labels) - len(known)
+
+
+def length_coefficient(ratios: pd.DataFrame, cell: Cell | None) -> float:
+    """Of a cell against `base`, from the rows of RatioReport."""
+    if cell is None:
+        return math.nan
+    is_cell = (ratios["data_size"] == cell.data_size) & (ratios["steps"] == cell.steps) & (ratios["factor"] == "all")
+    return float(ratios.loc[is_cell & (ratios["opponent"] == BASE), "length_coefficient"].iloc[0])
+
+
+def _by_pair(games: pd.DataFrame) -> dict[str, str]:
+    found = pairs(games)
+    return dict(zip(found["pair_id"], found["outcome"], strict=True))
+
+
+def _agreement(first: Mapping[str, str], second: Mapping[str, str]) -> Agreement:
+    names = [pair_id for pair_id in first if pair_id in second]
+    return agreement([first[name] for name in names], [second[name] for name in names])

@@ -1,0 +1,308 @@
+"""What the report says first, in words: the headline, the sentences under it, and the notices above it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from synthpost_dagster.report.data import Cell, ControlResult, Cost
+from synthpost_dagster.report.texts import (
+    NO_DECISIVE_PAIR,
+    cell_text,
+    counted,
+    counts_text,
+    dollars_text,
+    duration_text,
+    interval_text,
+    number_text,
+    percent_text,
+    ratio_text,
+)
+from synthpost_dagster.report.views import CellView, Score, place_text
+
+if TYPE_CHECKING:
+    from synthpost_dagster.report.data import Choice, JudgeFigures, PairsData, ReportData
+    from synthpost_dagster.statistics.ratio import Ratio
+
+SHORT_PROMPT = "the untuned model with the short prompt"
+LONG_PROMPT = "the untuned model with the long prompt, which holds all criteria"
+CONTROL_NAMES = {
+    "resampled": "The untuned model against itself",
+    "empty": "Empty posts against real ones",
+    "shuffled": "Tuned posts dealt to wrong prompts against the right ones",
+}
+"""Control → what was compared."""
+CONTROL_ANSWERS = {
+    "resampled": "two sets of posts by the same model must come out near 1",
+    "empty": "posts without a word must lose",
+    "shuffled": "posts for another product must lose",
+}
+"""Control → what it must come to."""
+_FINDINGS = {
+    ("resampled", "warning"): "A fair judge comes out so far from 1 in one of twenty runs; take the figures with care.",
+    ("empty", "warning"): "They are not shown to lose. It may be for want of pairs, or the judge sees little.",
+    ("shuffled", "warning"): "They are not shown to lose. It may be for want of pairs, or the judge sees little.",
+}
+_UNDECIDED = (
+    "No pair was won or lost, which clears nobody: a judge that always picks the same place comes out so, whatever the "
+    "posts say."
+)
+_STUDY_MODE = (
+    "One order was played, the untuned post first, and the judge had to choose. A judge that favours a place goes "
+    "unnoticed, so compare these figures with others of study mode alone."
+)
+
+
+class Headline(NamedTuple):
+    """A title and the sentences under it; `view` is None where there is no winner to name."""
+
+    title: str
+    sentences: tuple[str, ...]
+    view: CellView | None
+
+
+class Notice(NamedTuple):
+    """Something that limits the figures: `kind` is note, warning or bad, by which it is coloured."""
+
+    kind: str
+    title: str
+    text: str
+    items: tuple[str, ...] = ()
+
+
+def headline(data: ReportData, cells: Sequence[CellView]) -> Headline:
+    """What the sweep shows, in words. No winner is named where the judge cannot be trusted."""
+    if not data.trust.is_judge_trusted:
+        return _untrusted(data)
+    if not cells:
+        return Headline("No cell has been judged yet.", ("There are no verdicts to report.",), None)
+    best = next((view for view in cells if data.choice and view.cell == data.choice.cell), None)
+    if data.choice is None or best is None or best.base is None:
+        nothing = f"Against {SHORT_PROMPT} no pair was won or lost: there is no ratio."
+        return Headline("No cell has a decisive pair.", (nothing, *_prompting_sentences(data, None)), None)
+    sentences = (
+        _interval_sentence(data.choice, best.base.score),
+        *_alike_sentences(data, data.choice, cells),
+        *_cost_sentences(data.costs.get(best.cell)),
+        *_prompting_sentences(data, best),
+    )
+    return Headline(_title(data.choice, cells), sentences, best)
+
+
+def notices(data: ReportData) -> list[Notice]:
+    """What the reader must know before the headline, the gravest first."""
+    found = [_control_notice(result) for result in data.trust.controls if result.control.finding != "good"]
+    found.sort(key=lambda notice: notice.kind != "bad")
+    if data.trust.missing_controls:
+        reason = f"The controls are not there: {data.trust.missing_controls}"
+        found.append(Notice("warning", "The judge has not been tested.", reason))
+    found += order_notices(data.trust.judges)
+    if data.is_study_mode:
+        found.append(Notice("note", "Study mode.", _STUDY_MODE))
+    if data.caution:
+        found.append(Notice("note", "Caution.", data.caution))
+    if data.missing:
+        title = f"{counted(len(data.missing), 'cell')} of the sweep {_are(len(data.missing))} not in this report."
+        items = tuple(f"{place_text(key)}: {reason}" for key, reason in data.missing)
+        found.append(Notice("note", title, "", items))
+    return found
+
+
+def order_notices(judges: Sequence[JudgeFigures]) -> list[Notice]:
+    """A notice for each judge that follows the order of the posts too often."""
+    return [
+        Notice(
+            "warning",
+            f"{judge.name} often changes its mind with the order of the posts.",
+            f"Its two games of a pair agree in {percent_text(judge.order.consistency.value)} of pairs, where 75 % and "
+            "more are wanted. Where they disagree the pair is a tie.",
+        )
+        for judge in judges
+        if judge.order is not None and judge.order.is_warning
+    ]
+
+
+def pairs_headline(data: PairsData) -> Headline:
+    """What comparisons made elsewhere show, in words."""
+    compared = data.comparison
+    counts, ratio = compared.counts, compared.ratio
+    if not counts.wins + counts.losses:
+        nothing = f"{counts_text(counts)}. Without a decided pair there is no ratio."
+        return Headline("No pair was won or lost.", (nothing,), None)
+    sentences = [
+        f"{data.candidate} was preferred in {counts.wins:,} of {counts.wins + counts.losses:,} decided pairs: "
+        f"{counts_text(counts)}. The win ratio is {ratio_text(*ratio)}, at 95 %."
+    ]
+    if counts.unscored:
+        sentences.append(
+            f"{counted(counts.unscored, 'pair')} of {counts.pairs:,} ({percent_text(counts.unscored / counts.pairs)}) "
+            f"could not be scored. In the worst case, with all of these lost, the ratio is "
+            f"{ratio_text(*compared.worst_case)}."
+        )
+    else:
+        sentences.append("Every pair was scored, so the worst case is the same.")
+    return Headline(_pairs_title(data, ratio), tuple(sentences), None)
+
+
+def cost_text(cost: Cost) -> str:
+    """What a cell took, in one phrase."""
+    generated = "an unknown time" if math.isnan(cost.row_seconds) else duration_text(cost.row_seconds)
+    paid = "nothing" if cost.row_usd == 0 else dollars_text(cost.row_usd)
+    return f"{paid} and {generated} of generation for its rows, {duration_text(cost.training_seconds)} of training"
+
+
+def tokens_saved(prompt_tokens: Mapping[str, float]) -> float | None:
+    """Prompt tokens saved on a post; None where a mean is not known or nothing is saved."""
+    saved = prompt_tokens.get("prompted", 0.0) - prompt_tokens.get("base", math.inf)
+    return saved if saved > 0 else None
+
+
+def certain_line(result: ControlResult) -> str:
+    """A control's interval at 99.9 % and its counts."""
+    return f"At 99.9 %: {_certain_text(result.control.certain)}; {counts_text(result.counts)}"
+
+
+def _certain_text(ratio: Ratio) -> str:
+    return NO_DECISIVE_PAIR if math.isnan(ratio.value) else interval_text(ratio.low, ratio.high)
+
+
+def _untrusted(data: ReportData) -> Headline:
+    failed = [result for result in data.trust.controls if result.control.finding == "untrusted"]
+    sentences = [
+        f"{CONTROL_NAMES[result.name]}: {CONTROL_ANSWERS[result.name]}, and the ratio is "
+        f"{number_text(result.control.ratio.value)}, its 99.9 % interval {_certain_text(result.control.certain)} "
+        f"({counts_text(result.counts)})."
+        for result in failed
+    ]
+    sentences.append("Until the judge passes, the ratios on this page say more about it than about the posts.")
+    return Headline("The judge cannot be trusted, so no winner is named.", tuple(sentences), None)
+
+
+def _control_notice(result: ControlResult) -> Notice:
+    finding = result.control.finding
+    line = f"{CONTROL_NAMES[result.name]}: {CONTROL_ANSWERS[result.name]}. Found: "
+    line += f"{ratio_text(*result.control.ratio)}. {certain_line(result)}."
+    if finding == "untrusted":
+        return Notice("bad", "The judge failed a test.", line)
+    if finding == "undecided":
+        return Notice("warning", "A test of the judge decided nothing.", f"{line} {_UNDECIDED}")
+    return Notice("warning", "A test of the judge gives a warning.", f"{line} {_FINDINGS[result.name, finding]}")
+
+
+def _title(choice: Choice, cells: Sequence[CellView]) -> str:
+    rated = [view.base.score for view in cells if view.base and view.base.score.is_decisive]
+    if all(score.high < 1 for score in rated):
+        return "In every cell the tuned posts lose to the untuned model more often than they win."
+    if choice.ratio.low <= 1:
+        return f"No cell is shown to beat {SHORT_PROMPT}."
+    tuned = f"Tuned on {cell_text(choice.cell)}"
+    if math.isinf(choice.ratio.value):
+        return f"{tuned}: preferred in every decided pair"
+    return f"{tuned}: preferred {number_text(choice.ratio.value)} times as often as the untuned model"
+
+
+def _pairs_title(data: PairsData, ratio: Ratio) -> str:
+    if ratio.low > 1:
+        if math.isinf(ratio.value):
+            return f"{data.candidate}: preferred in every decided pair"
+        return f"{data.candidate}: preferred {number_text(ratio.value)} times as often as {data.baseline}"
+    if ratio.high < 1:
+        return f"{data.candidate} loses to {data.baseline} more often than it wins."
+    return f"Neither {data.candidate} nor {data.baseline} is shown to be better."
+
+
+def _interval_sentence(choice: Choice, score: Score) -> str:
+    if choice.chosen_among > 1:
+        chosen = f"95 %, allowing for having chosen the best of {choice.chosen_among} cells"
+    else:
+        chosen = "95 %; there is no other cell to choose from"
+    ratio = choice.ratio
+    between = interval_text(ratio.low, ratio.high)
+    if not math.isinf(ratio.high):
+        between = f"between {number_text(ratio.low)} and {number_text(ratio.high)}"
+    return (
+        f"Its win ratio against {SHORT_PROMPT} is {number_text(ratio.value)}, {between} ({chosen}). Tuned on "
+        f"{cell_text(choice.cell)}: {counts_text(score.counts)}."
+    )
+
+
+def _alike_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]) -> list[str]:
+    sentences = []
+    below = len(cells) - 1 - len(choice.alike)
+    if choice.alike:
+        names = "; ".join(map(cell_text, choice.alike))
+        sentences.append(
+            f"On the same prompts it cannot be told from {names}. That does not show that they are equal. "
+            + _least_sentence(data, cells, [choice.cell, *choice.alike])
+        )
+    if below:
+        sentences.append(f"On the same prompts it does better than the other {counted(below, 'cell')}.")
+    if undecided := sum(view.base is None or not view.base.score.is_decisive for view in cells):
+        sentences.append(f"{counted(undecided, 'cell')} cannot be placed: {NO_DECISIVE_PAIR}.")
+    return sentences
+
+
+def _least_sentence(data: ReportData, cells: Sequence[CellView], alike: Sequence[Cell]) -> str:
+    """Which of the cells that are not told apart is the smallest, and which the cheapest."""
+    done = {view.cell: view.optimizer_steps for view in cells}
+    smallest = min(alike, key=lambda cell: (cell.data_size, done[cell]))
+    known = [cell for cell in alike if cell in data.costs]
+    cheapest = min(known, key=lambda cell: _cost_order(data.costs[cell]), default=None)
+    if cheapest is None:
+        return f"The smallest of these is {cell_text(smallest)}."
+    took = cost_text(data.costs[cheapest])
+    if cheapest == smallest:
+        if smallest == alike[0]:
+            return "It is also the smallest and the cheapest of these."
+        return f"The smallest and cheapest of these is {cell_text(smallest)}: {took}."
+    return f"The smallest of these is {cell_text(smallest)}, the cheapest {cell_text(cheapest)}: {took}."
+
+
+def _cost_order(cost: Cost) -> tuple[float, float]:
+    generated = 0.0 if math.isnan(cost.row_seconds) else cost.row_seconds
+    return cost.row_usd, generated + cost.training_seconds
+
+
+def _cost_sentences(cost: Cost | None) -> list[str]:
+    return [f"It cost {cost_text(cost)}; judging is not counted."] if cost else []
+
+
+def _prompting_sentences(data: ReportData, best: CellView | None) -> list[str]:
+    """What the long prompt alone gives, how the best cell fares against it, and what the short prompt saves."""
+    sentences = []
+    if data.prompting is None:
+        sentences.append("What prompting alone would give has not been judged.")
+    else:
+        sentences.append(
+            f"Prompting alone would give {ratio_text(*data.prompting.ratio)}: {LONG_PROMPT}, against the same model "
+            f"with the short prompt ({counts_text(data.prompting.counts)})."
+        )
+    if best and best.prompted:
+        score = best.prompted.score
+        sentences.append(
+            f"Tuned posts against prompted ones directly: {score.ratio}, {counts_text(score.counts)}. "
+            f"{_placement(score)}"
+        )
+    saved = tokens_saved(data.prompt_tokens)
+    if saved is not None:
+        short, long = data.prompt_tokens["base"], data.prompt_tokens["prompted"]
+        sentences.append(
+            f"The tuned model works with the short prompt: {short:,.0f} tokens on average instead of {long:,.0f}, so "
+            f"{saved:,.0f} fewer for every post."
+        )
+    return sentences
+
+
+def _placement(score: Score) -> str:
+    if not score.is_decisive:
+        return "So nothing can be said about it."
+    if score.low > 1:
+        return "So tuning does better than prompting alone."
+    if score.high < 1:
+        return "So prompting alone does better."
+    return "The interval holds 1, so neither is shown to be better."
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

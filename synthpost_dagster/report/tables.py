@@ -1,0 +1,201 @@
+"""The report's tables: counts and figures of each cell, whole and by factor, and the criteria that posts meet.
+
+Ratios and intervals are computed in `statistics`; what is here puts them into rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from synthpost_dagster.judging.criteria import criteria_met
+from synthpost_dagster.judging.verdicts import pairs, panel_games
+from synthpost_dagster.report.data import Cell
+from synthpost_dagster.schemas import FACTORS, OPPONENTS
+from synthpost_dagster.statistics.comparison import GameFigures, compare, game_figures
+from synthpost_dagster.statistics.games import pairs_of_games
+from synthpost_dagster.statistics.paired import mean_interval
+from synthpost_dagster.statistics.ratio import Share
+from synthpost_dagster.statistics.replicates import Trained
+from synthpost_dagster.statistics.sign_test import holm
+from synthpost_dagster.tasks.prompting import Brief, short_hash
+from synthpost_dagster.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Judged(NamedTuple):
+    """A cell under one training seed, with its games and what the criteria say of its posts."""
+
+    cell: Cell
+    seed: int
+    trained: Trained
+    verdicts: pd.DataFrame
+    """Schema Verdicts."""
+    outcomes: pd.DataFrame
+    """One row a pair and opponent, with its `outcome`."""
+    met: dict[str, dict[str, bool]]
+    """Prompt id → criterion id → whether the tuned post meets it."""
+
+    def against(self, opponent: str) -> dict[str, str]:
+        """Prompt id → the pair's outcome."""
+        of_opponent = self.outcomes[self.outcomes["opponent"] == opponent]
+        return dict(zip(of_opponent["prompt_id"], of_opponent["outcome"], strict=True))
+
+
+def judged(cell: Cell, seed: int, trained: Trained, verdicts: pd.DataFrame, met: dict[str, dict[str, bool]]) -> Judged:
+    """A cell with the outcomes of its pairs."""
+    return Judged(cell, seed, trained, verdicts, pairs(verdicts), met)
+
+
+def generator_of(*names: str) -> np.random.Generator:
+    """Random numbers of one figure: its own and always the same, whatever else is computed."""
+    return np.random.default_rng(int(short_hash(*names), 16))
+
+
+def met_by_prompt(posts: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSpec) -> dict[str, dict[str, bool]]:
+    """Prompt id → criterion id → whether the post (schema Predictions, one contestant) meets it."""
+    return {row.prompt_id: criteria_met(row.post, briefs[row.prompt_id], spec) for row in posts.itertuples()}
+
+
+def ratio_rows(cells: Sequence[Judged], groups: Mapping[Cell, int], are_both_orders: bool) -> list[dict[str, Any]]:
+    """Rows of RatioReport: each cell and opponent whole, then by factor; further seeds whole alone.
+
+    `groups` numbers the cells that are replicates. Holm's adjustment is over the cells of the first seed.
+    """
+    rows = []
+    first_seed = cells[0].seed if cells else 0
+    for one in cells:
+        for opponent in OPPONENTS:
+            rows += _rows_of(one, opponent, groups.get(one.cell, 0), one.seed == first_seed, are_both_orders)
+    for opponent in OPPONENTS:
+        whole = [row for row in rows if (row["factor"], row["opponent"], row["seed"]) == ("all", opponent, first_seed)]
+        for row, adjusted in zip(whole, holm([row["p_value"] for row in whole]), strict=True):
+            row["p_adjusted"] = adjusted
+    return rows
+
+
+def compliance_rows(
+    contestant: str, met: Mapping[str, Mapping[str, bool]], cell: Cell | None = None
+) -> list[dict[str, Any]]:
+    """Rows of Compliance: how many posts of a contestant meet each criterion that can be checked on text."""
+    found: dict[str, list[bool]] = {}
+    for of_post in met.values():
+        for criterion, is_met in of_post.items():
+            found.setdefault(criterion, []).append(is_met)
+    return [
+        {
+            "data_size": cell.data_size if cell else 0,
+            "steps": cell.steps if cell else "",
+            "contestant": contestant,
+            "criterion": criterion,
+            "posts": len(of_criterion),
+            "met": sum(of_criterion),
+        }
+        for criterion, of_criterion in found.items()
+    ]
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The table as CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(table.columns)
+    for row in table.itertuples(index=False):
+        writer.writerow(
+            [f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell for cell in row]
+        )
+    return out.getvalue()
+
+
+def _rows_of(
+    one: Judged, opponent: str, group: int, is_first_seed: bool, are_both_orders: bool
+) -> list[dict[str, Any]]:
+    outcomes = one.outcomes[one.outcomes["opponent"] == opponent]
+    names = {
+        "data_size": one.cell.data_size,
+        "steps": one.cell.steps,
+        "seed": one.seed,
+        "optimizer_steps": one.trained.optimizer_steps,
+        "rows_seen": one.trained.rows_seen,
+        "replicate_group": group,
+        "opponent": opponent,
+    }
+    key = (one.cell.key, str(one.seed), opponent)
+    games = _games_row(one, opponent, key) if are_both_orders and len(outcomes) else _NO_GAMES
+    rows = [{**names, "factor": "all", "level": "all", **_figures(one, outcomes, key), **games}]
+    if is_first_seed:
+        rows += [
+            {
+                **names,
+                "factor": factor,
+                "level": level,
+                **_figures(one, part, (*key, factor, str(level))),
+                **_NO_GAMES,
+            }
+            for factor in FACTORS
+            for level, part in outcomes.groupby(factor, sort=False)
+        ]
+    return rows
+
+
+def _figures(one: Judged, outcomes: pd.DataFrame, key: tuple[str, ...]) -> dict[str, Any]:
+    compared = compare(outcomes["outcome"].to_list())
+    shares = [float(np.mean(list(one.met[prompt].values()))) for prompt in outcomes["prompt_id"] if one.met[prompt]]
+    compliance = mean_share(shares, generator_of("compliance", *key))
+    return {
+        "pairs": compared.counts.pairs,
+        **compared.counts._asdict(),
+        "win_ratio": compared.ratio.value,
+        "win_ratio_low": compared.ratio.low,
+        "win_ratio_high": compared.ratio.high,
+        "tie_aware_ratio": compared.tie_aware,
+        "win_rate": compared.win_rate,
+        "worst_case_ratio": compared.worst_case.value,
+        "p_value": compared.p_value,
+        "p_adjusted": math.nan,
+        "compliance": compliance.value,
+        "compliance_low": compliance.low,
+        "compliance_high": compliance.high,
+    }
+
+
+def mean_share(shares: Sequence[float], generator: np.random.Generator) -> Share:
+    """The mean of shares, one a post, with its bootstrap interval over posts; NaN where there is none."""
+    if not shares:
+        return Share(math.nan, math.nan, math.nan)
+    # Shares are stretched to -1 … 1, between which the interval of paired differences lies.
+    low, high = mean_interval(2 * np.array(shares) - 1, 1.0, generator)
+    return Share(float(np.mean(shares)), (low + 1) / 2, (high + 1) / 2)
+
+
+_NO_GAMES: dict[str, Any] = {
+    "order_consistency": math.nan,
+    "slot_bias": math.nan,
+    "length_controlled_ratio": math.nan,
+    "length_controlled_low": math.nan,
+    "length_controlled_high": math.nan,
+    "length_coefficient": math.nan,
+    "length_note": "",
+}
+
+
+def _games_row(one: Judged, opponent: str, key: tuple[str, ...]) -> dict[str, Any]:
+    games = panel_games(one.verdicts[one.verdicts["opponent"] == opponent])
+    figures: GameFigures = game_figures(pairs_of_games(games), generator_of("games", *key))
+    controlled = figures.length_controlled
+    return {
+        "order_consistency": figures.order.consistency.value,
+        "slot_bias": figures.order.slot_bias.value,
+        "length_controlled_ratio": controlled.value,
+        "length_controlled_low": controlled.low,
+        "length_controlled_high": controlled.high,
+        "length_coefficient": controlled.length_coefficient,
+        "length_note": controlled.reason,
+    }
