@@ -18,11 +18,11 @@ from synthpost_dagster.generation.chat_models import Ask, Context
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.hosted import Answer
 from synthpost_dagster.generation.limits import seconds_of
-from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.profiles.models import HostedChat, Limits
 
 CONNECT_SECONDS = 10.0
 LOGGERS = ("openai", "groq", "httpx", "httpx2", "httpcore", "aiohttp")
-"""Their debug lines show headers, where keys stand."""
+"""Their debug lines show headers, where keys stand, and they have a line for every request."""
 GATEWAY_TIMEOUT = 504
 MOST_MESSAGE = 500
 MOST_TOKENS = 10_000_000
@@ -57,6 +57,12 @@ def key_of(spec: HostedChat, context: Context) -> str | None:
     return key
 
 
+def connections(sdk: ModuleType, limits: Limits) -> Any:
+    """As many connections as requests may be in flight: one that waits for a free line would be taken for lost."""
+    most = limits.concurrency
+    return type(sdk.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
+
+
 class SdkTransport:
     """A client of one of the SDKs, bound to a spec; `key` is cut out of whatever the endpoint says."""
 
@@ -64,8 +70,7 @@ class SdkTransport:
         self, sdk: ModuleType, client: Any, spec: HostedChat, key: str | None, schema: dict[str, Any] | None
     ) -> None:
         self.sdk, self.client, self.spec, self._key = sdk, client, spec, key
-        for name in LOGGERS:
-            logging.getLogger(name).setLevel(logging.INFO)
+        _quieten()
         sampling = spec.sampling
         self._body: dict[str, Any] = {
             "temperature": sampling.temperature,
@@ -181,6 +186,11 @@ class SdkTransport:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _quieten() -> None:
+    for logger in map(logging.getLogger, LOGGERS):
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ from hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, 
 
 from synthpost_dagster.errors import EndpointError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context, chat_model
+from synthpost_dagster.generation.sdk import LOGGERS
 from synthpost_dagster.generation.synthesis import synthesize
 from synthpost_dagster.progress import SILENT
 from synthpost_dagster.rows.prompts import training_prompts
@@ -197,6 +198,22 @@ def test_fault_05_a_key_in_a_header_of_the_reply_is_in_no_log(
     with caplog.at_level(logging.DEBUG):
         answered(hosted(server, backend), context_of(tmp_path / "journal.sqlite"), prompts(1))
     assert_key_nowhere(tmp_path, caplog, capfd, "")
+
+
+@pytest.mark.parametrize(("level", "expected_level"), [("DEBUG", "WARNING"), ("NOTSET", "WARNING"), ("ERROR", "ERROR")])
+def test_the_sdks_log_neither_a_line_a_request_nor_more_than_before(
+    server: ChatServer, context: Context, backend: str, level: str, expected_level: str
+) -> None:
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(level)
+        answered(hosted(server, backend), context, prompts(1))
+        assert {logging.getLevelName(logger.getEffectiveLevel()) for logger in loggers} == {expected_level}
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)
 
 
 def assert_key_nowhere(

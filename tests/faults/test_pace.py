@@ -34,6 +34,15 @@ def test_requests_in_flight_grow_from_few_to_many(server: ChatServer, context: C
     assert server.log().most_in_flight > 30
 
 
+def test_as_many_requests_are_in_flight_as_the_profile_allows_even_above_the_sdks_own_limit(
+    server: ChatServer, context: Context, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "START", 130.0)
+    server.script(Rule(delay=0.5))
+    answered(hosted(server, backend, concurrency=130), context, prompts(130))
+    assert server.log().most_in_flight == 130
+
+
 @pytest.mark.usefixtures("quick_backoff")
 def test_a_burst_of_failures_halves_the_requests_in_flight_once(server: ChatServer, context: Context) -> None:
     server.script(Rule(numbers=tuple(range(1, 9)), status=503, delay=0.1), Rule(delay=0.1))
