@@ -247,8 +247,10 @@ def _rows_until_damage(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
 
 
 def without_password(url: str) -> str:
-    """A database's URL as people may see it."""
+    """A database's URL as people may see it; PostgreSQL's may hold a password after the question mark, too."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
     except ArgumentError:
         return "SYNTHPOST_JOURNAL"
+    secrets = {name: "***" for name in parsed.query if "password" in name.lower()}
+    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)

@@ -385,6 +385,7 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
     "url",
     [
         "postgresql+psycopg://nobody:s3cret@127.0.0.1:9/nowhere",
+        "postgresql+psycopg://nobody@127.0.0.1:9/nowhere?password=s3cret&sslpassword=s3cret",
         "postgresql+nodriver://nobody:s3cret@127.0.0.1:9/nowhere",
         "oracel://nobody:s3cret@127.0.0.1/nowhere",
         "journal.sqlite:s3cret",
