@@ -333,10 +333,13 @@ class _Run:
     def _reply(self, request: _Request, answer: Answer, started: float, tries: int) -> _Settled:
         ask, seconds = request.ask, self.pace.clock() - started
         prompt, completion = answer.prompt_tokens, answer.completion_tokens
+        is_counted = prompt is not None and completion is not None
         if prompt is None:
             prompt = _tokens_of(ask.characters)
         if completion is None:
             completion = _tokens_of(len(answer.text))
+        # Scripts of many tokens a letter, or thoughts that are not shown, may have cost more than an estimate says.
+        is_at_worst = self.holder.budget is not None and not is_counted
         reply = Reply(
             key=ask.key,
             endpoint=self.spec.endpoint,
@@ -350,7 +353,7 @@ class _Run:
             completion_tokens=completion,
             latency_seconds=seconds,
             tries=tries,
-            cost_usd=self.purse.cost(prompt, completion),
+            cost_usd=request.worst_usd if is_at_worst else self.purse.cost(prompt, completion),
             lost_usd=request.lost_usd,
             asked_at=time.time() - seconds,
         )

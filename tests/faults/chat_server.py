@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 MODELS = ("served-model", "other-model")
 SERVED = MODELS[0]
-CHARACTERS_A_TOKEN = 4
+BYTES_A_TOKEN = 4
 _POSTS = re.compile(r"<<<([0-9a-f]{16}) A>>>\n(.*?)\n<<<\1 end>>>\n\n<<<\1 B>>>\n(.*?)\n<<<\1 end>>>", re.DOTALL)
 
 
@@ -45,6 +45,7 @@ class Rule(NamedTuple):
     finish_reason: str = "stop"
     model: str | None = None
     usage: Any = "counted"
+    bytes_a_token: int = BYTES_A_TOKEN
     delay: float = 0.0
     act: str = ""
 
@@ -205,9 +206,9 @@ class _Server:
             text = reply_text(prompt) if rule.text is None else rule.text
             sent = sum(len(turn["content"].encode("utf-8", "surrogatepass")) for turn in body["messages"])
             most = body.get("max_tokens") or body.get("max_completion_tokens")
-            answered = min(most, len(text) // CHARACTERS_A_TOKEN + 1)
+            answered = min(most, len(text.encode("utf-8", "surrogatepass")) // rule.bytes_a_token + 1)
             # An error is free; a request that was worked on is billed, whether the client has the reply or not.
-            billed = (sent // CHARACTERS_A_TOKEN + 1, answered) if rule.status < 300 else (0, 0)
+            billed = (sent // rule.bytes_a_token + 1, answered) if rule.status < 300 else (0, 0)
             authorization = request.headers.get("Authorization", "")
             seen = Seen(number, at, 0.0, request.path, prompt, body, authorization, rule.status, False, *billed)
             state.seen[number] = seen
