@@ -61,7 +61,10 @@ class Transport(Protocol):
         """One reply. Raises a RequestFailure, or EndpointError where no request can succeed."""
 
     async def models(self) -> list[str]:
-        """Names of the models offered; empty where the endpoint does not say."""
+        """Names of the models offered; empty where the endpoint does not say.
+
+        Raises a RequestFailure, or EndpointError where no request can succeed.
+        """
 
     async def close(self) -> None:
         """Closes connections."""
@@ -99,12 +102,15 @@ class HostedModel:
                 runner.run(run.stop())
                 self.tally.seconds += time.monotonic() - started
 
-    def check(self) -> None:
-        """Raises EndpointError where the endpoint is out of reach, refuses the key, or says that it lacks the model."""
-        with asyncio.Runner() as runner:
-            runner.run(self._check())
+    def check(self) -> bool:
+        """Whether the endpoint says that it has the model; False where it does not list its models.
 
-    async def _check(self) -> None:
+        Raises EndpointError where it is out of reach or no API, refuses the key, or says that it lacks the model.
+        """
+        with asyncio.Runner() as runner:
+            return runner.run(self._check())
+
+    async def _check(self) -> bool:
         transport = self.connect()
         try:
             offered = await transport.models()
@@ -114,6 +120,7 @@ class HostedModel:
             await transport.close()
         if offered and self.spec.model not in offered:
             raise _gone(self.spec, "it is not in the list", offered)
+        return bool(offered)
 
 
 class _Settled(NamedTuple):

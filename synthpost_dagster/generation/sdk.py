@@ -42,6 +42,7 @@ _NEVER_THERE = frozenset(
 )
 """Errors of aiohttp, below the SDKs, for a request that never left; httpx maps a broken line to a connect time-out."""
 _REFUSED = frozenset({400, 413, 422})
+_NOTHING_THERE = frozenset({404, 405})
 _BUSY = frozenset({429, 503, 529})
 
 
@@ -97,19 +98,54 @@ class SdkTransport:
         return self._answer(raw)
 
     async def models(self) -> list[str]:
-        """Names of the models offered; empty where the endpoint does not say."""
+        """Names of the models offered; empty where the endpoint does not say.
+
+        Raises EndpointError where no API is at the address, or no request can succeed, Passing where it fails for now.
+        """
         try:
             raw = await self.client.models.with_raw_response.list()
         except self.sdk.APIConnectionError as error:
             raise self._unanswered(error) from None
         except self.sdk.APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise self._failure(error) from None
+            if error.status_code in _NOTHING_THERE:
+                await self._look_for_chats()
+            else:
+                self._refuse_useless(error)
             return []
         try:
-            return [str(model["id"]) for model in json.loads(raw.http_response.content)["data"]]
-        except (ValueError, KeyError, TypeError):
-            return []
+            return _names(json.loads(raw.http_response.content))
+        except ValueError:
+            raise self._no_api(f"no JSON: {raw.http_response.text}") from None
+
+    async def _look_for_chats(self) -> None:
+        """Raises EndpointError where chats are not answered either.
+
+        An empty one is refused by whoever answers chats, and costs nothing.
+        """
+        try:
+            await self.client.chat.completions.with_raw_response.create(
+                model=self.spec.model, messages=[], extra_body={self.spec.max_tokens_as: 1}
+            )
+        except self.sdk.APIConnectionError as error:
+            raise self._unanswered(error) from None
+        except self.sdk.APIStatusError as error:
+            if error.status_code in _NOTHING_THERE:
+                raise self._no_api(str(self._failure(error))) from None
+            self._refuse_useless(error)
+
+    def _refuse_useless(self, error: Any) -> None:
+        """Raises what a status says of all requests; one that speaks of this request alone says nothing."""
+        failure = self._failure(error)
+        if isinstance(failure, EndpointError):
+            raise failure from None
+        if error.status_code >= 500:
+            raise Passing(f"{failure}; wait until it is up, or mend it", is_perhaps_paid=False) from None
+
+    def _no_api(self, said: str) -> EndpointError:
+        name = f"{self.spec.endpoint}/{self.spec.model}"
+        return EndpointError(
+            f"{name}: no API at {self.client.base_url} ({self._clean(said)}); correct base_url: does it end in /v1?"
+        )
 
     async def close(self) -> None:
         """Closes the client's connections."""
@@ -191,6 +227,13 @@ class SdkTransport:
 def _quieten() -> None:
     for logger in map(logging.getLogger, LOGGERS):
         logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+
+
+def _names(listed: Any) -> list[str]:
+    """Ids in a list of models, which stands under `data` or alone."""
+    models = listed.get("data") if isinstance(listed, dict) else listed
+    entries = models if isinstance(models, list) else []
+    return [str(model["id"]) for model in entries if isinstance(model, dict) and "id" in model]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

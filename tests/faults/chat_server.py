@@ -32,7 +32,7 @@ class Rule(NamedTuple):
     """What the server does to requests: to those of these numbers (from 1), with this marker in the prompt, so often.
 
     `act`: `drop` and `reset` end the connection, `hang` never answers, `truncate` announces more than it sends,
-    `trickle` sends a byte every 0.01 s. `{authorization}` in a text, body or header is the header the client sent.
+    `trickle` sends a byte every 0.01 s. `to`: requests for a `chat`, or for the list of `models`. `{authorization}` in a text, body or header is the header the client sent.
     """
 
     numbers: tuple[int, ...] = ()
@@ -46,6 +46,7 @@ class Rule(NamedTuple):
     model: str | None = None
     usage: Any = "counted"
     bytes_a_token: int = BYTES_A_TOKEN
+    to: str = "chat"
     delay: float = 0.0
     act: str = ""
 
@@ -158,9 +159,9 @@ class _State:
         self.count = self.in_flight = self.most_in_flight = self.models_asked = 0
         self.is_over = asyncio.Event()
 
-    def rule_for(self, number: int, prompt: str) -> Rule:
+    def rule_for(self, number: int, prompt: str, to: str = "chat") -> Rule:
         for index, rule in enumerate(self.rules):
-            fits = (not rule.numbers or number in rule.numbers) and rule.marker in prompt
+            fits = rule.to == to and (not rule.numbers or number in rule.numbers) and rule.marker in prompt
             if fits and (rule.times is None or self.used[index] < rule.times):
                 self.used[index] += 1
                 return rule
@@ -191,7 +192,9 @@ class _Server:
         from aiohttp import web
 
         self.state.models_asked += 1
-        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+        rule = self.state.rule_for(self.state.models_asked, "", "models")
+        listed = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+        return web.Response(status=rule.status, text=listed if rule.body is None else rule.body)
 
     async def chat(self, request: Any) -> Any:
         state, at = self.state, time.monotonic()
@@ -201,7 +204,7 @@ class _Server:
         state.most_in_flight = max(state.most_in_flight, state.in_flight)
         try:
             body = json.loads(await request.read())
-            prompt = body["messages"][-1]["content"]
+            prompt = body["messages"][-1]["content"] if body["messages"] else ""
             rule = state.rule_for(number, prompt)
             text = reply_text(prompt) if rule.text is None else rule.text
             sent = sum(len(turn["content"].encode("utf-8", "surrogatepass")) for turn in body["messages"])
