@@ -32,7 +32,8 @@ class Rule(NamedTuple):
     """What the server does to requests: to those of these numbers (from 1), with this marker in the prompt, so often.
 
     `act`: `drop` and `reset` end the connection, `hang` never answers, `truncate` announces more than it sends,
-    `trickle` sends a byte every 0.01 s. `to`: requests for a `chat`, or for the list of `models`. `{authorization}` in a text, body or header is the header the client sent.
+    `trickle` sends a byte every 0.01 s. `{authorization}` in a text, body or header is the header the client sent.
+    `to`: requests for a `chat`, or for the list of `models`.
     """
 
     numbers: tuple[int, ...] = ()
