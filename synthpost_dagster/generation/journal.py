@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.generation.journal_tables import (
     HOLDERS,
+    IS_READING,
     REPLIES,
     UNDERWAY,
     described,
@@ -91,8 +92,7 @@ class Journal:
 
     @cached_property
     def _engine(self) -> Engine:
-
-        return open_engine(self.url)
+        return open_engine(self.url, _is_asking)
 
     @contextlib.contextmanager
     def holder(self, profile: str, budget: float | None) -> Iterator[Holder]:
@@ -105,8 +105,12 @@ class Journal:
 
     def find(self, keys: Sequence[str]) -> dict[str, Reply]:
         """The replies that are there, by key."""
-        with self.begin() as connection:
-            return _find(connection, keys)
+        with self.look() as connection:
+            found, damaged = _look_up(connection, keys)
+        if damaged:
+            with self.begin() as connection:
+                found |= _find(connection, damaged)
+        return found
 
     def averages(self, endpoint: str, model: str, purpose: str) -> Averages | None:
         """Means over the replies of an endpoint, model and purpose; None where there is none."""
@@ -118,7 +122,7 @@ class Journal:
             func.avg(columns.latency_seconds),
             func.avg(columns.tries),
         ).where(columns.endpoint == endpoint, columns.model == model, columns.purpose == purpose)
-        with self.begin() as connection:
+        with self.look() as connection:
             count, *means = connection.execute(query).one()
         return Averages(int(count), *(float(mean or 0.0) for mean in means)) if count else None
 
@@ -139,13 +143,13 @@ class Journal:
             .group_by(*groups)
             .order_by(*groups)
         )
-        with self.begin() as connection:
+        with self.look() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def spending(self) -> list[dict[str, Any]]:
         """One record a profile: dollars spent, claimed by those who are asking, and unsettled by those who died."""
         found: dict[str, dict[str, Any]] = {}
-        with self.begin() as connection:
+        with self.look() as connection:
             for row in connection.execute(select(HOLDERS).order_by(HOLDERS.c.profile)).mappings():
                 record = found.setdefault(
                     row["profile"],
@@ -155,11 +159,30 @@ class Journal:
                 record["claimed_usd" if _is_asking(row) else "unsettled_usd"] += row["claimed_usd"]
         return list(found.values())
 
+    def settle(self, profile: str) -> float:
+        """Gives back what the dead had claimed under a profile's name, as never billed; how many dollars these were."""
+        with self.begin() as connection:
+            rows = connection.execute(select(HOLDERS).where(HOLDERS.c.profile == profile)).mappings().all()
+            dead = {row["id"]: float(row["claimed_usd"]) for row in rows if not _is_asking(row)}
+            connection.execute(
+                HOLDERS.update()
+                .where(HOLDERS.c.id.in_(dead))
+                .values(claimed_usd=0.0, ended_at=func.coalesce(HOLDERS.c.ended_at, time.time()))
+            )
+        return sum(dead.values())
+
+    def begin(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction that writes; what the database says against it becomes a StorageError with the remedy."""
+        return self._transaction(is_reading=False)
+
+    def look(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction that reads: it waits for no one, and holds no one up."""
+        return self._transaction(is_reading=True)
+
     @contextlib.contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """A transaction; what the database says against it becomes a StorageError with the remedy."""
+    def _transaction(self, is_reading: bool) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(**{IS_READING: is_reading}) as connection, connection.begin():
                 yield connection
         except SQLAlchemyError as error:
             raise StorageError(described(self.url, error)) from None
@@ -284,14 +307,22 @@ class Holder:
 
 
 def _find(connection: Connection, keys: Sequence[str]) -> dict[str, Reply]:
+    """The replies that are there; those whose text is damaged are no more."""
+    found, damaged = _look_up(connection, keys)
+    for batch in _batches(damaged):
+        connection.execute(REPLIES.delete().where(REPLIES.c.key.in_(batch)))
+    return found
 
+
+def _look_up(connection: Connection, keys: Sequence[str]) -> tuple[dict[str, Reply], list[str]]:
+    """The replies that are there, and the keys of those whose text is damaged."""
     found: dict[str, Reply] = {}
+    damaged: list[str] = []
     for batch in _batches(keys):
         rows = connection.execute(select(REPLIES).where(REPLIES.c.key.in_(batch))).all()
         found |= {row.key: Reply(*row) for row in rows if row.text is not None}
-        if damaged := [row.key for row in rows if row.text is None]:
-            connection.execute(REPLIES.delete().where(REPLIES.c.key.in_(damaged)))
-    return found
+        damaged += [row.key for row in rows if row.text is None]
+    return found, damaged
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:

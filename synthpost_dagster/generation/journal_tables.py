@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,14 @@ PRAGMAS = (
     "cache_size=-65536",
     "wal_autocheckpoint=16384",
 )
+IS_READING = "synthpost_is_reading"
+"""Option of a connection whose transactions write nothing."""
 QUICKLY_CHECKED = 256 * 2**20
 CREATION_LOCK = 7_302_119
 """Any number, the same in all processes."""
+
+
+IsAsking = Callable[[Any], bool]
 
 
 class JsonText(TypeDecorator[str]):
@@ -108,13 +113,16 @@ HOLDERS = Table(
 )
 
 
-def open_engine(url: str) -> Engine:
-    """The database with its tables. Raises StorageError where it cannot be opened; a damaged SQLite file is mended."""
+def open_engine(url: str, is_asking: IsAsking) -> Engine:
+    """The database with its tables. Raises StorageError where it cannot be opened; a damaged SQLite file is mended.
+
+    `is_asking` tells of a holder whether it lives.
+    """
     try:
         parsed = make_url(url)
         file = Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
         if file is not None:
-            return _open_file(url, file)
+            return _open_file(url, file, is_asking)
         engine = create_engine(url)
         with engine.begin() as connection:
             _create_tables(connection)
@@ -128,16 +136,17 @@ def open_engine(url: str) -> Engine:
         raise StorageError(described(url, error)) from None
 
 
-def _open_file(url: str, file: Path) -> Engine:
+def _open_file(url: str, file: Path, is_asking: IsAsking) -> Engine:
     """SQLite's database in a file; one process at a time opens it, because switching to the log takes it alone."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f"{file.name}.lock"), timeout=BUSY_SECONDS):
-        if _is_damaged(file):
+        if _is_damaged(file, is_asking):
             _mend(file)
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         _tune_sqlite(engine)
         with engine.begin() as connection:
             _create_tables(connection)
+            _end_the_dead(connection, is_asking)
     return engine
 
 
@@ -168,7 +177,7 @@ def _create_tables(connection: Connection) -> None:
 
 
 def _tune_sqlite(engine: Engine) -> None:
-    """Write-ahead log, every commit synced, and transactions that take the write lock at once.
+    """Write-ahead log, every commit synced, and transactions that take the write lock at once, but where they read.
 
     https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
     """
@@ -181,11 +190,22 @@ def _tune_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        is_reading = connection.get_execution_options().get(IS_READING)
+        connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
 
-def _is_damaged(file: Path) -> bool:
-    """Whether SQLite finds the file malformed; a large one is looked into where a process did not close it."""
+def _end_the_dead(connection: Connection, is_asking: IsAsking) -> None:
+    """Writes down that holders ended who did not do so themselves: what they left has been looked into.
+
+    What they had claimed stays as it is, unsettled.
+    """
+    rows = connection.execute(select(HOLDERS).where(HOLDERS.c.ended_at.is_(None))).mappings()
+    dead = [row["id"] for row in rows if not is_asking(row)]
+    connection.execute(HOLDERS.update().where(HOLDERS.c.id.in_(dead)).values(ended_at=time.time()))
+
+
+def _is_damaged(file: Path, is_asking: IsAsking) -> bool:
+    """Whether SQLite finds the file malformed; a large one is looked into where a process died that had it open."""
     if not file.exists() or file.stat().st_size == 0:
         return False
     try:
@@ -193,13 +213,19 @@ def _is_damaged(file: Path) -> bool:
             if file.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
                 return True
             connection.execute("PRAGMA schema_version").fetchone()
-            unclosed = connection.execute("SELECT count(*) FROM holders WHERE ended_at IS NULL").fetchone()[0]
-            is_looked_into = unclosed or file.stat().st_size < QUICKLY_CHECKED
-            return bool(is_looked_into) and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
+            connection.row_factory = sqlite3.Row
+            unclosed = connection.execute("SELECT * FROM holders WHERE ended_at IS NULL").fetchall()
+            is_looked_into = file.stat().st_size < QUICKLY_CHECKED or not all(map(is_asking, unclosed))
+            return is_looked_into and not _passes_check(connection)
     except sqlite3.OperationalError as error:
         return "malformed" in str(error)
     except sqlite3.DatabaseError:
         return True
+
+
+def _passes_check(connection: sqlite3.Connection) -> bool:
+    """Whether SQLite finds no fault in any page; it reads them all."""
+    return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
 
 
 def _mend(file: Path) -> None:
