@@ -47,6 +47,8 @@ PRAGMAS = (
 IS_READING = "synthpost_is_reading"
 """Option of a connection whose transactions write nothing."""
 QUICKLY_CHECKED = 256 * 2**20
+MENDED = ".mended"
+"""Ending of a mended database that is whole and not yet in its place."""
 CREATION_LOCK = 7_302_119
 """Any number, the same in all processes."""
 
@@ -140,8 +142,11 @@ def _open_file(url: str, file: Path, is_asking: IsAsking) -> Engine:
     """SQLite's database in a file; one process at a time opens it, because switching to the log takes it alone."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f"{file.name}.lock"), timeout=BUSY_SECONDS):
-        if _is_damaged(file, is_asking):
-            _mend(file)
+        mended = _beside(file, MENDED)
+        if not mended.exists() and _is_damaged(file, is_asking):
+            _mend(file, mended)
+        if mended.exists():
+            _put_in_place(mended, file)
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         _tune_sqlite(engine)
         with engine.begin() as connection:
@@ -228,24 +233,48 @@ def _passes_check(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
 
 
-def _mend(file: Path) -> None:
-    """Puts a damaged file aside and saves from it what can be read; what is lost is asked for again."""
-    aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    for ending in ("", "-wal", "-shm"):
-        part = file.with_name(file.name + ending)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + ending))
-    engine = create_engine(f"sqlite:///{file}")
-    _tune_sqlite(engine)
-    with engine.begin() as connection:
-        _create_tables(connection)
-        for table in (REPLIES, HOLDERS):
-            names = [column.name for column in table.columns]
-            fields = ", ".join(names)
-            marks = ", ".join("?" * len(names))
-            for row in filter(_is_whole, _readable(aside, table.name, fields)):
-                connection.exec_driver_sql(f"INSERT OR IGNORE INTO {table.name} ({fields}) VALUES ({marks})", row)  # noqa: S608
+def _mend(file: Path, mended: Path) -> None:
+    """Saves what can be read of a damaged file; what is lost is asked for again.
+
+    The damaged one stays where it is until all is saved, so that a mend that was cut short begins anew.
+    """
+    saved = _beside(file, ".mending")
+    for ending in ("", "-journal"):
+        _beside(saved, ending).unlink(missing_ok=True)
+    engine = create_engine(f"sqlite:///{saved}")
+    try:
+        with engine.begin() as connection:
+            _METADATA.create_all(connection)
+            for table in (REPLIES, HOLDERS):
+                _save(connection, file, table)
+    except BaseException:
+        engine.dispose()
+        saved.unlink(missing_ok=True)
+        raise
     engine.dispose()
+    saved.rename(mended)
+
+
+def _put_in_place(mended: Path, file: Path) -> None:
+    """Puts the damaged file aside and the mended one in its place, or what a kill left undone of that."""
+    aside = _beside(file, time.strftime(".damaged-%Y%m%d-%H%M%S", time.localtime(mended.stat().st_mtime)))
+    # The log goes before its file: SQLite would take it for that of the mended one.
+    for ending in ("-shm", "-wal", ""):
+        if _beside(file, ending).exists():
+            _beside(file, ending).rename(_beside(aside, ending))
+    mended.rename(file)
+
+
+def _save(connection: Connection, damaged: Path, table: Table) -> None:
+    names = [column.name for column in table.columns]
+    fields = ", ".join(names)
+    marks = ", ".join("?" * len(names))
+    for row in filter(_is_whole, _readable(damaged, table.name, fields)):
+        connection.exec_driver_sql(f"INSERT OR IGNORE INTO {table.name} ({fields}) VALUES ({marks})", row)  # noqa: S608
+
+
+def _beside(file: Path, ending: str) -> Path:
+    return file.with_name(file.name + ending)
 
 
 def _is_whole(row: tuple[Any, ...]) -> bool:

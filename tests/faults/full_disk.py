@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosted_world import answered, context_of, prompts, texts_of
+from hosted_world import OPENED, answered, context_of, prompts, texts_of
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.profiles.models import HostedChat
@@ -68,6 +68,20 @@ def no_journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
     return {"error": error, "texts": texts_of(answered(spec, context_of(disk / "journal.sqlite"), prompts(3)))}
 
 
+def mend(disk: Path, spec: HostedChat) -> dict[str, Any]:
+    """Opens a damaged journal where there is no room to mend it, then frees space and asks on."""
+    path = disk / "journal.sqlite"
+    answered(spec, context_of(path), prompts(REPLIES))
+    vars(OPENED[-1])["_engine"].dispose()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b"no page" * 999 + content[len(content) // 2 + 6_993 :])
+    ballast = fill(disk / "ballast", shutil.disk_usage(disk).free - 300_000)
+    error = error_of(context_of(path).journal.summary)
+    left = sorted(file.name for file in disk.glob("journal.sqlite*"))
+    ballast.unlink()
+    return {"error": error, "left": left, "texts": texts_of(answered(spec, context_of(path), prompts(REPLIES)))}
+
+
 def table(disk: Path) -> dict[str, Any]:
     """Publishes a small table, then a large one that does not fit, then the large one with space freed."""
     import numpy as np
@@ -112,6 +126,6 @@ def error_of(work: Any) -> str:
 
 if __name__ == "__main__":
     name, place, said = sys.argv[1:]
-    scenarios: dict[str, Any] = {"journal": journal, "no_journal": no_journal, "table": table}
+    scenarios: dict[str, Any] = {"journal": journal, "no_journal": no_journal, "mend": mend, "table": table}
     specs = [HostedChat.model_validate_json(said)] if said else []
     sys.stdout.write(json.dumps(scenarios[name](Path(place), *specs)))

@@ -38,6 +38,18 @@ def test_fault_11_no_room_for_a_journal_is_a_clear_error_before_anything_is_aske
     assert len(server.log().requests) == 3
 
 
+def test_fault_11_no_room_to_mend_a_damaged_journal_leaves_it_as_it_was_and_loses_no_reply_that_can_be_read(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    server.script(Rule(text=TEXT))
+    seen = on_a_small_disk("mend", 8, tmp_path, hosted(server, "groq", concurrency=4))
+    assert "database or disk is full; free space" in seen["error"]
+    assert "What it holds is as it was" in seen["error"]
+    assert seen["left"] == ["journal.sqlite", "journal.sqlite.lock"]
+    assert seen["texts"] == [TEXT.strip()] * REPLIES
+    assert 0 < server.log().asked_again < REPLIES / 4
+
+
 def test_fault_11_a_table_that_finds_no_room_leaves_the_old_one_and_no_part_of_itself(tmp_path: Path) -> None:
     seen = on_a_small_disk("table", 3, tmp_path)
     assert seen["error"].startswith("StorageError: ")
