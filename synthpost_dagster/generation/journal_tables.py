@@ -47,6 +47,8 @@ PRAGMAS = (
 IS_READING = "synthpost_is_reading"
 """Option of a connection whose transactions write nothing."""
 QUICKLY_CHECKED = 256 * 2**20
+NO_DAMAGE = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_IOERR_SHM")
+"""Errors of SQLite that say nothing of the file: what cannot be read for now is not lost."""
 MENDED = ".mended"
 """Ending of a mended database that is whole and not yet in its place."""
 CREATION_LOCK = 7_302_119
@@ -134,7 +136,7 @@ def open_engine(url: str, is_asking: IsAsking) -> Engine:
             f"SYNTHPOST_JOURNAL: no database can be opened at {without_password(url)}: {error}; write a URL such as "
             "postgresql+psycopg://user@host/name and install its driver (pip install synthpost[postgres]), or unset it"
         ) from None
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise StorageError(described(url, error)) from None
 
 
@@ -297,8 +299,12 @@ def _readable(file: Path, table: str, fields: str) -> Iterable[tuple[Any, ...]]:
 
 
 def _rows_until_damage(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(file)) as connection, contextlib.suppress(sqlite3.DatabaseError):
-        yield from connection.execute(query)
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+            yield from connection.execute(query)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(NO_DAMAGE):
+            raise
 
 
 def without_password(url: str) -> str:

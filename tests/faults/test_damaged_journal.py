@@ -17,6 +17,7 @@ from child import Job, child
 from hosted_world import answered, context_of, expected, hosted, prompts, texts_of
 
 from synthpost_dagster.errors import StorageError
+from synthpost_dagster.generation import journal_tables
 from synthpost_dagster.generation.journal import Reply
 
 COUNT = 80
@@ -161,6 +162,19 @@ def test_fault_10_a_mend_that_is_killed_goes_on_and_loses_neither_replies_nor_wh
     assert context_of(path).journal.spending()[0]["spent_usd"] == 1.5
     assert len(list(tmp_path.glob(f"{FILE}.damaged-*[0-9]"))) == 1
     assert list(tmp_path.glob("*.mend*")) == []
+
+
+def test_fault_10_a_journal_that_cannot_be_read_for_now_is_not_taken_for_lost(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_tables, "BUSY_SECONDS", 0.1)
+    path, mended = Path(shutil.copy(filled, tmp_path / FILE)), tmp_path / "mended"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            journal_tables._mend(path, mended)
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
 
 @pytest.fixture(scope="module")
