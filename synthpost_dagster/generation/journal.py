@@ -194,6 +194,7 @@ class Holder:
     def __init__(self, journal: Journal, profile: str, budget: float | None) -> None:
 
         self.journal, self.profile, self.budget, self.id = journal, profile, budget, uuid.uuid4().hex
+        self.owed_usd = 0.0
         with journal.begin() as connection:
             connection.execute(
                 HOLDERS.insert().values(
@@ -222,18 +223,23 @@ class Holder:
             mine |= self._inherited(connection, [key for key in missing if key not in mine])
         return Taken(known | late, mine - set(late), set(missing) - mine - set(late))
 
-    def keep(self, replies: Sequence[Reply], released_usd: float = 0.0) -> None:
-        """Puts replies down, durably; `released_usd` is what had been claimed for them."""
+    def keep(self, replies: Sequence[Reply], released_usd: float = 0.0, is_again: bool = False) -> None:
+        """Puts replies down, durably; `released_usd` is what had been claimed for them.
+
+        `is_again`: the same was tried before, and may have been done though the database did not say so.
+        """
         with self.journal.begin() as connection:
             insert_new(connection, REPLIES, [reply._asdict() for reply in replies])
-            self._let_go(connection, [reply.key for reply in replies])
-            self._settle(connection, released_usd, sum(reply.cost_usd + reply.lost_usd for reply in replies))
+            let_go = self._let_go(connection, [reply.key for reply in replies])
+            if let_go or not is_again:
+                self._settle(connection, released_usd, sum(reply.cost_usd + reply.lost_usd for reply in replies))
 
-    def give_up(self, keys: Sequence[str], released_usd: float, lost_usd: float) -> None:
-        """Frees keys that stay without a reply; `lost_usd` is what their tries may have cost."""
+    def give_up(self, keys: Sequence[str], released_usd: float, lost_usd: float, is_again: bool = False) -> None:
+        """Frees keys that stay without a reply; `lost_usd` is what they may have cost; `is_again` as in `keep`."""
         with self.journal.begin() as connection:
-            self._let_go(connection, sorted(keys))
-            self._settle(connection, released_usd, lost_usd)
+            let_go = self._let_go(connection, sorted(keys))
+            if let_go or not is_again:
+                self._settle(connection, released_usd, lost_usd)
 
     def claim(self, usd: float) -> bool:
         """Sets dollars aside for requests to come; False where that would pass the budget of this profile's name."""
@@ -262,12 +268,15 @@ class Holder:
         return float(sum(record[name] for record in records for name in ("spent_usd", "claimed_usd", "unsettled_usd")))
 
     def close(self) -> None:
-        """Gives back what was claimed and what is underway."""
+        """Gives back what was claimed and what is underway; what could not be put down counts as spent."""
         _OPEN.discard(self.id)
+        spent = HOLDERS.c.spent_usd + self.owed_usd
         with self.journal.begin() as connection:
             connection.execute(UNDERWAY.delete().where(UNDERWAY.c.holder == self.id))
             connection.execute(
-                HOLDERS.update().where(HOLDERS.c.id == self.id).values(claimed_usd=0.0, ended_at=time.time())
+                HOLDERS.update()
+                .where(HOLDERS.c.id == self.id)
+                .values(claimed_usd=0.0, spent_usd=spent, ended_at=time.time())
             )
 
     def _settle(self, connection: Connection, released_usd: float, spent_usd: float) -> None:
@@ -284,10 +293,13 @@ class Holder:
             )
         )
 
-    def _let_go(self, connection: Connection, keys: Sequence[str]) -> None:
-
-        for batch in _batches(keys):
-            connection.execute(UNDERWAY.delete().where(UNDERWAY.c.key.in_(batch), UNDERWAY.c.holder == self.id))
+    def _let_go(self, connection: Connection, keys: Sequence[str]) -> int:
+        """How many of the keys were underway here until now."""
+        ours = UNDERWAY.c.holder == self.id
+        return sum(
+            connection.execute(UNDERWAY.delete().where(UNDERWAY.c.key.in_(batch), ours)).rowcount
+            for batch in _batches(keys)
+        )
 
     def _inherited(self, connection: Connection, keys: Sequence[str]) -> set[str]:
         """Of keys that others asked for, those whose asker is no more; they are ours now."""
@@ -297,7 +309,8 @@ class Holder:
                 connection.execute(select(UNDERWAY.c.holder).where(UNDERWAY.c.key.in_(batch)).distinct()).scalars()
             )
             rows = connection.execute(select(HOLDERS).where(HOLDERS.c.id.in_(holders))).mappings()
-            living = {row["id"] for row in rows if _is_asking(row)}
+            # What is marked as ours was marked by a transaction that the database did not confirm.
+            living = {row["id"] for row in rows if _is_asking(row)} - {self.id}
             for dead in holders - living:
                 ours = select(UNDERWAY.c.key).where(UNDERWAY.c.key.in_(batch), UNDERWAY.c.holder == dead)
                 found = set(connection.execute(ours.with_for_update()).scalars())

@@ -245,6 +245,31 @@ def together(works: list[Callable[[], object]]) -> None:
         raise errors[0]
 
 
+def test_what_is_put_down_again_because_the_database_did_not_confirm_it_is_settled_once(opened: Open) -> None:
+    journal = opened()
+    with journal.holder("hosted", 1.0) as holder:
+        assert holder.take(keys(1, 2)).mine == holder.take(keys(1, 2)).mine == keys(1, 2)
+        holder.claim(0.8)
+        for is_again in (False, True, True):
+            holder.keep([reply(1, cost_usd=0.1)], 0.4, is_again)
+            holder.give_up([key(2)], 0.4, 0.2, is_again)
+        (record,) = journal.spending()
+        assert (record["spent_usd"], record["claimed_usd"]) == (pytest.approx(0.3), pytest.approx(0.0))
+
+
+def test_what_could_not_be_put_down_counts_as_spent_at_the_end(opened: Open) -> None:
+    journal = opened()
+    with journal.holder("hosted", 1.0) as holder:
+        holder.claim(0.8)
+        holder.owed_usd += 0.3
+    assert journal.spending()[0] == {
+        "profile": "hosted",
+        "spent_usd": 0.3,
+        "claimed_usd": 0.0,
+        "unsettled_usd": 0.0,
+    }
+
+
 def test_dollars_are_claimed_up_to_the_budget_and_given_back(opened: Open) -> None:
     journal = opened()
     with journal.holder("hosted", 1.0) as holder:
