@@ -20,7 +20,7 @@ from synthpost_dagster.errors import EndpointError, StorageError
 from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.journal import Holder, Reply
-from synthpost_dagster.generation.limits import Pace, backoff
+from synthpost_dagster.generation.limits import Pace, backoff, pressure_on
 from synthpost_dagster.generation.meter import Meter
 from synthpost_dagster.generation.purse import Purse
 from synthpost_dagster.profiles.models import HostedChat
@@ -148,7 +148,7 @@ class _Run:
         self.model, self.spec, self.holder = model, model.spec, holder
         self.asks, self.is_exhausted = iter(asks), False
         self.connection: Transport | None = None
-        self.pace = Pace(self.spec.limits, model.name)
+        self.pace = Pace(pressure_on(model.name, self.spec.limits), model.name)
         self.purse = Purse(self.spec, holder, self._insist)
         self.meter = Meter(work, model.tally)
         self.thread = ThreadPoolExecutor(1)
