@@ -18,13 +18,13 @@ from synthpost_dagster.assets.verdicts import build_verdicts
 from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
 from synthpost_dagster.partitions import Partitions
 from synthpost_dagster.profiles import Profile
+from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec
 from synthpost_dagster.resources.gpu import POOL
 
 
 def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinition]:
-    """All assets in the order data flows; a teacher or judge that holds a model here stands in the pool `gpu`."""
-    teacher_pool = POOL if profile.teacher.backend in HOLDS_DEVICE else None
-    judge_pool = POOL if profile.judge.backend in HOLDS_DEVICE else None
+    """All assets in the order data flows."""
+    teacher_pool, judge_pool = pool_of(profile.teacher), pool_of(profile.judge)
     return [
         build_catalog(),
         build_prompts(),
@@ -37,3 +37,10 @@ def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinit
         build_verdicts(partitions.cell, judge_pool),
         build_ratio_report(),
     ]
+
+
+def pool_of(spec: ChatSpec | JudgeSpec) -> str | None:
+    """`gpu` for a model in this process, a pool of its own for an endpoint: its limits a minute hold in one process."""
+    if isinstance(spec, HostedChat):
+        return f"endpoint_{spec.endpoint}"
+    return POOL if spec.backend in HOLDS_DEVICE else None
