@@ -109,15 +109,23 @@ def doctor(home: str | None, profile: str | None, task: str | None) -> None:
 
 @main.command()
 @_common
-def journal(home: str | None, profile: str | None, task: str | None) -> None:
+@click.option(
+    "--settle",
+    metavar="NAME",
+    help="Give the profile of this name back what killed processes had set aside. Only where you have seen the "
+    "provider's bill: it assumes that none of it was ever billed.",
+)
+def journal(home: str | None, profile: str | None, task: str | None, settle: str | None) -> None:
     """Say what is in the journal of replies, and what it cost."""
     from synthpost_dagster.generation.journal import Journal
     from synthpost_dagster.terminal import journal_tables
 
     settings = read_settings(home, task, profile)
     prepare(settings)
-    kept = Journal(settings.journal_url)
-    Console(highlight=False).print(*journal_tables(kept.name, kept.summary(), kept.spending()))
+    kept, console = Journal(settings.journal_url), Console(highlight=False)
+    if settle is not None:
+        console.print(f"${kept.settle(settle):,.4f} unsettled dollars of {settle} are free again, as never billed")
+    console.print(*journal_tables(kept.name, kept.summary(), kept.spending()))
 
 
 @main.command()

@@ -59,10 +59,9 @@ def tidy(instance: DagsterInstance, slots: int) -> None:
     for run in instance.get_runs(RunsFilter(tags={DRIVER_TAG: "cli"}, statuses=list(UNFINISHED))):
         if is_orphan(run):
             instance.report_run_failed(run, "the process that drove this run was killed")
-    if POOL not in storage.get_concurrency_keys():
-        return
-    held = storage.get_concurrency_info(POOL)
-    for run_id in held.active_run_ids | held.pending_run_ids:
-        holder = instance.get_run_by_id(run_id)
-        if holder is None or holder.is_finished:
-            storage.free_concurrency_slots_for_run(run_id)
+    for pool in storage.get_concurrency_keys():
+        held = storage.get_concurrency_info(pool)
+        for run_id in held.active_run_ids | held.pending_run_ids:
+            holder = instance.get_run_by_id(run_id)
+            if holder is None or holder.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)

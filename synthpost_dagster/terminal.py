@@ -153,7 +153,7 @@ def journal_tables(name: str, replies: list[dict[str, Any]], spending: list[dict
         )
     caption = (
         "lost: tries without a reply that may have been billed; set aside: by running processes; "
-        "unsettled: under way when a process was killed"
+        "unsettled: under way when a process was killed (`synthpost journal --settle PROFILE` gives it back)"
     )
     paid = Table(
         title="Dollars by profile", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False

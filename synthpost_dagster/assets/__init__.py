@@ -4,6 +4,8 @@ https://docs.dagster.io/guides/build/assets. An asset calls one function of `sta
 decided, is decided there. Each file has a builder, because partitions and pools depend on task and profile.
 """
 
+from collections.abc import Sequence
+
 from dagster import AssetsDefinition
 
 from synthpost_dagster.assets.adapters import build_adapters
@@ -18,13 +20,13 @@ from synthpost_dagster.assets.verdicts import build_control_verdicts, build_verd
 from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
 from synthpost_dagster.partitions import Partitions
 from synthpost_dagster.profiles import Profile
+from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec
 from synthpost_dagster.resources.gpu import POOL
 
 
 def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinition]:
-    """All assets in the order data flows; a teacher or judge that holds a model here stands in the pool `gpu`."""
-    teacher_pool = POOL if profile.teacher.backend in HOLDS_DEVICE else None
-    judge_pool = POOL if any(judge.backend in HOLDS_DEVICE for judge in profile.judges) else None
+    """All assets in the order data flows."""
+    teacher_pool, judge_pool = pool_of([profile.teacher]), pool_of(profile.judges)
     return [
         build_catalog(),
         build_prompts(),
@@ -39,3 +41,12 @@ def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinit
         build_control_verdicts(judge_pool),
         build_ratio_report(),
     ]
+
+
+def pool_of(specs: Sequence[ChatSpec | JudgeSpec]) -> str | None:
+    """`gpu` where any of the models is in this process, else the first endpoint's own pool: its limits a minute hold in
+    one process.
+    """
+    if any(spec.backend in HOLDS_DEVICE for spec in specs):
+        return POOL
+    return next((f"endpoint_{spec.endpoint}" for spec in specs if isinstance(spec, HostedChat)), None)

@@ -13,13 +13,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from synthpost_dagster.errors import EndpointError
+from synthpost_dagster.errors import EndpointError, StorageError
 from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.journal import Holder, Reply
-from synthpost_dagster.generation.limits import Pace, backoff
+from synthpost_dagster.generation.limits import Pace, backoff, pressure_on
 from synthpost_dagster.generation.meter import Meter
 from synthpost_dagster.generation.purse import Purse
 from synthpost_dagster.profiles.models import HostedChat
@@ -39,6 +40,8 @@ TRUST_AFTER = 10
 MOST_TURNED_AWAY = 30
 """Times a request is turned away before the run gives up."""
 CHARACTERS_A_TOKEN = 4.0
+AWAY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Waits before the journal is tried again: a database restarts, space is freed, and replies are paid for meanwhile."""
 
 Result = TypeVar("Result")
 
@@ -61,7 +64,10 @@ class Transport(Protocol):
         """One reply. Raises a RequestFailure, or EndpointError where no request can succeed."""
 
     async def models(self) -> list[str]:
-        """Names of the models offered; empty where the endpoint does not say."""
+        """Names of the models offered; empty where the endpoint does not say.
+
+        Raises a RequestFailure, or EndpointError where no request can succeed.
+        """
 
     async def close(self) -> None:
         """Closes connections."""
@@ -99,12 +105,15 @@ class HostedModel:
                 runner.run(run.stop())
                 self.tally.seconds += time.monotonic() - started
 
-    def check(self) -> None:
-        """Raises EndpointError where the endpoint is out of reach, refuses the key, or says that it lacks the model."""
-        with asyncio.Runner() as runner:
-            runner.run(self._check())
+    def check(self) -> bool:
+        """Whether the endpoint says that it has the model; False where it does not list its models.
 
-    async def _check(self) -> None:
+        Raises EndpointError where it is out of reach or no API, refuses the key, or says that it lacks the model.
+        """
+        with asyncio.Runner() as runner:
+            return runner.run(self._check())
+
+    async def _check(self) -> bool:
         transport = self.connect()
         try:
             offered = await transport.models()
@@ -114,6 +123,7 @@ class HostedModel:
             await transport.close()
         if offered and self.spec.model not in offered:
             raise _gone(self.spec, "it is not in the list", offered)
+        return bool(offered)
 
 
 class _Settled(NamedTuple):
@@ -125,6 +135,11 @@ class _Settled(NamedTuple):
     released_usd: float
     lost_usd: float
 
+    @property
+    def spent_usd(self) -> float:
+        """What it cost, or may have."""
+        return self.reply.cost_usd + self.reply.lost_usd if self.reply and self.is_journaled else self.lost_usd
+
 
 class _Run:
     """One series of asks. Its methods run in one event loop; only the journal is worked in a thread beside it."""
@@ -133,8 +148,8 @@ class _Run:
         self.model, self.spec, self.holder = model, model.spec, holder
         self.asks, self.is_exhausted = iter(asks), False
         self.connection: Transport | None = None
-        self.pace = Pace(self.spec.limits, model.name)
-        self.purse = Purse(self.spec, holder, self._in_thread)
+        self.pace = Pace(pressure_on(model.name, self.spec.limits), model.name)
+        self.purse = Purse(self.spec, holder, self._insist)
         self.meter = Meter(work, model.tally)
         self.thread = ThreadPoolExecutor(1)
         self.waiting: deque[Ask] = deque()
@@ -217,7 +232,7 @@ class _Run:
 
     async def _take(self, asks: list[Ask]) -> None:
         """Sorts asks into those that are answered, those to be sent, and those that another process sends."""
-        taken = await self._in_thread(lambda: self.holder.take([ask.key for ask in asks]))
+        taken = await self._insist(partial(self.holder.take, [ask.key for ask in asks]))
         for ask in asks:
             if reply := taken.known.get(ask.key):
                 self.elsewhere.pop(ask.key, None)
@@ -333,10 +348,13 @@ class _Run:
     def _reply(self, request: _Request, answer: Answer, started: float, tries: int) -> _Settled:
         ask, seconds = request.ask, self.pace.clock() - started
         prompt, completion = answer.prompt_tokens, answer.completion_tokens
+        is_counted = prompt is not None and completion is not None
         if prompt is None:
             prompt = _tokens_of(ask.characters)
         if completion is None:
             completion = _tokens_of(len(answer.text))
+        # Scripts of many tokens a letter, or thoughts that are not shown, may have cost more than an estimate says.
+        is_at_worst = self.holder.budget is not None and not is_counted
         reply = Reply(
             key=ask.key,
             endpoint=self.spec.endpoint,
@@ -350,7 +368,7 @@ class _Run:
             completion_tokens=completion,
             latency_seconds=seconds,
             tries=tries,
-            cost_usd=self.purse.cost(prompt, completion),
+            cost_usd=request.worst_usd if is_at_worst else self.purse.cost(prompt, completion),
             lost_usd=request.lost_usd,
             asked_at=time.time() - seconds,
         )
@@ -385,8 +403,9 @@ class _Run:
             self.has_unkept.clear()
             batch, self.unkept = self.unkept, []
             try:
-                await (self._put_down(batch) if batch else self._in_thread(self.holder.beat))
+                await (self._put_down(batch) if batch else self._insist(self.holder.beat))
             except Exception as error:
+                self.holder.owed_usd += sum(settled.spent_usd for settled in batch)
                 self._fail(error)
             self.in_flight -= len(batch)
             self.moved.set()
@@ -402,12 +421,14 @@ class _Run:
         if kept:
             replies = [settled.reply for settled in kept if settled.reply]
             released = sum(settled.released_usd for settled in kept)
-            await self._in_thread(lambda: self.holder.keep(replies, released))
+            keep = partial(self.holder.keep, replies, released)
+            await self._insist(keep, partial(keep, is_again=True))
         if others:
             keys = [settled.ask.key for settled in others]
             released = sum(settled.released_usd for settled in others)
-            lost = sum(settled.lost_usd for settled in others)
-            await self._in_thread(lambda: self.holder.give_up(keys, released, lost))
+            lost = sum(settled.spent_usd for settled in others)
+            give_up = partial(self.holder.give_up, keys, released, lost)
+            await self._insist(give_up, partial(give_up, is_again=True))
         for settled in batch:
             self.holding.discard(settled.ask.key)
             if settled.reply:
@@ -427,6 +448,17 @@ class _Run:
 
     def _tokens(self, ask: Ask) -> float:
         return ask.characters / CHARACTERS_A_TOKEN + self.spec.sampling.max_new_tokens
+
+    async def _insist(self, work: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
+        """The journal's work, tried again while the database is away; `again`, where that is to be told."""
+        for wait in () if isinstance(self.failure, StorageError) else AWAY_SECONDS:
+            try:
+                return await self._in_thread(work)
+            except StorageError as error:
+                self.meter.work.progress.note(f"{error}; trying again in {wait:g} s")
+                await asyncio.sleep(wait)
+            work = again or work
+        return await self._in_thread(work)
 
     def _in_thread(self, work: Callable[[], Result]) -> Awaitable[Result]:
         return asyncio.get_running_loop().run_in_executor(self.thread, work)

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.generation.journal_tables import (
     HOLDERS,
+    IS_READING,
     REPLIES,
     UNDERWAY,
     described,
@@ -91,8 +92,7 @@ class Journal:
 
     @cached_property
     def _engine(self) -> Engine:
-
-        return open_engine(self.url)
+        return open_engine(self.url, _is_asking)
 
     @contextlib.contextmanager
     def holder(self, profile: str, budget: float | None) -> Iterator[Holder]:
@@ -105,8 +105,12 @@ class Journal:
 
     def find(self, keys: Sequence[str]) -> dict[str, Reply]:
         """The replies that are there, by key."""
-        with self.begin() as connection:
-            return _find(connection, keys)
+        with self.look() as connection:
+            found, damaged = _look_up(connection, keys)
+        if damaged:
+            with self.begin() as connection:
+                found |= _find(connection, damaged)
+        return found
 
     def averages(self, endpoint: str, model: str, purpose: str) -> Averages | None:
         """Means over the replies of an endpoint, model and purpose; None where there is none."""
@@ -118,7 +122,7 @@ class Journal:
             func.avg(columns.latency_seconds),
             func.avg(columns.tries),
         ).where(columns.endpoint == endpoint, columns.model == model, columns.purpose == purpose)
-        with self.begin() as connection:
+        with self.look() as connection:
             count, *means = connection.execute(query).one()
         return Averages(int(count), *(float(mean or 0.0) for mean in means)) if count else None
 
@@ -139,13 +143,13 @@ class Journal:
             .group_by(*groups)
             .order_by(*groups)
         )
-        with self.begin() as connection:
+        with self.look() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def spending(self) -> list[dict[str, Any]]:
         """One record a profile: dollars spent, claimed by those who are asking, and unsettled by those who died."""
         found: dict[str, dict[str, Any]] = {}
-        with self.begin() as connection:
+        with self.look() as connection:
             for row in connection.execute(select(HOLDERS).order_by(HOLDERS.c.profile)).mappings():
                 record = found.setdefault(
                     row["profile"],
@@ -155,11 +159,30 @@ class Journal:
                 record["claimed_usd" if _is_asking(row) else "unsettled_usd"] += row["claimed_usd"]
         return list(found.values())
 
+    def settle(self, profile: str) -> float:
+        """Gives back what the dead had claimed under a profile's name, as never billed; how many dollars these were."""
+        with self.begin() as connection:
+            rows = connection.execute(select(HOLDERS).where(HOLDERS.c.profile == profile)).mappings().all()
+            dead = {row["id"]: float(row["claimed_usd"]) for row in rows if not _is_asking(row)}
+            connection.execute(
+                HOLDERS.update()
+                .where(HOLDERS.c.id.in_(dead))
+                .values(claimed_usd=0.0, ended_at=func.coalesce(HOLDERS.c.ended_at, time.time()))
+            )
+        return sum(dead.values())
+
+    def begin(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction that writes; what the database says against it becomes a StorageError with the remedy."""
+        return self._transaction(is_reading=False)
+
+    def look(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction that reads: it waits for no one, and holds no one up."""
+        return self._transaction(is_reading=True)
+
     @contextlib.contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """A transaction; what the database says against it becomes a StorageError with the remedy."""
+    def _transaction(self, is_reading: bool) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(**{IS_READING: is_reading}) as connection, connection.begin():
                 yield connection
         except SQLAlchemyError as error:
             raise StorageError(described(self.url, error)) from None
@@ -171,6 +194,7 @@ class Holder:
     def __init__(self, journal: Journal, profile: str, budget: float | None) -> None:
 
         self.journal, self.profile, self.budget, self.id = journal, profile, budget, uuid.uuid4().hex
+        self.owed_usd = 0.0
         with journal.begin() as connection:
             connection.execute(
                 HOLDERS.insert().values(
@@ -199,18 +223,23 @@ class Holder:
             mine |= self._inherited(connection, [key for key in missing if key not in mine])
         return Taken(known | late, mine - set(late), set(missing) - mine - set(late))
 
-    def keep(self, replies: Sequence[Reply], released_usd: float = 0.0) -> None:
-        """Puts replies down, durably; `released_usd` is what had been claimed for them."""
+    def keep(self, replies: Sequence[Reply], released_usd: float = 0.0, is_again: bool = False) -> None:
+        """Puts replies down, durably; `released_usd` is what had been claimed for them.
+
+        `is_again`: the same was tried before, and may have been done though the database did not say so.
+        """
         with self.journal.begin() as connection:
             insert_new(connection, REPLIES, [reply._asdict() for reply in replies])
-            self._let_go(connection, [reply.key for reply in replies])
-            self._settle(connection, released_usd, sum(reply.cost_usd + reply.lost_usd for reply in replies))
+            let_go = self._let_go(connection, [reply.key for reply in replies])
+            if let_go or not is_again:
+                self._settle(connection, released_usd, sum(reply.cost_usd + reply.lost_usd for reply in replies))
 
-    def give_up(self, keys: Sequence[str], released_usd: float, lost_usd: float) -> None:
-        """Frees keys that stay without a reply; `lost_usd` is what their tries may have cost."""
+    def give_up(self, keys: Sequence[str], released_usd: float, lost_usd: float, is_again: bool = False) -> None:
+        """Frees keys that stay without a reply; `lost_usd` is what they may have cost; `is_again` as in `keep`."""
         with self.journal.begin() as connection:
-            self._let_go(connection, sorted(keys))
-            self._settle(connection, released_usd, lost_usd)
+            let_go = self._let_go(connection, sorted(keys))
+            if let_go or not is_again:
+                self._settle(connection, released_usd, lost_usd)
 
     def claim(self, usd: float) -> bool:
         """Sets dollars aside for requests to come; False where that would pass the budget of this profile's name."""
@@ -239,12 +268,15 @@ class Holder:
         return float(sum(record[name] for record in records for name in ("spent_usd", "claimed_usd", "unsettled_usd")))
 
     def close(self) -> None:
-        """Gives back what was claimed and what is underway."""
+        """Gives back what was claimed and what is underway; what could not be put down counts as spent."""
         _OPEN.discard(self.id)
+        spent = HOLDERS.c.spent_usd + self.owed_usd
         with self.journal.begin() as connection:
             connection.execute(UNDERWAY.delete().where(UNDERWAY.c.holder == self.id))
             connection.execute(
-                HOLDERS.update().where(HOLDERS.c.id == self.id).values(claimed_usd=0.0, ended_at=time.time())
+                HOLDERS.update()
+                .where(HOLDERS.c.id == self.id)
+                .values(claimed_usd=0.0, spent_usd=spent, ended_at=time.time())
             )
 
     def _settle(self, connection: Connection, released_usd: float, spent_usd: float) -> None:
@@ -261,10 +293,13 @@ class Holder:
             )
         )
 
-    def _let_go(self, connection: Connection, keys: Sequence[str]) -> None:
-
-        for batch in _batches(keys):
-            connection.execute(UNDERWAY.delete().where(UNDERWAY.c.key.in_(batch), UNDERWAY.c.holder == self.id))
+    def _let_go(self, connection: Connection, keys: Sequence[str]) -> int:
+        """How many of the keys were underway here until now."""
+        ours = UNDERWAY.c.holder == self.id
+        return sum(
+            connection.execute(UNDERWAY.delete().where(UNDERWAY.c.key.in_(batch), ours)).rowcount
+            for batch in _batches(keys)
+        )
 
     def _inherited(self, connection: Connection, keys: Sequence[str]) -> set[str]:
         """Of keys that others asked for, those whose asker is no more; they are ours now."""
@@ -274,7 +309,8 @@ class Holder:
                 connection.execute(select(UNDERWAY.c.holder).where(UNDERWAY.c.key.in_(batch)).distinct()).scalars()
             )
             rows = connection.execute(select(HOLDERS).where(HOLDERS.c.id.in_(holders))).mappings()
-            living = {row["id"] for row in rows if _is_asking(row)}
+            # What is marked as ours was marked by a transaction that the database did not confirm.
+            living = {row["id"] for row in rows if _is_asking(row)} - {self.id}
             for dead in holders - living:
                 ours = select(UNDERWAY.c.key).where(UNDERWAY.c.key.in_(batch), UNDERWAY.c.holder == dead)
                 found = set(connection.execute(ours.with_for_update()).scalars())
@@ -284,14 +320,22 @@ class Holder:
 
 
 def _find(connection: Connection, keys: Sequence[str]) -> dict[str, Reply]:
+    """The replies that are there; those whose text is damaged are no more."""
+    found, damaged = _look_up(connection, keys)
+    for batch in _batches(damaged):
+        connection.execute(REPLIES.delete().where(REPLIES.c.key.in_(batch)))
+    return found
 
+
+def _look_up(connection: Connection, keys: Sequence[str]) -> tuple[dict[str, Reply], list[str]]:
+    """The replies that are there, and the keys of those whose text is damaged."""
     found: dict[str, Reply] = {}
+    damaged: list[str] = []
     for batch in _batches(keys):
         rows = connection.execute(select(REPLIES).where(REPLIES.c.key.in_(batch))).all()
         found |= {row.key: Reply(*row) for row in rows if row.text is not None}
-        if damaged := [row.key for row in rows if row.text is None]:
-            connection.execute(REPLIES.delete().where(REPLIES.c.key.in_(damaged)))
-    return found
+        damaged += [row.key for row in rows if row.text is None]
+    return found, damaged
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,18 @@ PRAGMAS = (
     "cache_size=-65536",
     "wal_autocheckpoint=16384",
 )
+IS_READING = "synthpost_is_reading"
+"""Option of a connection whose transactions write nothing."""
 QUICKLY_CHECKED = 256 * 2**20
+NO_DAMAGE = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_IOERR_SHM")
+"""Errors of SQLite that say nothing of the file: what cannot be read for now is not lost."""
+MENDED = ".mended"
+"""Ending of a mended database that is whole and not yet in its place."""
 CREATION_LOCK = 7_302_119
 """Any number, the same in all processes."""
+
+
+IsAsking = Callable[[Any], bool]
 
 
 class JsonText(TypeDecorator[str]):
@@ -108,13 +117,16 @@ HOLDERS = Table(
 )
 
 
-def open_engine(url: str) -> Engine:
-    """The database with its tables. Raises StorageError where it cannot be opened; a damaged SQLite file is mended."""
+def open_engine(url: str, is_asking: IsAsking) -> Engine:
+    """The database with its tables. Raises StorageError where it cannot be opened; a damaged SQLite file is mended.
+
+    `is_asking` tells of a holder whether it lives.
+    """
     try:
         parsed = make_url(url)
         file = Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
         if file is not None:
-            return _open_file(url, file)
+            return _open_file(url, file, is_asking)
         engine = create_engine(url)
         with engine.begin() as connection:
             _create_tables(connection)
@@ -124,20 +136,24 @@ def open_engine(url: str) -> Engine:
             f"SYNTHPOST_JOURNAL: no database can be opened at {without_password(url)}: {error}; write a URL such as "
             "postgresql+psycopg://user@host/name and install its driver (pip install synthpost[postgres]), or unset it"
         ) from None
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise StorageError(described(url, error)) from None
 
 
-def _open_file(url: str, file: Path) -> Engine:
+def _open_file(url: str, file: Path, is_asking: IsAsking) -> Engine:
     """SQLite's database in a file; one process at a time opens it, because switching to the log takes it alone."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f"{file.name}.lock"), timeout=BUSY_SECONDS):
-        if _is_damaged(file):
-            _mend(file)
+        mended = _beside(file, MENDED)
+        if not mended.exists() and _is_damaged(file, is_asking):
+            _mend(file, mended)
+        if mended.exists():
+            _put_in_place(mended, file)
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         _tune_sqlite(engine)
         with engine.begin() as connection:
             _create_tables(connection)
+            _end_the_dead(connection, is_asking)
     return engine
 
 
@@ -168,7 +184,7 @@ def _create_tables(connection: Connection) -> None:
 
 
 def _tune_sqlite(engine: Engine) -> None:
-    """Write-ahead log, every commit synced, and transactions that take the write lock at once.
+    """Write-ahead log, every commit synced, and transactions that take the write lock at once, but where they read.
 
     https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
     """
@@ -181,11 +197,22 @@ def _tune_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        is_reading = connection.get_execution_options().get(IS_READING)
+        connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
 
-def _is_damaged(file: Path) -> bool:
-    """Whether SQLite finds the file malformed; a large one is looked into where a process did not close it."""
+def _end_the_dead(connection: Connection, is_asking: IsAsking) -> None:
+    """Writes down that holders ended who did not do so themselves: what they left has been looked into.
+
+    What they had claimed stays as it is, unsettled.
+    """
+    rows = connection.execute(select(HOLDERS).where(HOLDERS.c.ended_at.is_(None))).mappings()
+    dead = [row["id"] for row in rows if not is_asking(row)]
+    connection.execute(HOLDERS.update().where(HOLDERS.c.id.in_(dead)).values(ended_at=time.time()))
+
+
+def _is_damaged(file: Path, is_asking: IsAsking) -> bool:
+    """Whether SQLite finds the file malformed; a large one is looked into where a process died that had it open."""
     if not file.exists() or file.stat().st_size == 0:
         return False
     try:
@@ -193,33 +220,63 @@ def _is_damaged(file: Path) -> bool:
             if file.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
                 return True
             connection.execute("PRAGMA schema_version").fetchone()
-            unclosed = connection.execute("SELECT count(*) FROM holders WHERE ended_at IS NULL").fetchone()[0]
-            is_looked_into = unclosed or file.stat().st_size < QUICKLY_CHECKED
-            return bool(is_looked_into) and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
+            connection.row_factory = sqlite3.Row
+            unclosed = connection.execute("SELECT * FROM holders WHERE ended_at IS NULL").fetchall()
+            is_looked_into = file.stat().st_size < QUICKLY_CHECKED or not all(map(is_asking, unclosed))
+            return is_looked_into and not _passes_check(connection)
     except sqlite3.OperationalError as error:
         return "malformed" in str(error)
     except sqlite3.DatabaseError:
         return True
 
 
-def _mend(file: Path) -> None:
-    """Puts a damaged file aside and saves from it what can be read; what is lost is asked for again."""
-    aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    for ending in ("", "-wal", "-shm"):
-        part = file.with_name(file.name + ending)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + ending))
-    engine = create_engine(f"sqlite:///{file}")
-    _tune_sqlite(engine)
-    with engine.begin() as connection:
-        _create_tables(connection)
-        for table in (REPLIES, HOLDERS):
-            names = [column.name for column in table.columns]
-            fields = ", ".join(names)
-            marks = ", ".join("?" * len(names))
-            for row in filter(_is_whole, _readable(aside, table.name, fields)):
-                connection.exec_driver_sql(f"INSERT OR IGNORE INTO {table.name} ({fields}) VALUES ({marks})", row)  # noqa: S608
+def _passes_check(connection: sqlite3.Connection) -> bool:
+    """Whether SQLite finds no fault in any page; it reads them all."""
+    return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+
+
+def _mend(file: Path, mended: Path) -> None:
+    """Saves what can be read of a damaged file; what is lost is asked for again.
+
+    The damaged one stays where it is until all is saved, so that a mend that was cut short begins anew.
+    """
+    saved = _beside(file, ".mending")
+    for ending in ("", "-journal"):
+        _beside(saved, ending).unlink(missing_ok=True)
+    engine = create_engine(f"sqlite:///{saved}")
+    try:
+        with engine.begin() as connection:
+            _METADATA.create_all(connection)
+            for table in (REPLIES, HOLDERS):
+                _save(connection, file, table)
+    except BaseException:
+        engine.dispose()
+        saved.unlink(missing_ok=True)
+        raise
     engine.dispose()
+    saved.rename(mended)
+
+
+def _put_in_place(mended: Path, file: Path) -> None:
+    """Puts the damaged file aside and the mended one in its place, or what a kill left undone of that."""
+    aside = _beside(file, time.strftime(".damaged-%Y%m%d-%H%M%S", time.localtime(mended.stat().st_mtime)))
+    # The log goes before its file: SQLite would take it for that of the mended one.
+    for ending in ("-shm", "-wal", ""):
+        if _beside(file, ending).exists():
+            _beside(file, ending).rename(_beside(aside, ending))
+    mended.rename(file)
+
+
+def _save(connection: Connection, damaged: Path, table: Table) -> None:
+    names = [column.name for column in table.columns]
+    fields = ", ".join(names)
+    marks = ", ".join("?" * len(names))
+    for row in filter(_is_whole, _readable(damaged, table.name, fields)):
+        connection.exec_driver_sql(f"INSERT OR IGNORE INTO {table.name} ({fields}) VALUES ({marks})", row)  # noqa: S608
+
+
+def _beside(file: Path, ending: str) -> Path:
+    return file.with_name(file.name + ending)
 
 
 def _is_whole(row: tuple[Any, ...]) -> bool:
@@ -242,13 +299,19 @@ def _readable(file: Path, table: str, fields: str) -> Iterable[tuple[Any, ...]]:
 
 
 def _rows_until_damage(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(file)) as connection, contextlib.suppress(sqlite3.DatabaseError):
-        yield from connection.execute(query)
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+            yield from connection.execute(query)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(NO_DAMAGE):
+            raise
 
 
 def without_password(url: str) -> str:
-    """A database's URL as people may see it."""
+    """A database's URL as people may see it; PostgreSQL's may hold a password after the question mark, too."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
     except ArgumentError:
         return "SYNTHPOST_JOURNAL"
+    secrets = {name: "***" for name in parsed.query if "password" in name.lower()}
+    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)

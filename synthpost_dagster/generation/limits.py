@@ -1,7 +1,8 @@
 """How hard an endpoint is pressed: requests in flight, requests and tokens a minute, and the pauses it asks for.
 
 Requests in flight grow from few while all goes well, one more for each reply, and are halved when the endpoint is
-overloaded; after that they grow by one a round (additive increase, multiplicative decrease).
+overloaded; after that they grow by one a round (additive increase, multiplicative decrease). All that asks one model in
+one process shares this; processes know nothing of each other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -23,6 +25,7 @@ START = 8.0
 """Requests in flight at first."""
 MINUTE = 60.0
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0
+OTHERS_SECONDS = 0.1
 LONGEST_WAIT = 365 * 86_400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -71,25 +74,56 @@ class Window:
             self._sum -= self._entries.popleft()[1]
 
 
-class Pace:
-    """Lets requests to one endpoint through. `stopping`, once set, lets all that wait go on at once."""
+class Pressure:
+    """How hard one model at an endpoint is pressed by all of this process. Read and changed under `lock`."""
 
-    def __init__(self, limits: Limits, name: str, clock: Clock = time.monotonic) -> None:
-        self.limits, self.name, self.clock = limits, name, clock
+    def __init__(self, limits: Limits) -> None:
+        self.lock = threading.RLock()
+        self.limits = limits
         self.level = min(START, float(limits.concurrency))
+        self.threshold = float(limits.concurrency)
+        self.sent = 0
+        self.cut_at = -1.0
+        self.paused_until = 0.0
+        self.requests, self.tokens = Window(limits.requests_per_minute), Window(limits.tokens_per_minute)
+
+    def heed(self, limits: Limits) -> None:
+        """Limits that differ take the place of those before."""
+        if limits != self.limits:
+            self.limits, self.threshold = limits, float(limits.concurrency)
+            self.level = min(self.level, self.threshold)
+            self.requests.limit, self.tokens.limit = limits.requests_per_minute, limits.tokens_per_minute
+
+
+_PRESSURES: dict[str, Pressure] = {}
+_PRESSURES_LOCK = threading.Lock()
+
+
+def pressure_on(name: str, limits: Limits) -> Pressure:
+    """The one of this process, from one series of requests to the next, and for those at the same time."""
+    with _PRESSURES_LOCK:
+        pressure = _PRESSURES.setdefault(name, Pressure(limits))
+        with pressure.lock:
+            pressure.heed(limits)
+        return pressure
+
+
+class Pace:
+    """Lets one series of requests to an endpoint through, beside those that share its pressure.
+
+    `stopping`, once set, lets all that wait go on at once.
+    """
+
+    def __init__(self, pressure: Pressure, name: str, clock: Clock = time.monotonic) -> None:
+        self.pressure, self.name, self.clock = pressure, name, clock
         self.stopping = asyncio.Event()
-        self._sent = 0
         self._returned = asyncio.Event()
-        self._threshold = float(limits.concurrency)
-        self._cut_at = -1.0
-        self._paused_until = 0.0
-        self._requests, self._tokens = Window(limits.requests_per_minute), Window(limits.tokens_per_minute)
         self._turn = asyncio.Lock()
 
     @property
     def allowed(self) -> int:
         """Requests that may be in flight now."""
-        return max(1, int(self.level))
+        return max(1, int(self.pressure.level))
 
     async def turn(self, tokens: float) -> list[float]:
         """Waits until a request of so many tokens may go; the entry for `succeeded`. First come, first served.
@@ -98,31 +132,45 @@ class Pace:
         """
         async with self._turn:
             while not self.stopping.is_set():
-                now = self.clock()
-                self._check_patience(self._paused_until - now)
-                if self._sent >= self.allowed:
+                with self.pressure.lock:
+                    delay = self._delay(tokens)
+                    if delay is not None and delay <= 0:
+                        return self._go(tokens)
+                if delay is None:
                     self._returned.clear()
                     await self._sleep_until(self._returned)
-                    continue
-                delay = max(self._paused_until - now, self._requests.wait(1.0, now), self._tokens.wait(tokens, now))
-                if delay <= 0:
-                    break
-                await self.sleep(delay)
-            now = self.clock()
-            self._sent += 1
-            self._requests.add(1.0, now)
-            return self._tokens.add(tokens, now)
+                else:
+                    await self.sleep(delay)
+            with self.pressure.lock:
+                return self._go(tokens)
+
+    def _delay(self, tokens: float) -> float | None:
+        """Seconds until a request of so many tokens may go; None where one must come back before."""
+        pressure, now = self.pressure, self.clock()
+        self._check_patience(pressure.paused_until - now)
+        if pressure.sent >= self.allowed:
+            return None
+        return max(pressure.paused_until - now, pressure.requests.wait(1.0, now), pressure.tokens.wait(tokens, now))
+
+    def _go(self, tokens: float) -> list[float]:
+        now = self.clock()
+        self.pressure.sent += 1
+        self.pressure.requests.add(1.0, now)
+        return self.pressure.tokens.add(tokens, now)
 
     def returned(self) -> None:
         """A request that had its turn is back, whatever came of it."""
-        self._sent -= 1
+        with self.pressure.lock:
+            self.pressure.sent -= 1
         self._returned.set()
 
     def succeeded(self, entry: list[float], tokens: float, headers: Mapping[str, str]) -> None:
         """A reply came: corrects the tokens, heeds what the endpoint says is left, and allows more in flight."""
-        self._tokens.correct(entry, tokens)
-        grown = self.level + (1.0 if self.level < self._threshold else 1.0 / self.level)
-        self.level = min(float(self.limits.concurrency), grown)
+        with self.pressure.lock:
+            level = self.pressure.level
+            self.pressure.tokens.correct(entry, tokens)
+            grown = level + (1.0 if level < self.pressure.threshold else 1.0 / level)
+            self.pressure.level = min(float(self.pressure.limits.concurrency), grown)
         for kind in ("requests", "tokens"):
             left, reset = headers.get(f"x-ratelimit-remaining-{kind}"), headers.get(f"x-ratelimit-reset-{kind}")
             is_told = left is not None and reset is not None and left.strip().isdecimal()
@@ -135,16 +183,18 @@ class Pace:
         Halves the requests in flight, once for all that were in flight together, and pauses as long as it asks.
         Raises EndpointError where that is longer than the profile has patience for.
         """
-        if started > self._cut_at:
-            self._threshold = self.level = max(1.0, self.level / 2)
-            self._cut_at = self.clock()
+        with self.pressure.lock:
+            if started > self.pressure.cut_at:
+                self.pressure.threshold = self.pressure.level = max(1.0, self.pressure.level / 2)
+                self.pressure.cut_at = self.clock()
         if wait:
             self._check_patience(wait)
             self.pause(wait)
 
     def pause(self, seconds: float) -> None:
         """No request goes before so many seconds are over."""
-        self._paused_until = max(self._paused_until, self.clock() + seconds)
+        with self.pressure.lock:
+            self.pressure.paused_until = max(self.pressure.paused_until, self.clock() + seconds)
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps, but not on when all is to stop."""
@@ -154,13 +204,14 @@ class Pace:
     async def _sleep_until(self, event: asyncio.Event) -> None:
         waits = [asyncio.create_task(each.wait()) for each in (event, self.stopping)]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            # Those of other threads come back without a word.
+            await asyncio.wait(waits, timeout=OTHERS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
 
     def _check_patience(self, wait: float) -> None:
-        if wait > self.limits.patience_seconds:
+        if wait > self.pressure.limits.patience_seconds:
             back = datetime.fromtimestamp(time.time() + wait).astimezone()
             raise EndpointError(
                 f"{self.name}: its limit is reached and it asks to come back in {_in_words(wait)}, after "

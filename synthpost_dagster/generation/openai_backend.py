@@ -6,7 +6,7 @@ from typing import Any
 
 from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.generation.hosted import HostedModel
-from synthpost_dagster.generation.sdk import CONNECT_SECONDS, NO_KEY, SdkTransport, key_of
+from synthpost_dagster.generation.sdk import CONNECT_SECONDS, NO_KEY, SdkTransport, connections, key_of
 from synthpost_dagster.profiles.models import HostedChat
 
 
@@ -24,7 +24,7 @@ class OpenAIChat(HostedModel):
                 base_url=spec.base_url,
                 max_retries=0,
                 timeout=openai.Timeout(limits.timeout_seconds, connect=CONNECT_SECONDS),
-                http_client=openai.DefaultAioHttpClient(),
+                http_client=openai.DefaultAioHttpClient(limits=connections(openai, limits)),
             )
             return SdkTransport(openai, client, spec, key, schema)
 

@@ -18,11 +18,11 @@ from synthpost_dagster.generation.chat_models import Ask, Context
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.hosted import Answer
 from synthpost_dagster.generation.limits import seconds_of
-from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.profiles.models import HostedChat, Limits
 
 CONNECT_SECONDS = 10.0
 LOGGERS = ("openai", "groq", "httpx", "httpx2", "httpcore", "aiohttp")
-"""Their debug lines show headers, where keys stand."""
+"""Their debug lines show headers, where keys stand, and they have a line for every request."""
 GATEWAY_TIMEOUT = 504
 MOST_MESSAGE = 500
 MOST_TOKENS = 10_000_000
@@ -42,6 +42,7 @@ _NEVER_THERE = frozenset(
 )
 """Errors of aiohttp, below the SDKs, for a request that never left; httpx maps a broken line to a connect time-out."""
 _REFUSED = frozenset({400, 413, 422})
+_NOTHING_THERE = frozenset({404, 405})
 _BUSY = frozenset({429, 503, 529})
 
 
@@ -57,6 +58,12 @@ def key_of(spec: HostedChat, context: Context) -> str | None:
     return key
 
 
+def connections(sdk: ModuleType, limits: Limits) -> Any:
+    """As many connections as requests may be in flight: one that waits for a free line would be taken for lost."""
+    most = limits.concurrency
+    return type(sdk.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
+
+
 class SdkTransport:
     """A client of one of the SDKs, bound to a spec; `key` is cut out of whatever the endpoint says."""
 
@@ -64,8 +71,7 @@ class SdkTransport:
         self, sdk: ModuleType, client: Any, spec: HostedChat, key: str | None, schema: dict[str, Any] | None
     ) -> None:
         self.sdk, self.client, self.spec, self._key = sdk, client, spec, key
-        for name in LOGGERS:
-            logging.getLogger(name).setLevel(logging.INFO)
+        _quieten()
         sampling = spec.sampling
         self._body: dict[str, Any] = {
             "temperature": sampling.temperature,
@@ -92,19 +98,54 @@ class SdkTransport:
         return self._answer(raw)
 
     async def models(self) -> list[str]:
-        """Names of the models offered; empty where the endpoint does not say."""
+        """Names of the models offered; empty where the endpoint does not say.
+
+        Raises EndpointError where no API is at the address, or no request can succeed, Passing where it fails for now.
+        """
         try:
             raw = await self.client.models.with_raw_response.list()
         except self.sdk.APIConnectionError as error:
             raise self._unanswered(error) from None
         except self.sdk.APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise self._failure(error) from None
+            if error.status_code in _NOTHING_THERE:
+                await self._look_for_chats()
+            else:
+                self._refuse_useless(error)
             return []
         try:
-            return [str(model["id"]) for model in json.loads(raw.http_response.content)["data"]]
-        except (ValueError, KeyError, TypeError):
-            return []
+            return _names(json.loads(raw.http_response.content))
+        except ValueError:
+            raise self._no_api(f"no JSON: {raw.http_response.text}") from None
+
+    async def _look_for_chats(self) -> None:
+        """Raises EndpointError where chats are not answered either.
+
+        An empty one is refused by whoever answers chats, and costs nothing.
+        """
+        try:
+            await self.client.chat.completions.with_raw_response.create(
+                model=self.spec.model, messages=[], extra_body={self.spec.max_tokens_as: 1}
+            )
+        except self.sdk.APIConnectionError as error:
+            raise self._unanswered(error) from None
+        except self.sdk.APIStatusError as error:
+            if error.status_code in _NOTHING_THERE:
+                raise self._no_api(str(self._failure(error))) from None
+            self._refuse_useless(error)
+
+    def _refuse_useless(self, error: Any) -> None:
+        """Raises what a status says of all requests; one that speaks of this request alone says nothing."""
+        failure = self._failure(error)
+        if isinstance(failure, EndpointError):
+            raise failure from None
+        if error.status_code >= 500:
+            raise Passing(f"{failure}; wait until it is up, or mend it", is_perhaps_paid=False) from None
+
+    def _no_api(self, said: str) -> EndpointError:
+        name = f"{self.spec.endpoint}/{self.spec.model}"
+        return EndpointError(
+            f"{name}: no API at {self.client.base_url} ({self._clean(said)}); correct base_url: does it end in /v1?"
+        )
 
     async def close(self) -> None:
         """Closes the client's connections."""
@@ -181,6 +222,18 @@ class SdkTransport:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _quieten() -> None:
+    for logger in map(logging.getLogger, LOGGERS):
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+
+
+def _names(listed: Any) -> list[str]:
+    """Ids in a list of models, which stands under `data` or alone."""
+    models = listed.get("data") if isinstance(listed, dict) else listed
+    entries = models if isinstance(models, list) else []
+    return [str(model["id"]) for model in entries if isinstance(model, dict) and "id" in model]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

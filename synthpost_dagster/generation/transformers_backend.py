@@ -51,21 +51,22 @@ class TransformersChat:
     def _answer(self, window: Sequence[Ask], found: dict[str, Reply], work: Work, meter: Meter) -> None:
         """Answers the batches of which a reply is missing; each is in the journal before the next begins."""
         ordered = sorted({ask.key: ask for ask in window}.values(), key=lambda ask: (ask.characters, ask.key))
-        size = self.spec.sampling.batch_size
-        context = self.context
-        with (
-            context.devices.lease(self.spec.model.memory_gib, waiting=work.progress.note) as lease,
-            context.journal.holder(context.profile, None) as holder,
-        ):
-            loaded = load(self.spec.model, lease.device.name)
-            for start in range(0, len(ordered), size):
-                batch = ordered[start : start + size]
-                if any(ask.key not in found for ask in batch):
-                    missing = [ask.key for ask in batch if ask.key not in found]
-                    made = self._batch(loaded, batch, holder, work)
-                    found |= made
-                    for key in missing:
-                        meter.asked(made[key])
+        size, context = self.spec.sampling.batch_size, self.context
+        with context.devices.lease(self.spec.model.memory_gib, waiting=work.progress.note) as lease:
+            # Whoever held the device meanwhile may have answered the same.
+            late = context.journal.find([ask.key for ask in ordered if ask.key not in found])
+            meter.found(len(late))
+            found |= late
+            batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+            if wanted := [batch for batch in batches if any(ask.key not in found for ask in batch)]:
+                loaded = load(self.spec.model, lease.device.name)
+                with context.journal.holder(context.profile, None) as holder:
+                    for batch in wanted:
+                        missing = [ask.key for ask in batch if ask.key not in found]
+                        made = self._batch(loaded, batch, holder, work)
+                        found |= made
+                        for key in missing:
+                            meter.asked(made[key])
 
     def _batch(self, loaded: Loaded, batch: Sequence[Ask], holder: Holder, work: Work) -> dict[str, Reply]:
         sampling = self.spec.sampling

@@ -16,8 +16,11 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^(embedded|[~./].*|[A-Za-
 Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 EndpointName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,79}$")]
-OWN_FIELDS = frozenset({"model", "messages", "temperature", "top_p", "seed", "stream", "n", "response_format"})
-"""Fields of a request that have a key of their own in the profile, or that the reading of replies depends on."""
+OWN_FIELDS = frozenset(
+    {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "response_format"}
+    | {"stream", "n", "best_of"}
+)
+"""Fields of a request that have a key of their own in the profile, or that what a reply is and costs depends on."""
 
 
 class ModelSpec(Record):

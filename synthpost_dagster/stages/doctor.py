@@ -110,6 +110,6 @@ def _key(spec: HostedChat) -> str:
 
 def _endpoint(study: Study, spec: HostedChat) -> str:
     model = chat_model(spec, study.context)
-    if isinstance(model, HostedModel):
-        model.check()
+    if isinstance(model, HostedModel) and not model.check():
+        return f"{spec.endpoint} is there and does not list its models, so that {spec.model} is not looked for"
     return f"{spec.endpoint} is there and offers {spec.model}"

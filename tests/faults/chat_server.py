@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 MODELS = ("served-model", "other-model")
 SERVED = MODELS[0]
-CHARACTERS_A_TOKEN = 4
+BYTES_A_TOKEN = 4
 _POSTS = re.compile(r"<<<([0-9a-f]{16}) A>>>\n(.*?)\n<<<\1 end>>>\n\n<<<\1 B>>>\n(.*?)\n<<<\1 end>>>", re.DOTALL)
 
 
@@ -33,6 +33,7 @@ class Rule(NamedTuple):
 
     `act`: `drop` and `reset` end the connection, `hang` never answers, `truncate` announces more than it sends,
     `trickle` sends a byte every 0.01 s. `{authorization}` in a text, body or header is the header the client sent.
+    `to`: requests for a `chat`, or for the list of `models`.
     """
 
     numbers: tuple[int, ...] = ()
@@ -45,6 +46,8 @@ class Rule(NamedTuple):
     finish_reason: str = "stop"
     model: str | None = None
     usage: Any = "counted"
+    bytes_a_token: int = BYTES_A_TOKEN
+    to: str = "chat"
     delay: float = 0.0
     act: str = ""
 
@@ -157,9 +160,9 @@ class _State:
         self.count = self.in_flight = self.most_in_flight = self.models_asked = 0
         self.is_over = asyncio.Event()
 
-    def rule_for(self, number: int, prompt: str) -> Rule:
+    def rule_for(self, number: int, prompt: str, to: str = "chat") -> Rule:
         for index, rule in enumerate(self.rules):
-            fits = (not rule.numbers or number in rule.numbers) and rule.marker in prompt
+            fits = rule.to == to and (not rule.numbers or number in rule.numbers) and rule.marker in prompt
             if fits and (rule.times is None or self.used[index] < rule.times):
                 self.used[index] += 1
                 return rule
@@ -190,7 +193,9 @@ class _Server:
         from aiohttp import web
 
         self.state.models_asked += 1
-        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+        rule = self.state.rule_for(self.state.models_asked, "", "models")
+        listed = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+        return web.Response(status=rule.status, text=listed if rule.body is None else rule.body)
 
     async def chat(self, request: Any) -> Any:
         state, at = self.state, time.monotonic()
@@ -200,14 +205,14 @@ class _Server:
         state.most_in_flight = max(state.most_in_flight, state.in_flight)
         try:
             body = json.loads(await request.read())
-            prompt = body["messages"][-1]["content"]
+            prompt = body["messages"][-1]["content"] if body["messages"] else ""
             rule = state.rule_for(number, prompt)
             text = reply_text(prompt) if rule.text is None else rule.text
             sent = sum(len(turn["content"].encode("utf-8", "surrogatepass")) for turn in body["messages"])
             most = body.get("max_tokens") or body.get("max_completion_tokens")
-            answered = min(most, len(text) // CHARACTERS_A_TOKEN + 1)
+            answered = min(most, len(text.encode("utf-8", "surrogatepass")) // rule.bytes_a_token + 1)
             # An error is free; a request that was worked on is billed, whether the client has the reply or not.
-            billed = (sent // CHARACTERS_A_TOKEN + 1, answered) if rule.status < 300 else (0, 0)
+            billed = (sent // rule.bytes_a_token + 1, answered) if rule.status < 300 else (0, 0)
             authorization = request.headers.get("Authorization", "")
             seen = Seen(number, at, 0.0, request.path, prompt, body, authorization, rule.status, False, *billed)
             state.seen[number] = seen

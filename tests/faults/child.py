@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hosted_world import answered, context_of, texts_of
+from pydantic import TypeAdapter
 
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.profiles.models import ChatSpec, HostedChat, InProcessChat
+
+CHAT: TypeAdapter[InProcessChat | HostedChat] = TypeAdapter(ChatSpec)
 
 
 class Job(NamedTuple):
@@ -38,7 +41,7 @@ class Result(NamedTuple):
 
 def run(job: Job) -> Any:
     """Texts of the replies, or the table as JSON."""
-    spec, context = HostedChat.model_validate(job.spec), context_of(job.journal, job.budget, job.profile)
+    spec, context = CHAT.validate_python(job.spec), context_of(job.journal, job.budget, job.profile)
     if job.work == "texts":
         return texts_of(answered(spec, context, job.prompts or []))
     # Not above: whoever answers texts alone starts in half the time.

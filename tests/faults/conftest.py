@@ -46,6 +46,12 @@ def _closed() -> Iterator[None]:
     OPENED.clear()
 
 
+@pytest.fixture(autouse=True)
+def _fresh_endpoints() -> None:
+    """What other tests learned of how hard the endpoint may be pressed is forgotten."""
+    limits._PRESSURES.clear()
+
+
 @pytest.fixture(scope="session")
 def _server() -> Iterator[ChatServer]:
     with chat_server() as server:

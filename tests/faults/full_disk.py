@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosted_world import answered, context_of, prompts, texts_of
+from hosted_world import OPENED, answered, asks_of, context_of, prompts, texts_of
 
 from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.generation import hosted
+from synthpost_dagster.generation.chat_models import Work, chat_model
 from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.progress import Event, Progress
 
 MEGABYTE = 1024 * 1024
+BUDGET = 1_000.0
 REPLIES = 60
 
 
@@ -50,14 +54,37 @@ def _may_mount(isolated: list[str], folder: Path) -> bool:
 
 def journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
     """Asks until the disk is full, looks at what is there, frees space, and asks on."""
+    hosted.AWAY_SECONDS = (0.1,)
     ballast = fill(disk / "ballast", 5 * MEGABYTE)
     path = disk / "journal.sqlite"
-    error = error_of(lambda: answered(spec, context_of(path), prompts(REPLIES)))
+    error = error_of(lambda: answered(spec, context_of(path, BUDGET), prompts(REPLIES)))
     free = shutil.disk_usage(disk).free
     left = context_of(path).journal.summary()
     ballast.unlink()
-    texts = texts_of(answered(spec, context_of(path), prompts(REPLIES)))
-    return {"error": error, "free": free, "left": left[0]["replies"] if left else 0, "texts": texts}
+    texts = texts_of(answered(spec, context_of(path, BUDGET), prompts(REPLIES)))
+    spending = context_of(path).journal.spending()
+    return {
+        "error": error,
+        "free": free,
+        "left": left[0]["replies"] if left else 0,
+        "texts": texts,
+        "spent": sum(record["spent_usd"] + record["unsettled_usd"] for record in spending),
+    }
+
+
+def room(disk: Path, spec: HostedChat) -> dict[str, Any]:
+    """Asks until the disk is full, and someone frees space while the run goes on."""
+    ballast = fill(disk / "ballast", 5 * MEGABYTE)
+    notes: list[str] = []
+
+    def heard(event: Event) -> None:
+        if "full" in event.what:
+            notes.append(event.what)
+            ballast.unlink(missing_ok=True)
+
+    model = chat_model(spec, context_of(disk / "journal.sqlite"))
+    replies = model.answers(asks_of(model, prompts(REPLIES)), Work("rows", REPLIES, Progress(heard)))
+    return {"texts": texts_of(list(replies)), "notes": notes}
 
 
 def no_journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
@@ -66,6 +93,20 @@ def no_journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
     error = error_of(lambda: answered(spec, context_of(disk / "journal.sqlite"), prompts(3)))
     ballast.unlink()
     return {"error": error, "texts": texts_of(answered(spec, context_of(disk / "journal.sqlite"), prompts(3)))}
+
+
+def mend(disk: Path, spec: HostedChat) -> dict[str, Any]:
+    """Opens a damaged journal where there is no room to mend it, then frees space and asks on."""
+    path = disk / "journal.sqlite"
+    answered(spec, context_of(path), prompts(REPLIES))
+    vars(OPENED[-1])["_engine"].dispose()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b"no page" * 999 + content[len(content) // 2 + 6_993 :])
+    ballast = fill(disk / "ballast", shutil.disk_usage(disk).free - 300_000)
+    error = error_of(context_of(path).journal.summary)
+    left = sorted(file.name for file in disk.glob("journal.sqlite*"))
+    ballast.unlink()
+    return {"error": error, "left": left, "texts": texts_of(answered(spec, context_of(path), prompts(REPLIES)))}
 
 
 def table(disk: Path) -> dict[str, Any]:
@@ -112,6 +153,6 @@ def error_of(work: Any) -> str:
 
 if __name__ == "__main__":
     name, place, said = sys.argv[1:]
-    scenarios: dict[str, Any] = {"journal": journal, "no_journal": no_journal, "table": table}
+    scenarios: dict[str, Any] = {work.__name__: work for work in (journal, no_journal, mend, room, table)}
     specs = [HostedChat.model_validate_json(said)] if said else []
     sys.stdout.write(json.dumps(scenarios[name](Path(place), *specs)))

@@ -12,7 +12,7 @@ from synthpost_dagster.devices import Devices
 from synthpost_dagster.generation.chat_models import Ask, ChatModel, Context, Work, ask_for, chat_model
 from synthpost_dagster.generation.journal import Journal, Reply
 from synthpost_dagster.inference.generate import chat
-from synthpost_dagster.profiles.models import HostedChat, HostedSampling, Limits, Prices
+from synthpost_dagster.profiles.models import HostedChat, HostedSampling, InProcessChat, Limits, Prices
 from synthpost_dagster.progress import SILENT
 
 BACKENDS = ("openai", "groq")
@@ -58,7 +58,9 @@ def context_of(journal: Path | str, budget: float | None = None, profile: str = 
     """A journal at a path or URL, and a key."""
     opened = Journal(f"sqlite:///{journal}" if isinstance(journal, Path) else journal)
     OPENED.append(opened)
-    return Context(Devices("cpu"), opened, profile, budget, {KEY_NAME: KEY}.get)
+    # Not the machine's own locks: tests wait for no one who is at work here.
+    locks = Path(opened.url.partition("///")[2]).parent / "locks"
+    return Context(Devices("cpu", folder=locks), opened, profile, budget, {KEY_NAME: KEY}.get)
 
 
 def prompts(count: int) -> list[str]:
@@ -71,7 +73,9 @@ def asks_of(model: ChatModel, texts: Sequence[str]) -> list[Ask]:
     return [ask_for(model, chat(text), 0) for text in texts]
 
 
-def answered(spec: HostedChat, context: Context, texts: Sequence[str], purpose: str = "rows") -> list[Reply]:
+def answered(
+    spec: HostedChat | InProcessChat, context: Context, texts: Sequence[str], purpose: str = "rows"
+) -> list[Reply]:
     """The replies of a fresh model to the prompts."""
     model = chat_model(spec, context)
     return list(model.answers(asks_of(model, texts), Work(purpose, len(texts), SILENT)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,10 @@ def test_fault_21_a_budget_reached_half_way_is_never_passed_and_the_run_goes_on_
         Rule(numbers=(1, 2, 3, 5, 8), act="hang"),
         Rule(numbers=tuple(range(1, 200, 3)), body="no JSON"),
         Rule(usage="none"),
+        Rule(usage="none", bytes_a_token=1),
         Rule(text="word " * 4 * NEW_TOKENS, finish_reason="length"),
     ],
-    ids=["drop", "truncate", "hang", "no JSON", "no usage", "longest replies"],
+    ids=["drop", "truncate", "hang", "no JSON", "no usage", "no usage and a token a byte", "longest replies"],
 )
 def test_fault_21_the_budget_holds_where_requests_are_billed_that_brought_no_reply(
     server: ChatServer, tmp_path: Path, fault: Rule
@@ -87,10 +89,27 @@ def test_fault_21_the_budget_holds_where_requests_are_billed_that_brought_no_rep
     assert spending(context.journal)["spent_usd"] <= 2.0
 
 
+def test_fault_21_a_reply_that_failed_its_schema_and_names_no_tokens_counts_at_its_worst(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    failed = {"error": {"message": "no", "code": "json_validate_failed", "failed_generation": "{"}}
+    server.script(Rule(status=400, body=json.dumps(failed)))
+    context = context_of(tmp_path / "journal.sqlite", 10.0)
+    (reply,) = answered(priced(server), context, prompts(COUNT)[-1:])
+    assert (reply.finish_reason, reply.cost_usd) == ("invalid", pytest.approx(WORST_USD))
+    assert spending(context.journal)["spent_usd"] == pytest.approx(WORST_USD)
+
+
 def test_fault_21_no_request_is_sent_where_the_first_may_pass_the_budget(server: ChatServer, tmp_path: Path) -> None:
     with pytest.raises(BudgetReached, match=r"is 0\.10 dollars, 0\.0000 are spent"):
         answered(priced(server), context_of(tmp_path / "journal.sqlite", 0.1), prompts(COUNT))
     assert server.log().requests == []
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n", "best_of"])
+def test_fault_21_no_further_field_of_a_request_can_make_it_dearer_than_reckoned(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} cannot be set here"):
+        hosted("http://127.0.0.1:9", extra_body={field: 9})
 
 
 def test_fault_21_requests_that_are_free_need_no_budget(server: ChatServer, tmp_path: Path) -> None:

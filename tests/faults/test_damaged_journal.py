@@ -6,6 +6,8 @@ import contextlib
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from child import Job, child
 from hosted_world import answered, context_of, expected, hosted, prompts, texts_of
 
 from synthpost_dagster.errors import StorageError
+from synthpost_dagster.generation import journal_tables
 from synthpost_dagster.generation.journal import Reply
 
 COUNT = 80
@@ -122,6 +125,56 @@ def test_fault_10_what_stands_before_and_after_the_damage_is_saved(
     path.write_bytes(put(content, middle(content), noise(PAGE)))
     again(server, path)
     assert 0 < len(server.log().requests) < COUNT / 4
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from synthpost_dagster.generation import journal_tables
+from synthpost_dagster.generation.journal import Journal
+
+def dying(work, last):
+    times = iter(range(1, last))
+    return lambda *given: work(*given) if next(times, None) else os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2] == "row":
+    journal_tables._is_whole = dying(journal_tables._is_whole, int(sys.argv[3]))
+else:
+    Path.rename = dying(Path.rename, int(sys.argv[3]))
+Journal(f"sqlite:///{sys.argv[1]}").summary()
+"""
+
+
+@pytest.mark.parametrize(("step", "number"), [("row", 1), ("row", 40), ("rename", 1), ("rename", 2), ("rename", 3)])
+def test_fault_10_a_mend_that_is_killed_goes_on_and_loses_neither_replies_nor_what_was_spent(
+    server: ChatServer, filled: Path, tmp_path: Path, step: str, number: int
+) -> None:
+    path = Path(shutil.copy(filled, tmp_path / FILE))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE holders SET ended_at = NULL, spent_usd = 1.5")
+    connection.close()
+    content = path.read_bytes()
+    path.write_bytes(put(content, middle(content), noise(PAGE)))
+    done = subprocess.run([sys.executable, "-c", DIES, str(path), step, str(number)], check=False)
+    assert done.returncode == -9, "it was over before it was killed"
+    again(server, path)
+    assert 0 < len(server.log().requests) < COUNT / 4
+    assert context_of(path).journal.spending()[0]["spent_usd"] == 1.5
+    assert len(list(tmp_path.glob(f"{FILE}.damaged-*[0-9]"))) == 1
+    assert list(tmp_path.glob("*.mend*")) == []
+
+
+def test_fault_10_a_journal_that_cannot_be_read_for_now_is_not_taken_for_lost(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_tables, "BUSY_SECONDS", 0.1)
+    path, mended = Path(shutil.copy(filled, tmp_path / FILE)), tmp_path / "mended"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            journal_tables._mend(path, mended)
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, 
 
 from synthpost_dagster.errors import EndpointError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context, chat_model
+from synthpost_dagster.generation.hosted import HostedModel
+from synthpost_dagster.generation.sdk import LOGGERS
 from synthpost_dagster.generation.synthesis import synthesize
 from synthpost_dagster.progress import SILENT
 from synthpost_dagster.rows.prompts import training_prompts
@@ -199,6 +201,22 @@ def test_fault_05_a_key_in_a_header_of_the_reply_is_in_no_log(
     assert_key_nowhere(tmp_path, caplog, capfd, "")
 
 
+@pytest.mark.parametrize(("level", "expected_level"), [("DEBUG", "WARNING"), ("NOTSET", "WARNING"), ("ERROR", "ERROR")])
+def test_the_sdks_log_neither_a_line_a_request_nor_more_than_before(
+    server: ChatServer, context: Context, backend: str, level: str, expected_level: str
+) -> None:
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(level)
+        answered(hosted(server, backend), context, prompts(1))
+        assert {logging.getLevelName(logger.getEffectiveLevel()) for logger in loggers} == {expected_level}
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)
+
+
 def assert_key_nowhere(
     folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], text: str
 ) -> None:
@@ -332,3 +350,61 @@ def test_an_account_without_credit_ends_the_run_with_what_to_do(
     error = failure(server, context, backend, 20, concurrency=1)
     assert "has no credit (429: pay); top it up and run again" in str(error)
     assert len(server.log().requests) == 1
+
+
+def checked(server: ChatServer | str, context: Context, backend: str) -> bool:
+    model = chat_model(hosted(server, backend), context)
+    assert isinstance(model, HostedModel)
+    return model.check()
+
+
+USELESS = {
+    "still loading": (Rule(to="models", status=503), "503: .*; wait until it is up, or mend it"),
+    "broken": (Rule(to="models", status=500), "500: .*; wait until it is up, or mend it"),
+    "a page": (Rule(to="models", body="<html>Sign in</html>"), r"no API at http://\S+ \(no JSON: <html>.*end in /v1\?"),
+    "no credit": (Rule(to="models", status=402), "has no credit"),
+}
+
+
+@pytest.mark.parametrize(("rule", "said"), USELESS.values(), ids=USELESS)
+def test_an_endpoint_where_every_request_will_fail_is_found_out_before_any(
+    server: ChatServer, context: Context, backend: str, rule: Rule, said: str
+) -> None:
+    server.script(rule)
+    with pytest.raises(EndpointError, match=said):
+        checked(server, context, backend)
+    assert server.log().requests == []
+
+
+def test_an_address_without_an_api_is_named_before_any_request(
+    server: ChatServer, context: Context, backend: str
+) -> None:
+    address = f"http://127.0.0.1:{server.port}/elsewhere"
+    with pytest.raises(EndpointError, match=rf"no API at {address}/? \(404: .*does it end in /v1\?"):
+        checked(address, context, backend)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [Rule(to="models", body='{"data": []}')],
+        [Rule(to="models", body='{"object": "list"}')],
+        [Rule(to="models", body="null")],
+        [Rule(to="models", status=429)],
+        [Rule(to="models", status=404), Rule(status=400)],
+    ],
+    ids=["empty", "no list", "null", "busy", "chats alone"],
+)
+def test_an_endpoint_that_does_not_list_its_models_may_be_asked_all_the_same(
+    server: ChatServer, context: Context, backend: str, rules: list[Rule]
+) -> None:
+    server.script(*rules)
+    assert not checked(server, context, backend)
+
+
+@pytest.mark.parametrize("body", [None, json.dumps([{"id": SERVED}])], ids=["under data", "alone"])
+def test_an_endpoint_that_lists_its_model_is_good(
+    server: ChatServer, context: Context, backend: str, body: str | None
+) -> None:
+    server.script(Rule(to="models", body=body))
+    assert checked(server, context, backend)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chat_server import ChatServer, Rule
 from full_disk import REPLIES, on_a_small_disk
-from hosted_world import hosted, prompts
+from hosted_world import PRICES, hosted, prompts
 
 TEXT = "An offer. " * 3_000
 
@@ -15,7 +15,7 @@ def test_fault_11_a_full_disk_ends_the_run_and_earlier_replies_stay_and_it_goes_
     server: ChatServer, tmp_path: Path
 ) -> None:
     server.script(Rule(text=TEXT))
-    seen = on_a_small_disk("journal", 6, tmp_path, hosted(server, "groq", concurrency=4))
+    seen = on_a_small_disk("journal", 6, tmp_path, hosted(server, "groq", concurrency=4, prices=PRICES))
     assert seen["free"] < 200_000
     assert seen["error"].startswith("StorageError: the journal ")
     assert "journal.sqlite: database or disk is full; free space" in seen["error"]
@@ -25,6 +25,17 @@ def test_fault_11_a_full_disk_ends_the_run_and_earlier_replies_stay_and_it_goes_
     assert set(log.prompts) == set(prompts(REPLIES))
     # What came while the disk was full is asked again: at most what was in flight, and what was put down with it.
     assert log.asked_again <= 2 * 4
+    assert seen["spent"] >= log.bill(PRICES.input, PRICES.output) * 0.999, "replies that found no room are not counted"
+
+
+def test_fault_11_a_disk_that_is_full_for_a_moment_costs_no_reply_and_no_run(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    server.script(Rule(text=TEXT))
+    seen = on_a_small_disk("room", 6, tmp_path, hosted(server, "groq", concurrency=4))
+    assert seen["notes"][0].endswith("trying again in 0.5 s")
+    assert seen["texts"] == [TEXT.strip()] * REPLIES
+    assert server.log().asked_again == 0
 
 
 def test_fault_11_no_room_for_a_journal_is_a_clear_error_before_anything_is_asked(
@@ -36,6 +47,18 @@ def test_fault_11_no_room_for_a_journal_is_a_clear_error_before_anything_is_aske
     assert "free space" in seen["error"]
     assert seen["texts"] == [TEXT.strip()] * 3
     assert len(server.log().requests) == 3
+
+
+def test_fault_11_no_room_to_mend_a_damaged_journal_leaves_it_as_it_was_and_loses_no_reply_that_can_be_read(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    server.script(Rule(text=TEXT))
+    seen = on_a_small_disk("mend", 8, tmp_path, hosted(server, "groq", concurrency=4))
+    assert "database or disk is full; free space" in seen["error"]
+    assert "What it holds is as it was" in seen["error"]
+    assert seen["left"] == ["journal.sqlite", "journal.sqlite.lock"]
+    assert seen["texts"] == [TEXT.strip()] * REPLIES
+    assert 0 < server.log().asked_again < REPLIES / 4
 
 
 def test_fault_11_a_table_that_finds_no_room_leaves_the_old_one_and_no_part_of_itself(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer, Rule
 from child import Job, Result, child, run
-from hosted_world import context_of, expected, hosted, prompts
+from hosted_world import PRICES, context_of, expected, hosted, prompts
+from postgres_cluster import restart
 
 from synthpost_dagster.tasks.loading import Task
 
@@ -81,3 +82,20 @@ def test_fault_12_a_killed_process_that_nobody_has_waited_for_holds_nothing(serv
         # A zombie from here on: whoever started it has not asked how it ended.
         killed.process.send_signal(9)
         assert run(job) == expected(prompts(10))
+
+
+@pytest.mark.parametrize("journal_url", ["postgresql"], indirect=True)
+def test_a_database_that_restarts_at_work_costs_no_reply_and_no_run(
+    server: ChatServer, tmp_path: Path, journal_url: str
+) -> None:
+    server.script(SLOW)
+    spec = hosted(server, "groq", concurrency=CONCURRENCY, prices=PRICES).model_dump()
+    job = Job("texts", journal_url, spec, budget=100.0, prompts=prompts(120))
+    with child(job, tmp_path) as working:
+        server.wait_for(lambda log: len(log.requests) >= 20)
+        restart(journal_url)
+        assert working.result() == Result(expected(prompts(120)))
+    log = server.log()
+    assert sorted(log.prompts) == sorted(prompts(120)), "a reply that was paid for was thrown away"
+    (record,) = context_of(journal_url).journal.spending()
+    assert record["spent_usd"] == pytest.approx(log.bill(PRICES.input, PRICES.output))

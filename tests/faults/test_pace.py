@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from chat_server import ChatServer, Rule
@@ -32,6 +33,15 @@ def test_requests_in_flight_grow_from_few_to_many(server: ChatServer, context: C
     at_first = sum(seen.at < min(other.ended_at for other in asked) for seen in asked)
     assert at_first == limits.START
     assert server.log().most_in_flight > 30
+
+
+def test_as_many_requests_are_in_flight_as_the_profile_allows_even_above_the_sdks_own_limit(
+    server: ChatServer, context: Context, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "START", 130.0)
+    server.script(Rule(delay=0.5))
+    answered(hosted(server, backend, concurrency=130), context, prompts(130))
+    assert server.log().most_in_flight == 130
 
 
 @pytest.mark.usefixtures("quick_backoff")
@@ -69,6 +79,41 @@ def test_requests_a_minute_are_not_passed(
     starts = [seen.at for seen in server.log().requests]
     # The server sees them later than they were let through, the first most of all; half of such a minute for that.
     assert all(starts[index + 10] - starts[index] > 0.5 for index in range(5))
+
+
+def test_limits_a_minute_hold_from_one_series_of_requests_to_the_next(
+    server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MINUTE", 1.0)
+    spec = hosted(server, requests_per_minute=10)
+    for start in (0, 8, 11, 13):
+        answered(spec, context, prompts(15)[start : start + 8])
+    starts = [seen.at for seen in server.log().requests]
+    assert len(starts) == 15
+    assert all(starts[index + 10] - starts[index] > 0.5 for index in range(5))
+
+
+def test_a_pause_that_was_asked_for_holds_back_the_next_series_too(server: ChatServer, context: Context) -> None:
+    server.script(Rule(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "700ms"}))
+    for number in range(2):
+        answered(hosted(server), context, prompts(2)[number : number + 1])
+    first, second = server.log().requests
+    assert second.at - first.ended_at >= 0.69
+
+
+def test_two_series_at_a_time_keep_the_limits_together(
+    server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MINUTE", 1.0)
+    server.script(Rule(delay=0.05))
+    spec, halves = hosted(server, concurrency=3, requests_per_minute=20), [prompts(30)[:15], prompts(30)[15:]]
+    assert context.journal.summary() == []
+    with ThreadPoolExecutor(2) as threads:
+        replies = list(threads.map(lambda texts: texts_of(answered(spec, context, texts)), halves))
+    assert replies == [expected(texts) for texts in halves]
+    starts = [seen.at for seen in server.log().requests]
+    assert server.log().most_in_flight == 3
+    assert all(starts[index + 20] - starts[index] > 0.5 for index in range(10))
 
 
 def test_tokens_a_minute_are_not_passed(server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from small_study import SmallStudy, Whole, edit_yaml
 
+from synthpost_dagster.generation.journal_tables import HOLDERS
 from synthpost_dagster.stages.doctor import Finding, examine
 from synthpost_dagster.stages.estimate import Line, estimate
 from synthpost_dagster.stages.study import Cell
@@ -132,6 +133,18 @@ def test_the_doctor_finds_a_student_without_room_and_says_so(changeable: SmallSt
     (bad,) = [finding for finding in examine(changeable.open()) if not finding.is_good]
     assert isinstance(bad, Finding)
     assert (bad.subject, "9000 are needed" in bad.text) == ("device", True)
+
+
+def test_the_journal_command_gives_back_what_a_killed_process_had_set_aside(changeable: SmallStudy) -> None:
+    gone = {"id": "gone", "process": f"{socket.gethostname()}:1:1", "profile": "paid", "begun_at": 0.0, "seen_at": 0.0}
+    journal = changeable.open().journal
+    with journal.begin() as connection:
+        connection.execute(HOLDERS.insert().values(**gone, spent_usd=0.5, claimed_usd=0.25))
+    assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.2500", changeable.command("journal").stdout)
+    settled = changeable.command("journal", "--settle", "paid").stdout
+    assert "$0.2500 unsettled dollars of paid are free again, as never billed" in settled
+    assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.0000", settled)
+    vars(journal)["_engine"].dispose()
 
 
 def test_the_journal_command_counts_replies_and_tokens(whole: Whole) -> None:

@@ -119,6 +119,14 @@ def test_assets_have_these_groups_pools_dependencies_and_partitions(definitions:
     assert found == ASSETS
 
 
+def test_a_hosted_teacher_and_judge_stand_in_the_pools_of_their_endpoints(tmp_path: Path) -> None:
+    from synthpost_dagster.graph import build_definitions
+
+    graph = build_definitions(read_settings(str(tmp_path), "sales_posts", "llama3-8b")).resolve_asset_graph()
+    pools = {name: graph.get(AssetKey(name)).pools for name in ("synthetic_rows", "verdicts")}
+    assert pools == {"synthetic_rows": {"endpoint_own_8b"}, "verdicts": {"endpoint_groq"}}
+
+
 def test_sizes_come_in_the_order_of_the_task(definitions: Definitions) -> None:
     node = definitions.resolve_asset_graph().get(AssetKey("data_subsets"))
     assert node.partitions_def is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
-from dagster import DagsterRun
+from dagster import DagsterInstance, DagsterRun
 
 from synthpost_dagster.processes import this_process
-from synthpost_dagster.records import PROCESS_TAG, is_orphan
+from synthpost_dagster.records import PROCESS_TAG, is_orphan, tidy
 
 HOST = socket.gethostname()
 
@@ -49,3 +50,15 @@ def test_a_run_that_names_no_process_is_left_alone() -> None:
 @pytest.mark.parametrize("rest", ["", ":", "many:1", "1"])
 def test_a_run_of_this_host_whose_process_cannot_be_read_is_an_orphan(rest: str) -> None:
     assert is_orphan(run_of(f"{HOST}:{rest}"))
+
+
+@pytest.mark.parametrize("pool", ["gpu", "endpoint_far"])
+def test_the_slot_of_a_run_that_is_no_more_is_freed_in_every_pool(tmp_path: Path, pool: str) -> None:
+    limit_one = {"concurrency": {"pools": {"default_limit": 1}}}
+    with DagsterInstance.local_temp(str(tmp_path), overrides=limit_one) as instance:
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default(pool)
+        assert storage.claim_concurrency_slot(pool, "gone", "step").is_claimed
+        assert not storage.claim_concurrency_slot(pool, "next", "step").is_claimed
+        tidy(instance, 1)
+        assert storage.claim_concurrency_slot(pool, "next", "step").is_claimed

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.generation import journal as journal_module
+from synthpost_dagster.generation import journal_tables
 from synthpost_dagster.generation.journal import BATCH, SILENT_SECONDS, Averages, Journal, Reply
 from synthpost_dagster.processes import is_alive, this_process
 
@@ -243,6 +245,31 @@ def together(works: list[Callable[[], object]]) -> None:
         raise errors[0]
 
 
+def test_what_is_put_down_again_because_the_database_did_not_confirm_it_is_settled_once(opened: Open) -> None:
+    journal = opened()
+    with journal.holder("hosted", 1.0) as holder:
+        assert holder.take(keys(1, 2)).mine == holder.take(keys(1, 2)).mine == keys(1, 2)
+        holder.claim(0.8)
+        for is_again in (False, True, True):
+            holder.keep([reply(1, cost_usd=0.1)], 0.4, is_again)
+            holder.give_up([key(2)], 0.4, 0.2, is_again)
+        (record,) = journal.spending()
+        assert (record["spent_usd"], record["claimed_usd"]) == (pytest.approx(0.3), pytest.approx(0.0))
+
+
+def test_what_could_not_be_put_down_counts_as_spent_at_the_end(opened: Open) -> None:
+    journal = opened()
+    with journal.holder("hosted", 1.0) as holder:
+        holder.claim(0.8)
+        holder.owed_usd += 0.3
+    assert journal.spending()[0] == {
+        "profile": "hosted",
+        "spent_usd": 0.3,
+        "claimed_usd": 0.0,
+        "unsettled_usd": 0.0,
+    }
+
+
 def test_dollars_are_claimed_up_to_the_budget_and_given_back(opened: Open) -> None:
     journal = opened()
     with journal.holder("hosted", 1.0) as holder:
@@ -294,6 +321,85 @@ def test_what_a_dead_process_had_claimed_stays_counted_as_unsettled(
             {"profile": "hosted", "spent_usd": 0.0, "claimed_usd": 0.3, "unsettled_usd": 0.7},
         ]
         assert holder.spent() == pytest.approx(1.0)
+
+
+def test_what_a_dead_process_had_claimed_is_free_again_once_someone_says_that_it_was_never_billed(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        pretend(patch, dead_process())
+        for profile in ("hosted", "other"):
+            assert journal_module.Holder(opened(), profile, 1.0).claim(0.7)
+    journal = opened()
+    with journal.holder("hosted", 1.0) as living:
+        assert living.claim(0.1)
+        assert journal.settle("hosted") == pytest.approx(0.7)
+        assert journal.settle("hosted") == journal.settle("nobody") == 0.0
+        assert journal.spending() == [
+            {"profile": "hosted", "spent_usd": 0.0, "claimed_usd": 0.1, "unsettled_usd": 0.0},
+            {"profile": "other", "spent_usd": 0.0, "claimed_usd": 0.0, "unsettled_usd": 0.7},
+        ]
+        assert living.claim(0.9)
+
+
+def test_a_large_file_is_looked_into_once_after_a_process_died_and_not_for_those_that_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[bool] = []
+
+    def check(connection: sqlite3.Connection) -> bool:
+        checks.append(True)
+        return passes(connection)
+
+    passes = journal_tables._passes_check
+    monkeypatch.setattr(journal_tables, "_passes_check", check)
+    monkeypatch.setattr(journal_tables, "QUICKLY_CHECKED", 0)
+
+    def checks_at_opening() -> int:
+        checks.clear()
+        journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+        assert journal.summary() == []
+        vars(journal)["_engine"].dispose()
+        return len(checks)
+
+    assert checks_at_opening() == 0
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+    with journal.holder("hosted", 1.0):
+        assert checks_at_opening() == 0
+        with monkeypatch.context() as patch:
+            pretend(patch, dead_process())
+            assert journal_module.Holder(journal, "hosted", 1.0).claim(0.7)
+        assert [checks_at_opening() for _ in range(3)] == [1, 0, 0]
+        assert journal.spending()[0]["unsettled_usd"] == 0.7
+    assert checks_at_opening() == 0
+    vars(journal)["_engine"].dispose()
+
+
+def test_who_looks_waits_for_no_writer_and_holds_none_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_tables, "BUSY_SECONDS", 0.2)
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+    with journal.holder("tiny", None) as holder:
+        holder.keep([reply(1)])
+    with journal.begin():
+        assert set(journal.find([key(1)])) == {key(1)}
+        assert journal.averages("scripted", "teacher", "rows")
+        assert (len(journal.summary()), len(journal.spending())) == (1, 1)
+    with journal.look() as looking:
+        assert len(looking.exec_driver_sql("SELECT key FROM replies").all()) == 1
+        with journal.begin() as writing:
+            writing.exec_driver_sql("DELETE FROM replies")
+    vars(journal)["_engine"].dispose()
+
+
+def test_a_reply_whose_text_is_damaged_is_asked_again(opened: Open) -> None:
+    journal = opened()
+    with journal.holder("tiny", None) as holder:
+        holder.keep([reply(1), reply(2)])
+        with journal.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE replies SET text = '\"cut of' WHERE key = '{key(1)}'")
+        assert set(journal.find([key(1), key(2)])) == {key(2)}
+        holder.keep([reply(1)])
+        assert journal.find([key(1)]) == {key(1): reply(1)}
 
 
 def test_many_who_claim_at_once_never_pass_the_budget(opened: Open, journal_url: str) -> None:
@@ -385,6 +491,7 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
     "url",
     [
         "postgresql+psycopg://nobody:s3cret@127.0.0.1:9/nowhere",
+        "postgresql+psycopg://nobody@127.0.0.1:9/nowhere?password=s3cret&sslpassword=s3cret",
         "postgresql+nodriver://nobody:s3cret@127.0.0.1:9/nowhere",
         "oracel://nobody:s3cret@127.0.0.1/nowhere",
         "journal.sqlite:s3cret",

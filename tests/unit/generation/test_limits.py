@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.generation.limits import LONGEST_BACKOFF, MINUTE, START, Pace, Window, backoff, seconds_of
+from synthpost_dagster.generation.limits import (
+    LONGEST_BACKOFF,
+    MINUTE,
+    START,
+    Pace,
+    Pressure,
+    Window,
+    backoff,
+    seconds_of,
+)
 from synthpost_dagster.profiles.models import Limits
 
 
@@ -39,14 +48,14 @@ def pace_of(clock: Clock, requests: int | None = None, tokens: int | None = None
         tries=3,
         patience_seconds=300,
     )
-    pace = Pace(limits, "an endpoint", clock)
+    pace = Pace(Pressure(limits), "an endpoint", clock)
     pace.sleep = clock.sleep  # type: ignore[method-assign]
     return pace
 
 
 def turns(pace: Pace, clock: Clock, tokens: list[float]) -> list[float]:
     """The times at which requests of so many tokens may go, one after the other."""
-    pace.level = 4_096.0
+    pace.pressure.level = 4_096.0
 
     async def go() -> list[float]:
         times = []
@@ -152,7 +161,7 @@ def test_a_reply_that_took_fewer_tokens_than_reckoned_makes_room() -> None:
 def test_requests_take_their_turns_in_the_order_they_came() -> None:
     clock = Clock()
     pace, order = pace_of(clock, tokens=100), []
-    pace.level = 4_096.0
+    pace.pressure.level = 4_096.0
 
     async def one(number: int, tokens: float) -> None:
         await pace.turn(tokens)
@@ -211,7 +220,7 @@ def test_fewer_than_at_first_are_allowed_where_the_profile_says_so() -> None:
 def test_an_overload_halves_what_is_in_flight_and_it_grows_by_one_a_round_afterwards() -> None:
     clock = Clock()
     pace = pace_of(clock)
-    pace.level = 32.0
+    pace.pressure.level = 32.0
     pace.overloaded(clock.now, None)
     assert pace.allowed == 16
     for _ in range(17):
@@ -225,7 +234,7 @@ def test_an_overload_halves_what_is_in_flight_and_it_grows_by_one_a_round_afterw
 def test_requests_that_failed_together_halve_it_once_and_one_sent_afterwards_halves_it_again() -> None:
     clock = Clock()
     pace = pace_of(clock)
-    pace.level, together = 32.0, clock.now
+    pace.pressure.level, together = 32.0, clock.now
     clock.now += 1
     for _ in range(32):
         pace.overloaded(together, None)
@@ -281,7 +290,7 @@ def test_once_all_is_to_stop_nothing_waits_any_more() -> None:
 
 def test_a_sleep_ends_when_all_is_to_stop() -> None:
     async def go() -> None:
-        pace = Pace(pace_of(Clock()).limits, "an endpoint")
+        pace = Pace(pace_of(Clock()).pressure, "an endpoint")
         asyncio.get_running_loop().call_soon(pace.stopping.set)
         await asyncio.wait_for(pace.sleep(60.0), 5.0)
 
