@@ -128,7 +128,8 @@ def _contests_there(study: Study, cell: Cell) -> list[Contest]:
 def _judge(study: Study, asset: str, contests: list[Contest], draft: Draft, progress: Progress) -> None:
     judges = study.judges
     expected = _expected(study, judges, contests, 0)
-    progress.note(expected.text)
+    if expected.requests:
+        progress.note(expected.text)
     table = judge_contests(study.task, judges, contests, study.rules, progress)
     study.add_gated_table(draft, asset, table)
     draft.facts |= {**tallied(judges).facts, "estimate": expected.facts}
