@@ -8,7 +8,8 @@ of the asks, whatever order they come in, so that the same replies always make t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import itertools
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.generation.chat_models import Ask, ChatModel, Work, ask_for
@@ -50,10 +51,18 @@ def synthesize(
     """
     work = _Work(task, prompts, teacher, attempts, target, known)
     while wanted := work.wanted():
-        fresh = [ask.ask for ask in wanted if ask.ask.key not in work.known]
-        purpose = Work(ROWS, len(fresh), progress)
-        with contextlib.closing(teacher.answers(iter(fresh), purpose) if fresh else _nothing()) as replies:
-            for ask in wanted:
+        # Keys are made as they are needed: those of 17,600 prompts take a second in which nothing would be sent.
+        asks: Iterable[_Ask] = map(work.ask, wanted)
+        fresh = len(wanted)
+        if work.known:
+            asks = list(asks)
+            fresh = sum(ask.ask.key not in work.known for ask in asks)
+        sent, taken = itertools.tee(asks)
+        unknown = (ask.ask for ask in sent if ask.ask.key not in work.known)
+        with contextlib.closing(
+            teacher.answers(unknown, Work(ROWS, fresh, progress)) if fresh else _nothing()
+        ) as replies:
+            for ask in taken:
                 work.take(ask, work.known.get(ask.ask.key) or _as_known(next(replies)))
                 if work.is_hopeless():
                     return work.table()
@@ -66,7 +75,8 @@ def first_asks(
 ) -> list[Ask]:
     """What `synthesize` would ask for if the first reply to each prompt were kept, less what is known."""
     work = _Work(task, prompts, teacher, attempts, target, known)
-    return [ask.ask for ask in work.missing() if ask.ask.key not in work.known]
+    asks = (work.ask(item).ask for item in work.missing())
+    return [ask for ask in asks if ask.key not in work.known]
 
 
 def _nothing() -> Generator[Reply, None, None]:
@@ -75,6 +85,13 @@ def _nothing() -> Generator[Reply, None, None]:
 
 def _as_known(reply: Reply) -> dict[str, Any]:
     return {name: getattr(reply, name) for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens")}
+
+
+class _Item(NamedTuple):
+    """A prompt's row, and which attempt at it is to be made."""
+
+    row: dict[str, Any]
+    attempt: int
 
 
 class _Ask(NamedTuple):
@@ -105,7 +122,7 @@ class _Work:
             stratum: group.to_dict("records") for stratum, group in prompts.groupby(["post_type", "tone"], sort=False)
         }
         self.rows: list[dict[str, Any]] = []
-        self.retries: list[tuple[dict[str, Any], int]] = []
+        self.retries: list[_Item] = []
         self.count = dict.fromkeys(self.share, 0)
         self.next = dict.fromkeys(self.share, 0)
         self.owners: dict[str, str] = {}
@@ -124,21 +141,21 @@ class _Work:
             prompt = by_id.get(row["prompt_id"])
             if prompt is None or row["finish_reason"] == "refused":
                 continue
-            if self._ask(prompt, row["attempt"]).ask.key == row["reply_key"]:
+            if self.ask(_Item(prompt, row["attempt"])).ask.key == row["reply_key"]:
                 self.known[row["reply_key"]] = _reply(row)
                 if row["status"] == "kept":
                     self.owners.setdefault(normalised(row["post"]), row["reply_key"])
 
-    def wanted(self) -> list[_Ask]:
+    def wanted(self) -> list[_Item]:
         """The next replies to ask for, in rank order: all that are missing, or few until the teacher is trusted."""
-        asks = self.missing()
-        most = PILOT if self.kept + self.given_up < FEWEST_TO_DOUBT else len(asks)
-        self.retries += [(ask.row, ask.attempt) for ask in asks[most:]]
-        return asks[:most]
+        items = self.missing()
+        most = PILOT if self.kept + self.given_up < FEWEST_TO_DOUBT else len(items)
+        self.retries += items[most:]
+        return items[:most]
 
-    def missing(self) -> list[_Ask]:
+    def missing(self) -> list[_Item]:
         """The replies that are missing now, in rank order; they count as asked for from now on."""
-        wanted, self.retries = [(row, attempt) for row, attempt in self.retries], []
+        wanted, self.retries = self.retries, []
         pending = dict.fromkeys(self.share, 0)
         for row, _ in wanted:
             pending[row["post_type"], row["tone"]] += 1
@@ -147,9 +164,8 @@ class _Work:
             start = self.next[stratum]
             taken = self.queues.get(stratum, [])[start : start + max(0, missing)]
             self.next[stratum] += len(taken)
-            wanted += [(row, 0) for row in taken]
-        wanted.sort(key=lambda item: item[0]["rank"])
-        return [self._ask(row, attempt) for row, attempt in wanted]
+            wanted += [_Item(row, 0) for row in taken]
+        return sorted(wanted, key=lambda item: item.row["rank"])
 
     def take(self, ask: _Ask, reply: dict[str, Any]) -> None:
         """Adds a reply to the rows; a rejected one is asked again while attempts are left."""
@@ -159,7 +175,7 @@ class _Work:
         stratum = ask.row["post_type"], ask.row["tone"]
         if reason:
             if ask.attempt + 1 < self.attempts:
-                self.retries.append((ask.row, ask.attempt + 1))
+                self.retries.append(_Item(ask.row, ask.attempt + 1))
             else:
                 self.given_up += 1
         else:
@@ -178,9 +194,10 @@ class _Work:
 
         return pd.DataFrame(self.rows).sort_values(["rank", "attempt"]).reset_index(drop=True)
 
-    def _ask(self, row: dict[str, Any], attempt: int) -> _Ask:
-        number = row["twin"] * MOST_ATTEMPTS + attempt
-        return _Ask(row, attempt, ask_for(self.teacher, chat(row["teacher_prompt"]), number))
+    def ask(self, item: _Item) -> _Ask:
+        """What the teacher is asked, under the key of all that shapes the reply."""
+        number = item.row["twin"] * MOST_ATTEMPTS + item.attempt
+        return _Ask(*item, ask_for(self.teacher, chat(item.row["teacher_prompt"]), number))
 
     def _row(self, ask: _Ask, reply: dict[str, Any], post: str, reason: str) -> dict[str, Any]:
         kind = self.task.spec.post_type(ask.row["post_type"])
