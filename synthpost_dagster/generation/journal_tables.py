@@ -41,7 +41,7 @@ PRAGMAS = (
     "synchronous=FULL",
     "temp_store=MEMORY",
     # Keys are hashes: their index is written all over, so that much of it is held, and put in place seldom.
-    "cache_size=-65536",
+    "cache_size=-262144",
     "wal_autocheckpoint=16384",
 )
 IS_READING = "synthpost_is_reading"
