@@ -104,7 +104,10 @@ def run_synthesize(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_stand_in(options: argparse.Namespace) -> dict[str, Any]:
-    """Asks from a generator through the engine and its journal, over a transport that answers at once."""
+    """Asks from a generator through the engine and its journal, over a transport that answers at once.
+
+    Replies are handed on and not kept: what is measured is the engine. A table of as many rows takes memory of its own.
+    """
     prompts = [str(prompt) for prompt in training_prompts(load_task(TASK))["teacher_prompt"]]
     model = HostedModel(spec_of("openai", None, options.concurrency), context_of(options.journal), None, StandIn)
     with Profiled(options.profile):
