@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import urllib.request
@@ -25,9 +26,15 @@ def address(tmp_path: Path, until: Until) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = [str(MODEL_FOLDER), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    # It lists the models of its hub cache, and answers 500 to that where there is none, as on a new machine.
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     log = tmp_path / "serve.log"
     with log.open("w") as out:
-        server = subprocess.Popen([str(BIN / "transformers"), "serve", *arguments], stdout=out, stderr=out)
+        server = subprocess.Popen(
+            [str(BIN / "transformers"), "serve", *arguments], stdout=out, stderr=out, env=environment
+        )
     try:
 
         def answers() -> bool:
