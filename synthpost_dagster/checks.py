@@ -21,19 +21,28 @@ from synthpost_dagster.assets.common import preview
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.records import recorded_in
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.rows.gates import CONTROL_TEXTS, evaluate, gate_names, is_blocking
+from synthpost_dagster.rows.gates import CONTROL_TEXTS, evaluate, gate_names, is_blocking, table_of
 
 DESCRIPTIONS = {
     "schema": "Types, ranges, allowed levels, unique ids, no nulls.",
     "duplicates": "No two kept posts are the same apart from case, space and punctuation.",
     "factor_coverage": "Every post type × tone has its share of the rows, within one.",
+    "near_duplicates": "Few posts are nearly an earlier one, by MinHash and the exact Jaccard index of word 3-grams.",
+    "openings": "No first five words begin too many posts.",
+    "diversity": "As varied as the task asks, and a subset as varied as draws of its size from all rows.",
     "rejected_share": "Few enough prompts stay rejected; the limit is the task's.",
+    "cleaning": "Few replies came with outer quotes or a preamble.",
+    "sentence_band": "Few enough kept posts have too few or too many sentences for their length.",
+    "personal_data": "No e-mail address, phone or card number in what may be sent to a hosted model.",
+    "leakage": "No training row names a holdout product or holds a long run of words of its text.",
+    "supervised_tokens": "Every row teaches something, its end among it.",
+    "memorisation": "How much of the tuned posts stands word for word in training posts; reported.",
     **{f"control_{name}": f"{text[0].upper()}{text[1:]}." for name, text in CONTROL_TEXTS.items()},
 }
 
 
 def build_checks(assets: list[AssetsDefinition]) -> list[AssetChecksDefinition]:
-    """A check for each gate of each asset; all but the controls' are blocking."""
+    """A check for each gate of each asset."""
     return [_build_check(asset, name) for asset in assets for name in gate_names(asset.key.to_user_string())]
 
 
@@ -43,7 +52,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
     @asset_check(
         asset=checked.key,
         name=gate,
-        blocking=is_blocking(gate),
+        blocking=is_blocking(asset, gate),
         description=DESCRIPTIONS[gate],
     )
     def check(context: AssetCheckExecutionContext, study: StudyResource) -> AssetCheckResult:
@@ -53,11 +62,17 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         manifest = opened.store.find(asset, partition, fingerprint or "none")
         if manifest is None:
             raise StorageError(f"{asset} {partition} is recorded but not in the storage; materialize it again")
-        table, target = opened.store.read_table(manifest), manifest.facts["target_rows"]
-        (result,) = evaluate(asset, opened.task, table, gate, target)
+        table, target, name = opened.store.read_table(manifest), manifest.facts["target_rows"], table_of(asset, gate)
+        if f"{name}.parquet" not in manifest.files:
+            raise StorageError(
+                f"{asset} {partition} was made by an earlier version, without the table {name}; delete "
+                f"{opened.store.location(manifest)} and materialize it again"
+            )
+        beside = {} if name == asset else {name: opened.store.read_table(manifest, name)}
+        (result,) = evaluate(asset, opened.task, table, gate, target, beside)
         figures = {name: value for name, value in result.figures.items() if math.isfinite(value)}
         metadata: dict[str, Any] = {"finding": MetadataValue.text(result.message), **figures}
-        if not result.is_passed:
+        if len(result.offending):
             metadata["offending"] = preview(result.offending)
         severity = AssetCheckSeverity.ERROR if result.is_severe else AssetCheckSeverity.WARN
         return AssetCheckResult(

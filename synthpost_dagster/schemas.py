@@ -31,6 +31,19 @@ FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "lengt
 FINISH_REASONS = ("stop", "length", "content_filter", "invalid", "refused")
 """stop: whole. length: cut off. content_filter: held back by the endpoint. invalid: against the schema that was asked
 for. refused: the endpoint did not answer this request; the text is its reason."""
+STRIPPED = ("", "preamble", "quotes", "preamble and quotes")
+"""What cleaning may take off a reply."""
+METRICS = (
+    "distinct_1",
+    "distinct_2",
+    "distinct_3",
+    "compression_ratio",
+    "opening_share",
+    "self_bleu",
+    "vendi",
+    "semantic_near_share",
+)
+"""Of variety, as `rows.diversity` and `rows.embeddings` define them."""
 OUTCOMES = ("win", "loss", "tie", "unscored")
 """Of a game or a pair, seen from the tuned post."""
 
@@ -99,6 +112,7 @@ class SyntheticRows(Factors):
     post: Series[str] = pa.Field(description="The reply, cleaned; empty where nothing could be kept")
     status: Series[str] = pa.Field(isin=("kept", "rejected"))
     reason: Series[str] = pa.Field(description="Why it was rejected, else empty")
+    stripped: Series[str] = pa.Field(isin=STRIPPED, description="What was taken off the reply, or empty")
     is_in_band: Series[bool] = pa.Field(description="As many sentences as the length asks for")
     raw_reply: Series[str] = pa.Field(description="The reply as it came")
     finish_reason: Series[str] = pa.Field(isin=FINISH_REASONS)
@@ -122,6 +136,39 @@ class DataSubsets(Factors):
     rank: Series[int] = pa.Field(ge=0, unique=True)
     student_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="The user's turn")
     post: Series[str] = pa.Field(str_length={"min_value": 1}, description="The assistant's turn, which is learned")
+
+
+class Diversity(Table):
+    """One row a metric of variety: of the artifact's posts, and over draws of so many kept rows."""
+
+    metric: Series[str] = pa.Field(isin=METRICS, unique=True)
+    value: Series[float] = pa.Field(nullable=True, ge=0, description="Of all posts of the artifact; NaN: too few")
+    rows: Series[int] = pa.Field(ge=0, description="Posts of the artifact")
+    equal_rows: Series[int] = pa.Field(ge=1, description="Rows at which it is compared")
+    draws_mean: Series[float] = pa.Field(nullable=True, ge=0, description="Over draws of so many; NaN: none drawn")
+    draws_deviation: Series[float] = pa.Field(nullable=True, ge=0, description="Standard deviation of the draws")
+
+
+class Supervision(Table):
+    """One row a training conversation: what of it is learned."""
+
+    prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
+    tokens: Series[int] = pa.Field(ge=0, description="Of the whole conversation, after truncation")
+    supervised_tokens: Series[int] = pa.Field(ge=0, description="Tokens whose label is not masked")
+    is_end_supervised: Series[bool] = pa.Field(description="An end-of-turn token is among them, as the last word")
+    learned: Series[str] = pa.Field(description="The supervised tokens, decoded; of the first rows, else empty")
+
+
+class Memorisation(Table):
+    """One row a tuned post: the longest run of words that a training post of its cell holds as well."""
+
+    prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
+    product: Series[str] = pa.Field(str_length={"min_value": 1})
+    post_words: Series[int] = pa.Field(ge=0)
+    shared_words: Series[int] = pa.Field(ge=0)
+    shared: Series[str] = pa.Field(description="The run, without case and punctuation")
+    training_prompt_id: Series[str] = pa.Field(description="Of the first training post that holds it, or empty")
+    training_post: Series[str] = pa.Field(description="That post, or empty")
 
 
 class LossCurve(Table):
@@ -270,3 +317,10 @@ TABLES: dict[str, type[Table]] = {
     "ratio_report": RatioReport,
 }
 """Asset → schema of its main table."""
+BESIDE: dict[str, type[Table]] = {
+    "diversity": Diversity,
+    "supervision": Supervision,
+    "memorisation": Memorisation,
+    "compliance": Compliance,
+}
+"""Schemas of the tables that artifacts hold beside their main one."""

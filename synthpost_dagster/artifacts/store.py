@@ -48,6 +48,9 @@ class GateEntry(BaseModel):
     is_passed: bool
     is_blocking: bool
     message: str
+    figures: dict[str, float] = {}
+    offending: tuple[dict[str, str], ...] = ()
+    """The first rows at fault, long texts cut."""
 
 
 class Manifest(BaseModel):
@@ -163,6 +166,7 @@ class ArtifactStore:
             if manifest and not manifest.failed_gates:
                 return Outcome(manifest, is_reused=True)
             with self._draft() as draft:
+                draft.facts["made_because"] = _why(plan, self.all_of(plan.asset, plan.partition))
                 make(draft)
                 return Outcome(self._publish(plan, draft), is_reused=False)
 
@@ -293,6 +297,21 @@ def write_whole(path: Path | UPath, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _why(plan: Plan, earlier: list[Manifest]) -> str:
+    """Why an artifact is made: what differs from the one made last."""
+    if not earlier:
+        return "it is the first"
+    last = earlier[-1]
+    if failed := last.failed_gates:
+        return f"the last one failed its check {failed[0].name}"
+    changed = [
+        name
+        for name, part in plan.parts.items()
+        if fingerprint({name: last.parts.get(name)}) != fingerprint({name: part})
+    ]
+    return f"changed: {', '.join(changed)}" if changed else "the last one is not whole"
 
 
 def _entry(path: Path) -> FileEntry:

@@ -1,7 +1,8 @@
 """Asks the teacher until every stratum has its share of kept rows.
 
 Prompts are asked in rank order, in rounds. A rejected reply is asked again in the next round, up to the teacher's
-number of attempts; a prompt that stays rejected is replaced by the next of its stratum. Replies are judged in the order
+number of attempts; a prompt that stays rejected is replaced by the next of its stratum. A post with too few or too
+many sentences is rejected as often as the task asks again for it, then kept. Replies are judged in the order
 of the asks, whatever order they come in, so that the same replies always make the same table.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +19,9 @@ from synthpost_dagster.generation.journal import Reply
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import sentences
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.rows.near import NearDuplicates
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
-from synthpost_dagster.rows.replies import clean_reply, normalised
+from synthpost_dagster.rows.replies import NEAR_DUPLICATE, Cleaned, clean_reply, normalised
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 ROWS = "synthetic rows"
 """What the journal calls a teacher's replies."""
+DUPLICATE = "duplicate"
+OUT_OF_BAND = "too few or too many sentences"
+"""Why replies are rejected that are good by themselves."""
 MOST_ATTEMPTS = 10
 """A profile allows no more attempts a prompt."""
 FEWEST_TO_DOUBT = 50
@@ -126,6 +132,8 @@ class _Work:
         self.count = dict.fromkeys(self.share, 0)
         self.next = dict.fromkeys(self.share, 0)
         self.owners: dict[str, str] = {}
+        self.near = NearDuplicates(task.spec.quality.near_duplicate_jaccard)
+        self.band_misses: Counter[str] = Counter()
         self.known: dict[str, dict[str, Any]] = {}
         self._remember(prompts, [] if known is None else known.to_dict("records"))
         self.given_up = 0
@@ -145,6 +153,7 @@ class _Work:
                 self.known[row["reply_key"]] = _reply(row)
                 if row["status"] == "kept":
                     self.owners.setdefault(normalised(row["post"]), row["reply_key"])
+                    self.near.add_unless_near(row["reply_key"], row["post"])
 
     def wanted(self) -> list[_Item]:
         """The next replies to ask for, in rank order: all that are missing, or few until the teacher is trusted."""
@@ -169,9 +178,9 @@ class _Work:
 
     def take(self, ask: _Ask, reply: dict[str, Any]) -> None:
         """Adds a reply to the rows; a rejected one is asked again while attempts are left."""
-        post, reason = clean_reply(reply["text"], reply["finish_reason"])
-        if not reason and self.owners.setdefault(normalised(post), ask.ask.key) != ask.ask.key:
-            reason = "duplicate"
+        cleaned = clean_reply(reply["text"], reply["finish_reason"])
+        is_in_band = self._is_in_band(ask.row, cleaned.post)
+        reason = cleaned.reason or self._band_reason(ask, is_in_band) or self._repetition(ask.ask.key, cleaned.post)
         stratum = ask.row["post_type"], ask.row["tone"]
         if reason:
             if ask.attempt + 1 < self.attempts:
@@ -181,7 +190,29 @@ class _Work:
         else:
             self.count[stratum] += 1
             self.kept += 1
-        self.rows.append(self._row(ask, reply, post, reason))
+        self.rows.append(self._row(ask, reply, cleaned._replace(reason=reason), is_in_band))
+
+    def _is_in_band(self, row: dict[str, Any], post: str) -> bool:
+        """Whether the post has as many sentences as its length asks for."""
+        length, count = self.task.spec.length_of(self.task.spec.post_type(row["post_type"])), len(sentences(post))
+        return length.min_sentences <= count <= (length.max_sentences or count)
+
+    def _band_reason(self, ask: _Ask, is_in_band: bool) -> str:
+        """Why a post of the wrong length is asked again; empty once it has been asked often enough."""
+        misses = self.band_misses[ask.row["prompt_id"]]
+        if is_in_band or misses >= self.task.spec.quality.band_retries or ask.attempt + 1 >= self.attempts:
+            return ""
+        self.band_misses[ask.row["prompt_id"]] += 1
+        return OUT_OF_BAND
+
+    def _repetition(self, key: str, post: str) -> str:
+        """Whether the post repeats, or nearly repeats, one of another prompt; the post owns its wording if not."""
+        if self.owners.get(normalised(post), key) != key:
+            return DUPLICATE
+        if self.near.add_unless_near(key, post):
+            return NEAR_DUPLICATE
+        self.owners[normalised(post)] = key
+        return ""
 
     def is_hopeless(self) -> bool:
         """Whether the share of prompts that stayed rejected has passed the task's limit."""
@@ -199,18 +230,17 @@ class _Work:
         number = item.row["twin"] * MOST_ATTEMPTS + item.attempt
         return _Ask(*item, ask_for(self.teacher, chat(item.row["teacher_prompt"]), number))
 
-    def _row(self, ask: _Ask, reply: dict[str, Any], post: str, reason: str) -> dict[str, Any]:
-        kind = self.task.spec.post_type(ask.row["post_type"])
-        length, count = self.task.spec.length_of(kind), len(sentences(post))
+    def _row(self, ask: _Ask, reply: dict[str, Any], cleaned: Cleaned, is_in_band: bool) -> dict[str, Any]:
         factors = (*FACTOR_COLUMNS, "rank", "stratum_rank")
         return {
             **{name: ask.row[name] for name in factors},
             "attempt": ask.attempt,
             "student_prompt": ask.row["student_prompt"],
-            "post": post,
-            "status": "rejected" if reason else "kept",
-            "reason": reason,
-            "is_in_band": length.min_sentences <= count <= (length.max_sentences or count),
+            "post": cleaned.post,
+            "status": "rejected" if cleaned.reason else "kept",
+            "reason": cleaned.reason,
+            "stripped": cleaned.stripped,
+            "is_in_band": is_in_band,
             "raw_reply": reply["text"],
             "finish_reason": reply["finish_reason"],
             "prompt_tokens": reply["prompt_tokens"],

@@ -84,10 +84,15 @@ def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _completion(loaded: Loaded, ids: list[int], prompt_tokens: int) -> Completion:
+def end_tokens(loaded: Loaded) -> set[int]:
+    """Ids of the tokens that end a reply."""
     ends = loaded.model.generation_config.eos_token_id
-    stops = set(ends if isinstance(ends, list) else [ends, loaded.tokenizer.eos_token_id])
-    stop = next((place for place, token in enumerate(ids) if token in stops), None)
+    return set(ends if isinstance(ends, list) else [ends, loaded.tokenizer.eos_token_id])
+
+
+def _completion(loaded: Loaded, ids: list[int], prompt_tokens: int) -> Completion:
+    ends = end_tokens(loaded)
+    stop = next((place for place, token in enumerate(ids) if token in ends), None)
     kept = ids[: len(ids) if stop is None else stop]
     text = loaded.tokenizer.decode(kept, skip_special_tokens=False)
     return Completion(text.strip(), "length" if stop is None else "stop", prompt_tokens, len(kept))

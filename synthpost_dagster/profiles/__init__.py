@@ -55,6 +55,8 @@ class TrainingSpec(Record):
     def _divides(self) -> TrainingSpec:
         if self.rows_per_step % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide rows_per_step {self.rows_per_step}")
+        if self.packing:
+            raise ValueError("packing: rows packed into one would see each other; set it to false")
         return self
 
 
@@ -104,6 +106,9 @@ class Profile(Record):
     evaluation_prompts: int | None = Field(ge=1, description="fewer than the task's; null for the task's number")
     storage: str | None = Field(description="where artifacts go, a path or URL; null for $SYNTHPOST_HOME/storage")
     allow_untrained_task: bool
+    embedder: str | None = Field(
+        default=None, description="folder of a sentence embedder, for the Vendi score; null: none is measured"
+    )
 
     @model_validator(mode="after")
     def _priced(self) -> Profile:

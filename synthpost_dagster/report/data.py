@@ -18,6 +18,8 @@ from synthpost_dagster.statistics.seeds import SeedSpread
 if TYPE_CHECKING:
     import pandas as pd
 
+    from synthpost_dagster.report.data_quality import DataQuality
+
 
 class Cell(NamedTuple):
     """A point of the sweep: rows of the subset and length of training asked for (`50` or `1-epoch`)."""
@@ -240,6 +242,7 @@ class ReportData:
     seeds: tuple[Seeds, ...]
     corners: tuple[Corner, ...]
     """Weak corners of the headline's cell, against `base`."""
+    quality: DataQuality
     costs: dict[Cell, Cost]
     training: tuple[Training, ...]
     took: tuple[Took, ...]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from synthpost_dagster.report import advice, figures, views
+from synthpost_dagster.report import advice, figures, quality_figures, views
 from synthpost_dagster.report.browser import report_browser
 from synthpost_dagster.report.headline import Headline, headline, notices, tokens_saved
+from synthpost_dagster.report.quality_views import HEAT_KEY, quality_view
 from synthpost_dagster.report.rendering import render
 from synthpost_dagster.report.texts import CONTESTANT_NAMES, FACTOR_NAMES, ratio_text
 from synthpost_dagster.report.trust import trust_cards
@@ -62,6 +63,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "breakdowns": breakdowns,
         "compliance_columns": views.compliance_columns(data.compliance),
         "compliance": [views.criterion_shares(data, criterion) for criterion in criteria],
+        "quality": quality_view(data.quality),
+        "heat_key": HEAT_KEY,
         "training": views.training_views(data.training),
         "took": [views.took_view(took) for took in data.took],
         "figures": _figures(data, criteria, shown),
@@ -86,5 +89,7 @@ def _figures(data: ReportData, criteria: Sequence[str], shown: Cell | None) -> d
         "ratio_by_length": figures.ratio_by_length(data.ratios),
         "compliance": figures.compliance(data.compliance, criteria, shown),
         "loss_curves": figures.loss_curves(data.training),
+        "variety": quality_figures.variety(data.quality.subsets),
+        "earlier_runs": quality_figures.earlier_runs(data.quality.runs),
     }
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - matplotlib escapes its text

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+RULES = 2
+"""Raised when the same replies would give other posts, so that rows are made again."""
+NEAR_DUPLICATE = "near-duplicate"
+"""Why a post is rejected that is nearly an earlier one."""
 _SPECIAL_TOKEN = re.compile(r"<\|[^|>]*\|>|</?s>|\[/?INST\]")
 _UNANSWERED = {
     "content_filter": "held back by the endpoint's filter",
@@ -12,27 +16,87 @@ _UNANSWERED = {
     "refused": "refused by the endpoint",
 }
 _SPACES = re.compile(r"[ \t]+")
+_APOSTROPHE = "['’]"
+_ASSENT = r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|great|gladly)"
+_HERE = rf"here(?:{_APOSTROPHE}s|\s+is|\s+are)\s+(?:an?|the|your|one|some|two|three|\d+)\s+(?:[^\s:]+ ){{0,8}}?"
+_POSTS = r"posts?|captions?|tweets?|drafts?|copy"
+_PREAMBLE = re.compile(
+    rf"\**(?:{_HERE}(?:{_POSTS})|{_ASSENT}[!.,]?\s+{_HERE}(?:{_POSTS}|ads?|texts?|versions?|messages?))\b(?!-)"
+    r"[^\n:]{0,160}:\**\s*"
+    rf"|{_ASSENT}[!.,:]*[ \t]*(?:\n\s*|$)",
+    re.IGNORECASE,
+)
+"""“Here is a sales post for …:”, with or without “Sure!” before it, or such a word on a line of its own."""
+_QUOTES = {'"': '"', "“": "”", "«": "»"}
+_CANNOT = rf"(?:can{_APOSTROPHE}?t|cannot|can not|won{_APOSTROPHE}?t|(?:am |{_APOSTROPHE}m )?(?:unable|not able) to)"
+_DO_IT = (
+    r"(?:help(?! but\b| \w+ing\b)|do (?:that|this)|"
+    r"(?:be )?(?:assist|writ|creat|provid|fulfil|comply|generat|produc)\w*)\b"
+)
+_REFUSAL = re.compile(
+    rf"(?:i{_APOSTROPHE}m (?:very )?sorry|i am (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)[,.!]?\s+(?:but\s+)?"
+    rf"(?:i|as an ai)\b.{{0,60}}?{_CANNOT}\s+{_DO_IT}"
+    rf"|i\s?{_CANNOT}\s+{_DO_IT}"
+    r"|as an ai(?: language)?(?: model| assistant)?\b(?!-)",
+    re.IGNORECASE | re.DOTALL,
+)
+_PLACEHOLDER = re.compile(
+    r"\{\{[^{}]*\}\}|\[(?=[^\]\n]{0,39}[^\W\d_])[^\]\n]{1,40}\](?!\()"
+    r"|<(?:insert|your|company|product|name|link|url)\b[^>\n]{0,80}>",
+    re.IGNORECASE,
+)
+"""[Name], {{company}}, <your link>; not a link in Markdown, nor a footnote's number."""
 
 
 class Cleaned(NamedTuple):
-    """A post, and the reason for its rejection or an empty string."""
+    """A post, the reason for its rejection or an empty string, and what was stripped from it, or an empty string."""
 
     post: str
     reason: str
+    stripped: str = ""
 
 
 def clean_reply(raw: str, finish_reason: str) -> Cleaned:
-    """The post of a raw reply; rejected are empty, truncated, refused replies and those with special tokens."""
+    """The post of a raw reply, without outer quotes and preamble.
+
+    Rejected are empty, truncated and refused replies, those with special tokens and those with placeholders.
+    """
     if finish_reason in _UNANSWERED:
         return Cleaned("", _UNANSWERED[finish_reason])
-    post = _SPACES.sub(" ", raw.replace("\x00", "")).strip()
+    post, stripped = _strip(_SPACES.sub(" ", raw.replace("\x00", "")).strip())
     if not normalised(post):
-        return Cleaned("", "empty")
+        return Cleaned("", "empty", stripped)
+    return Cleaned(post, _reason(post, finish_reason), stripped)
+
+
+def _reason(post: str, finish_reason: str) -> str:
     if finish_reason == "length":
-        return Cleaned(post, "truncated")
+        return "truncated"
     if _SPECIAL_TOKEN.search(post):
-        return Cleaned(post, "special token")
-    return Cleaned(post, "")
+        return "special token"
+    if _REFUSAL.match(post):
+        return "refusal"
+    return "placeholder" if _PLACEHOLDER.search(post) else ""
+
+
+def _strip(post: str) -> tuple[str, str]:
+    """The post without preambles and outer quotes, whichever is outside the other, and which of the two there were."""
+    found = set()
+    while True:
+        if preamble := _PREAMBLE.match(post):
+            post = post[preamble.end() :].strip()
+            found.add("preamble")
+        elif _is_quoted(post):
+            post = post[1:-1].strip()
+            found.add("quotes")
+        else:
+            return post, " and ".join(sorted(found))
+
+
+def _is_quoted(post: str) -> bool:
+    """Whether one pair of quotes is around the whole post, and none within it."""
+    closing = _QUOTES.get(post[:1])
+    return closing is not None and len(post) > 1 and post[-1] == closing and not {post[0], closing} & set(post[1:-1])
 
 
 def normalised(post: str) -> str:

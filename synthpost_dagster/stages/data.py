@@ -13,8 +13,10 @@ from synthpost_dagster.generation.synthesis import ROWS, first_asks, synthesize
 from synthpost_dagster.inference.models import check_suits_task
 from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.rows.diversity import diversity_facts, diversity_table
 from synthpost_dagster.rows.prompts import catalog_table, training_prompts
 from synthpost_dagster.rows.prompts import evaluation_prompts as select_evaluation
+from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.stages.study import Study
 
@@ -49,10 +51,28 @@ def prompts_plan(study: Study) -> Plan:
 def prompts(study: Study) -> Outcome:
     """Every training prompt, in its stratified order."""
     study.store.need(catalog_plan(study), UPSTREAM_REMEDY)
-    plan = prompts_plan(study)
-    return study.store.reuse_or_make(
-        plan, lambda draft: study.add_gated_table(draft, "prompts", training_prompts(study.task))
-    )
+
+    def make(draft: Draft) -> None:
+        table = training_prompts(study.task)
+        study.add_gated_table(draft, "prompts", table)
+        draft.facts |= _changes(study, table)
+
+    return study.store.reuse_or_make(prompts_plan(study), make)
+
+
+def _changes(study: Study, table: pd.DataFrame) -> dict[str, int]:
+    """How many prompts are new or read otherwise than when prompts were made last, and how many are gone."""
+    earlier = study.store.all_of("prompts")
+    if not earlier:
+        return {}
+    before = study.store.read_table(earlier[-1]).set_index("prompt_id")["teacher_prompt"]
+    now = table.set_index("prompt_id")["teacher_prompt"]
+    known = now.index.intersection(before.index)
+    return {
+        "new_prompts": len(now) - len(known),
+        "changed_prompts": int((now[known] != before[known]).sum()),
+        "gone_prompts": len(before) - len(known),
+    }
 
 
 def evaluation_prompts_plan(study: Study) -> Plan:
@@ -96,8 +116,15 @@ def synthetic_rows_plan(study: Study, rows: int) -> Plan:
         "teacher": teacher_of(study).identity,
         "attempts": study.profile.teacher.attempts,
         "rows": rows,
+        **_quality_parts(study),
     }
     return Plan("synthetic_rows", "", parts)
+
+
+def _quality_parts(study: Study) -> dict[str, object]:
+    """What decides which posts are kept, and what the gates say of them."""
+    quality = study.task.spec.quality.model_dump(mode="json")
+    return {"quality": quality, "rules": RULES, "embedder": study.profile.embedder}
 
 
 def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) -> Outcome:
@@ -151,13 +178,17 @@ def has_rows_to_ask(study: Study, target: int) -> bool:
 
 
 def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> None:
-    all_prompts = study.store.read_table(study.store.need(prompts_plan(study), UPSTREAM_REMEDY))
+    need = study.store.need(prompts_plan(study), UPSTREAM_REMEDY)
+    all_prompts = study.store.read_table(need)
+    study.warn_of_personal_data("teacher", [need], progress)
     teacher, expected = teacher_of(study), expected_rows(study, all_prompts, target)
     progress.note(expected.text)
     attempts = study.profile.teacher.attempts
     rows = synthesize(study.task, all_prompts, teacher, attempts, target, known_rows(study), progress)
-    study.add_gated_table(draft, "synthetic_rows", rows, target)
     kept = rows["status"] == "kept"
+    equal_rows = study.task.spec.sweep.data_sizes[0]
+    varied = diversity_table(rows[kept], rows[kept], study.task, equal_rows, study.embedder)
+    study.add_gated_table(draft, "synthetic_rows", rows, target, diversity=varied)
     draft.facts |= {
         "kept": int(kept.sum()),
         "rejected": int((~kept).sum()),
@@ -166,6 +197,7 @@ def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> 
         "in_band": round(float(rows.loc[kept, "is_in_band"].mean()), 4),
         "completion_tokens": int(rows["completion_tokens"].sum()),
         "reasons": rows.loc[~kept, "reason"].value_counts().to_dict(),
+        **diversity_facts(varied),
     }
 
 
@@ -208,18 +240,25 @@ def _subset_table(study: Study, size: int) -> pd.DataFrame:
     return subset(study.task, study.store.read_table(current_rows(study)), size)
 
 
-def _subset_plan(size: int, table: pd.DataFrame) -> Plan:
-    return Plan("data_subsets", str(size), {"rows": table_digest(table)})
+def _subset_plan(study: Study, size: int, table: pd.DataFrame) -> Plan:
+    holdout = _prompt_parts(study, "holdout")["products"]
+    parts = {"rows": table_digest(table), "holdout": holdout, **_quality_parts(study)}
+    return Plan("data_subsets", str(size), parts)
 
 
 def data_subsets_plan(study: Study, size: int) -> Plan:
-    """Shaped by the rows in the subset, so that rows added later change nothing."""
-    return _subset_plan(size, _subset_table(study, size))
+    """Shaped by the rows in the subset, so that rows added later change nothing, and by what its gates look at."""
+    return _subset_plan(study, size, _subset_table(study, size))
 
 
 def data_subsets(study: Study, size: int) -> Outcome:
     """The subset of `size` rows."""
     table = _subset_table(study, size)
-    return study.store.reuse_or_make(
-        _subset_plan(size, table), lambda draft: study.add_gated_table(draft, "data_subsets", table, size)
-    )
+
+    def make(draft: Draft) -> None:
+        rows = study.store.read_table(current_rows(study))
+        varied = diversity_table(table, rows[rows["status"] == "kept"], study.task, len(table), study.embedder)
+        study.add_gated_table(draft, "data_subsets", table, size, diversity=varied)
+        draft.facts |= diversity_facts(varied)
+
+    return study.store.reuse_or_make(_subset_plan(study, size, table), make)

@@ -12,6 +12,7 @@ from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
 from synthpost_dagster.stages.study import Cell, Study
@@ -86,17 +87,17 @@ def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress
     from synthpost_dagster.training.sft import tune
 
     profile = study.profile
-    subset = study.store.need(data_subsets_plan(study, cell.data_size), UPSTREAM_REMEDY)
-    rows = study.store.read_table(subset)
+    rows = _subset_rows(study, cell)
     expected = expected_training(study, steps)
     with study.devices.lease(profile.student.memory_gib, waiting=progress.note) as lease:
         started = time.perf_counter()
         loaded = load(profile.student, lease.device.name)
         training = study.training_of(cell)
-        curve = tune(loaded, profile.student.model, rows, training, steps, study.system_prompt, draft.folder, progress)
+        tuned = tune(loaded, profile.student.model, rows, training, steps, study.system_prompt, draft.folder, progress)
         seconds = time.perf_counter() - started
         del loaded
-    study.add_gated_table(draft, "adapters", curve)
+    curve = tuned.curve
+    study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision)
     draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
     draft.facts |= {
         "optimizer_steps": steps,
@@ -208,10 +209,21 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
             seconds = time.perf_counter() - started
             del loaded
         table = _predictions(prompts, replies, "tuned", f"{study.profile.student.model} + {adapter.fingerprint}")
-        study.add_gated_table(draft, "predictions", table)
-        draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_wall(seconds, expected), **_lengths(table)}
+        memorised = memorisation(table, _subset_rows(study, cell))
+        study.add_gated_table(draft, "predictions", table, memorisation=memorised)
+        draft.facts |= {
+            "peak_gib": round(lease.peak_gib, 3),
+            **_wall(seconds, expected),
+            **_lengths(table),
+            "longest_shared_words": int(memorised["shared_words"].max()),
+        }
 
     return study.store.reuse_or_make(predictions_plan(study, cell), make)
+
+
+def _subset_rows(study: Study, cell: Cell) -> pd.DataFrame:
+    """The rows that the cell is trained on."""
+    return study.store.read_table(study.store.need(data_subsets_plan(study, cell.data_size), UPSTREAM_REMEDY))
 
 
 def _generation_parts(study: Study) -> dict[str, Any]:

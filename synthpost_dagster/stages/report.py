@@ -23,9 +23,9 @@ from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.rows.prompts import briefs_by_id
-from synthpost_dagster.schemas import Compliance
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, current_rows, teacher_of
+from synthpost_dagster.stages.data_quality import data_quality
 from synthpost_dagster.stages.models import (
     adapters_plan,
     baseline_predictions_plan,
@@ -42,7 +42,7 @@ from synthpost_dagster.statistics.replicates import Trained
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT_FORMAT = 3
+REPORT_FORMAT = 4
 """Raised when the page or its tables change, so that reports are made anew."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
@@ -59,7 +59,9 @@ class Made(NamedTuple):
 
 
 def ratio_report_plan(study: Study) -> Plan:
-    """Shaped by the verdicts of every cell that is there, those that are missing, the controls and people's labels."""
+    """Shaped by the verdicts of every cell that is there, those that are missing, the rows that the data section is
+    about, the controls and people's labels.
+    """
     found, missing = _verdicts(study)
     controls, _ = _controls(study)
     parts = {
@@ -68,6 +70,7 @@ def ratio_report_plan(study: Study) -> Plan:
         "criteria": [c.model_dump() for kind in study.task.spec.post_types for c in study.task.spec.criteria_of(kind)],
         "cells": {cell.place: manifest.digest for cell, manifest in found.items()},
         "missing": [key for key, _ in missing],
+        "rows": current_rows(study).fingerprint if found else "",
         "controls": controls.digest if controls else "",
         "labels": fingerprint({"labels": _labels(study)}),
     }
@@ -81,9 +84,7 @@ def ratio_report(study: Study, progress: Progress) -> Outcome:
     def make(draft: Draft) -> None:
         content = gather(study, plan.fingerprint)
         progress.update("report", 0, 1, "pages")
-        study.add_gated_table(draft, "ratio_report", content.ratios)
-        Compliance.validate(content.compliance)
-        draft.table("compliance", content.compliance)
+        study.add_gated_table(draft, "ratio_report", content.ratios, compliance=content.compliance)
         (draft.folder / "ratios.csv").write_text(to_csv(content.ratios), encoding="utf-8")
         (draft.folder / "compliance.csv").write_text(to_csv(content.compliance), encoding="utf-8")
         (draft.folder / "index.html").write_text(render_page(content), encoding="utf-8")
@@ -165,6 +166,7 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
         worth=findings.worth(first, costs),
         seeds=findings.seeds_of(cells),
         corners=findings.corners(chosen) if chosen else (),
+        quality=data_quality(study, made, untuned),
         costs=costs,
         training=tuple(_training(study, one) for one in made),
         took=took(

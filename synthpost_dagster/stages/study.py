@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context
@@ -15,7 +15,10 @@ from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
 from synthpost_dagster.profiles import Profile, TrainingSpec, load_profile
+from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows import gates
+from synthpost_dagster.rows.gates.posts import PERSONAL_DATA
+from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.settings import Settings, secret
 from synthpost_dagster.tasks.loading import Task, load_task
 
@@ -105,6 +108,11 @@ class Study:
         """The task's system prompt where the profile trains with it, else None."""
         return self.task.spec.system_prompt if self.profile.training.system_prompt else None
 
+    @property
+    def embedder(self) -> Path | None:
+        """The folder of the profile's sentence embedder."""
+        return Path(self.profile.embedder).expanduser() if self.profile.embedder else None
+
     def has(self, plan: Callable[[], Plan]) -> bool:
         """Whether the artifact of a plan is there and passed its checks; not, where the plan cannot even be made."""
         try:
@@ -114,13 +122,28 @@ class Study:
         manifest = self.store.find(planned.asset, planned.partition, planned.fingerprint)
         return manifest is not None and not manifest.failed_gates
 
-    def add_gated_table(self, draft: Draft, asset: str, table: pd.DataFrame, target: int | None = None) -> None:
+    def add_gated_table(
+        self, draft: Draft, asset: str, table: pd.DataFrame, target: int | None = None, **beside: pd.DataFrame
+    ) -> None:
         """Puts an asset's main table into its draft, with its row count, the number of rows that was asked for (its
-        own where `target` is None) and the verdicts of its gates.
+        own where `target` is None), its further tables by name, and the verdicts of its gates.
         """
         draft.table(asset, table)
+        for name, other in beside.items():
+            draft.table(name, BESIDE[name].validate(other))
         draft.facts |= {"rows": len(table), "target_rows": len(table) if target is None else target}
-        draft.gates += [result.entry for result in gates.evaluate(asset, self.task, table, target=target)]
+        draft.gates += [r.entry for r in gates.evaluate(asset, self.task, table, target=target, beside=beside)]
+
+    def warn_of_personal_data(self, role: str, sent: Iterable[Manifest], progress: Progress) -> None:
+        """Says, before anything goes to an endpoint, which of the tables to be sent hold personal data.
+
+        `role` is `teacher` or `judge`; nothing is said of models in this process.
+        """
+        endpoints = [spec.endpoint for name, spec in self.profile.hosted.items() if name.startswith(role)]
+        found = [(table.asset, gate) for table in sent for gate in table.gates if gate.name == PERSONAL_DATA]
+        for asset, gate in found:
+            if endpoints and not gate.is_passed:
+                progress.note(f"{asset}: {gate.message}; this goes to {', '.join(endpoints)}")
 
 
 def open_study(settings: Settings) -> Study:

@@ -39,9 +39,11 @@ def verdicts(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """Every game of the cell, judged."""
 
     def make(draft: Draft) -> None:
-        tuned = study.store.read_table(study.store.need(predictions_plan(study, cell), UPSTREAM_REMEDY))
-        baselines = study.store.read_table(study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY))
-        contests = contests_of(briefs_by_id(study.task), tuned, baselines)
+        tuned = study.store.need(predictions_plan(study, cell), UPSTREAM_REMEDY)
+        baselines = study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY)
+        study.warn_of_personal_data("judge", [tuned, baselines], progress)
+        read = study.store.read_table
+        contests = contests_of(briefs_by_id(study.task), read(tuned), read(baselines))
         _judge(study, "verdicts", contests, draft, progress)
 
     return study.store.reuse_or_make(verdicts_plan(study, cell), make)
@@ -68,13 +70,14 @@ def control_verdicts(study: Study, progress: Progress) -> Outcome:
     """The games whose answer is known, and those of the long prompt, judged."""
 
     def make(draft: Draft) -> None:
-        read, need = study.store.read_table, study.store.need
-        contests = control_contests(
-            briefs_by_id(study.task),
-            read(need(control_predictions_plan(study), UPSTREAM_REMEDY)),
-            read(need(baseline_predictions_plan(study), UPSTREAM_REMEDY)),
-            read(_some_predictions(study)),
-        )
+        need = study.store.need
+        sent = [
+            need(control_predictions_plan(study), UPSTREAM_REMEDY),
+            need(baseline_predictions_plan(study), UPSTREAM_REMEDY),
+            _some_predictions(study),
+        ]
+        study.warn_of_personal_data("judge", sent, progress)
+        contests = control_contests(briefs_by_id(study.task), *map(study.store.read_table, sent))
         _judge(study, "control_verdicts", contests, draft, progress)
         for gate in draft.gates:
             if not gate.is_passed:

@@ -15,6 +15,8 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^|{}\n]+$")]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 EPOCHS = re.compile(r"^([1-9][0-9]?)-epoch$")
 
 
@@ -186,10 +188,34 @@ class Evaluation(Record):
     prompts: int = Field(ge=1)
 
 
-class Quality(Record):
-    """Limits above which a table blocks what is downstream."""
+class DiversityLimits(Record):
+    """Limits for variety, each for the figure at the rows of the smallest data size; null: reported only."""
 
-    max_rejected_share: float = Field(ge=0, le=1)
+    min_distinct_1: Share | None = None
+    min_distinct_2: Share | None = None
+    min_distinct_3: Share | None = None
+    max_compression_ratio: float | None = Field(default=None, gt=0)
+    max_self_bleu: float | None = Field(default=None, ge=0, le=100)
+
+
+class Quality(Record):
+    """When a reply is refused, when a table blocks what is downstream, and when it is warned of.
+
+    What a task leaves out has the default given here.
+    """
+
+    max_rejected_share: Share = Field(description="of prompts that stay rejected; above it, block")
+    band_retries: int = Field(default=1, ge=0, le=9, description="times a reply of the wrong length is asked again")
+    max_out_of_band_share: Share = Field(default=0.7, description="of kept rows of the wrong length; above it, warn")
+    near_duplicate_jaccard: float = Field(default=0.7, ge=0.6, le=1, description="from here on, near-duplicates")
+    max_near_duplicate_share: Share = Field(default=0.05, description="above it, block")
+    max_opening_share: Share = Field(default=0.02, description="of rows with one opening, where more than 3; warn")
+    max_cleaned_share: Share = Field(default=0.05, description="of replies with quotes or a preamble; above it, warn")
+    leaked_words: int = Field(default=8, ge=3, description="so long a run of a holdout product's text is a leak; block")
+    phone_region: str = Field(
+        default="US", pattern="^[A-Z]{2}$", description="whose phone numbers are known without a country's code"
+    )
+    diversity: DiversityLimits = DiversityLimits()
 
 
 class TaskSpec(Record):

@@ -8,18 +8,26 @@ import math
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.inference.generate import chat
+from synthpost_dagster.inference.generate import chat, end_tokens
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.training.supervision import refuse_untaught, supervision
 
 if TYPE_CHECKING:
     import pandas as pd
     from peft import LoraConfig
     from trl import SFTConfig
+
+
+class Tuned(NamedTuple):
+    """The loss curve (schema LossCurve), and what of each row was learned (schema Supervision)."""
+
+    curve: pd.DataFrame
+    supervision: pd.DataFrame
 
 
 def tune(
@@ -31,11 +39,11 @@ def tune(
     system_prompt: str | None,
     folder: Path,
     progress: Progress,
-) -> pd.DataFrame:
+) -> Tuned:
     """Tunes on the rows (schema DataSubsets) for `steps` optimizer steps; leaves the adapter in `folder`.
 
-    Returns the loss curve (schema LossCurve). `base_name` is what the adapter's configuration names as its base.
-    Raises SynthpostError where the loss is not a number; nothing is left in `folder` then.
+    `base_name` is what the adapter's configuration names as its base. Raises SynthpostError where a row teaches
+    nothing or not when to stop, before any step, and where the loss is not a number; nothing is left in `folder` then.
     """
     import pandas as pd
     from datasets import Dataset, disable_progress_bars
@@ -57,6 +65,9 @@ def tune(
             callbacks=[_progress_callback(progress, steps)],
         )
         trainer.remove_callback(PrinterCallback)
+        learned = supervision(trainer, rows, end_tokens(loaded))
+        refuse_untaught(learned)
+        progress.note(f"the first row teaches: {learned['learned'].iloc[0]!r}")
         trainer.train()
     curve = pd.DataFrame(
         {"step": entry["step"], "loss": float(entry["loss"]), "learning_rate": float(entry["learning_rate"])}
@@ -68,18 +79,19 @@ def tune(
         raise SynthpostError(f"the loss is not a number at step {first}; lower training.learning_rate in the profile")
     shutil.rmtree(scratch, ignore_errors=True)
     _save(trainer.model, base_name, folder)
-    return curve
+    return Tuned(curve, learned)
 
 
 def conversations(rows: pd.DataFrame, spec: TrainingSpec, system_prompt: str | None) -> list[dict[str, Any]]:
     """TRL's records: prompt and completion apart where only the completion is learned, else whole messages."""
     system = system_prompt if spec.system_prompt else None
     turns = [
-        (chat(row.student_prompt, system), [{"role": "assistant", "content": row.post}]) for row in rows.itertuples()
+        (row.prompt_id, chat(row.student_prompt, system), [{"role": "assistant", "content": row.post}])
+        for row in rows.itertuples()
     ]
     if spec.loss == "completion":
-        return [{"prompt": prompt, "completion": completion} for prompt, completion in turns]
-    return [{"messages": prompt + completion} for prompt, completion in turns]
+        return [{"prompt_id": name, "prompt": prompt, "completion": completion} for name, prompt, completion in turns]
+    return [{"prompt_id": name, "messages": prompt + completion} for name, prompt, completion in turns]
 
 
 def sft_config(spec: TrainingSpec, steps: int, folder: Path, device: str) -> SFTConfig:

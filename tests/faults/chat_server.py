@@ -90,13 +90,22 @@ class Log(NamedTuple):
         return sum(s.prompt_tokens * input_price + s.completion_tokens * output_price for s in self.requests) / 1e6
 
 
+_LENGTH = re.compile(r"Length: \w+, (\d+)")
+
+
 def reply_text(prompt: str) -> str:
-    """What the server answers: of two fenced posts the longer, to anything else a post of its own."""
+    """What the server answers: of two fenced posts the longer, to anything else a post of its own.
+
+    Such a post has as many sentences as the prompt asks for at least.
+    """
     if posts := _POSTS.search(prompt):
         first, second = len(posts[2]), len(posts[3])
         return json.dumps({"verdict": "A" if first > second else "B" if second > first else "tie"})
     number = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"Offer {number[:12]} is here. Order {number[12:24]} today!"
+    wanted = _LENGTH.search(prompt)
+    more = range(24, 8 + 8 * int(wanted[1]), 8) if wanted else ()
+    between = [f"Ask {number[at : at + 8]} about it." for at in more]
+    return " ".join([f"Offer {number[:12]} is here.", *between, f"Order {number[12:24]} today!"])
 
 
 class ChatServer:

@@ -8,8 +8,10 @@ from typing import Any
 from chat_server import ChatServer, chat_server
 from hosted_tables import judge_of, judged, rows_of
 from hosted_world import PRICES, hosted
+from sqlalchemy import select
 
 from synthpost_dagster.generation.chat_models import Context
+from synthpost_dagster.generation.journal_tables import REPLIES
 from synthpost_dagster.tasks.loading import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
@@ -82,6 +84,31 @@ def test_fault_13_a_changed_text_has_the_prompts_asked_again_that_hold_it_and_no
     assert len(server.log().requests) == touched.sum()
     assert all("something else altogether" in prompt for prompt in server.log().prompts)
     assert again[~touched].equals(first[~touched])
+
+
+def journalled(context: Context) -> dict[str, tuple[Any, ...]]:
+    """Every row of the journal, by its key."""
+    with context.journal.look() as connection:
+        return {row.key: tuple(row) for row in connection.execute(select(REPLIES))}
+
+
+def test_fault_13_one_products_edited_text_has_its_55_rows_made_again_and_the_journal_shows_no_more(
+    server: ChatServer, small_task: Task, edit_task: EditTask, context: Context
+) -> None:
+    rows_of(small_task, hosted(server), context, small_task.training_prompts)
+    before = journalled(context)
+
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["companies"][0]["products"]["train"][1]["description"] = "something else altogether"
+
+    edited = edit_task("catalog.yaml", change)
+    again = rows_of(edited, hosted(server), context, edited.training_prompts)
+    after = journalled(context)
+    assert len(before) == len(again) == 220
+    assert len(after) == 220 + 55
+    assert {key: after[key] for key in before} == before
+    name = edited.catalog.companies[0].products.train[1].name
+    assert set(again.loc[again["product"] == name, "reply_key"]) == set(after) - set(before)
 
 
 def test_fault_13_a_changed_criterion_has_the_games_of_its_post_type_judged_again_and_no_other(

@@ -73,11 +73,21 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_an_artifact_says_what_differs_from_the_one_made_before(store: ArtifactStore) -> None:
+    store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
+    again = store.reuse_or_make(PLAN, Maker())
+    assert again.manifest.facts["made_because"] == "the last one failed its check duplicates"
+    part = next(iter(PLAN.parts))
+    changed = PLAN._replace(parts=PLAN.parts | {part: "another"})
+    assert store.reuse_or_make(changed, Maker()).manifest.facts["made_because"] == f"changed: {part}"
+
+
 def test_what_was_made_is_found_and_read_again(store: ArtifactStore) -> None:
     made = store.reuse_or_make(PLAN, Maker())
     assert not made.is_reused
     assert found(store) == made.manifest
-    assert (made.manifest.asset, made.manifest.partition, made.manifest.facts) == ("verdicts", "88|50", {"rows": 2})
+    assert (made.manifest.asset, made.manifest.partition) == ("verdicts", "88|50")
+    assert made.manifest.facts == {"made_because": "it is the first", "rows": 2}
     assert set(made.manifest.files) == {"verdicts.parquet", "note.txt"}
     pd.testing.assert_frame_equal(store.read_table(made.manifest), TABLE)
     assert store.read_file(made.manifest, "note.txt") == b"a note"

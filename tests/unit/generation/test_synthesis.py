@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from synthpost_dagster.generation.journal import Reply
 from synthpost_dagster.generation.synthesis import synthesize
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows import gates
+from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.prompts import shares, shuffled_strata, training_prompts
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.tasks.loading import Task
@@ -40,11 +42,17 @@ class Teacher:
         try:
             for ask in asks:
                 prompt = ask.chat[-1]["content"]
-                text, finish = self.bad(prompt, self.asked.count(prompt)) or (f"Post {short_hash(prompt)}.", "stop")
+                text, finish = self.bad(prompt, self.asked.count(prompt)) or (good_post(prompt), "stop")
                 self.asked.append(prompt)
                 yield reply_to(ask, text, finish)
         finally:
             self.closed += 1
+
+
+def good_post(prompt: str) -> str:
+    """A post like no other, with as many sentences as the prompt asks for at least."""
+    wanted = re.search(r"Length: \w+, (\d+)", prompt)
+    return " ".join(f"Post {short_hash(prompt, str(place))}." for place in range(int(wanted[1]) if wanted else 1))
 
 
 def reply_to(ask: Ask, text: str, finish: str) -> Reply:
@@ -58,7 +66,8 @@ def run(
 
 
 def failed_gates(task: Task, made: pd.DataFrame, target: int) -> list[str]:
-    results = gates.evaluate("synthetic_rows", task, made, target=target)
+    varied = diversity_table(kept(made), kept(made), task, 88)
+    results = gates.evaluate("synthetic_rows", task, made, target=target, beside={"diversity": varied})
     return [result.message for result in results if not result.is_passed]
 
 
@@ -179,7 +188,7 @@ def test_a_new_row_that_repeats_a_kept_one_is_the_duplicate_though_its_rank_is_l
     edited = edit_task("catalog.yaml", change)
     prompts = training_prompts(edited)
     new = prompts[prompts["student_prompt"].str.contains("something else altogether")].iloc[0]
-    old = full[full["product"] != new["product"]].iloc[-1]
+    old = full[(full["product"] != new["product"]) & (full["length"] == new["length"])].iloc[-1]
     assert new["rank"] < old["rank"]
     repeats = new["teacher_prompt"]
     teacher = Teacher(lambda prompt, attempt: (old["post"], "stop") if prompt == repeats and attempt == 0 else None)
@@ -268,7 +277,7 @@ def test_prompts_that_read_alike_have_replies_of_their_own(small_task: Task) -> 
     task = replace(small_task, sources={**small_task.sources, "teacher": wording})
     assert training_prompts(task)["teacher_prompt"].nunique() < 220
     number = itertools.count()
-    made = run(task, Teacher(lambda prompt, attempt: (f"Post {next(number)}.", "stop")), 88)
+    made = run(task, Teacher(lambda prompt, attempt: (good_post(f"{prompt} {next(number)}"), "stop")), 88)
     assert len(made) == len(kept(made)) == made["reply_key"].nunique() == 88
     assert failed_gates(task, made, 88) == []
 

@@ -207,24 +207,32 @@ def test_the_adapter_gets_the_studys_arguments(study: Profile) -> None:
     assert adapter.task_type == "CAUSAL_LM"
 
 
-ROWS = pd.DataFrame({"student_prompt": ["write about tea", "write about bikes"], "post": ["Tea!", "Bikes!"]})
+ROWS = pd.DataFrame(
+    {
+        "prompt_id": ["a", "b"],
+        "student_prompt": ["write about tea", "write about bikes"],
+        "post": ["Tea!", "Bikes!"],
+    }
+)
 
 
 def test_the_study_learns_whole_conversations_with_their_system_prompt(study: Profile, sales_posts: Task) -> None:
     records = conversations(ROWS, study.training, sales_posts.spec.system_prompt)
     assert len(records) == 2
     assert records[0] == {
+        "prompt_id": "a",
         "messages": [
             {"role": "system", "content": sales_posts.spec.system_prompt},
             {"role": "user", "content": "write about tea"},
             {"role": "assistant", "content": "Tea!"},
-        ]
+        ],
     }
 
 
 def test_by_default_the_post_alone_is_learned_without_a_system_prompt(sales_posts: Task) -> None:
     training = load_profile("tiny", sales_posts).training
     assert conversations(ROWS, training, sales_posts.spec.system_prompt)[1] == {
+        "prompt_id": "b",
         "prompt": [{"role": "user", "content": "write about bikes"}],
         "completion": [{"role": "assistant", "content": "Bikes!"}],
     }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from synthpost_dagster.artifacts.store import GateEntry
 from synthpost_dagster.comparisons.table import Repair
 from synthpost_dagster.report.data import (
     Cell,
@@ -31,7 +32,17 @@ from synthpost_dagster.report.data import (
     Trust,
     Worth,
 )
-from synthpost_dagster.schemas import OPPONENTS, OUTCOMES, RatioReport
+from synthpost_dagster.report.data_quality import (
+    Coverage,
+    DataQuality,
+    GateLine,
+    Memorised,
+    Replies,
+    Run,
+    SharedRun,
+    Supervised,
+)
+from synthpost_dagster.schemas import METRICS, OPPONENTS, OUTCOMES, RatioReport
 from synthpost_dagster.statistics.agreement import agreement
 from synthpost_dagster.statistics.choice import best_of, headline_ratio
 from synthpost_dagster.statistics.comparison import GameFigures, compare
@@ -188,6 +199,65 @@ def curve(*losses: float) -> pd.DataFrame:
     return pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses, "learning_rate": 1e-4})
 
 
+def gate(asset: str = "prompts", partition: str = "", **changes: Any) -> GateLine:
+    """A check that passed."""
+    values = {"name": "schema", "is_passed": True, "is_blocking": True, "message": "88 rows follow the schema"}
+    return GateLine(asset, partition, GateEntry(**values | changes))
+
+
+FIGURES = {
+    "distinct_1": (0.21, 0.2, 0.01),
+    "distinct_2": (0.512, 0.52, 0.02),
+    "distinct_3": (0.7, 0.71, 0.01),
+    "compression_ratio": (3.4, 3.3, 0.1),
+    "opening_share": (0.03, 0.025, 0.005),
+    "self_bleu": (31.0, NAN, NAN),
+}
+"""Metric → figure of the rows, mean and deviation of the draws."""
+
+
+def varied(rows: int = 88, equal_rows: int = 88, **changes: tuple[float, float, float]) -> pd.DataFrame:
+    """A table that follows the schema Diversity."""
+    found = {metric: (FIGURES | changes)[metric] for metric in METRICS if metric in FIGURES | changes}
+    return pd.DataFrame(
+        [(metric, value, rows, equal_rows, mean, spread) for metric, (value, mean, spread) in found.items()],
+        columns=["metric", "value", "rows", "equal_rows", "draws_mean", "draws_deviation"],
+    )
+
+
+def run(day: int, *, is_present: bool = False, **changes: tuple[float, float, float]) -> Run:
+    """A run of the teacher on a day of November 2026, with 1,760 kept rows."""
+    made_at = f"2026-11-{day:02}T10:00:00.000000+00:00"
+    return Run(made_at, "teacher-model", 1760, is_present, varied(1760, 88, **changes))
+
+
+def quality(**changes: Any) -> DataQuality:
+    """Data that passes every check, with one earlier run."""
+    found = DataQuality(
+        gates=(
+            gate(),
+            gate("data_subsets", "88", name="leakage", message="0 of 88 training rows name a holdout product"),
+            gate("adapters", "88|50", name="supervised_tokens", message="40.0% of 9000 tokens are learned"),
+        ),
+        subsets={88: varied(), 1760: varied(1760, 1760)},
+        runs=(run(3), run(5, is_present=True)),
+        coverage=Coverage(
+            88,
+            LEVELS["post_type"],
+            LEVELS["tone"],
+            {("Promotional", "Witty"): 22, ("Promotional", "Calm"): 20, ("Question", "Witty"): 22},
+            {(kind, tone): 22 for kind in LEVELS["post_type"] for tone in LEVELS["tone"]},
+        ),
+        replies=Replies(93, 88, (("meet the lamp that warms", 4),), (("placeholder", 3),), (("preamble", 2),)),
+        memorised=(Memorised(A, 1, 100, 9, 4.5, 1),),
+        shared=(
+            SharedRun(A, "Lamp", 4, "meet the lamp that", "Hi! Meet the LAMP, that is.", "Meet the lamp that warms."),
+        ),
+        supervised=(Supervised(A, 1, 88, 9000, 3600, 0, "Meet the lamp.<|end|>"),),
+    )
+    return replace(found, **changes)
+
+
 def report(**changes: Any) -> ReportData:
     """A report of four cells, one of them under two seeds."""
     compliance = pd.DataFrame(
@@ -215,6 +285,7 @@ def report(**changes: Any) -> ReportData:
         ),
         seeds=(Seeds(A, (1, 2), seed_spread([Counts(81, 14, 3, 2), Counts(60, 30, 5, 5)])),),
         corners=(),
+        quality=quality(),
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in (A, B, C, D)},
         training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0)),),
         took=(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from synthpost_dagster.rows.replies import clean_reply, normalised
+from synthpost_dagster.schemas import STRIPPED
 
 
 @pytest.mark.parametrize(
@@ -19,22 +22,200 @@ from synthpost_dagster.rows.replies import clean_reply, normalised
     ],
 )
 def test_a_good_reply_is_tidied_and_kept(raw: str, post: str) -> None:
-    assert clean_reply(raw, "stop") == (post, "")
+    assert clean_reply(raw, "stop") == (post, "", "")
 
 
 @pytest.mark.parametrize("raw", ["", "   ", "\n\t ", "\x00", " \x00 \n", "!!!", "🎉"])
 @pytest.mark.parametrize("finish", ["stop", "length"])
 def test_a_reply_without_text_is_empty_however_it_ended(raw: str, finish: str) -> None:
-    assert clean_reply(raw, finish) == ("", "empty")
+    assert clean_reply(raw, finish) == ("", "empty", "")
+
+
+def test_a_reply_of_quotes_alone_is_empty() -> None:
+    assert clean_reply('""', "stop") == ("", "empty", "quotes")
 
 
 def test_a_reply_that_was_cut_off_is_truncated_and_keeps_its_text() -> None:
-    assert clean_reply("Half a sen", "length") == ("Half a sen", "truncated")
+    assert clean_reply("Half a sen", "length") == ("Half a sen", "truncated", "")
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "invalid", "refused"])
+def test_a_reply_that_the_endpoint_did_not_give_is_rejected_for_that(finish: str) -> None:
+    cleaned = clean_reply("whatever it says", finish)
+    assert cleaned.post == ""
+    assert cleaned.reason
 
 
 @pytest.mark.parametrize("token", ["<|eot_id|>", "<|start_header_id|>user<|end_header_id|>", "</s>", "<s>", "[INST]"])
 def test_a_reply_with_a_chat_special_token_is_rejected(token: str) -> None:
     assert clean_reply(f"A post. {token} More.", "stop").reason == "special token"
+
+
+@pytest.mark.parametrize(
+    ("raw", "post"),
+    [
+        ('"Ride on. Buy now!"', "Ride on. Buy now!"),
+        ("“Ride on. Buy now!”", "Ride on. Buy now!"),
+        ("«Ride on. Buy now!»", "Ride on. Buy now!"),
+        ("“Say ‘yes’ to it!”", "Say ‘yes’ to it!"),
+        ('  "Ride on.\n\nBuy now!"\n', "Ride on.\n\nBuy now!"),
+        ('" Ride on. "', "Ride on."),
+    ],
+)
+def test_outer_quotes_are_stripped_and_said(raw: str, post: str) -> None:
+    assert clean_reply(raw, "stop") == (post, "", "quotes")
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        "Here is a sales post for Harbour Cruiser: ",
+        "Here's a witty social media post for Harbour Cruiser:\n\n",
+        "Here’s the caption you asked for:\n",
+        "here are some drafts and a post to go with them: ",
+        "Sure! Here's your post:\n",
+        "Sure, here is a tweet about it: ",
+        "Certainly! Here is the post: ",
+        "Of course. Here's a short post: ",
+        "Absolutely! Here is your ad:\n\n",
+        "Okay, here's the text: ",
+        "Great! Here's one version:\n",
+        "Sure,\n",
+        "Sure!\n\n",
+        "Sure thing!\n",
+        "Certainly:\n",
+        "OK.\n",
+    ],
+)
+def test_a_preamble_is_stripped_and_said(preamble: str) -> None:
+    assert clean_reply(f"{preamble}Ride on. Buy now!", "stop") == ("Ride on. Buy now!", "", "preamble")
+
+
+@pytest.mark.parametrize("raw", ['Sure! Here\'s your post:\n\n"Ride on."', "Here is a post for X: “Ride on.”"])
+def test_a_preamble_before_a_quoted_post_is_stripped_with_the_quotes(raw: str) -> None:
+    assert clean_reply(raw, "stop") == ("Ride on.", "", "preamble and quotes")
+
+
+def test_what_was_stripped_is_a_level_of_the_table() -> None:
+    found = {clean_reply(raw, "stop").stripped for raw in ("A.", '"A."', "Sure!\nA.", 'Sure!\n"A."')}
+    assert found == set(STRIPPED)
+
+
+def test_a_reply_that_is_stripped_and_then_rejected_says_both() -> None:
+    assert clean_reply("Sure!\nBuy [Product] now.", "stop") == ("Buy [Product] now.", "placeholder", "preamble")
+    assert clean_reply('Here is a post: "Half a sen', "length").reason == "truncated"
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        "Here's why you will love it: it folds.",
+        "Here are five reasons to ride: wind, sun, joy, speed and calm.",
+        "Here it is: the bike you waited for.",
+        "Sure to please! A tea for every morning.",
+        "Sure! Buy now and ride today.",
+        "Sure, winter is long. Rosehip is longer.",
+        "Great taste\nand great price.",
+        "Of course you can.\nBuy now.",
+        "Okay everyone,\nit is here.",
+        "We said: here is a post about you.",
+        '"Best ever," says Ann. "I love it."',
+        "“Best ever,” says Ann. “I love it.”",
+        "«Best ever», says Ann. «I love it.»",
+        '"Best ever," says Ann.',
+        'Ann says: "I love it."',
+        '"',
+        "'Tis the season.",
+        '5" of snow and a 29"',
+    ],
+)
+def test_a_post_that_only_looks_like_a_quotation_or_a_preamble_is_not_touched(post: str) -> None:
+    assert clean_reply(post, "stop").stripped == ""
+    assert clean_reply(post, "stop").post in (post, "")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I’m sorry, but I can’t help with that.",
+        "I am very sorry, I cannot write this post.",
+        "Sorry, I can't do that.",
+        "Sorry, but as an AI I am unable to write advertisements.",
+        "I apologize, but I won't be writing this.",
+        "Unfortunately, I am not able to create content about it.",
+        "I cannot assist with this request.",
+        "I can't help you with this.",
+        "I can't help with writing posts like that.",
+        "I won't create that.",
+        "I am unable to provide a post.",
+        "As an AI language model, I have no opinion.",
+        "As an AI, I cannot promote products.",
+        "as an AI assistant I must decline",
+    ],
+)
+def test_a_refusal_is_rejected(raw: str) -> None:
+    assert clean_reply(raw, "stop").reason == "refusal"
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        "Sorry, boredom: the Harbour Cruiser is here.",
+        "Sorry to keep you waiting! It is back.",
+        "I can't help loving this bike!",
+        "I can't help but smile when I ride it.",
+        "I can't wait to ride it.",
+        "I cannot recommend it enough.",
+        "I'm sorry I waited so long to buy one.",
+        "Unfortunately, winter is coming. Our tea helps.",
+        "As an AI-powered kettle, it knows your morning.",
+        "As an aid for cold mornings, nothing beats tea.",
+        "Can't decide? I won't tell.",
+        "You asked. I'm sorry, I can't stop riding!",
+    ],
+)
+def test_a_post_that_only_looks_like_a_refusal_is_kept(post: str) -> None:
+    assert clean_reply(post, "stop") == (post, "", "")
+
+
+@pytest.mark.parametrize(
+    "placeholder",
+    [
+        "[Name]",
+        "[Your Company]",
+        "[insert link here]",
+        "{{product}}",
+        "{{ company.name }}",
+        "<insert link>",
+        "<Name>",
+        "<your website>",
+        "[LINK]",
+        "[código]",
+    ],
+)
+def test_a_placeholder_is_rejected(placeholder: str) -> None:
+    assert clean_reply(f"Ride on with {placeholder} today.", "stop").reason == "placeholder"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "as proven [1]",
+        "[shop now](http://x)",
+        "a [b in text",
+        "a b] in text",
+        "[]",
+        "[ 12, 13 ]",
+        "{product}",
+        "I <3 it",
+        "<b>now</b>",
+        "x < y > z",
+        f"[{'long words ' * 5}]",
+    ],
+)
+def test_brackets_that_hold_no_place_are_kept(text: str) -> None:
+    assert clean_reply(f"Ride on, {text} today.", "stop").reason == ""
 
 
 def test_posts_that_differ_in_case_space_and_punctuation_alone_are_the_same() -> None:
@@ -43,5 +224,34 @@ def test_posts_that_differ_in_case_space_and_punctuation_alone_are_the_same() ->
     assert normalised("Buy now, it was great") != normalised("Buy now, it is great")
 
 
-def test_a_100_kb_reply_is_handled() -> None:
-    assert len(clean_reply("word " * 20_000, "stop").post) == 99_999
+@pytest.mark.parametrize("unit", ["word ", "here is a ", "sure! ", 'a " ', "[ a", "{{a", "<name ", "i can't ", "a <| "])
+def test_a_100_kb_reply_is_handled_in_time_that_grows_with_its_length(unit: str) -> None:
+    raw = (unit * 100_000)[:100_000]
+    start = time.process_time()
+    cleaned = clean_reply(raw, "stop")
+    assert time.process_time() - start < 2
+    assert (len(cleaned.post) > 90_000, cleaned.reason) == (True, "")
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        "Here is our latest version: lighter, faster.",
+        "Here's a message from our founder: tea takes time.",
+        "Here's the ad-free way to listen: Hummingfell.",
+        "'Best ever,' says Ann. 'I love it.'",
+        "'Tis the season for rockin'",
+        "Unfortunately, I can't stop eating these! Grab yours.",
+    ],
+)
+def test_a_post_that_only_looks_like_chatter_is_left_alone(post: str) -> None:
+    assert clean_reply(post, "stop") == (post, "", "")
+
+
+def test_a_reply_that_is_a_preamble_alone_is_empty() -> None:
+    assert clean_reply("Sure! Here's your post:", "stop") == ("", "empty", "preamble")
+
+
+@pytest.mark.parametrize("reply", ['"Sure! Here is your post: Buy now."', "**Here's a post:** Buy now."])
+def test_preamble_and_quotes_are_stripped_in_whatever_order_they_stand(reply: str) -> None:
+    assert clean_reply(reply, "stop").post == "Buy now."

@@ -1,0 +1,130 @@
+"""All gates on one table of so many rows, for bench_gates.py: prints what each took as JSON.
+
+The posts are drawn from a vocabulary by Zipf's law, 20 to 90 words each; one in two hundred nearly repeats another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from measuring import Meter, write_record
+
+from synthpost_dagster.rows import gates
+from synthpost_dagster.rows.diversity import diversity_table
+from synthpost_dagster.rows.gates.structure import schema
+from synthpost_dagster.rows.memorisation import memorisation
+from synthpost_dagster.rows.prompts import shuffled_strata
+from synthpost_dagster.schemas import FACTOR_COLUMNS
+from synthpost_dagster.tasks.loading import Task, load_task
+
+WORDS = 20_000
+EXPONENT = 1.05
+SHORTEST, LONGEST = 20, 90
+NEAR_EVERY = 200
+PREDICTIONS = 440
+SUBSET_COLUMNS = [*FACTOR_COLUMNS, "rank", "student_prompt", "post"]
+
+
+def posts(count: int) -> list[str]:
+    """Posts like no other but for one in NEAR_EVERY, which repeats another with one word more."""
+    generator = np.random.default_rng(0)
+    weights = 1 / np.arange(1, WORDS + 1) ** EXPONENT
+    vocabulary = np.array([f"word{number}" for number in range(WORDS)], dtype=object)
+    lengths = generator.integers(SHORTEST, LONGEST, count)
+    made: list[str] = []
+    for start in range(0, count, 10_000):
+        part = lengths[start : start + 10_000]
+        words = vocabulary[generator.choice(WORDS, int(part.sum()), p=weights / weights.sum())]
+        made += [" ".join(piece) for piece in np.split(words, np.cumsum(part)[:-1])]
+    for at in range(NEAR_EVERY, count, NEAR_EVERY):
+        made[at] = made[int(generator.integers(at))] + " once"
+    return made
+
+
+def rows_table(task: Task, count: int) -> pd.DataFrame:
+    """Kept rows (schema SyntheticRows), dealt to the strata in turn."""
+    strata = shuffled_strata(task)
+    kinds = {kind.name: kind for kind in task.spec.post_types}
+    at = np.arange(count)
+    text = posts(count)
+    ids = [f"{number:016x}" for number in at]
+    return pd.DataFrame(
+        {
+            "prompt_id": ids,
+            "company": "Pedrowick",
+            "product": "Bench",
+            "post_type": [strata[place][0] for place in at % len(strata)],
+            "tone": [strata[place][1] for place in at % len(strata)],
+            "length": [kinds[strata[place][0]].length for place in at % len(strata)],
+            "rank": at,
+            "stratum_rank": at // len(strata),
+            "attempt": 0,
+            "student_prompt": [f"Write post {number} for Bench." for number in at],
+            "post": text,
+            "status": "kept",
+            "reason": "",
+            "stripped": "",
+            "is_in_band": True,
+            "raw_reply": text,
+            "finish_reason": "stop",
+            "prompt_tokens": 250,
+            "completion_tokens": 100,
+            "teacher_model": "bench",
+            "reply_key": ids,
+        }
+    )
+
+
+def gates_of(asset: str) -> dict[str, gates.Judge]:
+    """The asset's gates by name, the schema first."""
+    return {"schema": partial(schema, asset)} | {name: gate.judge for name, gate in gates.GATES[asset].items()}
+
+
+def timed(seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
+    """What the work gives; its seconds are put down."""
+    start = time.perf_counter()
+    found = work()
+    seconds[name] = round(time.perf_counter() - start, 3)
+    return found
+
+
+def main() -> None:
+    """Runs every gate of rows, half of them as a subset, and predictions."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    task = load_task("sales_posts")
+    table = rows_table(task, arguments.rows)
+    subset = table.head(arguments.rows // 2)[SUBSET_COLUMNS].reset_index(drop=True)
+    tuned = table.tail(PREDICTIONS)
+    seconds: dict[str, float] = {}
+    meter = Meter()
+    beside = {
+        "synthetic_rows": timed(seconds, "diversity", lambda: diversity_table(table, table, task, 88)),
+        "data_subsets": timed(
+            seconds, "diversity of half of them", lambda: diversity_table(subset, table, task, len(subset))
+        ),
+    }
+    verdicts: dict[str, bool] = {}
+    for asset, rows in (("synthetic_rows", table), ("data_subsets", subset)):
+        for name, gate in gates_of(asset).items():
+            looked_at = rows if gates.table_of(asset, name) == asset else beside[asset]
+            found = timed(seconds, f"{asset}: {name}", partial(gate, task, looked_at, len(rows)))
+            verdicts[f"{asset}: {name}"] = found.is_passed
+    timed(seconds, "memorisation", lambda: memorisation(tuned, subset))
+    write_record(
+        arguments.out,
+        {"rows": arguments.rows, "measured": meter.stop(), "gates": seconds, "verdicts": verdicts},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Texts as one array of word numbers, so that word n-grams of millions of rows are counted and compared in numpy.
+
+An n-gram is told by a 64-bit hash of its word numbers: among a hundred million different ones, a collision is expected
+0.0003 times.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from synthpost_dagster.rows.replies import normalised
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BASE = 0x9E3779B97F4A7C15
+"""An odd number near 2**64 / φ: multiplying by it spreads small numbers over all bits."""
+_MIX = 0xBF58476D1CE4E5B9
+_CHUNK = 4_000_000
+"""Words hashed at a time, so that what is held for a moment stays small."""
+
+
+class Shared(NamedTuple):
+    """The longest run of words that a text shares with any text of a corpus; `row` is the corpus's, -1 without one."""
+
+    words: int
+    row: int
+    text: str
+
+
+class Corpus:
+    """Texts by their words, without case and punctuation."""
+
+    def __init__(self, texts: Iterable[str], vocabulary: dict[str, int] | None = None) -> None:
+        """Reads the texts once. Corpora to be compared share a `vocabulary`, which grows."""
+        import numpy as np
+
+        self.vocabulary = {} if vocabulary is None else vocabulary
+        numbers, ends = array("I"), array("Q", [0])
+        number_of = self.vocabulary.setdefault
+        for text in texts:
+            numbers.extend([number_of(word, len(self.vocabulary)) for word in normalised(text).split()])
+            ends.append(len(numbers))
+        self.words: np.ndarray[Any, Any] = np.frombuffer(numbers, dtype=np.uint32) if numbers else np.empty(0, "u4")
+        self.ends: np.ndarray[Any, Any] = np.frombuffer(ends, dtype=np.uint64).astype(np.int64)
+
+    def __len__(self) -> int:
+        """How many texts there are."""
+        return len(self.ends) - 1
+
+    def ngrams(self, size: int) -> np.ndarray[Any, Any]:
+        """Hashes of all n-grams of `size` words that lie within one text, in their order (uint64)."""
+        hashes: np.ndarray[Any, Any] = self._hashes(size)[self._is_within(size)]
+        return hashes
+
+    def starts(self, size: int) -> np.ndarray[Any, Any]:
+        """At which word each n-gram of `size` words begins."""
+        import numpy as np
+
+        return np.flatnonzero(self._is_within(size))
+
+    def _is_within(self, size: int) -> np.ndarray[Any, Any]:
+        """Whether each window of `size` words lies within one text."""
+        import numpy as np
+
+        is_within = np.ones(max(0, len(self.words) - size + 1), bool)
+        for back in range(1, size):
+            at = self.ends[1:-1] - back
+            is_within[at[(at >= 0) & (at < len(is_within))]] = False
+        return is_within
+
+    def part(self, rows: Sequence[int]) -> Corpus:
+        """The texts of these rows, in the order given."""
+        import numpy as np
+
+        part = Corpus((), self.vocabulary)
+        pieces = [self.words[self.ends[row] : self.ends[row + 1]] for row in rows]
+        part.words = np.concatenate(pieces) if pieces else self.words[:0]
+        part.ends = np.cumsum([0, *map(len, pieces)])
+        return part
+
+    def row_of(self, word: int) -> int:
+        """The text that a word stands in."""
+        import numpy as np
+
+        return int(np.searchsorted(self.ends, word, side="right")) - 1
+
+    def _hashes(self, size: int) -> np.ndarray[Any, Any]:
+        """Polynomial hashes of every window, those that cross from one text into the next as well."""
+        import numpy as np
+
+        found = np.zeros(max(0, len(self.words) - size + 1), np.uint64)
+        for start in range(0, len(found), _CHUNK):
+            part = found[start : start + _CHUNK]
+            for at in range(start, start + size):
+                part *= np.uint64(_BASE)
+                part += (self.words[at : at + len(part)].astype(np.uint64) + np.uint64(1)) * np.uint64(_MIX)
+        return found
+
+
+def longest_shared(texts: list[str], corpus: list[str]) -> list[Shared]:
+    """For each text the longest run of words that any text of the corpus holds as well.
+
+    A run of n words is shared only if its runs of n - 1 words are, so the length is found by halving. Each length
+    that is asked for is hashed and sorted once for all texts.
+    """
+    import numpy as np
+
+    known = Corpus(corpus)
+    asked = Corpus(texts, known.vocabulary)
+    lows, highs = np.zeros(len(asked), np.int64), np.diff(asked.ends)
+    sorted_hashes: dict[int, tuple[Any, Any]] = {}
+    while (open_rows := np.flatnonzero(lows < highs)).size:
+        size = int((lows[open_rows[0]] + highs[open_rows[0]] + 1) // 2)
+        if size not in sorted_hashes:
+            sorted_hashes[size] = _sorted(known, size)
+        is_shared = _rows_sharing(asked, size, sorted_hashes[size][0])
+        fits = (lows < size) & (size <= highs)
+        lows[fits & is_shared] = size
+        highs[fits & ~is_shared] = size - 1
+    return [_where(asked, row, int(size), known, corpus, sorted_hashes) for row, size in enumerate(lows)]
+
+
+def _sorted(corpus: Corpus, size: int) -> tuple[Any, Any]:
+    """The hashes of a length in order, and the words at which these n-grams begin."""
+    import numpy as np
+
+    hashes, starts = corpus.ngrams(size), corpus.starts(size)
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], starts[order]
+
+
+def _rows_sharing(asked: Corpus, size: int, known: Any) -> np.ndarray[Any, Any]:
+    """Which texts hold an n-gram that is among the known hashes."""
+    import numpy as np
+
+    is_sharing = np.zeros(len(asked), bool)
+    starts = asked.starts(size)
+    if starts.size and known.size:
+        hashes = asked.ngrams(size)
+        place = np.minimum(np.searchsorted(known, hashes), known.size - 1)
+        found = starts[known[place] == hashes]
+        is_sharing[np.searchsorted(asked.ends, found, side="right") - 1] = True
+    return is_sharing
+
+
+def _where(
+    asked: Corpus, row: int, size: int, known: Corpus, corpus: list[str], levels: dict[int, tuple[Any, Any]]
+) -> Shared:
+    """The run itself, and the first text of the corpus that holds it."""
+    import numpy as np
+
+    if not size:
+        return Shared(0, -1, "")
+    hashes, starts = levels.get(size) or _sorted(known, size)
+    found = asked.part([row]).ngrams(size)
+    place = np.minimum(np.searchsorted(hashes, found), hashes.size - 1)
+    at = int(np.flatnonzero(hashes[place] == found)[0])
+    other = known.row_of(int(starts[place[at]]))
+    words = normalised(corpus[other]).split()
+    begin = int(starts[place[at]]) - int(known.ends[other])
+    return Shared(size, other, " ".join(words[begin : begin + size]))

@@ -1,0 +1,70 @@
+"""Gates between training and evaluation: leakage, memorisation, and what of a row is learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synthpost_dagster.rows.gates.result import GateResult, blocking, shown, warning
+from synthpost_dagster.rows.leakage import LeakFinder
+from synthpost_dagster.tasks.loading import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def leakage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """No training row names a holdout product or holds a long run of words of its text."""
+    limit = task.spec.quality.leaked_words
+    finder = LeakFinder(task, limit)
+    leaks = finder.find(
+        f"{prompt}\n{post}" for prompt, post in zip(table["student_prompt"], table["post"], strict=True)
+    )
+    named = table.iloc[[leak.row for leak in leaks]].assign(
+        holdout_product=[leak.product for leak in leaks], shared=[leak.text for leak in leaks]
+    )
+    longest = max((leak.words for leak in leaks), default=0)
+    message = (
+        f"{len(leaks)} of {len(table)} training rows name a holdout product or share {limit} words or more with its "
+        f"text (quality.leaked_words)"
+    )
+    return blocking(
+        "leakage",
+        not leaks,
+        message,
+        shown(named, "holdout_product", "shared"),
+        leaked_rows=float(len(leaks)),
+        longest_words=float(longest),
+    )
+
+
+def memorisation(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """How much of the tuned posts stands word for word in training posts; reported. Looks at `Memorisation`."""
+    longest = table.sort_values("shared_words", ascending=False, kind="stable")
+    words = table["shared_words"]
+    whole = int(((words > 0) & (words >= table["post_words"])).sum())
+    if table.empty:
+        return warning("memorisation", True, "there is no tuned post", table)
+    message = (
+        f"longest run of words that a tuned post shares with a training post: {int(words.max())}, in the middle "
+        f"{words.median():g}; {whole} of {len(table)} posts stand in one whole"
+    )
+    return warning(
+        "memorisation",
+        True,
+        message,
+        longest[["prompt_id", "product", "shared_words", "post_words", "shared", "training_post"]],
+        longest_words=float(words.max()),
+        median_words=float(words.median()),
+        whole_posts=float(whole),
+    )
+
+
+def supervised_tokens(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """Every row teaches something, its end among it. Looks at `Supervision`."""
+    at_fault = table[(table["supervised_tokens"] == 0) | ~table["is_end_supervised"]]
+    share = float(table["supervised_tokens"].sum() / max(1, table["tokens"].sum()))
+    message = (
+        f"{share:.1%} of {int(table['tokens'].sum())} tokens are learned; {len(at_fault)} of {len(table)} rows teach "
+        "nothing or not when to stop"
+    )
+    return blocking("supervised_tokens", at_fault.empty and share > 0, message, at_fault, supervised_share=share)

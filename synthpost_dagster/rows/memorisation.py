@@ -1,0 +1,24 @@
+"""Memorisation: what of the tuned posts stands word for word in the posts they were tuned on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synthpost_dagster.rows.corpus import longest_shared
+from synthpost_dagster.rows.replies import normalised
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def memorisation(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
+    """The longest run of words that each prediction shares with a training post (schema Memorisation)."""
+    posts, ids = training["post"].tolist(), training["prompt_id"].tolist()
+    found = longest_shared(predictions["post"].tolist(), posts)
+    return predictions[["prompt_id", "product"]].assign(
+        post_words=[len(normalised(post).split()) for post in predictions["post"]],
+        shared_words=[shared.words for shared in found],
+        shared=[shared.text for shared in found],
+        training_prompt_id=[ids[shared.row] if shared.words else "" for shared in found],
+        training_post=[posts[shared.row] if shared.words else "" for shared in found],
+    )

@@ -1,0 +1,75 @@
+"""Near-duplicates: MinHash with locality-sensitive hashing finds candidates, the exact Jaccard index decides.
+
+Posts are compared as sets of word 3-grams (Broder 1997, https://doi.org/10.1109/SEQUEN.1997.666900; banding: Leskovec,
+Rajaraman and Ullman, Mining of Massive Datasets, 3.4). With 32 bands of 4 hashes a pair at a Jaccard index of 0.7
+becomes a candidate with probability 0.9998, one at 0.6 with 0.988, and one at 0.3 with 0.23, which costs time only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from synthpost_dagster.rows.replies import normalised
+
+SHINGLE_WORDS = 3
+HASHES = 128
+BANDS = 32
+SEED = 0
+
+
+class Neighbour(NamedTuple):
+    """An earlier post that is nearly the same."""
+
+    key: str
+    jaccard: float
+
+
+class NearDuplicates:
+    """The posts added so far, by key; finds those near to another."""
+
+    def __init__(self, threshold: float) -> None:
+        """`threshold` is the least Jaccard index of a near-duplicate."""
+        from rensa import RMinHashLSH
+
+        self._threshold = threshold
+        self._index = RMinHashLSH(threshold=threshold, num_perm=HASHES, num_bands=BANDS)
+        self._keys: list[str] = []
+        self._texts: list[str] = []
+
+    def add_unless_near(self, key: str, post: str) -> Neighbour | None:
+        """The nearest earlier post under another key; where there is none, the post is added under its key.
+
+        A post that equals an earlier one apart from case, space and punctuation is a duplicate and no near-duplicate.
+        """
+        from rensa import RMinHash
+
+        text = normalised(post)
+        shingles = shingled(text)
+        minhash = RMinHash(HASHES, SEED)
+        minhash.update(sorted(shingles))
+        best: Neighbour | None = None
+        for at in self._index.query(minhash):
+            if self._keys[at] == key:
+                return None
+            if self._texts[at] != text:
+                jaccard = _jaccard(shingles, shingled(self._texts[at]))
+                if jaccard >= self._threshold and (best is None or jaccard > best.jaccard):
+                    best = Neighbour(self._keys[at], jaccard)
+        if best is None:
+            self._index.insert(len(self._keys), minhash)
+            self._keys.append(key)
+            self._texts.append(text)
+        return best
+
+
+def shingled(text: str) -> set[str]:
+    """The word 3-grams of a normalised text; a shorter text is one of its own."""
+    words = text.split()
+    if len(words) <= SHINGLE_WORDS:
+        return {text}
+    return {" ".join(words[at : at + SHINGLE_WORDS]) for at in range(len(words) - SHINGLE_WORDS + 1)}
+
+
+def _jaccard(first: set[str], second: set[str]) -> float:
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)

@@ -1,0 +1,144 @@
+"""Near-duplicates are found as posts are added, by the exact Jaccard index of their word 3-grams."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from varied_posts import varied_posts
+
+from synthpost_dagster.rows.near import NearDuplicates, Neighbour, shingled
+
+
+def numbered(count: int, start: int = 0) -> str:
+    """A text of `count` different words."""
+    return " ".join(f"w{at}" for at in range(start, start + count))
+
+
+def jaccard(first: str, second: str) -> float:
+    """As the definition says, in another way than the code's."""
+    one, two = (
+        {tuple(words[at : at + 3]) for at in range(len(words) - 2)} for words in (first.split(), second.split())
+    )
+    return len(one & two) / len(one | two)
+
+
+def planted_pair(generator: random.Random) -> tuple[str, str]:
+    """Two texts with a Jaccard index between 0.7 and 0.8: in the second, a run of the first's words is others."""
+    while True:
+        words = [f"w{generator.randrange(10**6)}" for _ in range(generator.randrange(20, 120))]
+        length = generator.randrange(1, len(words) // 4)
+        start = generator.randrange(len(words) - length + 1)
+        others = [f"v{generator.randrange(10**6)}" for _ in range(length)]
+        first, second = " ".join(words), " ".join(words[:start] + others + words[start + length :])
+        if 0.7 <= jaccard(first, second) <= 0.8:
+            return first, second
+
+
+def test_posts_that_differ_are_all_added() -> None:
+    index = NearDuplicates(0.7)
+    assert [index.add_unless_near(str(at), post) for at, post in enumerate(varied_posts(200))] == [None] * 200
+
+
+def test_a_near_duplicate_names_its_neighbour_and_the_exact_index() -> None:
+    index = NearDuplicates(0.7)
+    index.add_unless_near("a", numbered(40))
+    index.add_unless_near("b", numbered(40, start=100))
+    assert index.add_unless_near("c", numbered(38)) == Neighbour("a", 36 / 38)
+
+
+def test_a_near_duplicate_is_not_added_so_that_only_what_was_kept_is_compared_with() -> None:
+    index = NearDuplicates(0.7)
+    chain = [numbered(40, start=start) for start in (0, 6, 12)]
+    assert jaccard(chain[0], chain[1]) == jaccard(chain[1], chain[2]) > 0.7 > jaccard(chain[0], chain[2])
+    assert index.add_unless_near("a", chain[0]) is None
+    assert index.add_unless_near("b", chain[1]) is not None
+    assert index.add_unless_near("c", chain[2]) is None
+
+
+def test_the_nearest_of_several_is_named() -> None:
+    index = NearDuplicates(0.7)
+    index.add_unless_near("far", numbered(50))
+    index.add_unless_near("near", numbered(50, start=10))
+    asked = numbered(50, start=8)
+    assert 0.7 < jaccard(numbered(50), asked) < jaccard(numbered(50, start=10), asked)
+    assert index.add_unless_near("asked", asked) == ("near", 46 / 50)
+
+
+@pytest.mark.parametrize(("words", "is_near"), [(29, False), (30, True), (31, True)])
+def test_the_threshold_itself_is_near(words: int, is_near: bool) -> None:
+    index = NearDuplicates(28 / 40)
+    index.add_unless_near("a", numbered(42))
+    assert (words - 2 >= 28) == is_near
+    assert (index.add_unless_near("b", numbered(words)) is not None) == is_near
+
+
+def test_a_threshold_of_one_is_met_by_the_same_words_in_the_same_triples_alone() -> None:
+    index = NearDuplicates(1.0)
+    index.add_unless_near("a", "x y z x y z x y")
+    assert index.add_unless_near("b", "x y z x y z x") == Neighbour("a", 1.0)
+    assert index.add_unless_near("c", "x y z x y z w") is None
+
+
+def test_500_pairs_planted_at_an_index_of_070_to_080_are_found_but_for_one_in_a_hundred() -> None:
+    generator, index = random.Random(5), NearDuplicates(0.7)
+    pairs = [planted_pair(generator) for _ in range(500)]
+    assert [index.add_unless_near(f"first {at}", first) for at, (first, _) in enumerate(pairs)] == [None] * 500
+    found = 0
+    for at, (first, second) in enumerate(pairs):
+        neighbour = index.add_unless_near(f"second {at}", second)
+        if neighbour:
+            assert neighbour == (f"first {at}", jaccard(first, second))
+            found += 1
+    assert found >= 495
+
+
+def test_what_is_found_is_the_same_each_time() -> None:
+    generator = random.Random(6)
+    pairs = [planted_pair(generator) for _ in range(50)]
+    found = []
+    for _ in range(2):
+        index = NearDuplicates(0.75)
+        found.append([index.add_unless_near(f"{at}", text) for at, text in enumerate(sum(pairs, ()))])
+    assert found[0] == found[1]
+
+
+def test_a_post_under_the_same_key_is_no_near_duplicate() -> None:
+    index = NearDuplicates(0.7)
+    index.add_unless_near("a", numbered(40))
+    assert index.add_unless_near("a", numbered(40)) is None
+    assert index.add_unless_near("a", numbered(39)) is None
+    assert index.add_unless_near("b", numbered(39)) == Neighbour("a", 37 / 38)
+
+
+def test_a_key_that_is_there_is_not_compared_with_others_again() -> None:
+    index = NearDuplicates(0.7)
+    index.add_unless_near("a", numbered(60))
+    assert index.add_unless_near("b", numbered(60, start=12)) is None
+    between = numbered(60, start=6)
+    assert index.add_unless_near("a", between) is None
+    assert index.add_unless_near("b", between) is None
+    assert index.add_unless_near("c", between) is not None
+
+
+def test_a_post_that_equals_another_but_for_case_and_punctuation_is_no_near_duplicate() -> None:
+    index = NearDuplicates(0.7)
+    index.add_unless_near("a", numbered(40))
+    assert index.add_unless_near("b", numbered(40).upper().replace(" ", ", ")) is None
+    assert index.add_unless_near("c", numbered(39)) is not None
+
+
+@pytest.mark.parametrize("text", ["", "one", "one two", "one two three"])
+def test_a_text_of_three_words_or_fewer_is_one_shingle(text: str) -> None:
+    assert shingled(text) == {text}
+
+
+def test_four_words_are_two_shingles_and_a_repeated_one_counts_once() -> None:
+    assert shingled("a b c d") == {"a b c", "b c d"}
+    assert shingled("a a a a a") == {"a a a"}
+
+
+def test_short_posts_are_near_only_where_they_are_the_same() -> None:
+    index = NearDuplicates(0.7)
+    shorts = ["", "!!!", "Buy", "Buy now", "Buy now!", "Buy it now", "Buy it now today"]
+    assert [index.add_unless_near(str(at), post) for at, post in enumerate(shorts)] == [None] * len(shorts)
