@@ -9,7 +9,7 @@ from typing import Any
 from synthpost_dagster.generation.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met
-from synthpost_dagster.judging.replies import Said
+from synthpost_dagster.judging.replies import READING, Said
 from synthpost_dagster.judging.verdicts import Game, Judge, Request
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.models import RubricJudge
@@ -108,6 +108,7 @@ class ModelReader:
         self.model, self.attempts, self.name, self.tally = model, attempts, model.name, model.tally
         self.identity: dict[str, Any] = {
             **model.identity,
+            "reading": READING,
             "template": task.sources["judge"],
             "wording": task.wording_fingerprint,
         }

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+import pytest
+
 from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.generation.journal import Reply
+from synthpost_dagster.judging import judges
 from synthpost_dagster.judging.judges import ModelReader, Rubric, build_judges, tallied, verdict_schema
 from synthpost_dagster.judging.replies import Said
 from synthpost_dagster.judging.verdicts import Game, Request
@@ -108,3 +111,14 @@ def test_a_model_judge_is_another_one_where_its_template_changed(small_task: Tas
     before = ModelReader(small_task, Echo(), 1).identity
     small_task.sources["judge"] += " Be quick."
     assert ModelReader(small_task, Echo(), 1).identity != before
+
+
+def test_a_model_judge_is_another_one_where_replies_are_read_otherwise_and_is_not_asked_again(
+    small_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ModelReader(small_task, Echo(), 1)
+    asked = before.asks(small_task, games(small_task), 0)
+    monkeypatch.setattr(judges, "READING", judges.READING + 1)
+    after = ModelReader(small_task, Echo(), 1)
+    assert after.identity != before.identity
+    assert after.asks(small_task, games(small_task), 0) == asked
