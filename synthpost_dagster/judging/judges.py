@@ -53,6 +53,7 @@ class Rubric:
 
     name = "rubric"
     attempts = 1
+    ties_when_forced = True
 
     def __init__(self, task: Task) -> None:
         self.tally = Tally()
@@ -103,6 +104,8 @@ def _missed(met: dict[str, bool]) -> str:
 
 class ModelReader:
     """A chat model that is shown the task's judge prompt."""
+
+    ties_when_forced = False
 
     def __init__(self, task: Task, model: ChatModel, attempts: int) -> None:
         self.model, self.attempts, self.name, self.tally = model, attempts, model.name, model.tally

@@ -37,7 +37,7 @@ FACTORS = ["prompt_id", "company", "product", "post_type", "tone", "length"]
 class Scripted:
     """Answers every game with the same reply, or with the next of a list in each round, and notes what it was asked."""
 
-    name = "scripted"
+    name, ties_when_forced = "scripted", False
 
     def __init__(self, *rounds: str, attempts: int = 1) -> None:
         self.rounds, self.attempts = rounds, attempts
@@ -52,7 +52,7 @@ class Scripted:
 class Longest:
     """Prefers the longer post, whatever its slot."""
 
-    name, attempts = "longest", 1
+    name, attempts, ties_when_forced = "longest", 1, False
     identity: dict[str, Any]
 
     def __init__(self) -> None:
@@ -239,6 +239,23 @@ def test_only_the_games_that_could_not_be_read_are_asked_again(small_task: Task)
     )
     assert judge.asked == [3, 2]
     assert [(p.pick.pick, p.attempts) for p in played] == [("B", 2), ("A", 1), ("B", 2)]
+
+
+def test_a_tie_of_a_model_that_must_choose_is_asked_again_and_then_unscored(small_task: Task) -> None:
+    forced = game(small_task)._replace(may_tie=False)
+    stubborn = Scripted('{"verdict": "tie"}', attempts=3)
+    (played,) = play(small_task, stubborn, [forced], SILENT)
+    assert (played.pick.pick, played.pick.reason, stubborn.asked) == ("", "a tie where one must be chosen", [1, 1, 1])
+    (played,) = play(small_task, Scripted('{"verdict": "tie"}', '{"verdict": "B"}', attempts=3), [forced], SILENT)
+    assert (played.pick.pick, played.attempts) == ("B", 2)
+    (played,) = play(small_task, Scripted('{"verdict": "tie"}'), [game(small_task)], SILENT)
+    assert played.pick.pick == "tie"
+
+
+def test_a_tie_of_the_rubric_stays_one_where_a_model_must_choose(small_task: Task) -> None:
+    forced = game(small_task, "Hm.", "Hm.")._replace(may_tie=False)
+    (played,) = play(small_task, Rubric(small_task), [forced], SILENT)
+    assert (played.pick.pick, played.attempts) == ("tie", 1)
 
 
 FORGERIES = [
