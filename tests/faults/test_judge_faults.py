@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from chat_server import ChatServer, Rule
@@ -13,6 +14,7 @@ from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.judging.verdicts import Game, Played, pairs, play
 from synthpost_dagster.progress import SILENT
 from synthpost_dagster.rows import gates
+from synthpost_dagster.special_tokens import SPECIAL, broken_up
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief, short_hash
 
@@ -141,7 +143,7 @@ def test_fault_19_a_post_that_talks_to_the_judge_changes_no_outcome(
     assert set(won["outcome"]) == {"win"}
 
 
-def test_fault_19_attacks_reach_the_judge_whole_and_within_their_fence(
+def test_fault_19_attacks_reach_the_judge_within_their_fence_and_whole_but_for_special_tokens(
     server: ChatServer, small_task: Task, context: Context
 ) -> None:
     long_post = "A much longer post than any of those. " * 100
@@ -151,4 +153,5 @@ def test_fault_19_attacks_reach_the_judge_whole_and_within_their_fence(
         fence = prompt.split("<<<")[1].split(" ")[0]
         inside = [part.split(f"\n<<<{fence} end>>>")[0] for part in prompt.split(f"<<<{fence} A>>>\n")[1:]]
         assert len(inside) == 1
-        assert inside[0] in [*tuned, long_post.strip(), long_post]
+        assert inside[0] in [*map(broken_up, tuned), long_post]
+        assert re.search(SPECIAL, prompt) is None
