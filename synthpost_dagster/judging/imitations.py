@@ -1,4 +1,7 @@
-"""Posts that imitate what only a judge or a chat template may write. The outcome never hangs on it; it is flagged."""
+"""Posts that imitate what only a judge or a chat template may write.
+
+They are flagged; an imitation may leave its game unscored and never turns it.
+"""
 
 from __future__ import annotations
 
