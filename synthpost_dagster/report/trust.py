@@ -124,7 +124,7 @@ def _length_line(coefficient: float, why_not: str) -> Line:
 
 
 def _imitation_line(imitations: int) -> Line:
-    note = "A post that imitates a verdict or a mark is flagged; it never changes how a reply is read."
+    note = "A post that imitates a verdict or a mark is flagged; it may leave its game unscored and never turns it."
     return Line("Imitations", counted(imitations, "game"), note, "warning" if imitations else "")
 
 

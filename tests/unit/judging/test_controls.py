@@ -21,7 +21,7 @@ from synthpost_dagster.tasks.loading import Task
 class Blind:
     """Picks by the posts' first letters alone, so that it cannot tell an empty or a wrong post."""
 
-    name, attempts = "blind", 1
+    name, attempts, ties_when_forced = "blind", 1, False
 
     def __init__(self, pick: str) -> None:
         self.pick = pick
