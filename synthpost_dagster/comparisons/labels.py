@@ -242,7 +242,8 @@ def _unless_doubtful(text: Text, guess: _Guess | None, labels: list[_Label]) -> 
 
 def _is_doubted(text: Text, last: int, outcome: str, own: set[int], rivals: set[int]) -> bool:
     """Whether the first sentence behind a label might speak against it, or the label is crossed out or asked for."""
-    if "?" in text.gap(last + 1) or _CROSSED_OUT.search(text.raw):
+    gap = text.gap(last + 1).strip()
+    if "?" in gap or gap == "<" or _CROSSED_OUT.search(text.raw):
         return True
     if last == text.final:
         return False

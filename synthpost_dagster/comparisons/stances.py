@@ -15,6 +15,7 @@ from synthpost_dagster.comparisons.vocabulary import (
     CHOOSING,
     COMPARISONS,
     CONDITIONS,
+    CONTRASTS,
     EMPHASES,
     FAILURES,
     FILLERS,
@@ -24,6 +25,7 @@ from synthpost_dagster.comparisons.vocabulary import (
     NEGATORS,
     OPENINGS,
     OTHERS,
+    PICKED,
     PRAISE,
     SLOTS,
 )
@@ -146,7 +148,7 @@ class _Listener:
             self.is_doubtful = True
         elif BLAME.fullmatch(key) or FAILURES.fullmatch(key):
             self._judge(index, is_good=False)
-        elif key in PRAISE:
+        elif key in PRAISE or key in PICKED:
             self._judge(index, is_good=True)
         elif key in NEGATORS:
             self._negator = index
@@ -182,14 +184,26 @@ class _Listener:
         return index - negator <= _REACH and not set(gaps) & set(",:(–—")
 
     def _name_other(self, index: int) -> None:
-        before = [word.key for word in self.text.words[max(index - 3, 0) : index] if word.key not in {"the", "a"}]
-        previous = before[-1] if before else ""
+        before = [place for place in range(max(index - 4, 0), index) if self.text.words[place].key not in {"the", "a"}]
+        keys = [self.text.words[place].key for place in before]
+        previous = keys[-1] if keys else ""
         if previous in JOINTS:
             self.is_doubtful = True
-        elif previous in NEGATORS:
+        elif previous in NEGATORS and self._negator == before[-1] and self._reaches(before[-1], index):
             self._negator = None
         elif previous in COMPARISONS:
             self.put_behind |= {index} if self._is_praised and self._negator is None else set()
         else:
+            self.is_doubtful |= self._is_picked(before)
             self.stop()
             self._subject = index
+
+    def _is_picked(self, before: Sequence[int]) -> bool:
+        """Whether the words before another contestant's name take it: "the winner is the other"."""
+        for place in reversed(before):
+            key = self.text.words[place].key
+            if key in CONTRASTS or "," in self.text.gap(place + 1):
+                return False
+            if key in PICKED:
+                return True
+        return False

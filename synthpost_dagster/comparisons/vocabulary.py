@@ -36,11 +36,13 @@ NEGATORS = _vocabulary(
 """They turn what follows: "not dull"; alone they speak against what they are said of."""
 EMPHASES = _vocabulary("only just merely")
 """They take a negation back: "not only"."""
-CONDITIONS = _vocabulary("if unless whether almost nearly otherwise")
+CONDITIONS = _vocabulary("if unless whether almost nearly otherwise maybe perhaps equal equally draw vs versus")
 COMPARISONS = _vocabulary("than over against instead versus vs unlike beat beats outperforms to by like with from")
 """A contestant named after these is not what the sentence is about."""
 JOINTS = _vocabulary("and or both either neither nor")
 """A contestant named after these shares what is said with the other."""
+CONTRASTS = BECAUSE | _vocabulary("while whereas but as though although")
+"""With these the words about another contestant begin."""
 OTHERS = _vocabulary("other others opponent competitor rival alternative opposite counterpart")
 PRAISE = _vocabulary(
     "better best stronger strongest superior win wins won winning winner beats outperforms outsells prefer preferred "
@@ -50,7 +52,7 @@ PRAISE = _vocabulary(
 
 FAILURES = re.compile(
     r"error\w*|timeout\w*|timed|fail(?:s|ed|ing|ures?)?|exception\w*|traceback|crash\w*|abort\w*|cancel\w*|unavailable|"
-    r"unreachable|unable|refus\w+|http|quota|skipped|pending|unknown|invalid|undefined|nan|missing|malformed"
+    r"unreachable|unable|n|na|down|blank|empty|truncated|sorry|refus\w+|http|quota|skipped|pending|unknown|invalid|undefined|nan|missing|malformed"
 )
 """A judge or a post that did not come about."""
 BLAME = re.compile(
@@ -60,7 +62,8 @@ BLAME = re.compile(
     r"vague\w*|flat|clumsy|awkward\w*|mislead\w+|clich\w+|repetit\w+|spam\w*|irrelevant|incoherent\w*|confus\w+|"
     r"unclear|unconvinc\w+|ineffective|uninspir\w+|unengaging|rambl\w+|terribl\w+|awful\w*|horribl\w+|ugly|too|"
     r"unlikely|useless|unusable|unsuitable|unfit|pointless|disappoint\w+|mediocre|stale|underwhelm\w+|"
-    r"underperform\w*|nonsens\w+|garbage|trash|rubbish|sloppy|lame|annoy\w+|salesy|pushy|forgettable"
+    r"underperform\w*|nonsens\w+|garbage|trash|rubbish|sloppy|lame|annoy\w+|salesy|pushy|forgettable|wast\w+|"
+    r"oversell\w*|exaggerat\w+|distract\w+"
 )
 """Words that speak against what they are said of."""
 
@@ -81,6 +84,8 @@ LINKED = {
 CHOOSING = CHOICES | _vocabulary(
     "better best stronger superior favourite favorite win go going went vote votes voted goes"
 )
+PICKED = CHOICES | _vocabulary("choice win wins won choosing")
+"""Words that say of a contestant that it is taken, where they stand near its name."""
 AFTER_PRAISE = BECAUSE | _vocabulary(
     "than one post as at in on and by for with here overall over when while hook ad text version response option tone"
 )

@@ -93,6 +93,7 @@ def test_words_that_lead_up_to_a_label_are_passed_over(raw: str) -> None:
         "finetuned since basleine is dull", "finetuned. Baseline has no hook",
         "finetuned, it avoids clichés", "finetuned: the other is generic", '{"verdict": "finetuned", "why": "vivid"}',
         "finetuned: not only vivid but short",
+        "finetuned because it does not waste words",
     ],
 )  # fmt: skip
 def test_an_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
@@ -239,6 +240,8 @@ def test_a_sentence_that_may_speak_against_the_label_it_names_is_not_read(raw: s
     "behind",
     [
         " (loser)", ", which lost", ": loses clearly", ": the other is better", ": HTTP 500", " - not good", "? No.",
+        ": the winner is the other", " - I choose the other one", ", however the other is my choice",
+        ", or maybe the other", " < the other", ": draw", ": N/A", ": 0, other: 1", ": equal to the other", ": endpoint down",
         ": if it had a hook", ": basleine is better", " (rejected)", ": false", " ❌", ": it lacks a hook", ": 0",
     ],
 )  # fmt: skip
