@@ -7,6 +7,7 @@ that no word speaks against the label; what it says against the other contestant
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from synthpost_dagster.comparisons.vocabulary import (
@@ -19,6 +20,7 @@ from synthpost_dagster.comparisons.vocabulary import (
     EMPHASES,
     FAILURES,
     FILLERS,
+    GIVING,
     JOINTS,
     LINKED,
     LINKS,
@@ -113,13 +115,10 @@ def _is_chosen(text: Text, before: Sequence[str], first: int, last: int, end: in
 def _is_linked(before: Sequence[str]) -> bool:
     """Whether words lead from a choice to what is chosen: "I would go with the"."""
     chosen = next((place for place in range(len(before) - 1, -1, -1) if before[place] in CHOOSING), -1)
-    links = range(chosen + 1, len(before))
-    return (
-        chosen >= 0
-        and all(key in FILLERS or key in CHOOSING for key in before[:chosen])
-        and all(before[at] in LINKS or before[at - 1] in LINKED.get(before[at], ()) for at in links)
-        and all(before[at - 1] in LINKED[before[at]] for at in links if before[at] in LINKED)
-        and (before[chosen] not in {"go", "going", "went", "goes", "vote", "votes", "voted"} or bool(links))
+    if chosen < 0 or before[-1] in GIVING or not all(key in FILLERS or key in CHOOSING for key in before[:chosen]):
+        return False
+    return all(
+        key in LINKS and (key not in LINKED or previous in LINKED[key]) for previous, key in pairwise(before[chosen:])
     )
 
 

@@ -81,9 +81,9 @@ LINKED = {
     "to": _vocabulary("goes go went belongs"),
 }
 """Some of them link after these words alone: "go with", but not "better with"."""
-CHOOSING = CHOICES | _vocabulary(
-    "better best stronger superior favourite favorite win go going went vote votes voted goes"
-)
+GIVING = _vocabulary("go going went goes vote votes voted")
+"""These choose only with a link behind them."""
+CHOOSING = GIVING | CHOICES | _vocabulary("better best stronger superior favourite favorite win")
 PICKED = CHOICES | _vocabulary("choice win wins won choosing")
 """Words that say of a contestant that it is taken, where they stand near its name."""
 AFTER_PRAISE = BECAUSE | _vocabulary(

@@ -241,8 +241,9 @@ def test_a_sentence_that_may_speak_against_the_label_it_names_is_not_read(raw: s
     [
         " (loser)", ", which lost", ": loses clearly", ": the other is better", ": HTTP 500", " - not good", "? No.",
         ": the winner is the other", " - I choose the other one", ", however the other is my choice",
-        ", or maybe the other", " < the other", ": draw", ": N/A", ": 0, other: 1", ": equal to the other", ": endpoint down",
-        ": if it had a hook", ": basleine is better", " (rejected)", ": false", " ❌", ": it lacks a hook", ": 0",
+        ", or maybe the other", " < the other", ": draw", ": N/A", ": 0, other: 1", ": equal to the other",
+        ": endpoint down", ": if it had a hook", ": basleine is better", " (rejected)", ": false", " ❌", ": 0",
+        ": it lacks a hook",
     ],
 )  # fmt: skip
 def test_what_speaks_against_the_label_right_behind_it_takes_the_verdict_back(label: str, behind: str) -> None:
