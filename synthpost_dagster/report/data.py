@@ -281,6 +281,13 @@ class LevelCounts(NamedTuple):
     comparison: Comparison
 
 
+class Missing(NamedTuple):
+    """Pairs that could not be played, and why."""
+
+    reason: str
+    pair_ids: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class PairsData:
     """Everything on the page of `synthpost pairs`."""
@@ -291,6 +298,11 @@ class PairsData:
     """What the winning label means, or `candidate`."""
     baseline: str
     is_strict: bool
+    is_study_mode: bool
+    """One order, baseline first, forced choice: every figure is labelled so. Never where labels were read."""
+    prompts: int | None
+    """Different prompts of the pairs; None where the file has none."""
+    missing: tuple[Missing, ...]
     comparison: Comparison
     levels: tuple[LevelCounts, ...]
     corners: tuple[Corner, ...]

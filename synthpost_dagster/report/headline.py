@@ -49,9 +49,11 @@ _UNDECIDED = (
     "posts say."
 )
 _STUDY_MODE = (
-    "One order was played, the untuned post first, and the judge had to choose. A judge that favours a place goes "
+    "One order was played, the {opponent} post first, and the judge had to choose. A judge that favours a place goes "
     "unnoticed, so compare these figures with others of study mode alone."
 )
+
+_BY_PROMPT = " The interval of the length-controlled ratio draws whole prompts, and allows for it."
 
 
 class Headline(NamedTuple):
@@ -99,7 +101,7 @@ def notices(data: ReportData) -> list[Notice]:
         found.append(Notice("warning", "The judge has not been tested.", reason))
     found += order_notices(data.trust.judges)
     if data.is_study_mode:
-        found.append(Notice("note", "Study mode.", _STUDY_MODE))
+        found.append(_study_notice("untuned"))
     if data.caution:
         found.append(Notice("note", "Caution.", data.caution))
     if data.missing:
@@ -121,6 +123,28 @@ def order_notices(judges: Sequence[JudgeFigures]) -> list[Notice]:
         for judge in judges
         if judge.order is not None and judge.order.is_warning
     ]
+
+
+def pairs_notices(data: PairsData) -> list[Notice]:
+    """What the reader of comparisons made elsewhere must know before the headline."""
+    found = order_notices(data.judges)
+    if data.is_study_mode:
+        found.append(_study_notice("baseline's"))
+    pairs = data.comparison.counts.pairs
+    if data.prompts is not None and data.prompts < pairs:
+        found.append(
+            Notice(
+                "warning",
+                f"{counted(pairs, 'pair')} share {counted(data.prompts, 'prompt')}.",
+                "In the exact intervals, the sign test and the order figures the pairs are taken as independent; where "
+                f"pairs of one prompt tend to end alike, these are too sure.{_BY_PROMPT if data.games else ''}",
+            )
+        )
+    return found
+
+
+def _study_notice(opponent: str) -> Notice:
+    return Notice("note", "Study mode.", _STUDY_MODE.format(opponent=opponent))
 
 
 def pairs_headline(data: PairsData) -> Headline:

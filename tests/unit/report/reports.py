@@ -247,6 +247,9 @@ def pairs_report(**changes: Any) -> PairsData:
         candidate="tuned",
         baseline="untuned",
         is_strict=False,
+        is_study_mode=False,
+        prompts=None,
+        missing=(),
         comparison=compare(outcomes),
         levels=(
             LevelCounts("tone", "Witty", compare(outcomes[:50])),

@@ -172,7 +172,7 @@ def test_no_winner_and_no_advice_where_the_judge_cannot_be_trusted() -> None:
 def test_study_mode_is_said_above_the_headline_and_beside_the_ratios() -> None:
     page = render_page(report(is_study_mode=True))
     assert page.index("One order was played, the untuned post first") < page.index("<h1>")
-    tag = '<span class="tag warning">study mode</span>'
+    tag = '<span class="tag warning">study mode: one order</span>'
     assert f"Win ratio against untuned, short prompt {tag}" in page
     assert page.count(tag) >= 10
     assert tag not in render_page(report())
