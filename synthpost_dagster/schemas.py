@@ -233,6 +233,8 @@ class RatioReport(Table):
     length_controlled_low: Series[float] = pa.Field(nullable=True, ge=0, description="95 %, bootstrap over prompts")
     length_controlled_high: Series[float] = pa.Field(nullable=True, ge=0)
     length_coefficient: Series[float] = pa.Field(nullable=True, description="Above 0 the judge prefers longer posts")
+    length_coefficient_low: Series[float] = pa.Field(nullable=True, description="95 %, bootstrap over prompts")
+    length_coefficient_high: Series[float] = pa.Field(nullable=True)
     length_note: Series[str] = pa.Field(description="Why there is no length-controlled ratio or interval, else empty")
     compliance: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="Mean share of criteria a post meets")
     compliance_low: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="95 %, bootstrap over posts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,14 +145,22 @@ class JudgeFigures(NamedTuple):
     """None in study mode, where one order is played."""
 
 
+class LengthEffect(NamedTuple):
+    """The length coefficient β of a cell (statistics.length_control) with its interval; NaN where there is none."""
+
+    coefficient: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
 class Trust(NamedTuple):
     """The trust card."""
 
     judges: tuple[JudgeFigures, ...]
     student_family: str
     teacher_family: str
-    length_coefficient: float
-    """Of the headline cell against `base`; NaN where it could not be found."""
+    length_effect: LengthEffect
+    """Of the headline cell against `base`."""
     controls: tuple[ControlResult, ...]
     """Empty where the controls have not been judged."""
     missing_controls: str

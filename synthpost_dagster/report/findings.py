@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.judging.verdicts import pairs, panel_games
-from synthpost_dagster.report.data import Cell, Choice, Cost, JudgeFigures, Seeds, Worth
+from synthpost_dagster.report.data import Cell, Choice, Cost, JudgeFigures, LengthEffect, Seeds, Worth
 from synthpost_dagster.report.tables import Judged, generator_of
 from synthpost_dagster.schemas import FACTORS
 from synthpost_dagster.statistics.advice import SurfaceCell, worth_of_steps
@@ -126,12 +125,13 @@ def with_people(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> tuple[Agre
     return _agreement({pair_id: outcomes[pair_id] for pair_id in known}, known), len(labels) - len(known)
 
 
-def length_coefficient(ratios: pd.DataFrame, cell: Cell | None) -> float:
+def length_effect(ratios: pd.DataFrame, cell: Cell | None) -> LengthEffect:
     """Of a cell against `base`, from the rows of RatioReport."""
     if cell is None:
-        return math.nan
+        return LengthEffect()
     is_cell = (ratios["data_size"] == cell.data_size) & (ratios["steps"] == cell.steps) & (ratios["factor"] == "all")
-    return float(ratios.loc[is_cell & (ratios["opponent"] == BASE), "length_coefficient"].iloc[0])
+    columns = ["length_coefficient", "length_coefficient_low", "length_coefficient_high"]
+    return LengthEffect(*map(float, ratios.loc[is_cell & (ratios["opponent"] == BASE), columns].iloc[0]))
 
 
 def _by_pair(games: pd.DataFrame) -> dict[str, str]:

@@ -182,6 +182,8 @@ _NO_GAMES: dict[str, Any] = {
     "length_controlled_low": math.nan,
     "length_controlled_high": math.nan,
     "length_coefficient": math.nan,
+    "length_coefficient_low": math.nan,
+    "length_coefficient_high": math.nan,
     "length_note": "",
 }
 
@@ -197,5 +199,7 @@ def _games_row(one: Judged, opponent: str, key: tuple[str, ...]) -> dict[str, An
         "length_controlled_low": controlled.low,
         "length_controlled_high": controlled.high,
         "length_coefficient": controlled.length_coefficient,
+        "length_coefficient_low": controlled.length_coefficient_low,
+        "length_coefficient_high": controlled.length_coefficient_high,
         "length_note": controlled.reason,
     }

@@ -42,7 +42,7 @@ from synthpost_dagster.statistics.replicates import Trained
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT_FORMAT = 3
+REPORT_FORMAT = 4
 """Raised when the page or its tables change, so that reports are made anew."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
@@ -270,7 +270,7 @@ def _trust(
         judges=findings.judge_figures(verdicts, families, _are_both_orders(study)),
         student_family=family_of(profile.student),
         teacher_family=family_of(profile.teacher),
-        length_coefficient=findings.length_coefficient(ratios, choice.cell if choice else None),
+        length_effect=findings.length_effect(ratios, choice.cell if choice else None),
         controls=tuple(page.ControlResult(*found) for found in controlled(table)) if table is not None else (),
         missing_controls=missing_controls,
         between_judges=findings.between_judges(verdicts),

@@ -157,6 +157,15 @@ def test_a_judge_that_always_takes_the_longer_post_is_flagged() -> None:
         assert length_controlled_ratio(pairs, random).reason == SEPARATED
 
 
+def test_a_judge_that_takes_the_longer_post_but_for_a_word_is_flagged() -> None:
+    """Off by N(0, 1 word) in each game."""
+    random = np.random.default_rng(13)
+    for _ in range(50):
+        words = lengths(random, 440)
+        games = [np.where(words + random.standard_normal(440) > 0, "win", "loss") for _ in range(2)]
+        assert length_controlled_ratio(as_pairs(*games, words), random).reason == SEPARATED
+
+
 def test_a_judge_that_always_picks_slot_a_gives_no_wins_no_losses_and_a_warning() -> None:
     words = lengths(np.random.default_rng(8), 440)
     pairs = as_pairs(np.full(440, "win"), np.full(440, "loss"), words)

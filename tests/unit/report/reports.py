@@ -19,6 +19,7 @@ from synthpost_dagster.report.data import (
     Cost,
     Game,
     JudgeFigures,
+    LengthEffect,
     LevelCounts,
     Match,
     OuterPair,
@@ -88,6 +89,8 @@ def ratio_row(cell: Cell, counts: tuple[int, int, int, int], **other: Any) -> di
         "length_controlled_low": 2.5,
         "length_controlled_high": 8.8,
         "length_coefficient": 0.4,
+        "length_coefficient_low": 0.2,
+        "length_coefficient_high": 0.6,
         "length_note": "",
         "compliance": 0.72,
         "compliance_low": 0.66,
@@ -146,7 +149,7 @@ def judge(name: str = "judge-model", family: str = "gpt", figures: OrderFigures 
 
 def trust(**changes: Any) -> Trust:
     """A judge that passes every test."""
-    found = Trust((judge(),), "llama", "qwen", 0.4, GOOD_CONTROLS, "", (), None, 0, 0)
+    found = Trust((judge(),), "llama", "qwen", LengthEffect(0.4, 0.2, 0.6), GOOD_CONTROLS, "", (), None, 0, 0)
     return found._replace(**changes)
 
 
