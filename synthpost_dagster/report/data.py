@@ -98,6 +98,8 @@ class Choice(NamedTuple):
     ratio: Ratio
     """Its interval is simultaneous over the sweep."""
     chosen_among: int
+    better: tuple[Cell, ...]
+    """The cells with a higher win rate on the same prompts, shown to be so, in sweep order."""
     alike: tuple[Cell, ...]
     """The cells it cannot be told from on the same prompts, in sweep order."""
 

@@ -16,7 +16,7 @@ from synthpost_dagster.statistics.choice import best_of
 from synthpost_dagster.statistics.corners import Corner, weak_corners
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.order import order_figures
-from synthpost_dagster.statistics.paired import alike
+from synthpost_dagster.statistics.paired import standing
 from synthpost_dagster.statistics.ratio import count
 from synthpost_dagster.statistics.replicates import replicate_groups
 from synthpost_dagster.statistics.seeds import seed_spread
@@ -34,9 +34,9 @@ def choose(cells: Sequence[Judged]) -> Choice | None:
     chosen = best_of({cell: count(found.values()) for cell, found in outcomes.items()})
     if chosen is None:
         return None
-    same = alike(chosen.key, outcomes, generator_of("alike", chosen.key.key))
-    ordered = tuple(sorted(same, key=lambda cell: cell.sweep_order))
-    return Choice(chosen.key, chosen.ratio, chosen.cells, ordered)
+    others = standing(chosen.key, outcomes, generator_of("alike", chosen.key.key))
+    better, same = (tuple(sorted(group, key=lambda cell: cell.sweep_order)) for group in (others.better, others.alike))
+    return Choice(chosen.key, chosen.ratio, chosen.cells, better, same)
 
 
 def replicates(cells: Sequence[Judged]) -> dict[Cell, int]:

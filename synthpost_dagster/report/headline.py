@@ -83,7 +83,7 @@ def headline(data: ReportData, cells: Sequence[CellView]) -> Headline:
         return Headline("No cell has a decisive pair.", (nothing, *_prompting_sentences(data, None)), None)
     sentences = (
         _interval_sentence(data.choice, best.base.score),
-        *_alike_sentences(data, data.choice, cells),
+        *_standing_sentences(data, data.choice, cells),
         *_cost_sentences(data.costs.get(best.cell)),
         *_prompting_sentences(data, best),
     )
@@ -227,9 +227,12 @@ def _interval_sentence(choice: Choice, score: Score) -> str:
     )
 
 
-def _alike_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]) -> list[str]:
+def _standing_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]) -> list[str]:
     sentences = []
-    below = len(cells) - 1 - len(choice.alike)
+    below = len(cells) - 1 - len(choice.alike) - len(choice.better)
+    if choice.better:
+        names, does = "; ".join(map(cell_text, choice.better)), "does" if len(choice.better) == 1 else "do"
+        sentences.append(f"On the same prompts {names} {does} better by win rate (ties count half).")
     if choice.alike:
         names = "; ".join(map(cell_text, choice.alike))
         sentences.append(

@@ -46,6 +46,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "best": best,
         "best_ratio": ratio_text(*data.choice.ratio) if best and data.choice else "",
         "alike": data.choice.alike if best and data.choice else (),
+        "better": data.choice.better if best and data.choice else (),
         "prompting": ratio_text(*data.prompting.ratio) if data.prompting else "",
         "tokens_saved": tokens_saved(data.prompt_tokens),
         "trust": trust_cards(data, _length_note(first)),

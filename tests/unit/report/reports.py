@@ -118,10 +118,14 @@ RATIOS = ratios(
 
 
 def choice(
-    cell: Cell = A, counts: tuple[int, int, int, int] = (81, 14, 3, 2), among: int = 4, alike: tuple[Cell, ...] = (B, C)
+    cell: Cell = A,
+    counts: tuple[int, int, int, int] = (81, 14, 3, 2),
+    among: int = 4,
+    alike: tuple[Cell, ...] = (B, C),
+    better: tuple[Cell, ...] = (),
 ) -> Choice:
     """A cell chosen among so many."""
-    return Choice(cell, headline_ratio(Counts(*counts), among), among, alike)
+    return Choice(cell, headline_ratio(Counts(*counts), among), among, better, alike)
 
 
 def control(name: str, *counts: int) -> ControlResult:
@@ -295,7 +299,7 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
         judges=("judge-one/model-70b", "judge-two/model-120b"),
         ratios=ratios(*_big_rows(sides, cells, levels)),
         compliance=_big_compliance(cells, list(criteria), generator),
-        choice=Choice(chosen.key, chosen.ratio, chosen.cells, tuple(cells[9:12])),
+        choice=Choice(chosen.key, chosen.ratio, chosen.cells, (), tuple(cells[9:12])),
         trust=trust(
             judges=(judge("judge-one/model-70b"), judge("judge-two/model-120b", "llama"), judge("panel", "")),
             between_judges=(

@@ -127,6 +127,13 @@ def test_the_choice_has_the_highest_lower_bound_and_names_what_it_cannot_be_told
     assert choice.ratio.low < alone.ratio.low, "the interval allows for having chosen"
 
 
+def test_a_cell_that_ties_often_may_be_chosen_and_is_not_called_like_one_with_a_better_win_rate() -> None:
+    """A: W 100 L 5 T 335, the higher ratio. B: W 330 L 60 T 50, the higher win rate, by 0.20 (0.16 to 0.23)."""
+    choice = findings.choose([cell(A, 100, 5, 335), cell(B, 330, 60, 50)])
+    assert choice is not None
+    assert (choice.cell, choice.better, choice.alike) == (A, (B,), ())
+
+
 def test_advice_says_what_a_step_gains_and_costs_more() -> None:
     costs = {A: Cost(0.1, 10.0, 5.0), B: Cost(0.2, 20.0, 6.0), C: Cost(0.2, 20.0, 3.0)}
     found = findings.worth([cell(A, 20, 80), cell(B, 80, 20), cell(C, 82, 18, steps=22)], costs)

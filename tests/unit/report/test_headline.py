@@ -63,6 +63,14 @@ def test_headline_names_what_it_cannot_be_told_from_and_what_it_costs() -> None:
     assert "It cost $0.02 and 35 s of generation for its rows, 8.0 s of training; judging is not counted." in text
 
 
+def test_a_cell_that_does_better_by_win_rate_is_not_one_that_cannot_be_told_from_the_answer() -> None:
+    title, text = said(choice=choice(alike=(C,), better=(B,)))
+    assert title.startswith("Tuned on 88 rows for 50 steps")
+    assert "On the same prompts 1,760 rows for 50 steps does better by win rate (ties count half)." in text
+    assert "it cannot be told from 8,800 rows for 50 steps. That" in text
+    assert "it does better than the other 1 cell." in text
+
+
 def test_headline_names_a_smaller_and_cheaper_cell_that_it_cannot_be_told_from() -> None:
     _, text = said(choice=choice(B, (70, 20, 5, 0), 4, (A, C)))
     assert "The smallest and cheapest of these is 88 rows for 50 steps: $0.02 and 35 s of generation" in text

@@ -11,6 +11,8 @@ from reports import (
     HOSTILE,
     RATIOS,
     A,
+    B,
+    C,
     Reader,
     choice,
     control,
@@ -107,6 +109,11 @@ def test_the_surface_shows_each_cell_with_its_figures_and_marks(page: str) -> No
     assert "8,800 3.6 2.2 to 6.2 72/20/3/0 not told from the answer replicates 1 not in the sweep" in surface
     assert "Replicates 1: 1,760 rows | 50 steps; 8,800 rows | 50 steps. Each sees 400 rows in 50 steps" in surface
     assert re.search(r'<td class="heat2 chosen"><strong>5.8</strong>', page)
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_cell_that_does_better_by_win_rate_is_marked_so() -> None:
+    assert "70/20/5/0 better by win rate replicates 1" in text_of(choice=choice(alike=(C,), better=(B,)))
 
 
 @pytest.mark.usefixtures("no_drawing")
