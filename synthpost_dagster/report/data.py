@@ -97,6 +97,8 @@ class Choice(NamedTuple):
     cell: Cell
     ratio: Ratio
     """Its interval is simultaneous over the sweep."""
+    worst_case: Ratio
+    """With every unscored pair counted as lost; its interval likewise."""
     chosen_among: int
     better: tuple[Cell, ...]
     """The cells with a higher win rate on the same prompts, shown to be so, in sweep order."""
@@ -243,7 +245,7 @@ class ReportData:
     ratios: pd.DataFrame
     compliance: pd.DataFrame
     choice: Choice | None
-    """None where no pair was decided."""
+    """None where no cell can be chosen."""
     prompting: Comparison | None
     """The untuned model with the teacher prompt against itself with the student prompt; None where not judged."""
     trust: Trust

@@ -12,7 +12,7 @@ from synthpost_dagster.report.tables import Judged, generator_of
 from synthpost_dagster.schemas import FACTORS
 from synthpost_dagster.statistics.advice import SurfaceCell, worth_of_steps
 from synthpost_dagster.statistics.agreement import Agreement, agreement
-from synthpost_dagster.statistics.choice import best_of
+from synthpost_dagster.statistics.choice import best_of, is_placeable
 from synthpost_dagster.statistics.corners import Corner, weak_corners
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.order import order_figures
@@ -28,15 +28,17 @@ BASE = "base"
 
 
 def choose(cells: Sequence[Judged]) -> Choice | None:
-    """The best cell against `base`, of equals the one that takes least to make; None where no pair was decided."""
+    """The best cell against `base`, of equals the one that takes least to make; None where none can be chosen."""
     cheap_first = sorted(cells, key=lambda one: (one.trained.optimizer_steps, one.cell.sweep_order))
     outcomes = {one.cell: one.against(BASE) for one in cheap_first}
-    chosen = best_of({cell: count(found.values()) for cell, found in outcomes.items()})
+    counts = {cell: count(found.values()) for cell, found in outcomes.items()}
+    chosen = best_of(counts)
     if chosen is None:
         return None
-    others = standing(chosen.key, outcomes, generator_of("alike", chosen.key.key))
+    placed = {cell: found for cell, found in outcomes.items() if is_placeable(counts[cell])}
+    others = standing(chosen.key, placed, generator_of("alike", chosen.key.key))
     better, same = (tuple(sorted(group, key=lambda cell: cell.sweep_order)) for group in (others.better, others.alike))
-    return Choice(chosen.key, chosen.ratio, chosen.cells, better, same)
+    return Choice(*chosen, better, same)
 
 
 def replicates(cells: Sequence[Judged]) -> dict[Cell, int]:

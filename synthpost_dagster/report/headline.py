@@ -18,12 +18,14 @@ from synthpost_dagster.report.texts import (
     number_text,
     percent_text,
     ratio_text,
+    unscored_text,
 )
 from synthpost_dagster.report.views import CellView, Score, place_text
+from synthpost_dagster.statistics.choice import MOST_UNSCORED, is_too_unscored
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import Choice, JudgeFigures, PairsData, ReportData
-    from synthpost_dagster.statistics.ratio import Ratio
+    from synthpost_dagster.statistics.ratio import Counts, Ratio
 
 SHORT_PROMPT = "the untuned model with the short prompt"
 LONG_PROMPT = "the untuned model with the long prompt, which holds all criteria"
@@ -79,11 +81,13 @@ def headline(data: ReportData, cells: Sequence[CellView]) -> Headline:
         return Headline("No cell has been judged yet.", ("There are no verdicts to report.",), None)
     best = next((view for view in cells if data.choice and view.cell == data.choice.cell), None)
     if data.choice is None or best is None or best.base is None:
-        nothing = f"Against {SHORT_PROMPT} no pair was won or lost: there is no ratio."
-        return Headline("No cell has a decisive pair.", (nothing, *_prompting_sentences(data, None)), None)
+        title = "No cell can be chosen." if _too_unscored(cells) else "No cell has a decisive pair."
+        return Headline(title, (*_unplaced_sentences(cells), *_prompting_sentences(data, None)), None)
     sentences = (
         _interval_sentence(data.choice, best.base.score),
+        *_worst_sentences(data.choice, best.base.score.counts),
         *_standing_sentences(data, data.choice, cells),
+        *_unplaced_sentences(cells),
         *_cost_sentences(data.costs.get(best.cell)),
         *_prompting_sentences(data, best),
     )
@@ -135,11 +139,7 @@ def pairs_headline(data: PairsData) -> Headline:
         f"{counts_text(counts)}. The win ratio is {ratio_text(*ratio)}, at 95 %."
     ]
     if counts.unscored:
-        sentences.append(
-            f"{counted(counts.unscored, 'pair')} of {counts.pairs:,} ({percent_text(counts.unscored / counts.pairs)}) "
-            f"could not be scored. In the worst case, with all of these lost, the ratio is "
-            f"{ratio_text(*compared.worst_case)}."
-        )
+        sentences.append(f"{unscored_text(counts)} {_worst_text(compared.worst_case)}")
     else:
         sentences.append("Every pair was scored, so the worst case is the same.")
     return Headline(_pairs_title(data, ratio), tuple(sentences), None)
@@ -229,7 +229,7 @@ def _interval_sentence(choice: Choice, score: Score) -> str:
 
 def _standing_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]) -> list[str]:
     sentences = []
-    below = len(cells) - 1 - len(choice.alike) - len(choice.better)
+    below = choice.chosen_among - 1 - len(choice.alike) - len(choice.better)
     if choice.better:
         names, does = "; ".join(map(cell_text, choice.better)), "does" if len(choice.better) == 1 else "do"
         sentences.append(f"On the same prompts {names} {does} better by win rate (ties count half).")
@@ -241,9 +241,39 @@ def _standing_sentences(data: ReportData, choice: Choice, cells: Sequence[CellVi
         )
     if below:
         sentences.append(f"On the same prompts it does better than the other {counted(below, 'cell')}.")
-    if undecided := sum(view.base is None or not view.base.score.is_decisive for view in cells):
-        sentences.append(f"{counted(undecided, 'cell')} cannot be placed: {NO_DECISIVE_PAIR}.")
     return sentences
+
+
+def _worst_sentences(choice: Choice, counts: Counts) -> list[str]:
+    if not counts.unscored:
+        return []
+    sentence = f"{unscored_text(counts)} {_worst_text(choice.worst_case)}"
+    if choice.ratio.low > 1 >= choice.worst_case.low:
+        sentence += " Then it would not be shown to win."
+    return [sentence]
+
+
+def _worst_text(worst_case: Ratio) -> str:
+    return f"In the worst case, with all of these lost, the ratio is {ratio_text(*worst_case)}."
+
+
+def _unplaced_sentences(cells: Sequence[CellView]) -> list[str]:
+    """The cells that could not be chosen and are not compared, with the reason."""
+    named = _too_unscored(cells)
+    sentences = [
+        f"{cell_text(cell)} is left out: {counts_text(counts)}. With more than {percent_text(MOST_UNSCORED)} unscored "
+        "a cell is not compared."
+        for cell, counts in named.items()
+    ]
+    undecided = sum(view.cell not in named and (view.base is None or not view.base.score.is_decisive) for view in cells)
+    if undecided:
+        sentences.append(f"{counted(undecided, 'cell')} cannot be placed: {NO_DECISIVE_PAIR} against {SHORT_PROMPT}.")
+    return sentences
+
+
+def _too_unscored(cells: Sequence[CellView]) -> dict[Cell, Counts]:
+    against = {view.cell: view.base.score.counts for view in cells if view.base}
+    return {cell: counts for cell, counts in against.items() if is_too_unscored(counts)}
 
 
 def _least_sentence(data: ReportData, cells: Sequence[CellView], alike: Sequence[Cell]) -> str:

@@ -125,7 +125,9 @@ def choice(
     better: tuple[Cell, ...] = (),
 ) -> Choice:
     """A cell chosen among so many."""
-    return Choice(cell, headline_ratio(Counts(*counts), among), among, better, alike)
+    found = Counts(*counts)
+    worst = headline_ratio(Counts(found.wins, found.losses + found.unscored, found.ties, 0), among)
+    return Choice(cell, headline_ratio(found, among), worst, among, better, alike)
 
 
 def control(name: str, *counts: int) -> ControlResult:
@@ -299,7 +301,7 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
         judges=("judge-one/model-70b", "judge-two/model-120b"),
         ratios=ratios(*_big_rows(sides, cells, levels)),
         compliance=_big_compliance(cells, list(criteria), generator),
-        choice=Choice(chosen.key, chosen.ratio, chosen.cells, (), tuple(cells[9:12])),
+        choice=Choice(*chosen, (), tuple(cells[9:12])),
         trust=trust(
             judges=(judge("judge-one/model-70b"), judge("judge-two/model-120b", "llama"), judge("panel", "")),
             between_judges=(

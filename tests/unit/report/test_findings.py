@@ -134,6 +134,25 @@ def test_a_cell_that_ties_often_may_be_chosen_and_is_not_called_like_one_with_a_
     assert (choice.cell, choice.better, choice.alike) == (A, (B,), ())
 
 
+@pytest.mark.parametrize("unplaced", [{"outcome": "unscored", "reason": "cut off"}, {"outcome": "tie"}])
+def test_a_cell_that_cannot_be_placed_is_neither_alike_nor_below(unplaced: dict[str, str]) -> None:
+    nothing = cell(B, 50, 50)
+    nothing = judged(B, 1, nothing.trained, nothing.verdicts.assign(**unplaced), nothing.met)
+    choice = findings.choose([cell(A, 80, 20), nothing, cell(C, 20, 80, steps=22)])
+    assert choice is not None
+    assert (choice.cell, choice.better, choice.alike, choice.chosen_among) == (A, (), (), 2)
+
+
+def test_a_cell_with_more_than_a_fifth_unscored_is_not_the_answer() -> None:
+    """W 20, L 0, X 420 has a lower bound of 4.9 on its ratio, W 330, L 70, T 40 one of 3.6."""
+    few = cell(A, 440, 0)
+    outcomes = ["win"] * 40 + ["unscored"] * 840
+    few = judged(A, 1, few.trained, few.verdicts.assign(outcome=outcomes * 2), few.met)
+    choice = findings.choose([few, cell(B, 330, 70, 40)])
+    assert choice is not None
+    assert (choice.cell, choice.alike, choice.chosen_among) == (B, (), 1)
+
+
 def test_advice_says_what_a_step_gains_and_costs_more() -> None:
     costs = {A: Cost(0.1, 10.0, 5.0), B: Cost(0.2, 20.0, 6.0), C: Cost(0.2, 20.0, 3.0)}
     found = findings.worth([cell(A, 20, 80), cell(B, 80, 20), cell(C, 82, 18, steps=22)], costs)

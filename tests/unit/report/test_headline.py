@@ -71,6 +71,25 @@ def test_a_cell_that_does_better_by_win_rate_is_not_one_that_cannot_be_told_from
     assert "it does better than the other 1 cell." in text
 
 
+def test_headline_gives_the_worst_case_where_pairs_are_unscored() -> None:
+    _, text = said()
+    # W 81, L 14 + 2
+    assert (
+        "2 pairs of 100 (2 %) could not be scored. In the worst case, with all of these lost, the ratio is 5.1" in text
+    )
+    assert "Then it would not be shown to win." not in text
+    assert "worst case" not in of_one((81, 14, 3, 0))[1]
+    assert "the ratio is 1.3 (0.89 to 2.0). Then it would not be shown to win." in of_one((60, 25, 0, 20))[1]
+
+
+def test_cells_with_too_many_unscored_pairs_and_undecided_ones_are_named_and_not_placed() -> None:
+    table = ratios(ratio_row(A, (81, 14, 0, 0)), ratio_row(B, (20, 0, 0, 75)), ratio_row(C, (0, 0, 95, 0)))
+    _, text = said(ratios=table, choice=choice(A, (81, 14, 0, 0), 1, ()))
+    assert "1,760 rows for 50 steps is left out: W 20, L 0, T 0, X 75 of 95 pairs. With more than 20 % unscored" in text
+    assert "1 cell cannot be placed: no decisive pair against the untuned model with the short prompt." in text
+    assert "does better than" not in text
+
+
 def test_headline_names_a_smaller_and_cheaper_cell_that_it_cannot_be_told_from() -> None:
     _, text = said(choice=choice(B, (70, 20, 5, 0), 4, (A, C)))
     assert "The smallest and cheapest of these is 88 rows for 50 steps: $0.02 and 35 s of generation" in text
@@ -139,17 +158,19 @@ def test_cell_without_a_loss_has_only_a_lower_bound() -> None:
     assert "is ∞, at least 26.6 (95 %" in text
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 95, 0), (0, 0, 0, 95)])
-def test_cells_without_a_decisive_pair_are_undefined(counts: tuple[int, int, int, int]) -> None:
-    title, text = of_one(counts)
-    assert title == "No cell has a decisive pair."
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((0, 0, 95, 0), "No cell has a decisive pair."),
+        ((0, 0, 0, 95), "No cell can be chosen."),
+        ((20, 0, 0, 75), "No cell can be chosen."),
+    ],
+)
+def test_without_a_cell_to_choose_there_is_no_ratio(counts: tuple[int, int, int, int], expected: str) -> None:
+    table = ratios(ratio_row(A, counts))
+    title, text = said(ratios=table, choice=None)
+    assert title == expected
     assert "Prompting alone would give" in text
-
-
-def test_cell_without_a_decisive_pair_beside_others_cannot_be_placed() -> None:
-    table = ratios(ratio_row(A, (81, 14, 0, 0)), ratio_row(B, (0, 0, 95, 0)))
-    _, text = said(ratios=table, choice=choice(A, (81, 14, 0, 0), 1, ()))
-    assert "1 cell cannot be placed: no decisive pair." in text
 
 
 def test_no_winner_where_the_judge_cannot_be_trusted_and_why() -> None:
