@@ -104,6 +104,8 @@ class Choice(NamedTuple):
     """The cells with a higher win rate on the same prompts, shown to be so, in sweep order."""
     alike: tuple[Cell, ...]
     """The cells it cannot be told from on the same prompts, in sweep order."""
+    against_prompted: Ratio
+    """Against `prompted`; simultaneous over the sweep too, since the same tuned posts were chosen."""
 
 
 class ControlResult(NamedTuple):

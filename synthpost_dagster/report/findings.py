@@ -12,7 +12,7 @@ from synthpost_dagster.report.tables import Judged, generator_of
 from synthpost_dagster.schemas import FACTORS
 from synthpost_dagster.statistics.advice import SurfaceCell, worth_of_steps
 from synthpost_dagster.statistics.agreement import Agreement, agreement
-from synthpost_dagster.statistics.choice import best_of, is_placeable
+from synthpost_dagster.statistics.choice import best_of, headline_ratio, is_placeable
 from synthpost_dagster.statistics.corners import Corner, weak_corners
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.order import order_figures
@@ -24,7 +24,7 @@ from synthpost_dagster.statistics.seeds import seed_spread
 if TYPE_CHECKING:
     import pandas as pd
 
-BASE = "base"
+BASE, PROMPTED = "base", "prompted"
 
 
 def choose(cells: Sequence[Judged]) -> Choice | None:
@@ -38,7 +38,8 @@ def choose(cells: Sequence[Judged]) -> Choice | None:
     placed = {cell: found for cell, found in outcomes.items() if is_placeable(counts[cell])}
     others = standing(chosen.key, placed, generator_of("alike", chosen.key.key))
     better, same = (tuple(sorted(group, key=lambda cell: cell.sweep_order)) for group in (others.better, others.alike))
-    return Choice(*chosen, better, same)
+    prompted = next(one for one in cells if one.cell == chosen.key).against(PROMPTED)
+    return Choice(*chosen, better, same, headline_ratio(count(prompted.values()), chosen.cells))
 
 
 def replicates(cells: Sequence[Judged]) -> dict[Cell, int]:

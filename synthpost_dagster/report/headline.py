@@ -21,7 +21,7 @@ from synthpost_dagster.report.texts import (
     unscored_text,
 )
 from synthpost_dagster.report.views import CellView, Score, place_text
-from synthpost_dagster.statistics.choice import MOST_UNSCORED, is_too_unscored
+from synthpost_dagster.statistics.choice import MOST_UNSCORED, is_placeable, is_too_unscored
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import Choice, JudgeFigures, PairsData, ReportData
@@ -213,18 +213,20 @@ def _pairs_title(data: PairsData, ratio: Ratio) -> str:
 
 
 def _interval_sentence(choice: Choice, score: Score) -> str:
-    if choice.chosen_among > 1:
-        chosen = f"95 %, allowing for having chosen the best of {choice.chosen_among} cells"
-    else:
-        chosen = "95 %; there is no other cell to choose from"
     ratio = choice.ratio
     between = interval_text(ratio.low, ratio.high)
     if not math.isinf(ratio.high):
         between = f"between {number_text(ratio.low)} and {number_text(ratio.high)}"
     return (
-        f"Its win ratio against {SHORT_PROMPT} is {number_text(ratio.value)}, {between} ({chosen}). Tuned on "
-        f"{cell_text(choice.cell)}: {counts_text(score.counts)}."
+        f"Its win ratio against {SHORT_PROMPT} is {number_text(ratio.value)}, {between} ({_allowance(choice)}). "
+        f"Tuned on {cell_text(choice.cell)}: {counts_text(score.counts)}."
     )
+
+
+def _allowance(choice: Choice) -> str:
+    if choice.chosen_among > 1:
+        return f"95 %, allowing for having chosen the best of {choice.chosen_among} cells"
+    return "95 %; there is no other cell to choose from"
 
 
 def _standing_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]) -> list[str]:
@@ -311,11 +313,11 @@ def _prompting_sentences(data: ReportData, best: CellView | None) -> list[str]:
             f"Prompting alone would give {ratio_text(*data.prompting.ratio)}: {LONG_PROMPT}, against the same model "
             f"with the short prompt ({counts_text(data.prompting.counts)})."
         )
-    if best and best.prompted:
-        score = best.prompted.score
+    if data.choice and best and best.prompted:
+        ratio, counts = data.choice.against_prompted, best.prompted.score.counts
         sentences.append(
-            f"Tuned posts against prompted ones directly: {score.ratio}, {counts_text(score.counts)}. "
-            f"{_placement(score)}"
+            f"Tuned posts against prompted ones directly: {ratio_text(*ratio)} ({_allowance(data.choice)}), "
+            f"{counts_text(counts)}. {_placement(ratio, counts)}"
         )
     saved = tokens_saved(data.prompt_tokens)
     if saved is not None:
@@ -327,12 +329,12 @@ def _prompting_sentences(data: ReportData, best: CellView | None) -> list[str]:
     return sentences
 
 
-def _placement(score: Score) -> str:
-    if not score.is_decisive:
+def _placement(ratio: Ratio, counts: Counts) -> str:
+    if not is_placeable(counts):
         return "So nothing can be said about it."
-    if score.low > 1:
+    if ratio.low > 1:
         return "So tuning does better than prompting alone."
-    if score.high < 1:
+    if ratio.high < 1:
         return "So prompting alone does better."
     return "The interval holds 1, so neither is shown to be better."
 

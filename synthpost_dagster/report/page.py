@@ -45,6 +45,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "notices": notices(data),
         "best": best,
         "best_ratio": ratio_text(*data.choice.ratio) if best and data.choice else "",
+        "best_against_prompted": ratio_text(*data.choice.against_prompted) if best and data.choice else "",
         "alike": data.choice.alike if best and data.choice else (),
         "better": data.choice.better if best and data.choice else (),
         "prompting": ratio_text(*data.prompting.ratio) if data.prompting else "",

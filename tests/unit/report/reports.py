@@ -123,11 +123,13 @@ def choice(
     among: int = 4,
     alike: tuple[Cell, ...] = (B, C),
     better: tuple[Cell, ...] = (),
+    prompted: tuple[int, int, int, int] = (40, 44, 11, 5),
 ) -> Choice:
     """A cell chosen among so many."""
     found = Counts(*counts)
     worst = headline_ratio(Counts(found.wins, found.losses + found.unscored, found.ties, 0), among)
-    return Choice(cell, headline_ratio(found, among), worst, among, better, alike)
+    against_prompted = headline_ratio(Counts(*prompted), among)
+    return Choice(cell, headline_ratio(found, among), worst, among, better, alike, against_prompted)
 
 
 def control(name: str, *counts: int) -> ControlResult:
@@ -301,7 +303,7 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
         judges=("judge-one/model-70b", "judge-two/model-120b"),
         ratios=ratios(*_big_rows(sides, cells, levels)),
         compliance=_big_compliance(cells, list(criteria), generator),
-        choice=Choice(*chosen, (), tuple(cells[9:12])),
+        choice=Choice(*chosen, (), tuple(cells[9:12]), chosen.ratio),
         trust=trust(
             judges=(judge("judge-one/model-70b"), judge("judge-two/model-120b", "llama"), judge("panel", "")),
             between_judges=(

@@ -125,6 +125,7 @@ def test_the_choice_has_the_highest_lower_bound_and_names_what_it_cannot_be_told
     alone = findings.choose([cell(A, 80, 20)])
     assert alone is not None
     assert choice.ratio.low < alone.ratio.low, "the interval allows for having chosen"
+    assert choice.against_prompted.low < alone.against_prompted.low, "the same posts were chosen"
 
 
 def test_a_cell_that_ties_often_may_be_chosen_and_is_not_called_like_one_with_a_better_win_rate() -> None:

@@ -152,6 +152,11 @@ def test_the_seeds_stand_beside_the_interval_within_one(page: str) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
+def test_the_tile_against_prompted_posts_allows_for_the_choice() -> None:
+    assert "Win ratio against untuned, long prompt 0.91 (0.51 to 1.6)" in text_of()
+
+
+@pytest.mark.usefixtures("no_drawing")
 def test_a_single_seed_is_said_to_be_one() -> None:
     assert "say nothing about what another training would give" in text_of(seeds=())
 
