@@ -54,6 +54,11 @@ def steps_order(steps: str) -> tuple[bool, int]:
     return unit != "", int(count)
 
 
+def of_seed(ratios: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The rows (schema RatioReport) of one training seed."""
+    return ratios[ratios["seed"] == seed]
+
+
 class Training(NamedTuple):
     """How one cell was trained."""
 
@@ -229,9 +234,9 @@ class Pair(NamedTuple):
 class ReportData:
     """Everything on the page.
 
-    `ratios` follows the schema RatioReport, `compliance` the schema Compliance; the page shows the rows of the first
-    training seed. `missing` names the cells of the profile's sweep that have no verdicts yet, with the reason.
-    `caution` is a sentence that limits what the figures mean, or empty.
+    `ratios` follows the schema RatioReport, `compliance` the schema Compliance. `missing` names the cells of the
+    profile's sweep that have no verdicts yet, with the reason. `caution` is a sentence that
+    limits what the figures mean, or empty.
     """
 
     task: str
@@ -244,6 +249,8 @@ class ReportData:
     is_study_mode: bool
     """One order, baseline first, forced choice: every figure is labelled so."""
     evaluation_prompts: int
+    training_seed: int
+    """The profile's. What the page shows is of this seed; further ones stand beside it alone."""
     ratios: pd.DataFrame
     compliance: pd.DataFrame
     choice: Choice | None
@@ -271,6 +278,11 @@ class ReportData:
     """Mean prompt tokens of `base` and `prompted`."""
     fingerprint: str
     made_at: str
+
+    @property
+    def shown_ratios(self) -> pd.DataFrame:
+        """The rows of `ratios` that the page shows as its cells."""
+        return of_seed(self.ratios, self.training_seed)
 
 
 class OuterPair(NamedTuple):

@@ -129,7 +129,7 @@ def with_people(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> tuple[Agre
 
 
 def length_effect(ratios: pd.DataFrame, cell: Cell | None) -> LengthEffect:
-    """Of a cell against `base`, from the rows of RatioReport."""
+    """Of a cell against `base`, from the rows of RatioReport of one training seed."""
     if cell is None:
         return LengthEffect()
     is_cell = (ratios["data_size"] == cell.data_size) & (ratios["steps"] == cell.steps) & (ratios["factor"] == "all")

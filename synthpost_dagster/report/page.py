@@ -30,7 +30,7 @@ def render_page(data: ReportData) -> str:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    cells = views.cell_views(data.ratios)
+    cells = views.cell_views(data.shown_ratios)
     first = headline(data, cells)
     best = first.view.cell if first.view else None
     shown = best or (cells[-1].cell if cells else None)
@@ -83,9 +83,9 @@ def _looks(breakdowns: Sequence[views.Breakdown]) -> int:
 def _figures(data: ReportData, criteria: Sequence[str], shown: Cell | None) -> dict[str, Markup]:
     """SVG by the name that the template asks for."""
     drawn = {
-        "all_cells": figures.all_cells(data.ratios),
-        "ratio_by_size": figures.ratio_by_size(data.ratios),
-        "ratio_by_length": figures.ratio_by_length(data.ratios),
+        "all_cells": figures.all_cells(data.shown_ratios),
+        "ratio_by_size": figures.ratio_by_size(data.shown_ratios),
+        "ratio_by_length": figures.ratio_by_length(data.shown_ratios),
         "compliance": figures.compliance(data.compliance, criteria, shown),
         "loss_curves": figures.loss_curves(data.training),
     }

@@ -64,18 +64,21 @@ def met_by_prompt(posts: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSp
     return {row.prompt_id: criteria_met(row.post, briefs[row.prompt_id], spec) for row in posts.itertuples()}
 
 
-def ratio_rows(cells: Sequence[Judged], groups: Mapping[Cell, int], are_both_orders: bool) -> list[dict[str, Any]]:
+def ratio_rows(
+    cells: Sequence[Judged], groups: Mapping[Cell, int], are_both_orders: bool, training_seed: int
+) -> list[dict[str, Any]]:
     """Rows of RatioReport: each cell and opponent whole, then by factor; further seeds whole alone.
 
-    `groups` numbers the cells that are replicates. Holm's adjustment is over the cells of the first seed.
+    `groups` numbers the cells that are replicates. Holm's adjustment is over the cells of `training_seed`, the
+    profile's.
     """
     rows = []
-    first_seed = cells[0].seed if cells else 0
     for one in cells:
         for opponent in OPPONENTS:
-            rows += _rows_of(one, opponent, groups.get(one.cell, 0), one.seed == first_seed, are_both_orders)
+            rows += _rows_of(one, opponent, groups.get(one.cell, 0), one.seed == training_seed, are_both_orders)
     for opponent in OPPONENTS:
-        whole = [row for row in rows if (row["factor"], row["opponent"], row["seed"]) == ("all", opponent, first_seed)]
+        place = ("all", opponent, training_seed)
+        whole = [row for row in rows if (row["factor"], row["opponent"], row["seed"]) == place]
         for row, adjusted in zip(whole, holm([row["p_value"] for row in whole]), strict=True):
             row["p_adjusted"] = adjusted
     return rows
@@ -114,9 +117,7 @@ def to_csv(table: pd.DataFrame) -> str:
     return out.getvalue()
 
 
-def _rows_of(
-    one: Judged, opponent: str, group: int, is_first_seed: bool, are_both_orders: bool
-) -> list[dict[str, Any]]:
+def _rows_of(one: Judged, opponent: str, group: int, is_main_seed: bool, are_both_orders: bool) -> list[dict[str, Any]]:
     outcomes = one.outcomes[one.outcomes["opponent"] == opponent]
     names = {
         "data_size": one.cell.data_size,
@@ -130,7 +131,7 @@ def _rows_of(
     key = (one.cell.key, str(one.seed), opponent)
     games = _games_row(one, opponent, key) if are_both_orders and len(outcomes) else _NO_GAMES
     rows = [{**names, "factor": "all", "level": "all", **_figures(one, outcomes, key), **games}]
-    if is_first_seed:
+    if is_main_seed:
         rows += [
             {
                 **names,

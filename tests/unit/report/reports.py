@@ -215,6 +215,7 @@ def report(**changes: Any) -> ReportData:
         caution="",
         is_study_mode=False,
         evaluation_prompts=100,
+        training_seed=1,
         ratios=RATIOS,
         compliance=compliance,
         choice=choice(),

@@ -66,7 +66,7 @@ def cell(key: Cell, wins: int, losses: int, ties: int = 0, *, steps: int = 50, s
 
 
 def test_a_cell_has_a_row_against_each_opponent_and_one_a_level() -> None:
-    table = pd.DataFrame(ratio_rows([cell(A, 80, 15, 5)], {A: 0}, are_both_orders=True))
+    table = pd.DataFrame(ratio_rows([cell(A, 80, 15, 5)], {A: 0}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     whole = table[(table["factor"] == "all") & (table["opponent"] == "base")].iloc[0]
     assert (whole["wins"], whole["losses"], whole["ties"]) == (80, 15, 5)
@@ -79,8 +79,30 @@ def test_a_cell_has_a_row_against_each_opponent_and_one_a_level() -> None:
     assert table[table["factor"] == "tone"]["order_consistency"].isna().all()
 
 
-def test_holm_is_over_the_cells_of_the_first_seed_and_each_opponent_by_itself() -> None:
-    rows = ratio_rows([cell(A, 30, 12), cell(B, 28, 14), cell(B, 40, 2, seed=2)], {}, are_both_orders=False)
+def test_the_main_seed_is_the_profiles_whichever_comes_first() -> None:
+    table = pd.DataFrame(
+        ratio_rows([cell(A, 40, 2, seed=2), cell(B, 30, 12)], {}, are_both_orders=True, training_seed=1)
+    )
+    assert table[table["factor"] == "tone"]["seed"].unique().tolist() == [1]
+    assert table[table["factor"] == "all"].set_index("seed")["p_adjusted"].isna().groupby(level=0).all().to_dict() == {
+        1: False,
+        2: True,
+    }
+
+
+def test_the_length_effect_is_that_of_the_cell_and_no_cell_has_none() -> None:
+    table = pd.DataFrame(ratio_rows([cell(A, 80, 30), cell(B, 30, 80)], {}, are_both_orders=True, training_seed=1))
+    row = table[(table["factor"] == "all") & (table["opponent"] == "base") & (table["data_size"] == 176)].iloc[0]
+    found = findings.length_effect(table, B)
+    assert found.coefficient == row["length_coefficient"]
+    assert found.low < found.coefficient < found.high
+    assert math.isnan(findings.length_effect(table, None).coefficient)
+
+
+def test_holm_is_over_the_cells_of_the_main_seed_and_each_opponent_by_itself() -> None:
+    rows = ratio_rows(
+        [cell(A, 30, 12), cell(B, 28, 14), cell(B, 40, 2, seed=2)], {}, are_both_orders=False, training_seed=1
+    )
     whole = [row for row in rows if row["factor"] == "all" and row["opponent"] == "base"]
     least, other, further = whole
     assert least["p_adjusted"] == pytest.approx(2 * least["p_value"])
@@ -91,7 +113,7 @@ def test_holm_is_over_the_cells_of_the_first_seed_and_each_opponent_by_itself() 
 def test_study_mode_has_neither_order_nor_length_figures() -> None:
     single = cell(A, 80, 15)
     one_order = single._replace(verdicts=single.verdicts[~single.verdicts["is_candidate_first"]])
-    table = pd.DataFrame(ratio_rows([one_order], {}, are_both_orders=False))
+    table = pd.DataFrame(ratio_rows([one_order], {}, are_both_orders=False, training_seed=1))
     RatioReport.validate(table)
     assert table["order_consistency"].isna().all()
 
@@ -100,10 +122,10 @@ def test_study_mode_has_neither_order_nor_length_figures() -> None:
 def test_fault_17_one_sided_and_empty_cells_are_defined(wins: int, losses: int, ties: int) -> None:
     one = cell(A, wins, losses, ties) if wins + losses + ties else None
     if one is None:
-        assert ratio_rows([], {}, are_both_orders=True) == []
+        assert ratio_rows([], {}, are_both_orders=True, training_seed=1) == []
         assert findings.choose([]) is None
         return
-    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True))
+    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     choice = findings.choose([one])
     assert (choice is None) == (wins + losses == 0)
@@ -112,7 +134,7 @@ def test_fault_17_one_sided_and_empty_cells_are_defined(wins: int, losses: int, 
 def test_fault_17_all_unscored_is_no_choice() -> None:
     games = verdicts(5, 5).assign(outcome="unscored", reason="reply cut off")
     one = judged(A, 1, Trained(88, 50, 88), games, {prompt: {} for prompt in games["prompt_id"]})
-    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True))
+    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     assert set(table["unscored"]) == set(table["pairs"])
     assert findings.choose([one]) is None
@@ -219,8 +241,8 @@ def test_the_mean_share_lies_in_its_interval_and_within_0_and_1() -> None:
 
 
 def test_a_figure_does_not_depend_on_what_else_is_computed() -> None:
-    alone = ratio_rows([cell(A, 70, 30)], {}, are_both_orders=True)[0]
-    beside = ratio_rows([cell(B, 30, 70), cell(A, 70, 30)], {}, are_both_orders=True)
+    alone = ratio_rows([cell(A, 70, 30)], {}, are_both_orders=True, training_seed=1)[0]
+    beside = ratio_rows([cell(B, 30, 70), cell(A, 70, 30)], {}, are_both_orders=True, training_seed=1)
     same = next(row for row in beside if row["data_size"] == 88 and row["factor"] == "all")
     assert (alone["length_controlled_low"], alone["compliance_low"]) == (
         same["length_controlled_low"],

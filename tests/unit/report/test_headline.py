@@ -33,7 +33,7 @@ from synthpost_dagster.statistics.comparison import compare
 def said(**changes: Any) -> tuple[str, str]:
     """Title and sentences."""
     data = report(**changes)
-    found = headline(data, cell_views(data.ratios))
+    found = headline(data, cell_views(data.shown_ratios))
     return found.title, " ".join(found.sentences)
 
 
@@ -232,7 +232,7 @@ def test_missing_cells_are_listed_in_words() -> None:
 
 def test_the_cell_in_the_headline_is_that_of_the_choice() -> None:
     data = report(choice=choice(D, (50, 40, 5, 0), 4, ()))
-    view = headline(data, cell_views(data.ratios)).view
+    view = headline(data, cell_views(data.shown_ratios)).view
     assert view is not None
     assert view.cell == Cell(88, "1-epoch")
 
