@@ -113,7 +113,8 @@ def _figures_of(name: str, family: str, games: pd.DataFrame, are_both_orders: bo
 def between_judges(verdicts: pd.DataFrame) -> tuple[tuple[str, str, Agreement], ...]:
     """How the pair outcomes of every two members of a panel agree."""
     said = {str(name): _by_pair(games) for name, games in verdicts.groupby("judge", sort=False)}
-    return tuple((one, other, _agreement(said[one], said[other])) for one, other in combinations(said, 2))
+    of_prompt = _prompts(verdicts)
+    return tuple((one, other, _agreement(said[one], said[other], of_prompt)) for one, other in combinations(said, 2))
 
 
 def with_people(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> tuple[Agreement | None, int]:
@@ -125,7 +126,8 @@ def with_people(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> tuple[Agre
         return None, 0
     outcomes = _by_pair(verdicts)
     known = {pair_id: outcome for pair_id, outcome in labels.items() if pair_id in outcomes}
-    return _agreement({pair_id: outcomes[pair_id] for pair_id in known}, known), len(labels) - len(known)
+    judged = {pair_id: outcomes[pair_id] for pair_id in known}
+    return _agreement(judged, known, _prompts(verdicts)), len(labels) - len(known)
 
 
 def length_effect(ratios: pd.DataFrame, cell: Cell | None) -> LengthEffect:
@@ -142,6 +144,12 @@ def _by_pair(games: pd.DataFrame) -> dict[str, str]:
     return dict(zip(found["pair_id"], found["outcome"], strict=True))
 
 
-def _agreement(first: Mapping[str, str], second: Mapping[str, str]) -> Agreement:
+def _prompts(verdicts: pd.DataFrame) -> dict[str, str]:
+    """Pair id → the id of its prompt."""
+    return dict(zip(verdicts["pair_id"], verdicts["prompt_id"], strict=True))
+
+
+def _agreement(first: Mapping[str, str], second: Mapping[str, str], of_prompt: Mapping[str, str]) -> Agreement:
     names = [pair_id for pair_id in first if pair_id in second]
-    return agreement([first[name] for name in names], [second[name] for name in names])
+    one, other, prompts = ([said[name] for name in names] for said in (first, second, of_prompt))
+    return agreement(one, other, prompts)

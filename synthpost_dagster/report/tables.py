@@ -19,8 +19,7 @@ from synthpost_dagster.report.data import Cell
 from synthpost_dagster.schemas import FACTORS, OPPONENTS
 from synthpost_dagster.statistics.comparison import GameFigures, compare, game_figures
 from synthpost_dagster.statistics.games import pairs_of_games
-from synthpost_dagster.statistics.paired import mean_interval
-from synthpost_dagster.statistics.ratio import Share
+from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.statistics.sign_test import holm
 from synthpost_dagster.tasks.prompting import Brief, short_hash
@@ -165,15 +164,6 @@ def _figures(one: Judged, outcomes: pd.DataFrame, key: tuple[str, ...]) -> dict[
         "compliance_low": compliance.low,
         "compliance_high": compliance.high,
     }
-
-
-def mean_share(shares: Sequence[float], generator: np.random.Generator) -> Share:
-    """The mean of shares, one a post, with its bootstrap interval over posts; NaN where there is none."""
-    if not shares:
-        return Share(math.nan, math.nan, math.nan)
-    # Shares are stretched to -1 … 1, between which the interval of paired differences lies.
-    low, high = mean_interval(2 * np.array(shares) - 1, 1.0, generator)
-    return Share(float(np.mean(shares)), (low + 1) / 2, (high + 1) / 2)
 
 
 _NO_GAMES: dict[str, Any] = {

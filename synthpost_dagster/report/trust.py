@@ -164,7 +164,7 @@ def _agreement_card(data: ReportData) -> Card:
 
 
 def _agreement(found: Agreement) -> tuple[str, str]:
-    same = f"The same on {percent_text(found.agreed.value)} of {counted(found.scored, 'pair')}"
+    same = f"The same on {percent_text(found.agreed)} of {counted(found.scored, 'pair')}"
     same += f", {found.unscored:,} unscored." if found.unscored else "."
     if math.isnan(found.kappa):
         return "κ undefined", f"{same} One side said one thing only."

@@ -7,13 +7,13 @@ prompt is compared with itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from synthpost_dagster.statistics.games import SCORES, Array
-from synthpost_dagster.statistics.ratio import CONFIDENCE, simultaneous_confidence
+from synthpost_dagster.statistics.ratio import CONFIDENCE, Share, simultaneous_confidence
 
 DRAWS = 20_000
 """More than elsewhere: simultaneous intervals reach far into the tails, and a draw costs next to nothing."""
@@ -77,6 +77,17 @@ def mean_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mean_share(
+    shares: Sequence[float], generator: np.random.Generator, confidence: float = CONFIDENCE, draws: int = DRAWS
+) -> Share:
+    """The mean of shares, one a prompt, with its bootstrap interval over prompts; NaN where there is none."""
+    if not len(shares):
+        return Share(math.nan, math.nan, math.nan)
+    # Shares are stretched to -1 … 1, between which the interval of paired differences lies.
+    low, high = mean_interval(2 * np.asarray(shares) - 1, 1.0, generator, confidence, draws)
+    return Share(float(np.mean(shares)), (low + 1) / 2, (high + 1) / 2)
 
 
 class Standing(NamedTuple, Generic[Key]):

@@ -11,9 +11,10 @@ import pytest
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.data import Cell, Cost
-from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, judged, mean_share, ratio_rows
+from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, judged, ratio_rows
 from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.schemas import RatioReport
+from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import short_hash
@@ -217,13 +218,34 @@ def test_judges_stand_apart_and_the_panel_last() -> None:
     assert findings.between_judges(table)[0][2].kappa == 1.0
 
 
+def test_the_same_prompts_in_more_cells_are_no_more_evidence_about_the_judge() -> None:
+    """Two judges on 60 pairs, in one cell and in five that come out alike."""
+
+    def table(*made: str) -> pd.DataFrame:
+        return pd.concat(
+            part
+            for name in made
+            for part in (verdicts(10, 5, 15, made=name), verdicts(8, 7, 15, made=name, judge="other"))
+        )
+
+    one, five = table("0"), table(*"01234")
+    families = {"rubric": "rubric", "other": "gpt"}
+    few, many = (findings.judge_figures(each, families, are_both_orders=True)[0].order for each in (one, five))
+    assert few is not None
+    assert many is not None
+    assert many.pairs == 5 * few.pairs
+    assert many.slot_bias == few.slot_bias
+    assert many.consistency == few.consistency
+    assert findings.between_judges(five)[0][2][:4] == pytest.approx(findings.between_judges(one)[0][2][:4])
+
+
 def test_people_agree_with_the_pairs_they_labelled() -> None:
     table = verdicts(6, 6)
     pairs = table.drop_duplicates("pair_id").set_index("pair_id")["outcome"].to_dict()
     labels = dict(list(pairs.items())[:10]) | {"00000000000000ff": "win"}
     people, unknown = findings.with_people(table, labels)
     assert people is not None
-    assert (people.scored, people.agreed.value, unknown) == (10, 1.0, 1)
+    assert (people.scored, people.agreed, unknown) == (10, 1.0, 1)
     assert findings.with_people(table, {}) == (None, 0)
 
 
