@@ -22,8 +22,8 @@ CONTROL_SETS = ("control_a", "control_b")
 """Contestants of the control: the untuned model, student prompt, sampled under two seeds."""
 COMPARISONS = ("resampled", "empty", "shuffled", "prompting")
 """Of `control_verdicts`. resampled: the untuned model against itself under another seed. empty: an empty post against
-the baseline. shuffled: tuned posts dealt to wrong prompts against the tuned posts of these prompts. prompting: the
-untuned model with the teacher prompt against itself with the student prompt."""
+the baseline. shuffled: tuned posts dealt to wrong prompts against the tuned posts of these prompts; none where there is
+one prompt. prompting: the untuned model with the teacher prompt against itself with the student prompt."""
 FACTORS = ("post_type", "tone", "length", "company")
 """What results are broken down by."""
 FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")

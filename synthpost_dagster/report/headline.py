@@ -38,7 +38,7 @@ CONTROL_NAMES = {
 CONTROL_ANSWERS = {
     "resampled": "two sets of posts by the same model must come out near 1",
     "empty": "posts without a word must lose",
-    "shuffled": "posts for another product must lose",
+    "shuffled": "posts written for another prompt must lose",
 }
 """Control → what it must come to."""
 _FINDINGS = {
@@ -46,6 +46,7 @@ _FINDINGS = {
     ("empty", "warning"): "They are not shown to lose. It may be for want of pairs, or the judge sees little.",
     ("shuffled", "warning"): "They are not shown to lose. It may be for want of pairs, or the judge sees little.",
 }
+LEFT_OUT = "There is one evaluation prompt, so there is no other one to deal its post to."
 _UNDECIDED = (
     "No pair was won or lost, which clears nobody: a judge that always picks the same place comes out so, whatever the "
     "posts say."
@@ -181,6 +182,8 @@ def _untrusted(data: ReportData) -> Headline:
 
 def _control_notice(result: ControlResult) -> Notice:
     finding = result.control.finding
+    if not result.counts.pairs:
+        return Notice("warning", "A test of the judge was left out.", f"{CONTROL_NAMES[result.name]}. {LEFT_OUT}")
     line = f"{CONTROL_NAMES[result.name]}: {CONTROL_ANSWERS[result.name]}. Found: "
     line += f"{ratio_text(*result.control.ratio)}. {certain_line(result)}."
     if finding == "untrusted":

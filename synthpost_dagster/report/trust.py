@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.report.headline import CONTROL_ANSWERS, CONTROL_NAMES, certain_line
+from synthpost_dagster.report.headline import CONTROL_ANSWERS, CONTROL_NAMES, LEFT_OUT, certain_line
 from synthpost_dagster.report.texts import counted, number_text, percent_text, points_text, ratio_text, signed_text
 from synthpost_dagster.statistics.order import LEAST_CONSISTENCY
 
 if TYPE_CHECKING:
-    from synthpost_dagster.report.data import JudgeFigures, LengthEffect, ReportData
+    from synthpost_dagster.report.data import ControlResult, JudgeFigures, LengthEffect, ReportData
     from synthpost_dagster.statistics.agreement import Agreement
     from synthpost_dagster.statistics.order import OrderFigures
 
@@ -137,16 +137,15 @@ def _control_card(data: ReportData) -> Card:
     if not trust.controls:
         reason = trust.missing_controls or "They have not been judged."
         return Card("Tests with a known answer", (Line("Controls", "none", reason, "warning"),))
-    lines = [
-        Line(
-            CONTROL_NAMES[result.name],
-            ratio_text(*result.control.ratio),
-            f"{CONTROL_ANSWERS[result.name].capitalize()}. {certain_line(result)}.",
-            _MARKS[result.control.finding],
-        )
-        for result in trust.controls
-    ]
-    return Card("Tests with a known answer", tuple(lines))
+    return Card("Tests with a known answer", tuple(map(_control_line, trust.controls)))
+
+
+def _control_line(result: ControlResult) -> Line:
+    name, mark = CONTROL_NAMES[result.name], _MARKS[result.control.finding]
+    if not result.counts.pairs:
+        return Line(name, "left out", LEFT_OUT, mark)
+    note = f"{CONTROL_ANSWERS[result.name].capitalize()}. {certain_line(result)}."
+    return Line(name, ratio_text(*result.control.ratio), note, mark)
 
 
 def _agreement_card(data: ReportData) -> Card:

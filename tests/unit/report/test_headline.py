@@ -193,7 +193,7 @@ def test_no_winner_where_the_judge_cannot_be_trusted_and_why() -> None:
         (control("resampled", 65, 35, 0, 0), "warning", "one of twenty runs"),
         (control("resampled", 0, 0, 95, 5), "warning", "always picks the same place"),
         (control("empty", 5, 6, 0, 0), "warning", "They are not shown to lose."),
-        (control("shuffled", 60, 10, 0, 0), "bad", "posts for another product must lose"),
+        (control("shuffled", 60, 10, 0, 0), "bad", "posts written for another prompt must lose"),
     ],
 )
 def test_every_control_that_is_not_good_is_a_notice(result: Any, kind: str, words: str) -> None:
@@ -201,6 +201,12 @@ def test_every_control_that_is_not_good_is_a_notice(result: Any, kind: str, word
     assert notice.kind == kind
     assert words in notice.text
     assert f"W {result.counts.wins}, L {result.counts.losses}" in notice.text
+
+
+def test_a_control_that_was_left_out_is_said_to_be() -> None:
+    (notice,) = notices(report(trust=trust(controls=(*GOOD_CONTROLS[:2], control("shuffled", 0, 0, 0, 0)))))
+    assert notice.title == "A test of the judge was left out."
+    assert "There is one evaluation prompt" in notice.text
 
 
 def test_good_controls_give_no_notice_and_the_gravest_comes_first() -> None:

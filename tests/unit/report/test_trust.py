@@ -98,6 +98,13 @@ def test_each_control_has_a_line_with_its_finding() -> None:
     assert "At 99.9 %: 2.9 to 31; W 80, L 10, T 5, X 5 of 100 pairs" in found["The untuned model against itself"].note
 
 
+def test_a_control_that_was_left_out_has_no_ratio() -> None:
+    line = lines(controls=(control("shuffled", 0, 0, 0, 0),))[
+        "Tuned posts dealt to wrong prompts against the right ones"
+    ]
+    assert (line.value, line.mark) == ("left out", "undecided")
+
+
 def test_missing_controls_are_a_warning() -> None:
     line = lines(controls=(), missing_controls="not judged")["Controls"]
     assert (line.value, line.note, line.mark) == ("none", "not judged", "warning")
