@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpost_dagster.report.data import steps_label
 from synthpost_dagster.report.texts import (
     FACTOR_NAMES,
+    NO_DECISIVE_PAIR,
     cell_text,
     counted,
     dollars_text,
@@ -97,12 +98,22 @@ def seed_lines(seeds: Sequence[Seeds]) -> list[SeedLine]:
 
 def _spread_text(seeds: Seeds) -> str:
     spread = seeds.spread
-    if math.isnan(spread.log_sd):
+    if spread.decided < 2:
         return "Fewer than two seeds have a decisive pair: there is no spread."
+    between = f"{number_text(spread.lowest)} to {number_text(spread.highest)} over {counted(spread.decided, 'seed')}"
+    if undecided := len(seeds.seeds) - spread.decided:
+        between += f" (without {counted(undecided, 'seed')} that had {NO_DECISIVE_PAIR})"
+    if math.isnan(spread.log_sd):
+        return f"{between}. So few seeds do not tell the spread."
+    sd, low, high, within = (
+        number_text(math.exp(log), 3)
+        for log in (spread.log_sd, spread.log_sd_low, spread.log_sd_high, spread.within_log_sd)
+    )
+    is_slight = spread.log_sd < spread.within_log_sd
+    caveat = " A spread below chance does not show that seeds do not matter." if is_slight else ""
     return (
-        f"{number_text(spread.lowest)} to {number_text(spread.highest)} over {counted(len(seeds.seeds), 'seed')}: one "
-        f"standard deviation between seeds is a factor of {number_text(math.exp(spread.log_sd), 3)}; chance among the "
-        f"prompts alone gives one of {number_text(math.exp(spread.within_log_sd), 3)} within a seed."
+        f"{between}: one standard deviation between seeds is a factor of {sd} ({low} to {high}, at 95 %); chance among "
+        f"the prompts alone gives one of {within} within a seed.{caveat}"
     )
 
 

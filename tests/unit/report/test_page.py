@@ -147,7 +147,10 @@ def test_why_there_is_no_length_controlled_ratio_stands_in_its_place() -> None:
 
 def test_the_seeds_stand_beside_the_interval_within_one(page: str) -> None:
     text = Reader(page).text
-    assert "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds" in text
+    assert (
+        "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds. So few seeds do not tell the spread."
+        in text
+    )
     assert "60 30 5 5" not in text, "a further seed is no cell of its own"
 
 
