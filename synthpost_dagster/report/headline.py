@@ -41,6 +41,12 @@ CONTROL_ANSWERS = {
     "shuffled": "posts written for another prompt must lose",
 }
 """Control → what it must come to."""
+CONTROL_MEANINGS = {
+    "resampled": "It shows that nothing in the pipeline tells the two sides apart; a judge that guesses passes too.",
+    "empty": "It shows whether the judge tells a post from none.",
+    "shuffled": "It shows whether the judge heeds what a post was asked for.",
+}
+"""Control → what it shows of the judge, and what it does not."""
 _FINDINGS = {
     ("resampled", "warning"): "A fair judge comes out so far from 1 in one of twenty runs; take the figures with care.",
     ("empty", "warning"): "They are not shown to lose. It may be for want of pairs, or the judge sees little.",

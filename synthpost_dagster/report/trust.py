@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.report.headline import CONTROL_ANSWERS, CONTROL_NAMES, LEFT_OUT, certain_line
+from synthpost_dagster.report.headline import CONTROL_ANSWERS, CONTROL_MEANINGS, CONTROL_NAMES, LEFT_OUT, certain_line
 from synthpost_dagster.report.texts import counted, number_text, percent_text, points_text, ratio_text, signed_text
 from synthpost_dagster.statistics.order import LEAST_CONSISTENCY
 
@@ -144,7 +144,7 @@ def _control_line(result: ControlResult) -> Line:
     name, mark = CONTROL_NAMES[result.name], _MARKS[result.control.finding]
     if not result.counts.pairs:
         return Line(name, "left out", LEFT_OUT, mark)
-    note = f"{CONTROL_ANSWERS[result.name].capitalize()}. {certain_line(result)}."
+    note = f"{CONTROL_ANSWERS[result.name].capitalize()}. {CONTROL_MEANINGS[result.name]} {certain_line(result)}."
     return Line(name, ratio_text(*result.control.ratio), note, mark)
 
 

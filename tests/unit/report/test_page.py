@@ -154,6 +154,12 @@ def test_the_seeds_stand_beside_the_interval_within_one(page: str) -> None:
     assert "60 30 5 5" not in text, "a further seed is no cell of its own"
 
 
+def test_trust_rests_on_the_nulls_and_order_consistency(page: str) -> None:
+    text = Reader(page[page.index('id="trust"') : page.index('id="surface"')]).text
+    assert "A judge earns trust where empty posts and posts for other prompts lose, and where it keeps to its" in text
+    assert "nothing in the pipeline tells the two sides apart; a judge that guesses passes too." in text
+
+
 @pytest.mark.usefixtures("no_drawing")
 def test_the_tile_against_prompted_posts_allows_for_the_choice() -> None:
     assert "Win ratio against untuned, long prompt 0.91 (0.51 to 1.6)" in text_of()
