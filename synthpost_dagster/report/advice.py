@@ -17,9 +17,11 @@ from synthpost_dagster.report.texts import (
     interval_text,
     number_text,
     p_text,
+    percent_text,
     points_text,
     ratio_text,
 )
+from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell, planned_widths
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import Cell, Cost, Seeds, Worth
@@ -139,10 +141,35 @@ def _won(counts: Counts) -> str:
     return f"{counts.wins:,} of {counted(counts.wins + counts.losses, 'decided pair')}"
 
 
-def expected_lines(expected: Sequence[Ratio], pairs: int, noun: str) -> list[str]:
-    """What so many pairs can show; `noun` is what they are called."""
+def expected_lines(expected: Sequence[Ratio], pairs: int, noun: str, decisive_share: float | None = None) -> list[str]:
+    """What so many pairs can show; `noun` is what they are called, and `decisive_share` of them are reckoned to be won
+    or lost, or all where it is None.
+    """
+    decided = "had every pair been decided" if decisive_share is None else _if_decided(decisive_share)
     return [
         f"A true ratio of {number_text(ratio.value, 1)} would be shown as {interval_text(ratio.low, ratio.high)} with "
-        f"{counted(pairs, noun)}, had every pair been decided."
+        f"{counted(pairs, noun)}, {decided}."
         for ratio in expected
     ]
+
+
+def needed_lines(decisive_share: float | None = None) -> list[str]:
+    """How many decided pairs it takes; and how many prompts, where the share that is decided is known."""
+
+    def prompts(decided: int) -> str:
+        if decisive_share is None:
+            return ""
+        return f", so {math.ceil(decided / decisive_share):,} prompts {_if_decided(decisive_share)}"
+
+    aims = [
+        (f"know a ratio of {number_text(ratio, 1)} to within a factor of {number_text(factor, 3)}", decided)
+        for ratio, factor, decided in planned_widths()
+    ]
+    aims.append(
+        (f"tell {percent_text(PLANNED_SHARE)} of the pairs won from half of them", pairs_to_tell(PLANNED_SHARE))
+    )
+    return [f"To {aim} takes {counted(decided, 'decided pair')}{prompts(decided)}." for aim, decided in aims]
+
+
+def _if_decided(share: float) -> str:
+    return f"if {percent_text(share)} of the pairs are decided, as here"

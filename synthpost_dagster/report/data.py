@@ -265,8 +265,10 @@ class ReportData:
     costs: dict[Cell, Cost]
     training: tuple[Training, ...]
     took: tuple[Took, ...]
+    decisive_share: float | None
+    """Of the pairs of the headline's cell against `base`, won or lost; None where there is no such cell."""
     expected: tuple[Ratio, ...]
-    """What so many prompts would show at ratios of 2, 5 and 7, had every pair been decided."""
+    """What so many prompts would show at ratios of 2, 5 and 7, were that share of them decided, or all."""
     pairs: tuple[Pair, ...]
     missing: tuple[tuple[str, str], ...]
     """(cell, reason)."""

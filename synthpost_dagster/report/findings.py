@@ -78,6 +78,12 @@ def seeds_of(cells: Sequence[Judged]) -> tuple[Seeds, ...]:
     )
 
 
+def decisive_share(one: Judged) -> float:
+    """The share of a cell's pairs against `base` that were won or lost."""
+    counts = count(one.against(BASE).values())
+    return (counts.wins + counts.losses) / counts.pairs
+
+
 def corners(one: Judged) -> tuple[Corner, ...]:
     """The weak corners of a cell against `base`."""
     outcomes = one.outcomes[one.outcomes["opponent"] == BASE]

@@ -58,7 +58,10 @@ def _context(data: ReportData) -> dict[str, Any]:
         "seeds": advice.seed_lines(data.seeds),
         "steps": begin,
         "other_steps": other,
-        "expected": advice.expected_lines(data.expected, data.evaluation_prompts, "prompt"),
+        "expected": [
+            *advice.expected_lines(data.expected, data.evaluation_prompts, "prompt", data.decisive_share),
+            *advice.needed_lines(data.decisive_share),
+        ],
         "corners": advice.corner_lines(data.corners, _looks(dict(breakdowns).get(best, ()) if best else ())),
         "shown": shown,
         "breakdowns": breakdowns,

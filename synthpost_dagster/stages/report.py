@@ -148,6 +148,7 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
     }
     controls, missing_controls = _controls(study)
     chosen = next((one for one in first if choice and one.cell == choice.cell), None)
+    decisive = findings.decisive_share(chosen) if chosen else None
     return page.ReportData(
         task=spec.name,
         task_description=spec.description,
@@ -176,7 +177,8 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
             [one.predictions for one in made],
             [one.verdicts for one in made] + ([controls] if controls else []),
         ),
-        expected=tuple(expected_intervals(study.evaluation_count)),
+        decisive_share=decisive,
+        expected=tuple(expected_intervals(study.evaluation_count, decisive or 1.0)),
         pairs=tuple(
             pair
             for one, posts in zip(first, mains, strict=True)

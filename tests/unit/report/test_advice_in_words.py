@@ -7,7 +7,14 @@ import math
 import pytest
 from reports import A, B, C, D, worth
 
-from synthpost_dagster.report.advice import corner_lines, expected_lines, more_text, seed_lines, steps_from
+from synthpost_dagster.report.advice import (
+    corner_lines,
+    expected_lines,
+    more_text,
+    needed_lines,
+    seed_lines,
+    steps_from,
+)
 from synthpost_dagster.report.data import Cell, Cost, Seeds
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.paired import Difference
@@ -104,3 +111,19 @@ def test_what_so_many_prompts_can_show() -> None:
     lines = expected_lines(expected_intervals(440), 440, "prompt")
     assert lines[0] == "A true ratio of 2 would be shown as 1.6 to 2.5 with 440 prompts, had every pair been decided."
     assert [line.split()[4] for line in lines] == ["2", "5", "7"]
+
+
+def test_what_is_decided_is_what_can_show_something() -> None:
+    (line, *_) = expected_lines(expected_intervals(440, 0.5), 440, "prompt", 0.5)
+    # what 220 pairs show
+    assert line == (
+        "A true ratio of 2 would be shown as 1.5 to 2.7 with 440 prompts, if 50 % of the pairs are decided, as here."
+    )
+
+
+def test_how_many_decided_pairs_a_wanted_width_takes() -> None:
+    lines = needed_lines()
+    assert lines[2] == "To know a ratio of 7 to within a factor of 1.25 takes 747 decided pairs."
+    assert lines[3] == "To tell 60 % of the pairs won from half of them takes 194 decided pairs."
+    (two, *_) = needed_lines(0.8)
+    assert two.endswith("decided pairs, so 460 prompts if 80 % of the pairs are decided, as here.")

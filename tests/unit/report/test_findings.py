@@ -194,6 +194,10 @@ def test_seeds_of_a_cell_are_set_beside_each_other() -> None:
     assert [ratio.value for ratio in found.spread.ratios] == pytest.approx([4.0, 1.5])
 
 
+def test_the_decisive_share_is_of_all_pairs() -> None:
+    assert findings.decisive_share(cell(A, 50, 20, 30)) == 0.7
+
+
 def test_a_weak_corner_of_the_cell_is_found() -> None:
     games = verdicts(60, 60)
     witty = games["tone"] == "Witty"

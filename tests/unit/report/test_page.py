@@ -174,7 +174,8 @@ def test_advice_begins_at_the_cell_of_the_answer(page: str) -> None:
     text = Reader(page).text
     assert "Beyond the cell of the answer From 88 to 1,760 rows at 50 steps: win rate +3 points (−2 to +8)" in text
     assert "The other 1 steps of the sweep From 1 epoch to 50 steps on 88 rows: win rate +30 points" in text
-    assert "A true ratio of 5 would be shown as 2.9 to 9.0 with 100 prompts" in text
+    assert "with 100 prompts, if 95 % of the pairs are decided, as here." in text
+    assert "takes 747 decided pairs, so 787 prompts if 95 % of the pairs are decided, as here." in text
 
 
 @pytest.mark.usefixtures("no_drawing")
