@@ -69,6 +69,7 @@ def estimate(
     home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None
 ) -> None:
     """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
+    from synthpost_dagster.report.advice import needed_lines
     from synthpost_dagster.stages.estimate import estimate as reckon
     from synthpost_dagster.stages.study import Cell, open_study
     from synthpost_dagster.statistics.power import expected_intervals
@@ -80,6 +81,7 @@ def estimate(
     cells = [Cell.parse(key) for key in _cells(settings, data_sizes, steps)]
     Console().print(estimate_table(reckon(study, cells), study.profile.budget))
     Console().print(power_text(study.evaluation_count, expected_intervals(study.evaluation_count)))
+    Console().print("\n".join(needed_lines()))
 
 
 @main.command()
