@@ -69,6 +69,7 @@ def estimate(
     home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None
 ) -> None:
     """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
+    from synthpost_dagster.report.advice import needed_lines
     from synthpost_dagster.stages.estimate import estimate as reckon
     from synthpost_dagster.stages.study import Cell, open_study
     from synthpost_dagster.statistics.power import expected_intervals
@@ -80,6 +81,7 @@ def estimate(
     cells = [Cell.parse(key) for key in _cells(settings, data_sizes, steps)]
     Console().print(estimate_table(reckon(study, cells), study.profile.budget))
     Console().print(power_text(study.evaluation_count, expected_intervals(study.evaluation_count)))
+    Console().print("\n".join(needed_lines()))
 
 
 @main.command()
@@ -171,7 +173,8 @@ def pairs(
     """Evaluate comparisons made elsewhere: FILE is CSV or parquet.
 
     Either a column of verdicts, read tolerantly with --win and --loss; or the columns prompt, baseline and candidate,
-    which the profile's judges play in both orders. Other columns are factors; `pair_id` names the pairs.
+    which the profile's judges play in both orders, and every game is kept in games.csv. Other columns are factors;
+    `pair_id` names the pairs.
     """
     from synthpost_dagster.progress import Progress, subscribed
     from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
@@ -184,11 +187,13 @@ def pairs(
     try:
         with subscribed(terminal.heard):
             labels = Labels(label_column, win, loss, tie, strict)
-            comparison = evaluate_pairs(open_study(settings), file, labels, out, Progress())
+            made = evaluate_pairs(open_study(settings), file, labels, out, Progress())
     finally:
         terminal.close()
-    terminal.console.print(comparison_table(comparison))
-    terminal.console.print(f"The page: {out / 'index.html'}", soft_wrap=True)
+    terminal.console.print(comparison_table(made.comparison, made.is_study_mode))
+    terminal.console.print(f"The page: {made.page}", soft_wrap=True)
+    if made.games:
+        terminal.console.print(f"Every game with the judge's reply: {made.games}", soft_wrap=True)
 
 
 @main.command()
@@ -270,10 +275,12 @@ def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> lis
 def _show_result(settings: Settings, terminal: "Terminal") -> None:
     import pandas as pd
 
+    from synthpost_dagster.stages.study import open_study
     from synthpost_dagster.terminal import cells_table
 
     folder: Path = settings.home / "report"
-    terminal.console.print(cells_table(pd.read_parquet(folder / "ratio_report.parquet")))
+    ratios = pd.read_parquet(folder / "ratio_report.parquet")
+    terminal.console.print(cells_table(ratios, open_study(settings).profile.study))
     terminal.console.print(f"The page: {folder / 'index.html'}", soft_wrap=True)
 
 

@@ -22,8 +22,8 @@ CONTROL_SETS = ("control_a", "control_b")
 """Contestants of the control: the untuned model, student prompt, sampled under two seeds."""
 COMPARISONS = ("resampled", "empty", "shuffled", "prompting")
 """Of `control_verdicts`. resampled: the untuned model against itself under another seed. empty: an empty post against
-the baseline. shuffled: tuned posts dealt to wrong prompts against the tuned posts of these prompts. prompting: the
-untuned model with the teacher prompt against itself with the student prompt."""
+the baseline. shuffled: tuned posts dealt to wrong prompts against the tuned posts of these prompts; none where there is
+one prompt. prompting: the untuned model with the teacher prompt against itself with the student prompt."""
 FACTORS = ("post_type", "tone", "length", "company")
 """What results are broken down by."""
 FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")
@@ -280,6 +280,8 @@ class RatioReport(Table):
     length_controlled_low: Series[float] = pa.Field(nullable=True, ge=0, description="95 %, bootstrap over prompts")
     length_controlled_high: Series[float] = pa.Field(nullable=True, ge=0)
     length_coefficient: Series[float] = pa.Field(nullable=True, description="Above 0 the judge prefers longer posts")
+    length_coefficient_low: Series[float] = pa.Field(nullable=True, description="95 %, bootstrap over prompts")
+    length_coefficient_high: Series[float] = pa.Field(nullable=True)
     length_note: Series[str] = pa.Field(description="Why there is no length-controlled ratio or interval, else empty")
     compliance: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="Mean share of criteria a post meets")
     compliance_low: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="95 %, bootstrap over posts")

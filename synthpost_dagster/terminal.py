@@ -167,12 +167,12 @@ def journal_tables(name: str, replies: list[dict[str, Any]], spending: list[dict
     return held, paid
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """The counts of one comparison and what they come to."""
+def comparison_table(comparison: Comparison, is_study_mode: bool = False) -> Table:
+    """The counts of one comparison and what they come to; labelled where one order was played."""
     from synthpost_dagster.report.texts import number_text, ratio_text
 
     table = Table(
-        title="Candidate against baseline",
+        title=_labelled("Candidate against baseline", is_study_mode),
         caption="pairs won (W), lost (L), tied (T), unscored (X); ratios with their exact 95 % interval",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -180,7 +180,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for column in ("W", "L", "T", "X"):
         table.add_column(column, justify="right", no_wrap=True)
     for column in ("win ratio", "all unscored lost", "sign test"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(_labelled(column, is_study_mode))
     table.add_row(
         *(str(count) for count in comparison.counts),
         ratio_text(*comparison.ratio),
@@ -207,23 +207,29 @@ def finding_line(finding: Finding) -> Text:
     return mark.append_text(Text(f"{finding.subject}: ", style="bold")).append(finding.text)
 
 
-def cells_table(ratios: pd.DataFrame) -> Table:
-    """The cells' figures against both baselines (schema RatioReport)."""
+def _labelled(name: str, is_study_mode: bool) -> str:
+    return f"{name} (study mode: one order)" if is_study_mode else name
+
+
+def cells_table(ratios: pd.DataFrame, is_study_mode: bool = False) -> Table:
+    """The cells' figures against both baselines (schema RatioReport); labelled where one order was played."""
     from synthpost_dagster.report.texts import ratio_text
 
     table = Table(
-        title="Tuned posts against the untuned model",
+        title=_labelled("Tuned posts against the untuned model", is_study_mode),
         caption="pairs won (W), lost (L), tied (T), unscored (X); win ratio with its exact 95 % interval",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in ("rows", "training", "against", "W", "L", "T", "X"):
+    has_seeds = ratios["seed"].nunique() > 1
+    for column in ("rows", "training", *(["seed"] if has_seeds else []), "against", "W", "L", "T", "X"):
         table.add_column(column, justify="left" if column in ("training", "against") else "right", no_wrap=True)
-    table.add_column("win ratio", no_wrap=True)
+    table.add_column(_labelled("win ratio", is_study_mode))
     for row in ratios[ratios["factor"] == "all"].itertuples():
         table.add_row(
             f"{row.data_size:,}",
             f"{row.steps} ({row.optimizer_steps})" if "epoch" in row.steps else f"{row.steps} steps",
+            *([str(row.seed)] if has_seeds else []),
             row.opponent,
             *(str(count) for count in (row.wins, row.losses, row.ties, row.unscored)),
             ratio_text(row.win_ratio, row.win_ratio_low, row.win_ratio_high),

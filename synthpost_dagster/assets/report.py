@@ -5,6 +5,7 @@ from typing import Any
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
+from synthpost_dagster.report.data import of_seed
 from synthpost_dagster.report.figures import cells_png
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages.report import ratio_report as make_report
@@ -24,6 +25,7 @@ def build_ratio_report() -> AssetsDefinition:
         """Win ratios with their intervals, by cell and factor, as parquet, CSV and a page."""
         opened = study.open()
         outcome = make_report(opened, progress_of(context))
-        return materialized(opened, outcome, picture=cells_png(opened.store.read_table(outcome.manifest)))
+        shown = of_seed(opened.store.read_table(outcome.manifest), opened.profile.training.seed)
+        return materialized(opened, outcome, picture=cells_png(shown))
 
     return ratio_report

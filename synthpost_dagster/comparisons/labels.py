@@ -4,6 +4,8 @@ A label is looked for as a whole word, and its damage is repaired where exactly 
 are in `comparisons.table`; what judges of this project reply is in `judging.replies`.
 
 The order of attempts: the label as it is; without quotes, brackets, case and spaces; named in the text; misspelt.
+A label at the head of the text, or behind words such as "the winner is", is a verdict where the sentence behind it does
+not take it back; anywhere else it counts only where its sentence speaks for it (`comparisons.stances`).
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
+from synthpost_dagster.comparisons.stances import is_failure, speaks_for, speaks_of_tie, stance
+from synthpost_dagster.comparisons.vocabulary import AFTER_A_CHOICE, BECAUSE, ORDINARY, SLOTS, VERDICTS
+from synthpost_dagster.comparisons.words import Text, Word
 from synthpost_dagster.errors import SpecError
 
 WRAPPING = string.whitespace + "\u00a0\u2009\u202f\u3000" + "\"'`´*_“”„‟‘’‚‛«»‹›「」『』()[]{}.,;:!?…。，：！？"
@@ -26,42 +29,13 @@ SHORT = 2
 LONG = 6
 """Labels of so many letters are unlike other words: two errors are allowed, and a text may follow."""
 
-_WORD = re.compile(r"[^\W_]+")
 _FROM_A_DIGIT = re.compile(r"\d.*")
 _WHOLE_NUMBER = re.compile(r"[-+]?\d+\.0+")
 """As a table writes the label 1 once it takes the column for numbers."""
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff"))
-_JOINERS = frozenset({"", "-", "_", "\u2010", "\u2011", "–"})
-_GLUE = frozenset({"", "-", "_", "\u2010", "\u2011", "'", "’"})
-_IN_NUMBERS = frozenset(".,/:")
 _DASHES = frozenset("-–—:=|>")
 _SENTENCE_ENDS = frozenset(".!?;,\n")
-
-
-def _vocabulary(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_SLOTS = _vocabulary("post option response text version candidate model ad output answer choice sample slot")
-_VERDICTS = _vocabulary("answer verdict winner choice decision label result output preference pick")
-_OPENINGS = _SLOTS.union(
-    _VERDICTS,
-    _vocabulary("the my final overall i prefer preferred choose chose select selected better best is was boxed"),
-    _vocabulary("judgement judgment"),
-)
-"""Words that lead up to a label: "The winner is …"."""
-_AFTER_A_CHOICE = _vocabulary("is was wins won has because since")
-_NEGATIONS = _vocabulary(
-    "not no never none neither nor t cannot cant isnt without false unless if worse worst weaker inferior lose loses "
-    "lost loser losing"
-)
-_COMPARISONS = _vocabulary("than over against instead versus vs unlike beat beats outperforms")
-"""Words after which a sentence names what it does not prefer."""
-_ORDINARY = _OPENINGS | _vocabulary(
-    "the this that these those then they there time true one none both it its to too in on no yes and but not for from "
-    "with less more"
-)
-"""Never a misspelling of a label."""
+_CROSSED_OUT = re.compile("~~|[❌✗✘✖👎🚫⛔]")
 
 
 class Meaning(NamedTuple):
@@ -110,15 +84,8 @@ def read_label(raw: str, meaning: Meaning, is_strict: bool = False) -> Read:
     for label in labels:
         if bare == _bare(label.raw):
             return Read(label.outcome, TIDIED)
-    return _in_text(_Text.of(visible), [label for label in labels if label.key])
-
-
-class _Word(NamedTuple):
-    """Letters and digits of one word, case folded, and where they stand. `oneTwo` is two words."""
-
-    key: str
-    start: int
-    end: int
+    readable = [label for label in labels if label.key]
+    return _in_text(Text.of(visible, [label.key for label in readable if len(label.key) > SHORT]), readable)
 
 
 class _Label(NamedTuple):
@@ -142,6 +109,17 @@ class _Mention(NamedTuple):
     kind: str
 
 
+class _Guess(NamedTuple):
+    """What a text's first words may say, and the last word of these."""
+
+    read: Read
+    last: int
+
+    @property
+    def outcome(self) -> str:
+        return self.read.outcome
+
+
 def _bare(text: str) -> str:
     bare = " ".join(text.strip(WRAPPING).casefold().split())
     return bare.split(".")[0] if _WHOLE_NUMBER.fullmatch(bare) else bare
@@ -156,7 +134,7 @@ def _spelling(label: str) -> str:
 def _known(meaning: Meaning) -> tuple[_Label, ...]:
     """The labels, longest first. Where one has symbols in it (+1, C++, 👍), both are only read as they are."""
     _check(meaning)
-    words = [_Text.of(label).words for label in meaning]
+    words = [Text.of(label).words for label in meaning]
     keys = ["".join(word.key for word in found) for found in words]
     is_read = [bool(key) and key == _spelling(label) for key, label in zip(keys, meaning, strict=True)]
     labels = [
@@ -181,122 +159,116 @@ def _check(meaning: Meaning) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A text as words and the gaps between them."""
-
-    raw: str
-    words: tuple[_Word, ...]
-
-    @classmethod
-    def of(cls, raw: str) -> _Text:
-        return cls(raw, tuple(_words(raw)))
-
-    @property
-    def final(self) -> int:
-        return len(self.words) - 1
-
-    def gap(self, index: int) -> str:
-        """What stands before a word; before the one after the last: the rest."""
-        start = self.words[index - 1].end if index else 0
-        return self.raw[start : self.words[index].start if index <= self.final else len(self.raw)]
-
-    def opening(self) -> int:
-        """The first word that does not merely lead up to a label."""
-        return next((index for index, word in enumerate(self.words) if word.key not in _OPENINGS), self.final)
-
-    def is_glued(self, index: int) -> bool:
-        """Whether a word and the one before it are one: fine-tuned, it's, oneTwo, 1.5; also a sign before a number."""
-        if index > self.final:
-            return False
-        gap, start = self.gap(index), self.words[index].start
-        if self.raw[start].isdigit() and gap[-1:] in {"+", "-", "−"}:
-            return True
-        if index == 0:
-            return False
-        is_number = self.raw[start].isdigit() and self.raw[self.words[index - 1].end - 1].isdigit()
-        return gap in _GLUE or (is_number and gap in _IN_NUMBERS)
-
-    def breaks(self, last: int) -> bool:
-        """Whether a word is followed by punctuation, a new line or the end."""
-        gap = self.gap(last + 1)
-        return last == self.final or (not self.is_glued(last + 1) and bool(gap.strip() or "\n" in gap))
-
-    def closes(self, last: int) -> bool:
-        """Whether what follows a word is another text: as above, or a capital letter, also run in."""
-        if self.breaks(last):
-            return True
-        gap = self.gap(last + 1)
-        is_run_in = gap == "" or (gap == "-" and last + 2 <= self.final)
-        return self.raw[self.words[last + 1].start].isupper() and (is_run_in or not self.is_glued(last + 1))
-
-    def end_of(self, key: str, first: int) -> int:
-        """The last of the words that spell a label from a word on, with spaces or hyphens between; else -1."""
-        rest = key
-        for index in range(first, len(self.words)):
-            if index > first and self.gap(index).strip() not in _JOINERS:
-                return -1
-            if not rest.startswith(self.words[index].key):
-                return -1
-            rest = rest[len(self.words[index].key) :]
-            if not rest:
-                return index
-        return -1
-
-    def runs(self, first: int, longest: int) -> Iterator[tuple[int, str]]:
-        """The last word and the letters of every run of words from one on, up to a length."""
-        key = ""
-        for index in range(first, len(self.words)):
-            if index > first and self.gap(index).strip() not in _JOINERS:
-                return
-            key += self.words[index].key
-            if len(key) > longest:
-                return
-            yield index, key
-
-
-def _words(raw: str) -> Iterator[_Word]:
-    for match in _WORD.finditer(raw):
-        word, start = match.group(), match.start()
-        cuts = [0, *(place for place in range(1, len(word)) if _is_hump(word, place)), len(word)]
-        for begin, end in pairwise(cuts):
-            yield _Word(word[begin:end].casefold(), start + begin, start + end)
-
-
-def _is_hump(word: str, place: int) -> bool:
-    """Whether a word starts inside another: tuned|The, TUNED|The."""
-    return word[place].isupper() and (not word[place - 1].isupper() or word[place + 1 : place + 2].islower())
-
-
-def _marks(words: tuple[_Word, ...]) -> str:
+def _marks(words: tuple[Word, ...]) -> str:
     """Single letters, and words from their first digit on: what tells "gpt-4" from "gpt-4o" is no misspelling."""
     return "".join(
         mark for word in words for mark in ([word.key] if len(word.key) == 1 else _FROM_A_DIGIT.findall(word.key))
     )
 
 
-def _in_text(text: _Text, labels: list[_Label]) -> Read:
+def _in_text(text: Text, labels: list[_Label]) -> Read:
     if not text.words or not labels:
         return NAMES_NEITHER
     mentions = list(_mentions(text, labels))
     guess = _misspelt(text, labels)
     named = {mention.outcome for mention in mentions}
-    firm = next((mention for mention in mentions if mention.kind != "loose"), None)
-    if len(named) > 1:
-        return NAMES_BOTH
-    if firm is None:
+    firm = _firmest(mentions)
+    if firm is None and len(named) < 2:
         contradicted = guess is not None and named - {guess.outcome}
-        return COULD_BE_EITHER if contradicted else guess or NAMES_NEITHER
-    if guess is not None and guess.outcome != firm.outcome:
+        return COULD_BE_EITHER if contradicted else _unless_doubtful(text, guess, labels) or NAMES_NEITHER
+    if firm is None or (len(named) > 1 and not _puts_others_behind(text, firm, mentions)):
+        return NAMES_BOTH
+    if (guess is not None and guess.outcome != firm.outcome) or not _stands(text, firm, mentions, labels):
         return COULD_BE_EITHER
     if firm.kind == "sentence":
-        return COULD_BE_EITHER if _is_doubtful(text, mentions, firm, labels) else Read(firm.outcome, IN_A_SENTENCE)
+        return Read(firm.outcome, IN_A_SENTENCE)
     if firm.last < text.final:
         return Read(firm.outcome, EXPLAINED)
     return Read(firm.outcome, PREFIXED if firm.first else TIDIED)
 
 
-def _mentions(text: _Text, labels: list[_Label]) -> Iterator[_Mention]:
+def _firmest(mentions: list[_Mention]) -> _Mention | None:
+    """The first mention that is a verdict, else the first in a sentence."""
+    return next(
+        (mention for kind in ("verdict", "sentence") for mention in mentions if mention.kind == kind),
+        None,
+    )
+
+
+def _puts_others_behind(text: Text, firm: _Mention, mentions: list[_Mention]) -> bool:
+    """Whether all that a text says of the contestants beside its verdict is that they are worse."""
+    others = [mention for mention in mentions if mention.outcome != firm.outcome]
+    if {firm.outcome, *(other.outcome for other in others)} != {"win", "loss"}:
+        return False
+    if firm.kind != "verdict" or any(other.kind == "verdict" for other in others):
+        return False
+    if others[0].first == firm.last + 1 and not text.ends_sentence(firm.last):
+        return False
+    rivals, own = {other.first for other in others}, _covered(mentions, firm.outcome)
+    heard = [stance(text, span, own, rivals) for span in _sentences_of(text, firm, rivals)]
+    return not any(one.is_doubtful for one in heard) and rivals <= {rival for one in heard for rival in one.put_behind}
+
+
+def _sentences_of(text: Text, firm: _Mention, places: set[int]) -> list[range]:
+    """The sentences in which some words stand, without the verdict and what leads up to it."""
+    starts = {max(text.sentence_starts[place], firm.last + 1 if place > firm.last else 0) for place in places}
+    return [range(start, text.sentence_end(start) + 1) for start in sorted(starts)]
+
+
+def _covered(mentions: list[_Mention], outcome: str) -> set[int]:
+    return {
+        index for mention in mentions if mention.outcome == outcome for index in range(mention.first, mention.last + 1)
+    }
+
+
+def _stands(text: Text, firm: _Mention, mentions: list[_Mention], labels: list[_Label]) -> bool:
+    """Whether nothing in a text speaks against the verdict in it, and something for a label in a sentence."""
+    if firm.kind == "sentence":
+        speaks = speaks_of_tie if firm.outcome == "tie" else speaks_for
+        if not speaks(text, firm.first, firm.last):
+            return False
+    rivals = {mention.first for mention in mentions if mention.outcome != firm.outcome}
+    own = _covered(mentions, firm.outcome)
+    return not _is_doubted(text, firm.last, firm.outcome, own, rivals | _misspelt_rivals(text, firm.outcome, labels))
+
+
+def _unless_doubtful(text: Text, guess: _Guess | None, labels: list[_Label]) -> Read | None:
+    if guess is None or guess.outcome == "unscored":
+        return guess and guess.read
+    rivals = _misspelt_rivals(text, guess.outcome, labels)
+    is_doubted = _is_doubted(text, guess.last, guess.outcome, set(), {rival for rival in rivals if rival > guess.last})
+    return COULD_BE_EITHER if is_doubted else guess.read
+
+
+def _is_doubted(text: Text, last: int, outcome: str, own: set[int], rivals: set[int]) -> bool:
+    """Whether the first sentence behind a label might speak against it, or the label is crossed out or asked for."""
+    gap = text.gap(last + 1).strip()
+    if "?" in gap or gap == "<" or _CROSSED_OUT.search(text.raw):
+        return True
+    if last == text.final:
+        return False
+    span = range(last + 1, text.sentence_end(last + 1) + 1)
+    if outcome == "tie":
+        return is_failure(text, span)
+    heard = stance(text, span, own, rivals)
+    return heard.is_doubtful or not rivals & set(span) <= heard.put_behind
+
+
+def _misspelt_rivals(text: Text, outcome: str, labels: list[_Label]) -> set[int]:
+    """The words that could be a misspelt label of another outcome, and are nearer to it than to the outcome's own."""
+    own = next(label.key for label in labels if label.outcome == outcome)
+    rivals = [label.key for label in labels if label.outcome not in {outcome, "tie"} and len(label.key) >= LONG]
+    keys = {word.key for word in text.words} - ORDINARY
+    near = {
+        key
+        for key in keys
+        for rival in rivals
+        if 0 < _distance(key, rival) <= _allowed_errors(rival) and _distance(key, rival) < _distance(key, own)
+    }
+    return {index for index, word in enumerate(text.words) if word.key in near}
+
+
+def _mentions(text: Text, labels: list[_Label]) -> Iterator[_Mention]:
     """Labels by their exact letters, the longest at each word."""
     opening, index = text.opening(), 0
     while index < len(text.words):
@@ -311,20 +283,20 @@ def _mentions(text: _Text, labels: list[_Label]) -> Iterator[_Mention]:
         index += 1
 
 
-def _kind(text: _Text, opening: int, first: int, last: int) -> str:
+def _kind(text: Text, opening: int, first: int, last: int) -> str:
     if text.is_glued(first) or _has_number_after(text, last):
         return "loose"
-    if first <= opening and text.closes(last):
+    if (first <= opening or text.is_led(first)) and text.closes(last):
         return "verdict"
     return "loose" if text.is_glued(last + 1) else "sentence"
 
 
-def _has_number_after(text: _Text, last: int) -> bool:
+def _has_number_after(text: Text, last: int) -> bool:
     """Whether the label goes on: "model 2" is not "model"."""
     return last < text.final and not text.breaks(last) and text.words[last + 1].key[0].isdigit()
 
 
-def _kind_of_short(text: _Text, opening: int, first: int, last: int) -> str:
+def _kind_of_short(text: Text, opening: int, first: int, last: int) -> str:
     """The kind of a label of one or two letters; empty where it is the article."""
     if text.is_glued(first) or text.is_glued(last + 1):
         return "loose"
@@ -333,53 +305,46 @@ def _kind_of_short(text: _Text, opening: int, first: int, last: int) -> str:
     previous = text.words[first - 1].key if first else ""
     is_closed = _closes_short(text, last)
     is_pointed = not written.islower() or bool(text.gap(first).strip())
-    if first <= opening and is_closed and (first == 0 or is_pointed or previous in _SLOTS):
+    if first <= opening and is_closed and (first == 0 or is_pointed or previous in SLOTS):
         return "verdict"
     is_led = first > 0 and not _SENTENCE_ENDS & set(text.gap(first))
-    is_slot = is_led and previous in _SLOTS and (is_closed or not written.islower())
+    is_slot = is_led and previous in SLOTS and (is_closed or not written.islower())
     is_answer = is_led and is_closed and is_pointed and _follows_a_verdict(text, first)
-    is_subject = first <= opening and (first == 0 or is_pointed) and following in _AFTER_A_CHOICE
+    is_subject = first <= opening and (first == 0 or is_pointed) and following in AFTER_A_CHOICE
+    if is_subject and following in BECAUSE:
+        return "verdict"
     if is_slot or is_answer or is_subject:
         return "sentence"
-    is_article = written.lower() == "a" and following.isalpha() and not is_closed
-    return "" if is_article and following not in _AFTER_A_CHOICE | {"and", "or"} else "loose"
+    is_article = written.lower() == "a" and following.isalpha() and not text.breaks(last)
+    return "" if is_article and following not in AFTER_A_CHOICE | {"and", "or"} else "loose"
 
 
-def _closes_short(text: _Text, last: int) -> bool:
+def _closes_short(text: Text, last: int) -> bool:
     """Whether a short label is followed by the end, a new line, a dash, or punctuation without a space before it."""
     gap = text.gap(last + 1)
     return last == text.final or not gap[0].isspace() or "\n" in gap or gap.lstrip()[:1] in _DASHES
 
 
-def _follows_a_verdict(text: _Text, first: int) -> bool:
+def _follows_a_verdict(text: Text, first: int) -> bool:
     """Whether "answer:" or "the winner is" leads up to a word."""
     before = [word.key for word in text.words[max(first - 2, 0) : first]]
-    return before[-1] in _VERDICTS or (before[-1] in {"is", "was"} and before[0] in _VERDICTS)
+    return before[-1] in VERDICTS or (before[-1] in {"is", "was"} and before[0] in VERDICTS)
 
 
-def _is_doubtful(text: _Text, mentions: list[_Mention], firm: _Mention, labels: list[_Label]) -> bool:
-    """Whether a sentence might speak against the label it names, or might misspell the other."""
-    covered = {index for mention in mentions for index in range(mention.first, mention.last + 1)}
-    keys = [(index, word.key) for index, word in enumerate(text.words) if index not in covered]
-    if any(key in _NEGATIONS or (index < firm.first and key in _COMPARISONS) for index, key in keys):
-        return True
-    others = {key for _, key in keys} - _ORDINARY
-    rivals = [label.key for label in labels if label.outcome not in {firm.outcome, "tie"} and len(label.key) > 3]
-    return any(_distance(other, rival) <= _allowed_errors(rival) for other in others for rival in rivals)
-
-
-def _misspelt(text: _Text, labels: list[_Label]) -> Read | None:
+def _misspelt(text: Text, labels: list[_Label]) -> _Guess | None:
     """What the text's first words say if they misspell a label; None where they misspell none."""
     longest, opening = len(labels[0].key) + MOST_ERRORS, text.opening()
     starts = [at for at in range(1, opening) if any(label.key.startswith(text.words[at].key) for label in labels)]
-    found: set[Read] = set()
+    found: dict[Read, int] = {}
     for first in {0, *starts, opening}:
         for last, key in text.runs(first, longest):
             is_run_in = last < text.final and text.gap(last + 1) == ""
-            if key not in _ORDINARY and (text.breaks(last) or is_run_in):
+            if key not in ORDINARY and (text.breaks(last) or is_run_in):
                 read = _nearest(key, _marks(text.words[first : last + 1]), last == text.final, labels)
-                found |= {read} if read else set()
-    return found.pop() if len(found) == 1 else COULD_BE_EITHER if found else None
+                found |= {read: max(last, found.get(read, 0))} if read else {}
+    if not found:
+        return None
+    return _Guess(*found.popitem()) if len(found) == 1 else _Guess(COULD_BE_EITHER, text.final)
 
 
 def _nearest(key: str, marks: str, is_alone: bool, labels: list[_Label]) -> Read | None:

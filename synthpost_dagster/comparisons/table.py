@@ -1,7 +1,8 @@
 """Reads files of comparisons made elsewhere, and their raw labels into pair outcomes.
 
-Everything stays the text that stands in the file: "NA" is a label like any other, "01" an id. What a label says is
-read in `comparisons.labels`; judging posts that come without labels is not done here.
+Everything stays the text that stands in the file: "NA" is a label like any other, "01" an id. A prompt or post that the
+file lacks is None: a null in parquet, and an empty field in CSV, where nobody can say that a post is there and empty.
+What a label says is read in `comparisons.labels`; judging posts that come without labels is not done here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAIR_ID, LABEL, OUTCOME = "pair_id", "label", "outcome"
-POSTS = ("prompt", "baseline", "candidate")
+PROMPT = "prompt"
+POSTS = (PROMPT, "baseline", "candidate")
 FEWEST_LEVELS, MOST_LEVELS = 2, 30
 LABEL_SEPARATOR = " / "
 
@@ -35,7 +37,9 @@ _LONGEST_FIELD = 2**31 - 1
 
 @dataclass(frozen=True)
 class PairsTable:
-    """Games in the file's order, one row each, all text; rows that share a `pair_id` are games of one pair."""
+    """Games in the file's order, one row each, all text but for missing prompts and posts (None); rows that share a
+    `pair_id` are games of one pair.
+    """
 
     rows: pd.DataFrame
     """The file's columns, and `pair_id` (the row's number, from 1, where the file has none)."""
@@ -60,10 +64,10 @@ class Repair:
 
 
 class _Sheet(NamedTuple):
-    """A file as text: column names, and rows as long as these."""
+    """A file as text: column names, and rows as long as these; a prompt or post that is missing is None."""
 
     columns: list[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | None]]
 
 
 def read_pairs(path: Path, label_column: str | None = None) -> PairsTable:
@@ -87,6 +91,23 @@ def read_pairs(path: Path, label_column: str | None = None) -> PairsTable:
     factors = tuple(name for name in others if name in usable and _is_factor(rows, name))
     ignored = tuple(name for name in others if name not in factors)
     return PairsTable(rows, factors, ignored, _has_posts(sheet.columns), found)
+
+
+def missing(table: PairsTable) -> dict[str, str]:
+    """Pair id → why it cannot be played: it lacks its prompt, or one of the posts."""
+    return {
+        row[PAIR_ID]: "prompt missing" if row[PROMPT] is None else "post missing"
+        for row in (table.rows.to_dict("records") if table.has_posts else [])
+        if any(row[name] is None for name in POSTS)
+    }
+
+
+def prompt_count(table: PairsTable) -> int | None:
+    """How many different prompts the pairs have; None where the file has no prompts, or lacks that of any pair."""
+    if PROMPT not in table.rows:
+        return None
+    prompts = table.rows.drop_duplicates(PAIR_ID)[PROMPT]
+    return None if prompts.isna().all() else int(prompts.nunique(dropna=False))
 
 
 def outcomes(table: PairsTable, meaning: Meaning, is_strict: bool = False) -> pd.DataFrame:
@@ -158,19 +179,24 @@ def _csv(path: Path, text: str, known: set[str]) -> _Sheet:
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=_delimiter(text, known), strict=True)
     columns: list[str] = []
-    rows: list[list[str]] = []
+    rows: list[list[str | None]] = []
     try:
         for fields in reader:
             if not columns:
                 columns = [name.strip() for name in fields]
             elif fields or len(columns) == 1:
-                rows.append(_checked(path, fields or [""], columns, reader.line_num))
+                checked = _checked(path, fields or [""], columns, reader.line_num)
+                rows.append([_field(name, text) for name, text in zip(columns, checked, strict=True)])
     except csv.Error as error:
         raise SpecError(
             f"{path}: not valid CSV at line {reader.line_num} ({error}); put a field that holds quotes in quotes, "
             'and double those inside ("")'
         ) from None
     return _Sheet(columns, rows)
+
+
+def _field(column: str, text: str) -> str | None:
+    return None if column in POSTS and not text else text
 
 
 def _checked(path: Path, fields: list[str], columns: list[str], line: int) -> list[str]:
@@ -205,17 +231,17 @@ def _parquet(path: Path, content: bytes) -> _Sheet:
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SpecError(f"{path}: not a parquet file that can be read ({reason}); write it again, or as CSV") from None
+    names = ["" if name.startswith("__index_level_") else name.strip() for name in found.column_names]
     columns = [
         [_text(path, name, value) for value in column.to_pylist()]
-        for name, column in zip(found.column_names, found.columns, strict=True)
+        for name, column in zip(names, found.columns, strict=True)
     ]
-    names = ["" if name.startswith("__index_level_") else name.strip() for name in found.column_names]
     return _Sheet(names, list(zip(*columns, strict=True)))
 
 
-def _text(path: Path, column: str, value: object) -> str:
+def _text(path: Path, column: str, value: object) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
+        return None if column in POSTS else ""
     if not isinstance(value, bytes):
         return str(value)
     try:

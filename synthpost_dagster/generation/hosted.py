@@ -80,7 +80,7 @@ class HostedModel:
         self, spec: HostedChat, context: Context, schema: dict[str, Any] | None, connect: Callable[[], Transport]
     ) -> None:
         self.spec, self.context, self.connect = spec, context, connect
-        self.name = f"{spec.endpoint}/{spec.model}"
+        self.name = spec.name
         self.tally = Tally()
         self.identity: dict[str, Any] = {
             "endpoint": spec.endpoint,

@@ -28,7 +28,7 @@ class TransformersChat:
 
     def __init__(self, spec: InProcessChat, context: Context, schema: dict[str, Any] | None) -> None:
         self.spec, self.context = spec, context
-        self.name = f"{ENDPOINT}/{spec.model.model}"
+        self.name = spec.name
         self.tally = Tally()
         self.identity: dict[str, Any] = {
             **identity(spec.model),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.special_tokens import broken_up
 
 Chat = list[dict[str, str]]
 
@@ -64,14 +65,8 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
 def _templated(loaded: Loaded, turns: Chat) -> str:
     """The chat in the model's template; a special token that stands in a text is broken up, so that it stays text."""
     special = [token.content for token in loaded.tokenizer.added_tokens_decoder.values() if token.special]
-    safe = [{**turn, "content": _without(special, turn["content"])} for turn in turns]
+    safe = [{**turn, "content": broken_up(turn["content"], special)} for turn in turns]
     return str(loaded.tokenizer.apply_chat_template(safe, add_generation_prompt=True, tokenize=False))
-
-
-def _without(special: list[str], text: str) -> str:
-    for token in special:
-        text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
 
 
 def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:

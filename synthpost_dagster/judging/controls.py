@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from synthpost_dagster.judging.verdicts import Contest, contest, labels_of, pairs
 from synthpost_dagster.statistics.control import Control, control_verdict, null_verdict
 from synthpost_dagster.statistics.ratio import Counts, count
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 CONTROLS = {"resampled": control_verdict, "empty": null_verdict, "shuffled": null_verdict}
 """Comparison → what judges its counts."""
+DEAL = 2
+"""Raised when posts are dealt to other wrong prompts, so that the controls are made anew."""
 
 
 class Controlled(NamedTuple):
-    """A control's counts, seen from the candidate, and what they say of the judge."""
+    """A control's counts, seen from the candidate, and what they say of the judge; no pairs where it was left out."""
 
     name: str
     counts: Counts
@@ -33,7 +37,7 @@ def control_contests(
     """All contests of `control_verdicts` (schemas.COMPARISONS).
 
     `samples` hold the contestants control_a and control_b, `baselines` base and prompted, `tuned` the posts of one
-    adapter; all follow the schema Predictions.
+    adapter; all follow the schema Predictions. With one prompt there is no `shuffled`.
     """
     post = {
         (row.contestant, row.prompt_id): row.post for table in (samples, baselines, tuned) for row in table.itertuples()
@@ -45,20 +49,30 @@ def control_contests(
         sides = {
             "resampled": (post["control_a", prompt], post["control_b", prompt]),
             "empty": ("", post["base", prompt]),
-            "shuffled": (post["tuned", elsewhere[prompt]], row.post),
             "prompting": (post["prompted", prompt], post["base", prompt]),
         }
+        if elsewhere:
+            sides["shuffled"] = (post["tuned", elsewhere[prompt]], row.post)
         found += [contest(labels, brief, name, *posts) for name, posts in sides.items()]
     return found
 
 
 def misdealt(tuned: pd.DataFrame) -> dict[str, str]:
-    """Prompt id → the id of a prompt for another product, whose post it gets; each post is dealt once.
+    """Prompt id → the id of the prompt whose post it gets, never its own; each post is dealt once.
 
-    Where one product has more than half of the prompts, some get a post for their own product.
+    It is a prompt for another product; where one product has more than half of the prompts, for as few as can be one
+    for the same product, of another type or tone. Empty where there is one prompt.
     """
-    ordered = tuned.sort_values(["product", "prompt_id"])["prompt_id"].to_list()
-    shift = int(tuned["product"].value_counts().iloc[0])
+    names = tuned.sort_values(["product", "post_type", "tone", "prompt_id"])
+    ordered = names["prompt_id"].to_list()
+    product, stratum = (names.groupby(by).ngroup().to_numpy() for by in ("product", ["product", "post_type", "tone"]))
+
+    def likeness(shift: int) -> list[int]:
+        return [int((of == np.roll(of, -shift)).sum()) for of in (product, stratum)]
+
+    shift = min(range(1, len(ordered)), key=likeness, default=None)
+    if shift is None:
+        return {}
     return {prompt: ordered[(place + shift) % len(ordered)] for place, prompt in enumerate(ordered)}
 
 

@@ -1,20 +1,33 @@
-"""Posts that imitate what only a judge or a chat template may write. The outcome never hangs on it; it is flagged."""
+"""Posts that imitate what only a judge or a chat template may write.
+
+They are flagged; an imitation may leave its game unscored and never turns it.
+"""
 
 from __future__ import annotations
 
 import re
 
+from synthpost_dagster.judging.replies import verdicts_in
+from synthpost_dagster.special_tokens import SPECIAL
+
+_SLOT = r"""["'“‘*(\[]{0,2}(?-i:[AB])["'”’*)\]]{0,2}(?=[ \t]*(?:$|[.,;:!?<{\[(]|(?:as|is)\b))"""
+"""A slot's name where it can be no article."""
+_NAMED = r"(?:post|text|option|slot|response)"
 _IMITATION = re.compile(
-    r"""["']?verdict["']?\s*[:=]           # a verdict
-    | <{3}|>{3}                            # the marks around a post
-    | <\|[^|\n]{1,40}\|> | </?s> | \[/?INST\] | <</?SYS>> | <(?:start|end)_of_turn>   # special tokens
-    | \b(?:pick|choose|vote\s+for|prefer)\s+(?:post\s+|option\s+|slot\s+)?[AB]\b
-    | \b(?:post|option|slot)\s+[AB]\s+is\s+(?:the\s+)?better
-    | \bignore\s+(?:all\s+|the\s+)?(?:previous|above|prior)\b""",
-    re.IGNORECASE | re.VERBOSE,
+    rf"""["'“”]verdict\\?["'“”]\s*:           # the key of a verdict
+    | <{{3}}|>{{3}}|</?{_NAMED}>              # the marks around a post
+    | {SPECIAL}
+    | \b(?:pick|choose|select|answer|judge|prefer|vote\s+for)\s+(?:{_NAMED}\s+)?{_SLOT}
+    | \b(?:pick|choose|select|prefer|vote\s+for)\s+this\s+{_NAMED}\b
+    | \b(?:dear|hey|note\s+to(?:\s+the)?)\s+judges?\b
+    | \b{_NAMED}\s+[AB]\s+is\s+(?:the\s+)?(?:better|best)
+    | \bignore\s+(?:all\s+|the\s+)*(?:previous|above|prior)
+        (?=\s*(?:$|[.,;:!]|(?:order|instruction|rule|prompt|text|brief)))
+    """,
+    re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
 
 
 def imitates(post: str) -> bool:
     """Whether a post holds a verdict, a mark, a special token or an order to the judge."""
-    return _IMITATION.search(post) is not None
+    return bool(verdicts_in(post)) or _IMITATION.search(post) is not None

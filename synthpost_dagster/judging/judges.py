@@ -9,7 +9,7 @@ from typing import Any
 from synthpost_dagster.generation.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met
-from synthpost_dagster.judging.replies import Said
+from synthpost_dagster.judging.replies import READING, Said
 from synthpost_dagster.judging.verdicts import Game, Judge, Request
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.models import RubricJudge
@@ -53,6 +53,7 @@ class Rubric:
 
     name = "rubric"
     attempts = 1
+    ties_when_forced = True
 
     def __init__(self, task: Task) -> None:
         self.tally = Tally()
@@ -104,10 +105,13 @@ def _missed(met: dict[str, bool]) -> str:
 class ModelReader:
     """A chat model that is shown the task's judge prompt."""
 
+    ties_when_forced = False
+
     def __init__(self, task: Task, model: ChatModel, attempts: int) -> None:
         self.model, self.attempts, self.name, self.tally = model, attempts, model.name, model.tally
         self.identity: dict[str, Any] = {
             **model.identity,
+            "reading": READING,
             "template": task.sources["judge"],
             "wording": task.wording_fingerprint,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,14 +14,33 @@ _NOT_SAID = {
     "invalid": "reply against the schema",
     "refused": "refused by the endpoint",
 }
-_PICKS = {"a": "A", "b": "B", "tie": "tie"}
-_SPOKEN = re.compile(
-    r"^[^\w\n]*(?:(?:(?:final|overall|my) +)?(?:verdict|answer|winner|choice)[^\w\n]+(?:is[^\w\n]+)?)?"
-    r"(?:post +)?(a|b|tie)[^\w\n]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-"""A line of prose that is nothing but a verdict."""
+READING = 1
+"""Raised when a reply is read or shown otherwise than before, so that model judges' replies are read again."""
+NO_VERDICT = "no verdict in the reply"
 TWO_VERDICTS = "two verdicts in one reply"
+OF_A_POST = "a verdict of a post in the reply"
+NO_CHOICE = "a tie where one must be chosen"
+
+_PICKS = {"a": "A", "b": "B", "tie": "tie"}
+_EDGE = r"(?:[^\w?]|_)*"
+_GAP = r"[\W_]+"
+_NAME = rf"(?:(?:post|text|option|slot|response|answer){_GAP}|an? +(?=tie))?((?a:a|b|tie))"
+_SAYS = rf"(?:verdict|answer|winner|choice)(?:{_GAP}is)?"
+_VALUE = re.compile(_EDGE + _NAME + _EDGE, re.IGNORECASE)
+_BARE = re.compile(rf"{_EDGE}{_NAME}(?:[^\w?:]|_)*", re.IGNORECASE)
+"""A line that is nothing but a slot's name, and no heading."""
+_SPOKEN = re.compile(rf"{_EDGE}(?:(?:the|my|final|overall){_GAP})*{_SAYS}{_GAP}{_NAME}{_EDGE}", re.IGNORECASE)
+"""A line of prose that is nothing but a verdict."""
+_MENTIONED = re.compile(rf"{_SAYS}[\W_]*{_NAME}(?![ \t-]*[^\W_])", re.IGNORECASE)
+"""A verdict as JSON, prose or anything between writes it."""
+_ESCAPED = re.compile(r"\\(?:u([0-9a-f]{4})|.)", re.IGNORECASE | re.DOTALL)
+_THOUGHT = re.compile(r"\s*<(think|thinking)>.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+_FENCED = re.compile(r"```\w*\s(.*)```", re.DOTALL)
+_BRACE = re.compile(r"[{}]")
+_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+_STRAIGHT = str.maketrans("“”„", '"""')
+_CLOSING = re.compile(r"""[{,]\s*["'“]verdict["'”]\s*:\s*["'“]([^"'“”{}]*)["'”]\s*,?\s*}\Z""", re.IGNORECASE)
+"""A verdict at the end of an object."""
 
 
 class Said(NamedTuple):
@@ -49,48 +69,104 @@ class _Object(list[tuple[str, Any]]):
         return [value for key, value in self if key.lower() == name]
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_Object)
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object, strict=False)
 
 
-def read_reply(said: Said, posts: tuple[str, ...] = ()) -> Pick:
+def read_reply(said: Said, posts: tuple[str, ...] = (), may_tie: bool = True) -> Pick:
     """The last well-formed verdict in a reply: a JSON object whose `verdict` is A, B or tie, in any case and quotes;
-    where there is no object with a verdict, the line that says nothing but a verdict.
+    where there is no such object, the last line that says nothing but a verdict.
 
-    Anything else is unscored, with the reason: both names or neither, and a reply that was cut off, held back or
-    refused. An object within another, and what stands in a string, is no verdict; nor is one that stands word for word
-    in one of the `posts`, where the reply holds others: the judge quotes it.
+    Anything else is unscored, with the reason: both names or neither, a tie where there `may` be none, and a reply that
+    was cut off, held back or refused. What stands in another object, in a string or in the judge's thoughts is no
+    verdict. A verdict that stands in one of the `posts` too may be a quotation, so it counts only where it is the whole
+    reply, and where it is not, it leaves other verdicts in doubt.
     """
-    raw = said.text
     if said.finish_reason in _NOT_SAID:
         return Pick("", _NOT_SAID[said.finish_reason])
-    if not raw.strip():
+    if not said.text.strip():
         return Pick("", "empty reply")
-    with_verdict = [(found, text) for found, text in _objects(raw) if found.values_of("verdict")]
-    own = [found for found, text in with_verdict if not any(text in post for post in posts)]
-    for found in reversed(own or [found for found, _ in with_verdict]):
-        picks = {_PICKS.get(_plain(value)) for value in found.values_of("verdict")}
-        if len(picks) > 1:
-            return Pick("", TWO_VERDICTS)
-        if pick := picks.pop():
-            return Pick(pick, "", _sentence(found), _preferences(found))
-    return Pick("", "no verdict in the reply") if with_verdict else _spoken(raw)
+    read = _own_verdict(_answer(said.text), posts)
+    return Pick("", NO_CHOICE) if read.pick == "tie" and not may_tie else read
 
 
-def _objects(raw: str) -> Iterator[tuple[_Object, str]]:
-    """The JSON objects in a text that lie in no other, in order, as they are and as they are written."""
-    place = raw.find("{")
-    while place >= 0:
-        try:
-            found, end = _DECODER.raw_decode(raw, place)
-        except (ValueError, RecursionError):
-            end = place + 1
-        else:
-            yield found, raw[place:end]
-        place = raw.find("{", end)
+def verdicts_in(post: str) -> set[str]:
+    """The verdicts that a post holds, in whatever form and under whatever escapes."""
+    unescaped = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else " ", post)
+    return {_PICKS[match[1].lower()] for text in (post, unescaped) for match in _MENTIONED.finditer(text)}
 
 
-def _plain(value: Any) -> str:
-    return str(value).strip().strip("\"'`*“”‘’ .").lower().removeprefix("post ").strip()
+def _answer(raw: str) -> str:
+    """A reply without the judge's thoughts before it and a code fence around it."""
+    text = _THOUGHT.sub("", raw, count=1) if _THOUGHT.match(raw) else raw
+    fenced = _FENCED.fullmatch(text.strip())
+    return (fenced[1] if fenced and "```" not in fenced[1] else text).strip()
+
+
+def _own_verdict(text: str, posts: tuple[str, ...]) -> Pick:
+    places = list(_objects(text))
+    if _parsed(text) is not None or (not places and len(text.splitlines()) == 1):
+        posts = ()
+    written = [pick for start, end in places if (pick := _written(text[start:end]))]
+    claims = [*_spoken(_outside(text, places), posts), *written]
+    if not claims:
+        return Pick("", NO_VERDICT)
+    of_posts = {pick for post in posts for pick in verdicts_in(post)}
+    return Pick("", OF_A_POST) if any(claim.pick in of_posts for claim in claims) else claims[-1]
+
+
+def _objects(text: str) -> Iterator[tuple[int, int]]:
+    """Where the JSON objects in a text begin and end that lie in no other, those that cannot be parsed too."""
+    start = text.find("{")
+    while start >= 0:
+        end = _end_of_object(text, start)
+        yield start, end
+        start = text.find("{", end)
+
+
+def _end_of_object(text: str, start: int) -> int:
+    """Where it can be parsed, its end; else where as many braces are closed as were opened, or the end of the text."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return _DECODER.raw_decode(text, start)[1]
+    depth = 0
+    for brace in _BRACE.finditer(text, start):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return brace.end()
+    return len(text)
+
+
+def _outside(text: str, places: list[tuple[int, int]]) -> str:
+    """The text with a word in place of each object."""
+    ends = [0, *(end for _, end in places)]
+    starts = [*(start for start, _ in places), len(text)]
+    return " object ".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+
+
+def _written(text: str) -> Pick | None:
+    """What an object says; of one that cannot be parsed, the verdict that closes it."""
+    found = _parsed(text) or _parsed(tidy := _TRAILING_COMMA.sub("", text)) or _parsed(tidy.translate(_STRAIGHT))
+    if found is None:
+        closing = _CLOSING.search(text) if text.count("{") == text.count("}") else None
+        pick = _named(closing[1]) if closing else ""
+        return Pick(pick, "") if pick else None
+    picks = {_named(value) for value in found.values_of("verdict")}
+    if len(picks) > 1:
+        return Pick("", TWO_VERDICTS)
+    pick = next(iter(picks), "")
+    return Pick(pick, "", _sentence(found), _preferences(found)) if pick else None
+
+
+def _parsed(text: str) -> _Object | None:
+    with contextlib.suppress(ValueError, RecursionError):
+        found = _DECODER.decode(text)
+        return found if isinstance(found, _Object) else None
+    return None
+
+
+def _named(value: Any) -> str:
+    """The slot that a value names, or `tie`; nothing where it is anything else."""
+    match = _VALUE.fullmatch(value) if isinstance(value, str) else None
+    return _PICKS[match[1].lower()] if match else ""
 
 
 def _sentence(found: _Object) -> str:
@@ -105,24 +181,29 @@ def _preferences(found: _Object) -> dict[str, str]:
             entries = list(value)
         elif isinstance(value, list):
             entries = [
-                (str(name), preference)
+                (name, preference)
                 for entry in value
                 if isinstance(entry, _Object)
                 for name, preference in zip(entry.values_of("id"), entry.values_of("preference"), strict=False)
+                if isinstance(name, str)
             ]
         else:
             entries = []
-        said |= {name: pick for name, preference in entries if (pick := _PICKS.get(_plain(preference)))}
+        said |= {name: pick for name, preference in entries if (pick := _named(preference))}
     return said
 
 
-def _is_whole(line: str) -> bool:
-    """Whether what is opened in a line is closed, so that it was not broken off."""
-    return line.count("{") == line.count("}") and line.count("[") == line.count("]")
+def _spoken(prose: str, posts: tuple[str, ...]) -> list[Pick]:
+    """The verdicts that lines say outright; the bare name of a slot is one in the last line alone."""
+    quoted = {_words(line) for post in posts for line in post.splitlines()}
+    *before, last = [line for line in prose.splitlines() if line.strip()] or [""]
+    matches = [*map(_SPOKEN.fullmatch, before), _SPOKEN.fullmatch(last) or _BARE.fullmatch(last)]
+    return [Pick(_PICKS[match[1].lower()], "") for match in matches if match and not _is_quoted(match[0], quoted)]
 
 
-def _spoken(raw: str) -> Pick:
-    said = {match[1].lower() for match in _SPOKEN.finditer(raw) if _is_whole(match[0])}
-    if len(said) > 1:
-        return Pick("", TWO_VERDICTS)
-    return Pick(_PICKS[said.pop()], "") if said else Pick("", "no verdict in the reply")
+def _is_quoted(line: str, quoted: set[str]) -> bool:
+    return line.lstrip().startswith(">") or _words(line) in quoted
+
+
+def _words(line: str) -> str:
+    return " ".join(re.findall(r"\w+", line.lower()))

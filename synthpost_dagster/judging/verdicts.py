@@ -57,9 +57,12 @@ class Game(NamedTuple):
 
 
 class Judge(Protocol):
-    """Plays games. `identity` is all that shapes a verdict besides the game; `name` is what tables call it."""
+    """Plays games. `identity` is all that shapes a verdict besides the game; `name` is what tables call it;
+    `ties_when_forced`: whether its tie stands where one of the two must be chosen.
+    """
 
     name: str
+    ties_when_forced: bool
     attempts: int
     identity: dict[str, Any]
     tally: Tally
@@ -102,7 +105,9 @@ def play(task: Task, judge: Judge, games: list[Game], progress: Progress) -> lis
             break
         replies = judge.replies(task, [games[index] for index in open_games], attempt, progress)
         for index, said in zip(open_games, replies, strict=True):
-            played[index] = Played(read_reply(said, (games[index].post_a, games[index].post_b)), said, attempt + 1)
+            game = games[index]
+            pick = read_reply(said, (game.post_a, game.post_b), game.may_tie or judge.ties_when_forced)
+            played[index] = Played(pick, said, attempt + 1)
         open_games = [index for index in open_games if not played[index].pick.pick]
     return [played[index] for index in range(len(games))]
 

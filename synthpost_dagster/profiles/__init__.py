@@ -119,8 +119,10 @@ class Profile(Record):
 
     @model_validator(mode="after")
     def _differ(self) -> Profile:
-        if len({spec.model_dump_json() for spec in self.judges}) != len(self.judges):
-            raise ValueError("judges: one is named twice; a panel is of different judges")
+        names = [spec.name for spec in self.judges]
+        if twice := next((spec for spec in self.judges if names.count(spec.name) > 1), None):
+            remedy = "remove one or give it another `endpoint`" if isinstance(twice, HostedChat) else "remove one"
+            raise ValueError(f"judges: {twice.name} is named twice, and verdicts are kept by that name; {remedy}")
         if self.training.seed in self.sweep.more_seeds:
             raise ValueError(f"sweep.more_seeds: {self.training.seed} is training.seed already; name others")
         return self

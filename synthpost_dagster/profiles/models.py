@@ -89,6 +89,11 @@ class InProcessChat(Record):
     sampling: Sampling
     attempts: int = Field(ge=1, le=10, description="replies asked for before a row stays rejected or a game unscored")
 
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.backend}/{self.model.model}"
+
 
 class HostedChat(Record):
     """A model behind an endpoint that speaks the chat-completions protocol."""
@@ -106,6 +111,11 @@ class HostedChat(Record):
     prices: Prices | None = Field(description="null where nothing is paid by the token")
     limits: Limits
     attempts: int = Field(ge=1, le=10, description="replies asked for before a row stays rejected or a game unscored")
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.endpoint}/{self.model}"
 
     @field_validator("base_url")
     @classmethod
@@ -128,6 +138,11 @@ class RubricJudge(Record):
     """The task's criteria, checked on the text itself."""
 
     backend: Literal["rubric"]
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.backend
 
 
 ChatSpec = Annotated[InProcessChat | HostedChat, Field(discriminator="backend")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpost_dagster.report.data import steps_label
 from synthpost_dagster.report.texts import (
     FACTOR_NAMES,
+    NO_DECISIVE_PAIR,
     cell_text,
     counted,
     dollars_text,
@@ -16,9 +17,11 @@ from synthpost_dagster.report.texts import (
     interval_text,
     number_text,
     p_text,
+    percent_text,
     points_text,
     ratio_text,
 )
+from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell, planned_widths
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import Cell, Cost, Seeds, Worth
@@ -97,12 +100,22 @@ def seed_lines(seeds: Sequence[Seeds]) -> list[SeedLine]:
 
 def _spread_text(seeds: Seeds) -> str:
     spread = seeds.spread
-    if math.isnan(spread.log_sd):
+    if spread.decided < 2:
         return "Fewer than two seeds have a decisive pair: there is no spread."
+    between = f"{number_text(spread.lowest)} to {number_text(spread.highest)} over {counted(spread.decided, 'seed')}"
+    if undecided := len(seeds.seeds) - spread.decided:
+        between += f" (without {counted(undecided, 'seed')} that had {NO_DECISIVE_PAIR})"
+    if math.isnan(spread.log_sd):
+        return f"{between}. So few seeds do not tell the spread."
+    sd, low, high, within = (
+        number_text(math.exp(log), 3)
+        for log in (spread.log_sd, spread.log_sd_low, spread.log_sd_high, spread.within_log_sd)
+    )
+    is_slight = spread.log_sd < spread.within_log_sd
+    caveat = " A spread below chance does not show that seeds do not matter." if is_slight else ""
     return (
-        f"{number_text(spread.lowest)} to {number_text(spread.highest)} over {counted(len(seeds.seeds), 'seed')}: one "
-        f"standard deviation between seeds is a factor of {number_text(math.exp(spread.log_sd), 3)}; chance among the "
-        f"prompts alone gives one of {number_text(math.exp(spread.within_log_sd), 3)} within a seed."
+        f"{between}: one standard deviation between seeds is a factor of {sd} ({low} to {high}, at 95 %); chance among "
+        f"the prompts alone gives one of {within} within a seed.{caveat}"
     )
 
 
@@ -128,10 +141,35 @@ def _won(counts: Counts) -> str:
     return f"{counts.wins:,} of {counted(counts.wins + counts.losses, 'decided pair')}"
 
 
-def expected_lines(expected: Sequence[Ratio], pairs: int, noun: str) -> list[str]:
-    """What so many pairs can show; `noun` is what they are called."""
+def expected_lines(expected: Sequence[Ratio], pairs: int, noun: str, decisive_share: float | None = None) -> list[str]:
+    """What so many pairs can show; `noun` is what they are called, and `decisive_share` of them are reckoned to be won
+    or lost, or all where it is None.
+    """
+    decided = "had every pair been decided" if decisive_share is None else _if_decided(decisive_share)
     return [
         f"A true ratio of {number_text(ratio.value, 1)} would be shown as {interval_text(ratio.low, ratio.high)} with "
-        f"{counted(pairs, noun)}, had every pair been decided."
+        f"{counted(pairs, noun)}, {decided}."
         for ratio in expected
     ]
+
+
+def needed_lines(decisive_share: float | None = None) -> list[str]:
+    """How many decided pairs it takes; and how many prompts, where the share that is decided is known."""
+
+    def prompts(decided: int) -> str:
+        if decisive_share is None:
+            return ""
+        return f", so {math.ceil(decided / decisive_share):,} prompts {_if_decided(decisive_share)}"
+
+    aims = [
+        (f"know a ratio of {number_text(ratio, 1)} to within a factor of {number_text(factor, 3)}", decided)
+        for ratio, factor, decided in planned_widths()
+    ]
+    aims.append(
+        (f"tell {percent_text(PLANNED_SHARE)} of the pairs won from half of them", pairs_to_tell(PLANNED_SHARE))
+    )
+    return [f"To {aim} takes {counted(decided, 'decided pair')}{prompts(decided)}." for aim, decided in aims]
+
+
+def _if_decided(share: float) -> str:
+    return f"if {percent_text(share)} of the pairs are decided, as here"

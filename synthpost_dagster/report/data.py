@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,6 +56,11 @@ def steps_order(steps: str) -> tuple[bool, int]:
     return unit != "", int(count)
 
 
+def of_seed(ratios: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The rows (schema RatioReport) of one training seed."""
+    return ratios[ratios["seed"] == seed]
+
+
 class Training(NamedTuple):
     """How one cell was trained."""
 
@@ -98,9 +104,15 @@ class Choice(NamedTuple):
     cell: Cell
     ratio: Ratio
     """Its interval is simultaneous over the sweep."""
+    worst_case: Ratio
+    """With every unscored pair counted as lost; its interval likewise."""
     chosen_among: int
+    better: tuple[Cell, ...]
+    """The cells with a higher win rate on the same prompts, shown to be so, in sweep order."""
     alike: tuple[Cell, ...]
     """The cells it cannot be told from on the same prompts, in sweep order."""
+    against_prompted: Ratio
+    """Against `prompted`; simultaneous over the sweep too, since the same tuned posts were chosen."""
 
 
 class ControlResult(NamedTuple):
@@ -146,14 +158,22 @@ class JudgeFigures(NamedTuple):
     """None in study mode, where one order is played."""
 
 
+class LengthEffect(NamedTuple):
+    """The length coefficient β of a cell (statistics.length_control) with its interval; NaN where there is none."""
+
+    coefficient: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
 class Trust(NamedTuple):
     """The trust card."""
 
     judges: tuple[JudgeFigures, ...]
     student_family: str
     teacher_family: str
-    length_coefficient: float
-    """Of the headline cell against `base`; NaN where it could not be found."""
+    length_effect: LengthEffect
+    """Of the headline cell against `base`."""
     controls: tuple[ControlResult, ...]
     """Empty where the controls have not been judged."""
     missing_controls: str
@@ -216,9 +236,9 @@ class Pair(NamedTuple):
 class ReportData:
     """Everything on the page.
 
-    `ratios` follows the schema RatioReport, `compliance` the schema Compliance; the page shows the rows of the first
-    training seed. `missing` names the cells of the profile's sweep that have no verdicts yet, with the reason.
-    `caution` is a sentence that limits what the figures mean, or empty.
+    `ratios` follows the schema RatioReport, `compliance` the schema Compliance. `missing` names the cells of the
+    profile's sweep that have no verdicts yet, with the reason. `caution` is a sentence that
+    limits what the figures mean, or empty.
     """
 
     task: str
@@ -231,10 +251,12 @@ class ReportData:
     is_study_mode: bool
     """One order, baseline first, forced choice: every figure is labelled so."""
     evaluation_prompts: int
+    training_seed: int
+    """The profile's. What the page shows is of this seed; further ones stand beside it alone."""
     ratios: pd.DataFrame
     compliance: pd.DataFrame
     choice: Choice | None
-    """None where no pair was decided."""
+    """None where no cell can be chosen."""
     prompting: Comparison | None
     """The untuned model with the teacher prompt against itself with the student prompt; None where not judged."""
     trust: Trust
@@ -246,8 +268,10 @@ class ReportData:
     costs: dict[Cell, Cost]
     training: tuple[Training, ...]
     took: tuple[Took, ...]
+    decisive_share: float | None
+    """Of the pairs of the headline's cell against `base`, won or lost; None where there is no such cell."""
     expected: tuple[Ratio, ...]
-    """What so many prompts would show at ratios of 2, 5 and 7, had every pair been decided."""
+    """What so many prompts would show at ratios of 2, 5 and 7, were that share of them decided, or all."""
     pairs: tuple[Pair, ...]
     missing: tuple[tuple[str, str], ...]
     """(cell, reason)."""
@@ -259,6 +283,11 @@ class ReportData:
     """Mean prompt tokens of `base` and `prompted`."""
     fingerprint: str
     made_at: str
+
+    @property
+    def shown_ratios(self) -> pd.DataFrame:
+        """The rows of `ratios` that the page shows as its cells."""
+        return of_seed(self.ratios, self.training_seed)
 
 
 class OuterPair(NamedTuple):
@@ -284,6 +313,13 @@ class LevelCounts(NamedTuple):
     comparison: Comparison
 
 
+class Missing(NamedTuple):
+    """Pairs that could not be played, and why."""
+
+    reason: str
+    pair_ids: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class PairsData:
     """Everything on the page of `synthpost pairs`."""
@@ -294,6 +330,11 @@ class PairsData:
     """What the winning label means, or `candidate`."""
     baseline: str
     is_strict: bool
+    is_study_mode: bool
+    """One order, baseline first, forced choice: every figure is labelled so. Never where labels were read."""
+    prompts: int | None
+    """Different prompts of the pairs; None where the file has none."""
+    missing: tuple[Missing, ...]
     comparison: Comparison
     levels: tuple[LevelCounts, ...]
     corners: tuple[Corner, ...]

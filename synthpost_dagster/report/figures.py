@@ -57,13 +57,8 @@ _RC: dict[Any, Any] = {
 }
 
 
-def of_first_seed(ratios: pd.DataFrame) -> pd.DataFrame:
-    """The rows (schema RatioReport) of the training seed that comes first, which the page shows."""
-    return ratios[ratios["seed"] == ratios["seed"].iloc[0]] if len(ratios) else ratios
-
-
 def all_cells(ratios: pd.DataFrame) -> str:
-    """Win ratio of every cell in sweep order, with intervals, as SVG. `ratios` follows RatioReport."""
+    """Win ratio of every cell in sweep order, with intervals, as SVG. `ratios` follows RatioReport, of one seed."""
     return _svg("all-cells", lambda: _draw_all_cells(_marks(ratios)))
 
 
@@ -126,8 +121,7 @@ class _Look(NamedTuple):
 
 
 def _marks(ratios: pd.DataFrame) -> list[_Mark]:
-    whole = of_first_seed(ratios)
-    whole = whole[whole["factor"] == "all"]
+    whole = ratios[ratios["factor"] == "all"]
     return [
         _Mark(
             Cell(int(row.data_size), str(row.steps)),

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.judging.verdicts import pairs, panel_games
-from synthpost_dagster.report.data import Cell, Choice, Cost, JudgeFigures, Seeds, Worth
+from synthpost_dagster.report.data import Cell, Choice, Cost, JudgeFigures, LengthEffect, Seeds, Worth
 from synthpost_dagster.report.tables import Judged, generator_of
 from synthpost_dagster.schemas import FACTORS
 from synthpost_dagster.statistics.advice import SurfaceCell, worth_of_steps
 from synthpost_dagster.statistics.agreement import Agreement, agreement
-from synthpost_dagster.statistics.choice import best_of
+from synthpost_dagster.statistics.choice import best_of, headline_ratio, is_placeable
 from synthpost_dagster.statistics.corners import Corner, weak_corners
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.order import order_figures
-from synthpost_dagster.statistics.paired import alike
+from synthpost_dagster.statistics.paired import standing
 from synthpost_dagster.statistics.ratio import count
 from synthpost_dagster.statistics.replicates import replicate_groups
 from synthpost_dagster.statistics.seeds import seed_spread
@@ -25,19 +24,22 @@ from synthpost_dagster.statistics.seeds import seed_spread
 if TYPE_CHECKING:
     import pandas as pd
 
-BASE = "base"
+BASE, PROMPTED = "base", "prompted"
 
 
 def choose(cells: Sequence[Judged]) -> Choice | None:
-    """The best cell against `base`, of equals the one that takes least to make; None where no pair was decided."""
+    """The best cell against `base`, of equals the one that takes least to make; None where none can be chosen."""
     cheap_first = sorted(cells, key=lambda one: (one.trained.optimizer_steps, one.cell.sweep_order))
     outcomes = {one.cell: one.against(BASE) for one in cheap_first}
-    chosen = best_of({cell: count(found.values()) for cell, found in outcomes.items()})
+    counts = {cell: count(found.values()) for cell, found in outcomes.items()}
+    chosen = best_of(counts)
     if chosen is None:
         return None
-    same = alike(chosen.key, outcomes, generator_of("alike", chosen.key.key))
-    ordered = tuple(sorted(same, key=lambda cell: cell.sweep_order))
-    return Choice(chosen.key, chosen.ratio, chosen.cells, ordered)
+    placed = {cell: found for cell, found in outcomes.items() if is_placeable(counts[cell])}
+    others = standing(chosen.key, placed, generator_of("alike", chosen.key.key))
+    better, same = (tuple(sorted(group, key=lambda cell: cell.sweep_order)) for group in (others.better, others.alike))
+    prompted = next(one for one in cells if one.cell == chosen.key).against(PROMPTED)
+    return Choice(*chosen, better, same, headline_ratio(count(prompted.values()), chosen.cells))
 
 
 def replicates(cells: Sequence[Judged]) -> dict[Cell, int]:
@@ -76,6 +78,12 @@ def seeds_of(cells: Sequence[Judged]) -> tuple[Seeds, ...]:
     )
 
 
+def decisive_share(one: Judged) -> float:
+    """The share of a cell's pairs against `base` that were won or lost."""
+    counts = count(one.against(BASE).values())
+    return (counts.wins + counts.losses) / counts.pairs
+
+
 def corners(one: Judged) -> tuple[Corner, ...]:
     """The weak corners of a cell against `base`."""
     outcomes = one.outcomes[one.outcomes["opponent"] == BASE]
@@ -111,7 +119,8 @@ def _figures_of(name: str, family: str, games: pd.DataFrame, are_both_orders: bo
 def between_judges(verdicts: pd.DataFrame) -> tuple[tuple[str, str, Agreement], ...]:
     """How the pair outcomes of every two members of a panel agree."""
     said = {str(name): _by_pair(games) for name, games in verdicts.groupby("judge", sort=False)}
-    return tuple((one, other, _agreement(said[one], said[other])) for one, other in combinations(said, 2))
+    of_prompt = _prompts(verdicts)
+    return tuple((one, other, _agreement(said[one], said[other], of_prompt)) for one, other in combinations(said, 2))
 
 
 def with_people(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> tuple[Agreement | None, int]:
@@ -123,15 +132,17 @@ def with_people(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> tuple[Agre
         return None, 0
     outcomes = _by_pair(verdicts)
     known = {pair_id: outcome for pair_id, outcome in labels.items() if pair_id in outcomes}
-    return _agreement({pair_id: outcomes[pair_id] for pair_id in known}, known), len(labels) - len(known)
+    judged = {pair_id: outcomes[pair_id] for pair_id in known}
+    return _agreement(judged, known, _prompts(verdicts)), len(labels) - len(known)
 
 
-def length_coefficient(ratios: pd.DataFrame, cell: Cell | None) -> float:
-    """Of a cell against `base`, from the rows of RatioReport."""
+def length_effect(ratios: pd.DataFrame, cell: Cell | None) -> LengthEffect:
+    """Of a cell against `base`, from the rows of RatioReport of one training seed."""
     if cell is None:
-        return math.nan
+        return LengthEffect()
     is_cell = (ratios["data_size"] == cell.data_size) & (ratios["steps"] == cell.steps) & (ratios["factor"] == "all")
-    return float(ratios.loc[is_cell & (ratios["opponent"] == BASE), "length_coefficient"].iloc[0])
+    columns = ["length_coefficient", "length_coefficient_low", "length_coefficient_high"]
+    return LengthEffect(*map(float, ratios.loc[is_cell & (ratios["opponent"] == BASE), columns].iloc[0]))
 
 
 def _by_pair(games: pd.DataFrame) -> dict[str, str]:
@@ -139,6 +150,12 @@ def _by_pair(games: pd.DataFrame) -> dict[str, str]:
     return dict(zip(found["pair_id"], found["outcome"], strict=True))
 
 
-def _agreement(first: Mapping[str, str], second: Mapping[str, str]) -> Agreement:
+def _prompts(verdicts: pd.DataFrame) -> dict[str, str]:
+    """Pair id → the id of its prompt."""
+    return dict(zip(verdicts["pair_id"], verdicts["prompt_id"], strict=True))
+
+
+def _agreement(first: Mapping[str, str], second: Mapping[str, str], of_prompt: Mapping[str, str]) -> Agreement:
     names = [pair_id for pair_id in first if pair_id in second]
-    return agreement([first[name] for name in names], [second[name] for name in names])
+    one, other, prompts = ([said[name] for name in names] for said in (first, second, of_prompt))
+    return agreement(one, other, prompts)

@@ -18,12 +18,14 @@ from synthpost_dagster.report.texts import (
     number_text,
     percent_text,
     ratio_text,
+    unscored_text,
 )
 from synthpost_dagster.report.views import CellView, Score, place_text
+from synthpost_dagster.statistics.choice import MOST_UNSCORED, is_placeable, is_too_unscored
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import Choice, JudgeFigures, PairsData, ReportData
-    from synthpost_dagster.statistics.ratio import Ratio
+    from synthpost_dagster.statistics.ratio import Counts, Ratio
 
 SHORT_PROMPT = "the untuned model with the short prompt"
 LONG_PROMPT = "the untuned model with the long prompt, which holds all criteria"
@@ -36,22 +38,31 @@ CONTROL_NAMES = {
 CONTROL_ANSWERS = {
     "resampled": "two sets of posts by the same model must come out near 1",
     "empty": "posts without a word must lose",
-    "shuffled": "posts for another product must lose",
+    "shuffled": "posts written for another prompt must lose",
 }
 """Control → what it must come to."""
+CONTROL_MEANINGS = {
+    "resampled": "It shows that nothing in the pipeline tells the two sides apart; a judge that guesses passes too.",
+    "empty": "It shows whether the judge tells a post from none.",
+    "shuffled": "It shows whether the judge heeds what a post was asked for.",
+}
+"""Control → what it shows of the judge, and what it does not."""
 _FINDINGS = {
     ("resampled", "warning"): "A fair judge comes out so far from 1 in one of twenty runs; take the figures with care.",
     ("empty", "warning"): "They are not shown to lose. It may be for want of pairs, or the judge sees little.",
     ("shuffled", "warning"): "They are not shown to lose. It may be for want of pairs, or the judge sees little.",
 }
+LEFT_OUT = "There is one evaluation prompt, so there is no other one to deal its post to."
 _UNDECIDED = (
     "No pair was won or lost, which clears nobody: a judge that always picks the same place comes out so, whatever the "
     "posts say."
 )
 _STUDY_MODE = (
-    "One order was played, the untuned post first, and the judge had to choose. A judge that favours a place goes "
+    "One order was played, the {opponent} post first, and the judge had to choose. A judge that favours a place goes "
     "unnoticed, so compare these figures with others of study mode alone."
 )
+
+_BY_PROMPT = " The interval of the length-controlled ratio draws whole prompts, and allows for it."
 
 
 class Headline(NamedTuple):
@@ -79,11 +90,13 @@ def headline(data: ReportData, cells: Sequence[CellView]) -> Headline:
         return Headline("No cell has been judged yet.", ("There are no verdicts to report.",), None)
     best = next((view for view in cells if data.choice and view.cell == data.choice.cell), None)
     if data.choice is None or best is None or best.base is None:
-        nothing = f"Against {SHORT_PROMPT} no pair was won or lost: there is no ratio."
-        return Headline("No cell has a decisive pair.", (nothing, *_prompting_sentences(data, None)), None)
+        title = "No cell can be chosen." if _too_unscored(cells) else "No cell has a decisive pair."
+        return Headline(title, (*_unplaced_sentences(cells), *_prompting_sentences(data, None)), None)
     sentences = (
         _interval_sentence(data.choice, best.base.score),
-        *_alike_sentences(data, data.choice, cells),
+        *_worst_sentences(data.choice, best.base.score.counts),
+        *_standing_sentences(data, data.choice, cells),
+        *_unplaced_sentences(cells),
         *_cost_sentences(data.costs.get(best.cell)),
         *_prompting_sentences(data, best),
     )
@@ -99,7 +112,7 @@ def notices(data: ReportData) -> list[Notice]:
         found.append(Notice("warning", "The judge has not been tested.", reason))
     found += order_notices(data.trust.judges)
     if data.is_study_mode:
-        found.append(Notice("note", "Study mode.", _STUDY_MODE))
+        found.append(_study_notice("untuned"))
     if data.caution:
         found.append(Notice("note", "Caution.", data.caution))
     if data.missing:
@@ -123,6 +136,28 @@ def order_notices(judges: Sequence[JudgeFigures]) -> list[Notice]:
     ]
 
 
+def pairs_notices(data: PairsData) -> list[Notice]:
+    """What the reader of comparisons made elsewhere must know before the headline."""
+    found = order_notices(data.judges)
+    if data.is_study_mode:
+        found.append(_study_notice("baseline's"))
+    pairs = data.comparison.counts.pairs
+    if data.prompts is not None and data.prompts < pairs:
+        found.append(
+            Notice(
+                "warning",
+                f"{counted(pairs, 'pair')} share {counted(data.prompts, 'prompt')}.",
+                "In the exact intervals, the sign test and the order figures the pairs are taken as independent; where "
+                f"pairs of one prompt tend to end alike, these are too sure.{_BY_PROMPT if data.games else ''}",
+            )
+        )
+    return found
+
+
+def _study_notice(opponent: str) -> Notice:
+    return Notice("note", "Study mode.", _STUDY_MODE.format(opponent=opponent))
+
+
 def pairs_headline(data: PairsData) -> Headline:
     """What comparisons made elsewhere show, in words."""
     compared = data.comparison
@@ -135,11 +170,7 @@ def pairs_headline(data: PairsData) -> Headline:
         f"{counts_text(counts)}. The win ratio is {ratio_text(*ratio)}, at 95 %."
     ]
     if counts.unscored:
-        sentences.append(
-            f"{counted(counts.unscored, 'pair')} of {counts.pairs:,} ({percent_text(counts.unscored / counts.pairs)}) "
-            f"could not be scored. In the worst case, with all of these lost, the ratio is "
-            f"{ratio_text(*compared.worst_case)}."
-        )
+        sentences.append(f"{unscored_text(counts)} {_worst_text(compared.worst_case)}")
     else:
         sentences.append("Every pair was scored, so the worst case is the same.")
     return Headline(_pairs_title(data, ratio), tuple(sentences), None)
@@ -181,6 +212,8 @@ def _untrusted(data: ReportData) -> Headline:
 
 def _control_notice(result: ControlResult) -> Notice:
     finding = result.control.finding
+    if not result.counts.pairs:
+        return Notice("warning", "A test of the judge was left out.", f"{CONTROL_NAMES[result.name]}. {LEFT_OUT}")
     line = f"{CONTROL_NAMES[result.name]}: {CONTROL_ANSWERS[result.name]}. Found: "
     line += f"{ratio_text(*result.control.ratio)}. {certain_line(result)}."
     if finding == "untrusted":
@@ -213,23 +246,28 @@ def _pairs_title(data: PairsData, ratio: Ratio) -> str:
 
 
 def _interval_sentence(choice: Choice, score: Score) -> str:
-    if choice.chosen_among > 1:
-        chosen = f"95 %, allowing for having chosen the best of {choice.chosen_among} cells"
-    else:
-        chosen = "95 %; there is no other cell to choose from"
     ratio = choice.ratio
     between = interval_text(ratio.low, ratio.high)
     if not math.isinf(ratio.high):
         between = f"between {number_text(ratio.low)} and {number_text(ratio.high)}"
     return (
-        f"Its win ratio against {SHORT_PROMPT} is {number_text(ratio.value)}, {between} ({chosen}). Tuned on "
-        f"{cell_text(choice.cell)}: {counts_text(score.counts)}."
+        f"Its win ratio against {SHORT_PROMPT} is {number_text(ratio.value)}, {between} ({_allowance(choice)}). "
+        f"Tuned on {cell_text(choice.cell)}: {counts_text(score.counts)}."
     )
 
 
-def _alike_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]) -> list[str]:
+def _allowance(choice: Choice) -> str:
+    if choice.chosen_among > 1:
+        return f"95 %, allowing for having chosen the best of {choice.chosen_among} cells"
+    return "95 %; there is no other cell to choose from"
+
+
+def _standing_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]) -> list[str]:
     sentences = []
-    below = len(cells) - 1 - len(choice.alike)
+    below = choice.chosen_among - 1 - len(choice.alike) - len(choice.better)
+    if choice.better:
+        names, does = "; ".join(map(cell_text, choice.better)), "does" if len(choice.better) == 1 else "do"
+        sentences.append(f"On the same prompts {names} {does} better by win rate (ties count half).")
     if choice.alike:
         names = "; ".join(map(cell_text, choice.alike))
         sentences.append(
@@ -238,9 +276,39 @@ def _alike_sentences(data: ReportData, choice: Choice, cells: Sequence[CellView]
         )
     if below:
         sentences.append(f"On the same prompts it does better than the other {counted(below, 'cell')}.")
-    if undecided := sum(view.base is None or not view.base.score.is_decisive for view in cells):
-        sentences.append(f"{counted(undecided, 'cell')} cannot be placed: {NO_DECISIVE_PAIR}.")
     return sentences
+
+
+def _worst_sentences(choice: Choice, counts: Counts) -> list[str]:
+    if not counts.unscored:
+        return []
+    sentence = f"{unscored_text(counts)} {_worst_text(choice.worst_case)}"
+    if choice.ratio.low > 1 >= choice.worst_case.low:
+        sentence += " Then it would not be shown to win."
+    return [sentence]
+
+
+def _worst_text(worst_case: Ratio) -> str:
+    return f"In the worst case, with all of these lost, the ratio is {ratio_text(*worst_case)}."
+
+
+def _unplaced_sentences(cells: Sequence[CellView]) -> list[str]:
+    """The cells that could not be chosen and are not compared, with the reason."""
+    named = _too_unscored(cells)
+    sentences = [
+        f"{cell_text(cell)} is left out: {counts_text(counts)}. With more than {percent_text(MOST_UNSCORED)} unscored "
+        "a cell is not compared."
+        for cell, counts in named.items()
+    ]
+    undecided = sum(view.cell not in named and (view.base is None or not view.base.score.is_decisive) for view in cells)
+    if undecided:
+        sentences.append(f"{counted(undecided, 'cell')} cannot be placed: {NO_DECISIVE_PAIR} against {SHORT_PROMPT}.")
+    return sentences
+
+
+def _too_unscored(cells: Sequence[CellView]) -> dict[Cell, Counts]:
+    against = {view.cell: view.base.score.counts for view in cells if view.base}
+    return {cell: counts for cell, counts in against.items() if is_too_unscored(counts)}
 
 
 def _least_sentence(data: ReportData, cells: Sequence[CellView], alike: Sequence[Cell]) -> str:
@@ -278,11 +346,11 @@ def _prompting_sentences(data: ReportData, best: CellView | None) -> list[str]:
             f"Prompting alone would give {ratio_text(*data.prompting.ratio)}: {LONG_PROMPT}, against the same model "
             f"with the short prompt ({counts_text(data.prompting.counts)})."
         )
-    if best and best.prompted:
-        score = best.prompted.score
+    if data.choice and best and best.prompted:
+        ratio, counts = data.choice.against_prompted, best.prompted.score.counts
         sentences.append(
-            f"Tuned posts against prompted ones directly: {score.ratio}, {counts_text(score.counts)}. "
-            f"{_placement(score)}"
+            f"Tuned posts against prompted ones directly: {ratio_text(*ratio)} ({_allowance(data.choice)}), "
+            f"{counts_text(counts)}. {_placement(ratio, counts)}"
         )
     saved = tokens_saved(data.prompt_tokens)
     if saved is not None:
@@ -294,12 +362,12 @@ def _prompting_sentences(data: ReportData, best: CellView | None) -> list[str]:
     return sentences
 
 
-def _placement(score: Score) -> str:
-    if not score.is_decisive:
+def _placement(ratio: Ratio, counts: Counts) -> str:
+    if not is_placeable(counts):
         return "So nothing can be said about it."
-    if score.low > 1:
+    if ratio.low > 1:
         return "So tuning does better than prompting alone."
-    if score.high < 1:
+    if ratio.high < 1:
         return "So prompting alone does better."
     return "The interval holds 1, so neither is shown to be better."
 

@@ -31,7 +31,7 @@ def render_page(data: ReportData) -> str:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    cells = views.cell_views(data.ratios)
+    cells = views.cell_views(data.shown_ratios)
     first = headline(data, cells)
     best = first.view.cell if first.view else None
     shown = best or (cells[-1].cell if cells else None)
@@ -46,7 +46,9 @@ def _context(data: ReportData) -> dict[str, Any]:
         "notices": notices(data),
         "best": best,
         "best_ratio": ratio_text(*data.choice.ratio) if best and data.choice else "",
+        "best_against_prompted": ratio_text(*data.choice.against_prompted) if best and data.choice else "",
         "alike": data.choice.alike if best and data.choice else (),
+        "better": data.choice.better if best and data.choice else (),
         "prompting": ratio_text(*data.prompting.ratio) if data.prompting else "",
         "tokens_saved": tokens_saved(data.prompt_tokens),
         "trust": trust_cards(data, _length_note(first)),
@@ -57,7 +59,10 @@ def _context(data: ReportData) -> dict[str, Any]:
         "seeds": advice.seed_lines(data.seeds),
         "steps": begin,
         "other_steps": other,
-        "expected": advice.expected_lines(data.expected, data.evaluation_prompts, "prompt"),
+        "expected": [
+            *advice.expected_lines(data.expected, data.evaluation_prompts, "prompt", data.decisive_share),
+            *advice.needed_lines(data.decisive_share),
+        ],
         "corners": advice.corner_lines(data.corners, _looks(dict(breakdowns).get(best, ()) if best else ())),
         "shown": shown,
         "breakdowns": breakdowns,
@@ -84,9 +89,9 @@ def _looks(breakdowns: Sequence[views.Breakdown]) -> int:
 def _figures(data: ReportData, criteria: Sequence[str], shown: Cell | None) -> dict[str, Markup]:
     """SVG by the name that the template asks for."""
     drawn = {
-        "all_cells": figures.all_cells(data.ratios),
-        "ratio_by_size": figures.ratio_by_size(data.ratios),
-        "ratio_by_length": figures.ratio_by_length(data.ratios),
+        "all_cells": figures.all_cells(data.shown_ratios),
+        "ratio_by_size": figures.ratio_by_size(data.shown_ratios),
+        "ratio_by_length": figures.ratio_by_length(data.shown_ratios),
         "compliance": figures.compliance(data.compliance, criteria, shown),
         "loss_curves": figures.loss_curves(data.training),
         "variety": quality_figures.variety(data.quality.subsets),

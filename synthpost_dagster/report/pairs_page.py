@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.report import advice, views
 from synthpost_dagster.report.browser import pairs_browser
-from synthpost_dagster.report.headline import order_notices, pairs_headline
+from synthpost_dagster.report.headline import pairs_headline, pairs_notices
 from synthpost_dagster.report.rendering import render
 from synthpost_dagster.report.texts import (
     number_text,
@@ -18,8 +18,13 @@ from synthpost_dagster.report.texts import (
 from synthpost_dagster.report.trust import judge_cards
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from synthpost_dagster.report.data import PairsData
     from synthpost_dagster.statistics.comparison import GameFigures
+
+MOST_LISTED = 20
+"""So many ids stand in a list of pairs."""
 
 
 def render_pairs_page(data: PairsData) -> str:
@@ -31,7 +36,7 @@ def _context(data: PairsData) -> dict[str, Any]:
     return {
         "data": data,
         "headline": pairs_headline(data),
-        "notices": order_notices(data.judges),
+        "notices": pairs_notices(data),
         "score": views.score_of(data.comparison),
         "figures": [*_outcome_figures(data), *(_game_figures(data.games) if data.games else [])],
         "breakdowns": views.outer_breakdowns(data),
@@ -39,7 +44,13 @@ def _context(data: PairsData) -> dict[str, Any]:
         "expected": advice.expected_lines(data.expected, data.comparison.counts.pairs, "pair"),
         "trust": judge_cards(data.judges, {}),
         "browser": pairs_browser(data),
+        "missing": [(one.reason, len(one.pair_ids), _listed(one.pair_ids)) for one in data.missing],
     }
+
+
+def _listed(pair_ids: Sequence[str]) -> str:
+    more = len(pair_ids) - MOST_LISTED
+    return ", ".join(pair_ids[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _outcome_figures(data: PairsData) -> list[tuple[str, str, str]]:

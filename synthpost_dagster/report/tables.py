@@ -19,8 +19,7 @@ from synthpost_dagster.report.data import Cell
 from synthpost_dagster.schemas import FACTORS, OPPONENTS
 from synthpost_dagster.statistics.comparison import GameFigures, compare, game_figures
 from synthpost_dagster.statistics.games import pairs_of_games
-from synthpost_dagster.statistics.paired import mean_interval
-from synthpost_dagster.statistics.ratio import Share
+from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.statistics.sign_test import holm
 from synthpost_dagster.tasks.prompting import Brief, short_hash
@@ -64,18 +63,21 @@ def met_by_prompt(posts: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSp
     return {row.prompt_id: criteria_met(row.post, briefs[row.prompt_id], spec) for row in posts.itertuples()}
 
 
-def ratio_rows(cells: Sequence[Judged], groups: Mapping[Cell, int], are_both_orders: bool) -> list[dict[str, Any]]:
+def ratio_rows(
+    cells: Sequence[Judged], groups: Mapping[Cell, int], are_both_orders: bool, training_seed: int
+) -> list[dict[str, Any]]:
     """Rows of RatioReport: each cell and opponent whole, then by factor; further seeds whole alone.
 
-    `groups` numbers the cells that are replicates. Holm's adjustment is over the cells of the first seed.
+    `groups` numbers the cells that are replicates. Holm's adjustment is over the cells of `training_seed`, the
+    profile's.
     """
     rows = []
-    first_seed = cells[0].seed if cells else 0
     for one in cells:
         for opponent in OPPONENTS:
-            rows += _rows_of(one, opponent, groups.get(one.cell, 0), one.seed == first_seed, are_both_orders)
+            rows += _rows_of(one, opponent, groups.get(one.cell, 0), one.seed == training_seed, are_both_orders)
     for opponent in OPPONENTS:
-        whole = [row for row in rows if (row["factor"], row["opponent"], row["seed"]) == ("all", opponent, first_seed)]
+        place = ("all", opponent, training_seed)
+        whole = [row for row in rows if (row["factor"], row["opponent"], row["seed"]) == place]
         for row, adjusted in zip(whole, holm([row["p_value"] for row in whole]), strict=True):
             row["p_adjusted"] = adjusted
     return rows
@@ -114,9 +116,7 @@ def to_csv(table: pd.DataFrame) -> str:
     return out.getvalue()
 
 
-def _rows_of(
-    one: Judged, opponent: str, group: int, is_first_seed: bool, are_both_orders: bool
-) -> list[dict[str, Any]]:
+def _rows_of(one: Judged, opponent: str, group: int, is_main_seed: bool, are_both_orders: bool) -> list[dict[str, Any]]:
     outcomes = one.outcomes[one.outcomes["opponent"] == opponent]
     names = {
         "data_size": one.cell.data_size,
@@ -130,7 +130,7 @@ def _rows_of(
     key = (one.cell.key, str(one.seed), opponent)
     games = _games_row(one, opponent, key) if are_both_orders and len(outcomes) else _NO_GAMES
     rows = [{**names, "factor": "all", "level": "all", **_figures(one, outcomes, key), **games}]
-    if is_first_seed:
+    if is_main_seed:
         rows += [
             {
                 **names,
@@ -166,15 +166,6 @@ def _figures(one: Judged, outcomes: pd.DataFrame, key: tuple[str, ...]) -> dict[
     }
 
 
-def mean_share(shares: Sequence[float], generator: np.random.Generator) -> Share:
-    """The mean of shares, one a post, with its bootstrap interval over posts; NaN where there is none."""
-    if not shares:
-        return Share(math.nan, math.nan, math.nan)
-    # Shares are stretched to -1 … 1, between which the interval of paired differences lies.
-    low, high = mean_interval(2 * np.array(shares) - 1, 1.0, generator)
-    return Share(float(np.mean(shares)), (low + 1) / 2, (high + 1) / 2)
-
-
 _NO_GAMES: dict[str, Any] = {
     "order_consistency": math.nan,
     "slot_bias": math.nan,
@@ -182,6 +173,8 @@ _NO_GAMES: dict[str, Any] = {
     "length_controlled_low": math.nan,
     "length_controlled_high": math.nan,
     "length_coefficient": math.nan,
+    "length_coefficient_low": math.nan,
+    "length_coefficient_high": math.nan,
     "length_note": "",
 }
 
@@ -197,5 +190,7 @@ def _games_row(one: Judged, opponent: str, key: tuple[str, ...]) -> dict[str, An
         "length_controlled_low": controlled.low,
         "length_controlled_high": controlled.high,
         "length_coefficient": controlled.length_coefficient,
+        "length_coefficient_low": controlled.length_coefficient_low,
+        "length_coefficient_high": controlled.length_coefficient_high,
         "length_note": controlled.reason,
     }

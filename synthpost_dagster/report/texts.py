@@ -81,6 +81,12 @@ def counts_text(counts: Counts) -> str:
     return f"W {counts.wins}, L {counts.losses}, T {counts.ties}, X {counts.unscored} of {counts.pairs} pairs"
 
 
+def unscored_text(counts: Counts) -> str:
+    """How many pairs could not be scored, in one sentence."""
+    share = percent_text(counts.unscored / counts.pairs)
+    return f"{counted(counts.unscored, 'pair')} of {counts.pairs:,} ({share}) could not be scored."
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things: `1 cell`, `3 cells`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.report.headline import CONTROL_ANSWERS, CONTROL_NAMES, certain_line
+from synthpost_dagster.report.headline import CONTROL_ANSWERS, CONTROL_MEANINGS, CONTROL_NAMES, LEFT_OUT, certain_line
 from synthpost_dagster.report.texts import counted, number_text, percent_text, points_text, ratio_text, signed_text
 from synthpost_dagster.statistics.order import LEAST_CONSISTENCY
 
 if TYPE_CHECKING:
-    from synthpost_dagster.report.data import JudgeFigures, ReportData
+    from synthpost_dagster.report.data import ControlResult, JudgeFigures, LengthEffect, ReportData
     from synthpost_dagster.statistics.agreement import Agreement
     from synthpost_dagster.statistics.order import OrderFigures
 
 SLIGHT_LENGTH_COEFFICIENT = 0.25
-"""Under this a post one standard deviation longer has at most 1.2 times the odds."""
+"""Up to this, to either side, a post one standard deviation longer has at most 1.2 times the odds."""
 _STUDY_MODE = "not measured: study mode plays one order"
 _MARKS = {"good": "good", "warning": "warning", "untrusted": "bad", "undecided": "undecided"}
 
@@ -46,7 +46,7 @@ def trust_cards(data: ReportData, length_note: str) -> list[Card]:
             Line("Student", data.student, _family_text(trust.student_family)),
             Line("Teacher", data.teacher, _family_text(trust.teacher_family)),
             Line("Judged by", ", ".join(data.judges), "A panel's majority decides." if len(data.judges) > 1 else ""),
-            _length_line(trust.length_coefficient, length_note),
+            _length_line(trust.length_effect, length_note),
             _imitation_line(trust.imitations),
         ),
     )
@@ -109,22 +109,26 @@ def _slot_bias(order: OrderFigures | None) -> tuple[str, str, str]:
     return f"{points_text(bias.value)} points", note, ""
 
 
-def _length_line(coefficient: float, why_not: str) -> Line:
-    if math.isnan(coefficient):
+def _length_line(found: LengthEffect, why_not: str) -> Line:
+    """Good only where the whole interval is slight: a coefficient near 0 of few pairs clears nobody."""
+    if math.isnan(found.coefficient):
         return Line("Length", "not found", f"{why_not[:1].upper()}{why_not[1:]}." if why_not else "")
-    odds = math.exp(math.tanh(1) * coefficient)
+    odds = math.exp(math.tanh(1) * found.coefficient)
+    ends = "no interval" if math.isnan(found.low) else f"{signed_text(found.low, 2)} to {signed_text(found.high, 2)}"
     note = (
         f"A post that is one standard deviation longer has {number_text(odds)} times the odds "
-        f"(coefficient {signed_text(coefficient, 2)})."
+        f"(coefficient {signed_text(found.coefficient, 2)}; {ends})."
     )
-    if abs(coefficient) < SLIGHT_LENGTH_COEFFICIENT:
+    if found.low > -SLIGHT_LENGTH_COEFFICIENT and found.high < SLIGHT_LENGTH_COEFFICIENT:
         return Line("Length", "hardly matters to the judge", note, "good")
-    longer = "longer" if coefficient > 0 else "shorter"
+    if not found.low > 0 and not found.high < 0:
+        return Line("Length", "may matter to the judge: these pairs do not tell", note, "undecided")
+    longer = "longer" if found.coefficient > 0 else "shorter"
     return Line("Length", f"the judge prefers {longer} posts", f"{note} See the length-controlled ratios.", "warning")
 
 
 def _imitation_line(imitations: int) -> Line:
-    note = "A post that imitates a verdict or a mark is flagged; it never changes how a reply is read."
+    note = "A post that imitates a verdict or a mark is flagged; it may leave its game unscored and never turns it."
     return Line("Imitations", counted(imitations, "game"), note, "warning" if imitations else "")
 
 
@@ -133,16 +137,15 @@ def _control_card(data: ReportData) -> Card:
     if not trust.controls:
         reason = trust.missing_controls or "They have not been judged."
         return Card("Tests with a known answer", (Line("Controls", "none", reason, "warning"),))
-    lines = [
-        Line(
-            CONTROL_NAMES[result.name],
-            ratio_text(*result.control.ratio),
-            f"{CONTROL_ANSWERS[result.name].capitalize()}. {certain_line(result)}.",
-            _MARKS[result.control.finding],
-        )
-        for result in trust.controls
-    ]
-    return Card("Tests with a known answer", tuple(lines))
+    return Card("Tests with a known answer", tuple(map(_control_line, trust.controls)))
+
+
+def _control_line(result: ControlResult) -> Line:
+    name, mark = CONTROL_NAMES[result.name], _MARKS[result.control.finding]
+    if not result.counts.pairs:
+        return Line(name, "left out", LEFT_OUT, mark)
+    note = f"{CONTROL_ANSWERS[result.name].capitalize()}. {CONTROL_MEANINGS[result.name]} {certain_line(result)}."
+    return Line(name, ratio_text(*result.control.ratio), note, mark)
 
 
 def _agreement_card(data: ReportData) -> Card:
@@ -160,7 +163,7 @@ def _agreement_card(data: ReportData) -> Card:
 
 
 def _agreement(found: Agreement) -> tuple[str, str]:
-    same = f"The same on {percent_text(found.agreed.value)} of {counted(found.scored, 'pair')}"
+    same = f"The same on {percent_text(found.agreed)} of {counted(found.scored, 'pair')}"
     same += f", {found.unscored:,} unscored." if found.unscored else "."
     if math.isnan(found.kappa):
         return "κ undefined", f"{same} One side said one thing only."

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.report.data import Cell, steps_label, steps_order
-from synthpost_dagster.report.figures import of_first_seed
 from synthpost_dagster.report.texts import (
     FACTOR_NAMES,
     dollars_text,
@@ -170,10 +169,9 @@ class TookView(NamedTuple):
 
 
 def cell_views(ratios: pd.DataFrame) -> list[CellView]:
-    """The cells of the first training seed, in sweep order. `ratios` follows RatioReport."""
+    """The cells in sweep order. `ratios` follows RatioReport, of one training seed."""
     rows: dict[Cell, dict[str, Any]] = {}
-    shown = of_first_seed(ratios)
-    for row in shown[shown["factor"] == "all"].itertuples():
+    for row in ratios[ratios["factor"] == "all"].itertuples():
         rows.setdefault(Cell(int(row.data_size), str(row.steps)), {})[str(row.opponent)] = row
     return [_cell_view(cell, rows[cell]) for cell in sorted(rows, key=lambda cell: cell.sweep_order)]
 
@@ -282,7 +280,7 @@ def replicate_notes(cells: Sequence[CellView]) -> list[str]:
 
 def breakdowns(data: ReportData, cell: Cell) -> tuple[Breakdown, ...]:
     """One cell by each factor, the levels in the task's order."""
-    ratios = of_first_seed(data.ratios)
+    ratios = data.shown_ratios
     of_cell = ratios[(ratios["data_size"] == cell.data_size) & (ratios["steps"] == cell.steps)]
     return tuple(
         Breakdown(title, _levels(of_cell[of_cell["factor"] == factor], data.levels.get(factor, ())))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from synthpost_dagster.artifacts.store import write_whole
 from synthpost_dagster.comparisons import table as labelled
 from synthpost_dagster.comparisons.labels import Meaning
-from synthpost_dagster.comparisons.table import PAIR_ID, PairsTable, Repair, read_pairs
+from synthpost_dagster.comparisons.table import PAIR_ID, POSTS, PairsTable, Repair, read_pairs
 from synthpost_dagster.errors import SpecError, StorageError
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Contest, Request, judge_contests, pairs, panel_games
@@ -23,7 +23,7 @@ from synthpost_dagster.profiles.families import family_of
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import games_of
-from synthpost_dagster.report.data import Game, LevelCounts, OuterPair, PairsData
+from synthpost_dagster.report.data import Game, LevelCounts, Missing, OuterPair, PairsData
 from synthpost_dagster.report.pairs_page import render_pairs_page
 from synthpost_dagster.report.tables import generator_of, to_csv
 from synthpost_dagster.stages.study import Study
@@ -31,11 +31,12 @@ from synthpost_dagster.statistics.comparison import Comparison, GameFigures, com
 from synthpost_dagster.statistics.corners import weak_corners
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.power import expected_intervals
-from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.prompting import Brief, short_hash
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PAGE, GAMES = "index.html", "games.csv"
 BRIEF_COLUMNS = ("company", "product", "post_type", "tone")
 
 
@@ -58,10 +59,22 @@ class Evaluated(NamedTuple):
     repairs: tuple[Repair, ...]
     verdicts: pd.DataFrame | None
     """Schema Games less the task's factors; None where labels were read."""
+    missing: dict[str, str]
+    """Pair id → why it was not played."""
 
 
-def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress: Progress) -> Comparison:
-    """Reads or judges the pairs of a file and puts page, pairs and figures into the folder `out`.
+class Made(NamedTuple):
+    """What came of a file of pairs: the figures, and where the rest was put."""
+
+    comparison: Comparison
+    is_study_mode: bool
+    page: Path
+    games: Path | None
+    """None where labels were read."""
+
+
+def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress: Progress) -> Made:
+    """Reads or judges the pairs of a file and puts page, pairs, figures and games into the folder `out`.
 
     Raises SpecError where the file or the labels' meaning is wrong, StorageError where `out` cannot be written.
     """
@@ -69,15 +82,23 @@ def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress
     is_judged = table.label_column is None
     evaluated = _judged(study, file, table, progress) if is_judged else _labelled(file, table, labels)
     content = _content(study, file, table, labels, evaluated)
-    figures = _figures(content)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "index.html", render_pairs_page(content).encode())
-        write_whole(out / "pairs.csv", to_csv(evaluated.outcomes).encode())
-        write_whole(out / "figures.json", f"{json.dumps(figures, indent=2, ensure_ascii=False)}\n".encode())
+        _write(out, content, evaluated)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
-    return content.comparison
+    return Made(content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None)
+
+
+def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
+    """The files of the folder; games of another file are not left beside labels that were read."""
+    out.mkdir(parents=True, exist_ok=True)
+    if evaluated.verdicts is None:
+        (out / GAMES).unlink(missing_ok=True)
+    else:
+        write_whole(out / GAMES, to_csv(evaluated.verdicts).encode())
+    write_whole(out / PAGE, render_pairs_page(content).encode())
+    write_whole(out / "pairs.csv", to_csv(evaluated.outcomes).encode())
+    write_whole(out / "figures.json", f"{json.dumps(_figures(content), indent=2, ensure_ascii=False)}\n".encode())
 
 
 def _labelled(file: Path, table: PairsTable, labels: Labels) -> Evaluated:
@@ -89,7 +110,7 @@ def _labelled(file: Path, table: PairsTable, labels: Labels) -> Evaluated:
     meaning = Meaning(labels.win, labels.loss, labels.tie)
     found = labelled.outcomes(table, meaning, labels.is_strict)
     raw = dict(zip(found[PAIR_ID], found["label"], strict=True))
-    return Evaluated(found, raw, tuple(labelled.repairs(table, meaning, labels.is_strict)), None)
+    return Evaluated(found, raw, tuple(labelled.repairs(table, meaning, labels.is_strict)), None, {})
 
 
 def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> Evaluated:
@@ -98,7 +119,10 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
     if len(twice):
         raise SpecError(f"{file}: pair_id {twice.iloc[0]!r} stands twice; posts that are to be judged are a pair a row")
     judges = study.judges
-    contests = [_contest(study, row) for row in rows.to_dict("records")]
+    missing = labelled.missing(table)
+    contests = [_contest(study, row) for row in rows.to_dict("records") if row[PAIR_ID] not in missing]
+    if not contests:
+        raise SpecError(f"{file}: every pair lacks its prompt or a post; fill the columns {', '.join(POSTS)}")
     rubric = any(isinstance(judge, Rubric) for judge in judges)
     unknown = next((contest for contest in contests if isinstance(contest.brief, Request)), None)
     if rubric and unknown is not None:
@@ -108,14 +132,16 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
             "judge, or read labels with --win and --loss"
         )
     verdicts = judge_contests(study.task, judges, contests, study.rules, progress)
-    outcomes = pairs(verdicts)[[PAIR_ID, "outcome"]]
-    factors = rows.set_index(PAIR_ID)[list(table.factors)]
-    return Evaluated(outcomes.join(factors, on=PAIR_ID), {}, (), verdicts)
+    played = pairs(verdicts).set_index(PAIR_ID)["outcome"].to_dict()
+    outcomes = rows[[PAIR_ID, *table.factors]].copy()
+    outcomes.insert(1, "outcome", [played.get(name, "unscored") for name in rows[PAIR_ID]])
+    return Evaluated(outcomes, {}, (), verdicts, missing)
 
 
 def _contest(study: Study, row: Mapping[str, str]) -> Contest:
     brief = _brief(study, row) or Request(row["prompt"])
-    return Contest({"prompt_id": row[PAIR_ID]}, brief, "baseline", row["candidate"], row["baseline"], row[PAIR_ID])
+    labels = {"prompt_id": short_hash(row["prompt"])}
+    return Contest(labels, brief, "baseline", row["candidate"], row["baseline"], row[PAIR_ID])
 
 
 def _brief(study: Study, row: Mapping[str, str]) -> Brief | None:
@@ -147,6 +173,9 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
         candidate=labels.win or "candidate" if verdicts is None else "candidate",
         baseline=labels.loss or "baseline" if verdicts is None else "baseline",
         is_strict=labels.is_strict,
+        is_study_mode=verdicts is not None and study.profile.study,
+        prompts=labelled.prompt_count(table),
+        missing=_missing(evaluated.missing),
         comparison=compare(outcomes["outcome"].to_list()),
         levels=tuple(levels),
         corners=tuple(weak_corners({(one.factor, one.level): one.comparison.counts for one in levels})),
@@ -157,6 +186,13 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
         expected=tuple(expected_intervals(len(outcomes))),
         pairs=tuple(_sides(table, evaluated)),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
+    return tuple(
+        Missing(reason, tuple(name for name, why in reasons.items() if why == reason))
+        for reason in dict.fromkeys(reasons.values())
     )
 
 
@@ -175,9 +211,9 @@ def _sides(table: PairsTable, evaluated: Evaluated) -> list[OuterPair]:
         found.append(
             OuterPair(
                 pair_id=name,
-                prompt=texts.get("prompt", ""),
-                candidate=texts.get("candidate", ""),
-                baseline=texts.get("baseline", ""),
+                prompt=texts.get("prompt") or "",
+                candidate=texts.get("candidate") or "",
+                baseline=texts.get("baseline") or "",
                 factors=tuple((factor, row[factor]) for factor in table.factors),
                 outcome=row["outcome"],
                 games=games.get(name, ()),
@@ -203,7 +239,8 @@ def _figures(content: PairsData) -> dict[str, Any]:
     figures["factors"] = {}
     for level in content.levels:
         figures["factors"].setdefault(level.factor, {})[level.level] = _compared(level.comparison)
-    figures["is_strict"] = content.is_strict
+    figures |= {"is_strict": content.is_strict, "is_study_mode": content.is_study_mode, "prompts": content.prompts}
+    figures["missing"] = {one.reason: len(one.pair_ids) for one in content.missing}
     figures["repairs"] = [
         {"label": repair.label, "outcome": repair.outcome, "count": repair.count, "how": repair.how}
         for repair in content.repairs

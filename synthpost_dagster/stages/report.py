@@ -42,7 +42,7 @@ from synthpost_dagster.statistics.replicates import Trained
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT_FORMAT = 4
+REPORT_FORMAT = 5
 """Raised when the page or its tables change, so that reports are made anew."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
@@ -129,11 +129,12 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
     require_cells(study)
     made, missing = _made(study)
     cells, mains = [_judged(study, one) for one in made], [one for one in made if one.cell.seed is None]
-    first = [one for one in cells if one.seed == study.profile.training.seed]
+    seed = study.profile.training.seed
+    first = [one for one in cells if one.seed == seed]
     spec, read = study.task.spec, study.store.read_table
     untuned = study.store.need(baseline_predictions_plan(study), UPSTREAM_REMEDY)
     baselines, briefs = read(untuned), briefs_by_id(study.task)
-    ratios = pd.DataFrame(ratio_rows(cells, findings.replicates(first), _are_both_orders(study)))
+    ratios = pd.DataFrame(ratio_rows(cells, findings.replicates(first), _are_both_orders(study), seed))
     compliance = [
         row
         for name, posts in baselines.groupby("contestant", sort=False)
@@ -148,6 +149,7 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
     }
     controls, missing_controls = _controls(study)
     chosen = next((one for one in first if choice and one.cell == choice.cell), None)
+    decisive = findings.decisive_share(chosen) if chosen else None
     return page.ReportData(
         task=spec.name,
         task_description=spec.description,
@@ -158,6 +160,7 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
         caution=_caution(study),
         is_study_mode=study.profile.study,
         evaluation_prompts=study.evaluation_count,
+        training_seed=seed,
         ratios=ratios,
         compliance=pd.DataFrame(compliance),
         choice=choice,
@@ -176,7 +179,8 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
             [one.predictions for one in made],
             [one.verdicts for one in made] + ([controls] if controls else []),
         ),
-        expected=tuple(expected_intervals(study.evaluation_count)),
+        decisive_share=decisive,
+        expected=tuple(expected_intervals(study.evaluation_count, decisive or 1.0)),
         pairs=tuple(
             pair
             for one, posts in zip(first, mains, strict=True)
@@ -272,7 +276,9 @@ def _trust(
         judges=findings.judge_figures(verdicts, families, _are_both_orders(study)),
         student_family=family_of(profile.student),
         teacher_family=family_of(profile.teacher),
-        length_coefficient=findings.length_coefficient(ratios, choice.cell if choice else None),
+        length_effect=findings.length_effect(
+            page.of_seed(ratios, profile.training.seed), choice.cell if choice else None
+        ),
         controls=tuple(page.ControlResult(*found) for found in controlled(table)) if table is not None else (),
         missing_controls=missing_controls,
         between_judges=findings.between_judges(verdicts),

@@ -9,7 +9,7 @@ from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.generation.estimate import Expected, expect, local, total
 from synthpost_dagster.generation.hosted import CHARACTERS_A_TOKEN
-from synthpost_dagster.judging.controls import control_contests
+from synthpost_dagster.judging.controls import DEAL, control_contests
 from synthpost_dagster.judging.judges import JUDGING, ModelReader, tallied
 from synthpost_dagster.judging.verdicts import Contest, Game, Judge, contests_of, games_between, judge_contests, pairs
 from synthpost_dagster.profiles.models import RubricJudge
@@ -61,6 +61,7 @@ def control_verdicts_plan(study: Study) -> Plan:
         "control_predictions": samples.digest,
         "baseline_predictions": baselines.digest,
         "predictions": _some_predictions(study).digest,
+        "deal": DEAL,
         **_judging_parts(study),
     }
     return Plan("control_verdicts", "", parts)

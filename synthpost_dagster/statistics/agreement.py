@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from synthpost_dagster.statistics.games import Array
-from synthpost_dagster.statistics.ratio import CONFIDENCE, Share, share
+from synthpost_dagster.statistics.ratio import CONFIDENCE
 
+Places = npt.NDArray[np.intp]
 UNSCORED = frozenset({"unscored", ""})
 
 
@@ -20,33 +22,38 @@ class Agreement(NamedTuple):
     kappa: float
     low: float
     high: float
-    agreed: Share
-    """Share of scored items with the same label."""
+    agreed: float
+    """Share of scored items with the same label; NaN where none is scored."""
     scored: int
     unscored: int
     """Items without a label on a side; they are in no other figure."""
 
 
-def agreement(first: Sequence[str], second: Sequence[str], confidence: float = CONFIDENCE) -> Agreement:
+def agreement(
+    first: Sequence[str], second: Sequence[str], prompts: Sequence[str] = (), confidence: float = CONFIDENCE
+) -> Agreement:
     """Cohen's κ of two lists of labels of the same items, in the same order; `unscored` or an empty label is none.
 
-    κ = (pₒ - pₑ) / (1 - pₑ). The interval is asymptotic (Fleiss, Cohen and Everitt, Psychol. Bull. 72, 1969), around
-    the κ of a table to which two items are added, spread evenly over its cells: without them it covers in 20 to 90 %
-    where nearly all labels agree, and has no width where all do; with them in 92 % and more from 40 items on. Raises
+    κ = (pₒ - pₑ) / (1 - pₑ). `prompts` says of which prompt each item is; without it each is of its own. The interval
+    is asymptotic, by the slopes of κ summed over the items of a prompt (Liang and Zeger, Biometrika 73, 1986), which
+    for items of their own is Fleiss, Cohen and Everitt's (Psychol. Bull. 72, 1969). It stands around the κ of a table
+    to which two prompts of mean size are added, spread evenly over its cells: without them it covers in 20 to 90 %
+    where nearly all labels agree, and has no width where all do; with them in 92 % and more from 40 prompts on. Raises
     ValueError on lists of different lengths.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} labels against {len(second)}: both lists must be of the same items")
-    both = [(one, other) for one, other in zip(first, second, strict=True) if not {one, other} & UNSCORED]
-    agreed = share(sum(one == other for one, other in both), len(both), confidence)
-    labels = sorted({label for pair in both for label in pair})
+    items = zip(first, second, prompts or map(str, range(len(first))), strict=True)
+    both = [(one, other, prompt) for one, other, prompt in items if not {one, other} & UNSCORED]
+    agreed = sum(one == other for one, other, _ in both) / len(both) if both else math.nan
+    labels = sorted({label for item in both for label in item[:2]})
     unscored = len(first) - len(both)
     if len(labels) < 2:
         return Agreement(math.nan, -1.0, 1.0, agreed, len(both), unscored)
-    table = np.zeros((len(labels), len(labels)))
-    for one, other in both:
-        table[labels.index(one), labels.index(other)] += 1
-    return Agreement(_kappa(table), *_interval(table, confidence), agreed, len(both), unscored)
+    place = np.array([labels.index(one) * len(labels) + labels.index(other) for one, other, _ in both])
+    of_prompt = np.unique([prompt for *_, prompt in both], return_inverse=True)[1]
+    table = np.bincount(place, minlength=len(labels) ** 2).reshape(len(labels), len(labels)).astype(np.float64)
+    return Agreement(_kappa(table), *_interval(table, place, of_prompt, confidence), agreed, len(both), unscored)
 
 
 def _kappa(table: Array) -> float:
@@ -55,24 +62,22 @@ def _kappa(table: Array) -> float:
     return (float(np.trace(shares)) - expected) / (1 - expected)
 
 
-def _interval(table: Array, confidence: float) -> tuple[float, float]:
+def _interval(table: Array, place: Places, of_prompt: Places, confidence: float) -> tuple[float, float]:
+    """`place` is each item's cell in the table laid flat, `of_prompt` its prompt's index."""
     from scipy.special import ndtri
 
-    table = table + 2 / table.size
-    kappa = _kappa(table)
-    half = float(ndtri(1 - (1 - confidence) / 2)) * _standard_error(table, kappa)
+    size = len(place) / (int(of_prompt.max()) + 1)
+    table = table + 2 * size / table.size
+    slopes = _slopes(table)
+    made_up = 2 / table.size * float(((size * slopes) ** 2).sum())
+    variance = (float((np.bincount(of_prompt, slopes.ravel()[place]) ** 2).sum()) + made_up) / float(table.sum()) ** 2
+    kappa, half = _kappa(table), float(ndtri(1 - (1 - confidence) / 2)) * math.sqrt(variance)
     return max(kappa - half, -1.0), min(kappa + half, 1.0)
 
 
-def _standard_error(table: Array, kappa: float) -> float:
-    """Eq. 13 of the paper; rows are the first list's labels."""
+def _slopes(table: Array) -> Array:
+    """How κ changes with the share of each cell, less the mean over the items; rows are the first list's labels."""
     shares = table / table.sum()
-    first, second, same = shares.sum(axis=1), shares.sum(axis=0), np.diag(shares)
-    expected = float(first @ second)
-    apart = (second[:, None] + first[None, :]) ** 2 * shares
-    variance = (
-        float((same * (1 - (first + second) * (1 - kappa)) ** 2).sum())
-        + (1 - kappa) ** 2 * float(apart.sum() - np.trace(apart))
-        - (kappa - expected * (1 - kappa)) ** 2
-    )
-    return math.sqrt(max(variance, 0.0) / float(table.sum())) / (1 - expected)
+    first, second, kappa = shares.sum(axis=1), shares.sum(axis=0), _kappa(table)
+    slopes = (np.eye(len(table)) - (1 - kappa) * (second[:, None] + first[None, :])) / (1 - float(first @ second))
+    return np.asarray(slopes - (shares * slopes).sum(), dtype=np.float64)

@@ -5,17 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
 
-from synthpost_dagster.statistics.ratio import CONFIDENCE, Counts, Ratio, simultaneous_confidence, win_ratio
+from synthpost_dagster.statistics.ratio import (
+    CONFIDENCE,
+    Counts,
+    Ratio,
+    simultaneous_confidence,
+    win_ratio,
+    worst_case,
+)
 
+MOST_UNSCORED = 0.20
+"""Share of a cell's pairs; with more unscored the cell is not chosen, since those that were scored may be others."""
 Key = TypeVar("Key")
 
 
 class Chosen(NamedTuple, Generic[Key]):
-    """The best cell and its win ratio, the interval being simultaneous over `cells` cells."""
+    """The best cell and its win ratio, the intervals being simultaneous over `cells` cells."""
 
     key: Key
     ratio: Ratio
+    worst_case: Ratio
+    """With every unscored pair counted as lost."""
     cells: int
+
+
+def is_too_unscored(counts: Counts) -> bool:
+    """Whether too many pairs are unscored to choose the cell, or to set it beside others."""
+    return counts.unscored > MOST_UNSCORED * counts.pairs
+
+
+def is_placeable(counts: Counts) -> bool:
+    """Whether a pair was won or lost and enough were scored, so that the cell can be chosen and compared."""
+    return counts.wins + counts.losses > 0 and not is_too_unscored(counts)
 
 
 def headline_ratio(counts: Counts, cells: int, confidence: float = CONFIDENCE) -> Ratio:
@@ -27,12 +48,13 @@ def headline_ratio(counts: Counts, cells: int, confidence: float = CONFIDENCE) -
 
 
 def best_of(cells: Mapping[Key, Counts], confidence: float = CONFIDENCE) -> Chosen[Key] | None:
-    """The cell whose win ratio has the highest lower bound, the first of equals; None where no pair was decided.
+    """The cell whose win ratio has the highest lower bound, the first of equals; None where none can be chosen.
 
-    Put the cells that are cheaper to train first. Only cells with a decided pair could have been chosen and count.
+    Put the cells that are cheaper to train first. Only cells that can be placed could have been chosen and count.
     """
-    decided = {key: counts for key, counts in cells.items() if counts.wins + counts.losses}
-    if not decided:
+    open_to = {key: counts for key, counts in cells.items() if is_placeable(counts)}
+    if not open_to:
         return None
-    best = max(decided, key=lambda key: win_ratio(decided[key], confidence).low)
-    return Chosen(best, headline_ratio(decided[best], len(decided), confidence), len(decided))
+    best = max(open_to, key=lambda key: win_ratio(open_to[key], confidence).low)
+    worst = worst_case(open_to[best], simultaneous_confidence(confidence, len(open_to)))
+    return Chosen(best, headline_ratio(open_to[best], len(open_to), confidence), worst, len(open_to))

@@ -26,6 +26,9 @@ class Control(NamedTuple):
 def control_verdict(counts: Counts) -> Control:
     """The untuned model against itself, which must come out near 1: good within 95 %, else a warning; untrusted
     outside 99.9 %, and then the report shows no winner. A fair judge gets a warning in at most 5 % of runs.
+
+    It tests that nothing tells the sides apart but the posts. A judge that guesses wins and loses equally often in both
+    orders and passes: that a judge sees anything is what the nulls and its order consistency show.
     """
     ratio, certain = win_ratio(counts, CONFIDENCE), win_ratio(counts, CERTAIN)
     if counts.wins + counts.losses == 0:

@@ -61,6 +61,12 @@ def scored(pairs: Sequence[PairOfGames]) -> list[PairOfGames]:
     return [pair for pair in pairs if pair.outcome != "unscored"]
 
 
+def prompt_means(pairs: Sequence[PairOfGames], values: Array) -> Array:
+    """The mean of the values, one a pair, over each prompt's pairs, which are not independent; one entry a prompt."""
+    place = np.unique([pair.prompt_id for pair in pairs], return_inverse=True)[1]
+    return np.asarray(np.bincount(place, values) / np.bincount(place), dtype=np.float64)
+
+
 def game_scores(pairs: Sequence[PairOfGames]) -> tuple[Array, Array]:
     """Scores of the games with the candidate first and with it second, one entry a pair; all must be scored."""
     first = np.array([SCORES[pair.candidate_first] for pair in pairs], dtype=np.float64)

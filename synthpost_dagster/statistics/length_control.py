@@ -25,6 +25,8 @@ SIMILAR_LENGTH = 0.25
 """In standard deviations: two posts whose lengths differ by less count as equally long."""
 FEWEST_SIMILAR = 0.10
 """Share of such pairs under which a ratio at equal length would be an extrapolation."""
+MOST_TOLD_BY_LENGTH = 0.95
+"""Share of the decided pairs of unlike length above which length separates the outcomes, but for some noise."""
 
 NOTHING_SCORED = "no pair has two scored games"
 ONE_SIDED = "every game went the same way"
@@ -32,6 +34,7 @@ SEPARATED = "length separates the outcomes"
 TOO_FEW_SIMILAR = f"under {FEWEST_SIMILAR:.0%} of the pairs are of similar length"
 TOO_FEW_DECISIVE = f"under {FEWEST_DECISIVE_PAIRS} decisive pairs, so no interval"
 
+_DECIDED = {"win": 1, "loss": -1}
 _MOST_STEPS = 100
 _LONGEST_STEP = 2.0
 _TOLERANCE = 1e-5  # of the last step: Newton's method leaves about its square
@@ -48,6 +51,8 @@ class LengthControlled(NamedTuple):
     slot_coefficient: float = math.nan
     """δ: log odds of the candidate in slot A less those in slot B."""
     reason: str = ""
+    length_coefficient_low: float = math.nan
+    length_coefficient_high: float = math.nan
 
     @property
     def is_identifiable(self) -> bool:
@@ -78,24 +83,29 @@ def length_controlled_ratio(
 
     The interval is the middle of a bootstrap over prompts, to which two made-up prompts of equal length are added, one
     won and one lost in both games. Without them it covers in 90 to 95 % of sweeps with 95 decisive pairs, with them in
-    93 to 97 % at ratios up to 10 and in more above (tests/simulation).
+    93 to 97 % at ratios up to 10 and in more above (tests/simulation). β has the interval of the same draws, and is
+    NaN where no two posts differ in length.
     """
     usable = scored(pairs)
     if not usable:
         return LengthControlled(reason=NOTHING_SCORED)
     difference = np.array([pair.candidate_words - pair.opponent_words for pair in usable], dtype=np.float64)
     design = _design(usable, difference)
+    decided = np.array([_DECIDED.get(pair.outcome, 0) for pair in usable])
     won = float((design.first + design.second).sum())
+    reason = _why_not_identifiable(design, difference, decided)
+    if reason:
+        return LengthControlled(reason=reason)
     if won in (0, 2 * len(usable)):
         return LengthControlled(math.inf if won else 0.0, reason=ONE_SIDED)
     theta, beta, delta = (float(value) for value in _fit(design, np.ones((1, len(usable))))[0])
-    reason = _why_not_identifiable(design, difference)
-    if reason:
-        return LengthControlled(math.nan, math.nan, math.nan, beta, delta, reason)
-    if sum(pair.outcome in ("win", "loss") for pair in usable) < FEWEST_DECISIVE_PAIRS:
-        return LengthControlled(math.exp(theta), math.nan, math.nan, beta, delta, TOO_FEW_DECISIVE)
-    low, high = _interval(design, (theta, beta, delta), generator, confidence, draws)
-    return LengthControlled(math.exp(theta), low, high, beta, delta)
+    known_beta = beta if design.length.any() else math.nan
+    if np.abs(decided).sum() < FEWEST_DECISIVE_PAIRS:
+        return LengthControlled(math.exp(theta), math.nan, math.nan, known_beta, delta, TOO_FEW_DECISIVE)
+    ends = _ends(design, (theta, beta, delta), generator, confidence, draws)
+    low, high = (float(theta) for theta in np.exp(ends[:, 0]))
+    beta_low, beta_high = ends[:, 1].tolist() if design.length.any() else (math.nan, math.nan)
+    return LengthControlled(math.exp(theta), low, high, known_beta, delta, "", beta_low, beta_high)
 
 
 def _design(pairs: list[PairOfGames], difference: Array) -> _Design:
@@ -106,8 +116,8 @@ def _design(pairs: list[PairOfGames], difference: Array) -> _Design:
     return _Design(first, second, length, prompt)
 
 
-def _why_not_identifiable(design: _Design, difference: Array) -> str:
-    if _is_separated(design, difference):
+def _why_not_identifiable(design: _Design, difference: Array, decided: npt.NDArray[np.int_]) -> str:
+    if _is_separated(design, difference) or _is_told_by_length(difference, decided):
         return SEPARATED
     similar = (np.abs(difference) < SIMILAR_LENGTH * difference.std()) | (difference == 0)
     return TOO_FEW_SIMILAR if similar.mean() < FEWEST_SIMILAR else ""
@@ -118,22 +128,33 @@ def _is_separated(design: _Design, difference: Array) -> bool:
     score = np.concatenate([design.first, design.second])
     length = np.concatenate([difference, difference])
     not_lost, not_won = length[score > 0], length[score < 1]
-    if (length == length[0]).all():
+    if (length == length[0]).all() or not len(not_lost) or not len(not_won):
         return False
     return bool(not_lost.min() >= not_won.max() or not_won.min() >= not_lost.max())
 
 
-def _interval(
+def _is_told_by_length(difference: Array, decided: npt.NDArray[np.int_]) -> bool:
+    """Whether the longer post, or the shorter, is the better in nearly all decided pairs of unlike length; and in more
+    of them than one side is, since where nearly all are won, whichever is longer, length tells nothing.
+    """
+    sides = decided[decided * difference != 0]
+    longer = np.sign(difference[decided * difference != 0])
+    right = max((sides == longer).sum(), (sides == -longer).sum())
+    return bool(right > MOST_TOLD_BY_LENGTH * len(sides) and right > max((sides > 0).sum(), (sides < 0).sum()))
+
+
+def _ends(
     design: _Design, start: tuple[float, float, float], generator: np.random.Generator, confidence: float, draws: int
-) -> tuple[float, float]:
+) -> Array:
+    """Lower and upper ends of θ, β and δ over the draws, shape (2, 3)."""
     design = _with_made_up_prompts(design)
     prompts = int(design.prompt.max()) + 1
     chosen = generator.integers(prompts, size=(draws, prompts)) + np.arange(draws)[:, None] * prompts
     times = np.bincount(chosen.ravel(), minlength=draws * prompts).reshape(draws, prompts)
-    thetas = _fit(design, times[:, design.prompt].astype(np.float64), start)[:, 0]
+    found = _fit(design, times[:, design.prompt].astype(np.float64), start)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(thetas, tail, method="lower"), np.quantile(thetas, 1 - tail, method="higher")
-    return float(np.exp(low)), float(np.exp(high))
+    low = np.quantile(found, tail, axis=0, method="lower")
+    return np.stack([low, np.quantile(found, 1 - tail, axis=0, method="higher")])
 
 
 def _with_made_up_prompts(design: _Design) -> _Design:

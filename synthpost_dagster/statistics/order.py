@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synthpost_dagster.statistics.games import PairOfGames, game_scores, scored
-from synthpost_dagster.statistics.paired import DRAWS, mean_interval
+from synthpost_dagster.statistics.games import PairOfGames, game_scores, prompt_means, scored
+from synthpost_dagster.statistics.paired import DRAWS, mean_interval, mean_share
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Share, share
 
 LEAST_CONSISTENCY = 0.75
@@ -46,14 +46,27 @@ def order_figures(
     """Order consistency and slot bias of one judge."""
     usable = scored(pairs)
     return OrderFigures(
-        order_consistency(usable, confidence), slot_bias(usable, generator, confidence, draws), len(usable)
+        order_consistency(usable, generator, confidence, draws),
+        slot_bias(usable, generator, confidence, draws),
+        len(usable),
     )
 
 
-def order_consistency(pairs: Sequence[PairOfGames], confidence: float = CONFIDENCE) -> Share:
-    """Share of pairs whose two games say the same, with its exact interval; two tied games do, a tie and a win not."""
+def order_consistency(
+    pairs: Sequence[PairOfGames],
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    draws: int = DRAWS,
+) -> Share:
+    """Share of pairs whose two games say the same; two tied games do, a tie and a win not.
+
+    The interval is exact where each prompt has one pair; else a bootstrap over prompts, each counting once.
+    """
     usable = scored(pairs)
-    return share(sum(pair.candidate_first == pair.candidate_second for pair in usable), len(usable), confidence)
+    agreeing = np.array([pair.candidate_first == pair.candidate_second for pair in usable], dtype=np.float64)
+    if len({pair.prompt_id for pair in usable}) == len(usable):
+        return share(int(agreeing.sum()), len(usable), confidence)
+    return mean_share(prompt_means(usable, agreeing).tolist(), generator, confidence, draws)
 
 
 def slot_bias(
@@ -65,11 +78,11 @@ def slot_bias(
     """P(first slot chosen) - ½ over games; a tied game chooses each slot by half.
 
     The first slot is chosen where the candidate wins in A or loses in B. The interval is a paired bootstrap over
-    pairs, since two games of a pair are not independent.
+    prompts, each counting once, since the games of a prompt are not independent.
     """
     usable = scored(pairs)
     if not usable:
         return SlotBias(math.nan, -0.5, 0.5)
     candidate_first, candidate_second = game_scores(usable)
-    excess = (candidate_first - candidate_second) / 2
+    excess = prompt_means(usable, (candidate_first - candidate_second) / 2)
     return SlotBias(float(excess.mean()), *mean_interval(excess, 0.5, generator, confidence, draws))

@@ -1,4 +1,4 @@
-"""Two adapters on the same prompts: the difference of their win rates, and the cells that a best one is not told from.
+"""Two adapters on the same prompts: the difference of their win rates, and how the other cells stand to a chosen one.
 
 Ratios side by side say little, since the prompts that are hard for one adapter are hard for the other; here each
 prompt is compared with itself.
@@ -7,13 +7,13 @@ prompt is compared with itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from synthpost_dagster.statistics.games import SCORES, Array
-from synthpost_dagster.statistics.ratio import CONFIDENCE, simultaneous_confidence
+from synthpost_dagster.statistics.ratio import CONFIDENCE, Share, simultaneous_confidence
 
 DRAWS = 20_000
 """More than elsewhere: simultaneous intervals reach far into the tails, and a draw costs next to nothing."""
@@ -79,18 +79,40 @@ def mean_interval(
     return float(low), float(high)
 
 
-def alike(
-    best: Key, cells: Mapping[Key, Outcomes], generator: np.random.Generator, confidence: float = CONFIDENCE
-) -> list[Key]:
-    """The other cells that `best` cannot be told from, in the order given.
+def mean_share(
+    shares: Sequence[float], generator: np.random.Generator, confidence: float = CONFIDENCE, draws: int = DRAWS
+) -> Share:
+    """The mean of shares, one a prompt, with its bootstrap interval over prompts; NaN where there is none."""
+    if not len(shares):
+        return Share(math.nan, math.nan, math.nan)
+    # Shares are stretched to -1 … 1, between which the interval of paired differences lies.
+    low, high = mean_interval(2 * np.asarray(shares) - 1, 1.0, generator, confidence, draws)
+    return Share(float(np.mean(shares)), (low + 1) / 2, (high + 1) / 2)
 
-    The intervals are simultaneous over the comparisons with the best (Šidák), which is what a set that holds the
-    truly best cell with `confidence` asks for (Hsu, Ann. Statist. 12, 1984). A cell that shares no scored prompt with
-    the best is among them.
+
+class Standing(NamedTuple, Generic[Key]):
+    """The other cells of a sweep as they stand to a chosen one, by win rate and each in the order given."""
+
+    better: list[Key]
+    """Shown to have a higher win rate: a cell chosen by won and lost pairs alone may be beaten where it ties often."""
+    alike: list[Key]
+    """Those that cannot be told from it; a cell that shares no scored prompt with it is among them."""
+    worse: list[Key]
+
+
+def standing(
+    chosen: Key, cells: Mapping[Key, Outcomes], generator: np.random.Generator, confidence: float = CONFIDENCE
+) -> Standing[Key]:
+    """How the other cells stand to `chosen`.
+
+    The intervals are simultaneous over the comparisons with it (Šidák), which is what a set that holds the truly best
+    cell with `confidence`, `better` and `alike` together, asks for (Hsu, Ann. Statist. 12, 1984).
     """
-    others = [cell for cell in cells if cell != best]
-    if not others:
-        return []
-    each = simultaneous_confidence(confidence, len(others))
-    differences = {cell: win_rate_difference(cells[best], cells[cell], generator, each) for cell in others}
-    return [cell for cell, difference in differences.items() if not difference.low > 0]
+    found = Standing[Key]([], [], [])
+    others = [cell for cell in cells if cell != chosen]
+    each = simultaneous_confidence(confidence, max(1, len(others)))
+    for cell in others:
+        difference = win_rate_difference(cells[chosen], cells[cell], generator, each)
+        among = found.worse if difference.low > 0 else found.better if difference.high < 0 else found.alike
+        among.append(cell)
+    return found

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Ratio, proportion_interval
 
 PLANNED_RATIOS = (2.0, 5.0, 7.0)
+PLANNED_FACTOR = 1.25
+PLANNED_SHARE = 0.6
+
+
+class Width(NamedTuple):
+    """How many decisive pairs give a win ratio's interval no wider than ×÷ `factor`."""
+
+    ratio: float
+    factor: float
+    decided: int
 
 
 def expected_interval(ratio: float, decided: float, confidence: float = CONFIDENCE) -> Ratio:
@@ -42,6 +53,13 @@ def pairs_for_width(ratio: float, factor: float, confidence: float = CONFIDENCE)
     if factor <= 1:
         raise ValueError(f"an interval is ×÷ a factor above 1, not {factor}")
     return _fewest(lambda decided: relative_half_width(ratio, decided, confidence) <= factor)
+
+
+def planned_widths(
+    ratios: Sequence[float] = PLANNED_RATIOS, factor: float = PLANNED_FACTOR, confidence: float = CONFIDENCE
+) -> list[Width]:
+    """What each of the ratios takes."""
+    return [Width(ratio, factor, pairs_for_width(ratio, factor, confidence)) for ratio in ratios]
 
 
 def pairs_to_tell(share: float, other: float = 0.5, power: float = 0.8, confidence: float = CONFIDENCE) -> int:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Counts, Ratio, plotted_ratio, win_ratio
 
+FEWEST_SEEDS = 5
+"""With a decided pair. Below this no standard deviation is given: that of two may be off by a factor of 30."""
+
 
 class SeedSpread(NamedTuple):
     """The win ratios of one cell's seeds and how far they lie apart, on the scale of log (W+½)/(L+½)."""
@@ -18,8 +21,12 @@ class SeedSpread(NamedTuple):
     lowest: float
     highest: float
     """Least and largest (W+½)/(L+½); NaN where no seed has a decided pair."""
+    decided: int
+    """Seeds with a decided pair; the others are in no other figure."""
     log_sd: float
-    """Standard deviation of the logs between seeds; NaN under two seeds with decided pairs."""
+    """Standard deviation of the logs between seeds; NaN under five seeds with decided pairs, as is its interval."""
+    log_sd_low: float
+    log_sd_high: float
     within_log_sd: float
     """What one seed's sample of pairs alone would give: the root mean square of √(1/(W+½) + 1/(L+½))."""
 
@@ -28,14 +35,25 @@ def seed_spread(seeds: Sequence[Counts], confidence: float = CONFIDENCE) -> Seed
     """The spread between training seeds of one cell, from the counts of each.
 
     The seeds answer the same prompts, so that luck with prompts moves them together: a `log_sd` near `within_log_sd`
-    already means that seeds matter, and one under it that they may still. Seeds without a decided pair are left out of
-    the spread. The log ratio and its variance are Gart and Zweifel's (Biometrika 54, 1967).
+    already means that seeds matter, and one under it that they may still. The interval of `log_sd` is χ²'s, for normal
+    logs. The log ratio and its variance are Gart and Zweifel's (Biometrika 54, 1967).
     """
     ratios = tuple(win_ratio(counts, confidence) for counts in seeds)
     decided = [counts for counts in seeds if counts.wins + counts.losses]
     if not decided:
-        return SeedSpread(ratios, math.nan, math.nan, math.nan, math.nan)
+        return SeedSpread(ratios, math.nan, math.nan, 0, math.nan, math.nan, math.nan, math.nan)
     found = [plotted_ratio(counts) for counts in decided]
-    log_sd = statistics.stdev(math.log(ratio) for ratio in found) if len(found) > 1 else math.nan
     within = statistics.fmean(1 / (counts.wins + 0.5) + 1 / (counts.losses + 0.5) for counts in decided)
-    return SeedSpread(ratios, min(found), max(found), log_sd, math.sqrt(within))
+    between = _standard_deviation([math.log(ratio) for ratio in found], confidence)
+    return SeedSpread(ratios, min(found), max(found), len(decided), *between, math.sqrt(within))
+
+
+def _standard_deviation(logs: Sequence[float], confidence: float) -> tuple[float, float, float]:
+    """With its interval: s √(f / χ²) at f = n - 1 degrees of freedom."""
+    from scipy.special import chdtri
+
+    if len(logs) < FEWEST_SEEDS:
+        return math.nan, math.nan, math.nan
+    sd, freedom, tail = statistics.stdev(logs), len(logs) - 1, (1 - confidence) / 2
+    low, high = (sd * math.sqrt(freedom / float(chdtri(freedom, above))) for above in (tail, 1 - tail))
+    return sd, low, high

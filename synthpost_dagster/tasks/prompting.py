@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from jinja2 import Template
 
+from synthpost_dagster.special_tokens import broken_up
 from synthpost_dagster.tasks.loading import Task, compiled
 from synthpost_dagster.tasks.spec import Company, PostType, Product
 
@@ -53,8 +54,9 @@ def _request_template() -> Template:
 
 
 def _slots(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
-    """Both posts, with a fence around them that no post can hold, since it is a hash of them."""
-    return {"post_a": post_a, "post_b": post_b, "fence": short_hash(post_a, post_b), "may_tie": may_tie}
+    """Both posts without special tokens, with a fence around them that no post can hold, since it is a hash of them."""
+    shown = {"post_a": broken_up(post_a), "post_b": broken_up(post_b)}
+    return {**shown, "fence": short_hash(post_a, post_b), "may_tie": may_tie}
 
 
 def _names(task: Task, brief: Brief) -> dict[str, object]:

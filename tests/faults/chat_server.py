@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 
     `act`: `drop` and `reset` end the connection, `hang` never answers, `truncate` announces more than it sends,
     `trickle` sends a byte every 0.01 s. `{authorization}` in a text, body or header is the header the client sent.
-    `to`: requests for a `chat`, or for the list of `models`.
+    `to`: requests for a `chat`, or for the list of `models`. `quote`: how a verdict quotes the posts first (`QUOTES`).
     """
 
     numbers: tuple[int, ...] = ()
@@ -50,6 +50,7 @@ class Rule(NamedTuple):
     to: str = "chat"
     delay: float = 0.0
     act: str = ""
+    quote: str = ""
 
 
 class Seen(NamedTuple):
@@ -91,21 +92,41 @@ class Log(NamedTuple):
 
 
 _LENGTH = re.compile(r"Length: \w+, (\d+)")
+QUOTES = ("escaped", "unescaped", "lines", "pretty")
 
 
-def reply_text(prompt: str) -> str:
+def reply_text(prompt: str, quote: str = "") -> str:
     """What the server answers: of two fenced posts the longer, to anything else a post of its own.
 
     Such a post has as many sentences as the prompt asks for at least.
     """
     if posts := _POSTS.search(prompt):
         first, second = len(posts[2]), len(posts[3])
-        return json.dumps({"verdict": "A" if first > second else "B" if second > first else "tie"})
+        return verdict_text("A" if first > second else "B" if second > first else "tie", posts[2], posts[3], quote)
     number = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
     wanted = _LENGTH.search(prompt)
     more = range(24, 8 + 8 * int(wanted[1]), 8) if wanted else ()
     between = [f"Ask {number[at : at + 8]} about it." for at in more]
     return " ".join([f"Offer {number[:12]} is here.", *between, f"Order {number[12:24]} today!"])
+
+
+def verdict_text(pick: str, post_a: str, post_b: str, quote: str) -> str:
+    """A verdict, after both posts in the words of the judge: escaped or not in its sentence why, as quoted lines of
+    prose, or with what looks like JSON in them written prettily.
+    """
+    told = f"A says {post_a}, and B says {post_b}"
+    match quote:
+        case "escaped":
+            return json.dumps({"criteria": [], "why": told, "verdict": pick})
+        case "unescaped":
+            return f'{{"criteria": [], "why": "{told}", "verdict": "{pick}"}}'
+        case "lines":
+            return "".join(f"> {line}\n" for line in told.splitlines()) + f"\nVerdict: {pick}"
+        case "pretty":
+            pretty = re.sub(r"\s*([{}:,])\s*", r" \1\n  ", told)
+            return f'I follow neither: {pretty}\n{{"verdict": "{pick}"}}'
+        case _:
+            return json.dumps({"verdict": pick})
 
 
 class ChatServer:
@@ -216,7 +237,7 @@ class _Server:
             body = json.loads(await request.read())
             prompt = body["messages"][-1]["content"] if body["messages"] else ""
             rule = state.rule_for(number, prompt)
-            text = reply_text(prompt) if rule.text is None else rule.text
+            text = reply_text(prompt, rule.quote) if rule.text is None else rule.text
             sent = sum(len(turn["content"].encode("utf-8", "surrogatepass")) for turn in body["messages"])
             most = body.get("max_tokens") or body.get("max_completion_tokens")
             answered = min(most, len(text.encode("utf-8", "surrogatepass")) // rule.bytes_a_token + 1)

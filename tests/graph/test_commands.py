@@ -94,6 +94,8 @@ def test_the_estimate_is_a_table_with_cost_and_budget(changeable: SmallStudy) ->
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"verdicts +176 games +176 ", shown.stdout)
     assert "the budget is $5.00" in shown.stdout
+    said = " ".join(shown.stdout.split())
+    assert "To know a ratio of 7 to within a factor of 1.25 takes 747 decided pairs." in said
 
 
 def test_the_doctor_finds_nothing_wrong_with_the_small_study(whole: Whole) -> None:

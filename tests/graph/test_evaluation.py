@@ -60,7 +60,7 @@ def test_peoples_choices_stand_beside_the_judges(changeable: SmallStudy, tmp_pat
     assert "8 labelled pairs kept" in ran.stdout
     people = report_of(changeable).trust.people
     assert people is not None
-    assert (people.scored, people.agreed.value) == (8, 1.0)
+    assert (people.scored, people.agreed) == (8, 1.0)
     broken = tmp_path / "broken.csv"
     broken.write_text("pair_id,choice\nx,1\n")
     refused = changeable.command("report", "--labels", str(broken))

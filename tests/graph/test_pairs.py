@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from small_study import SmallStudy
+from small_study import SmallStudy, edit_yaml
 
 from synthpost_dagster.rows.prompts import evaluation_prompts
+from synthpost_dagster.schemas import FACTORS, Games
 
 LABELS = ["finetuned"] * 80 + ["baseline"] * 11 + ["'finetuned'"] + ["'baseline'"] * 3
 """The best cell of the study as its judge wrote it: four of 95 verdicts came back in quotes."""
@@ -78,31 +79,85 @@ def test_labels_of_a_parquet_file_and_games_of_one_pair(fresh: SmallStudy) -> No
     assert found["win_ratio_low"] == pytest.approx(0.025641, abs=1e-5)
 
 
-def test_posts_are_played_by_the_profiles_judges_in_both_orders(fresh: SmallStudy) -> None:
-    task = fresh.open().task
-    prompts = evaluation_prompts(task, 11)
-    good = "Only {company} has the {product}, so you save time. Order today! #New"
-    rows = [
+COLUMNS = ["prompt", "baseline", "candidate", "company", "product", "post_type", "tone"]
+
+
+def posts(study: SmallStudy, prompts: int = 11) -> list[list[str]]:
+    """Rows of posts that the rubric prefers to their baselines, so many prompts among them."""
+    good = "Only {} has the {}, so you save time. Order today! #New"
+    return [
         [
-            "Write.",
-            "Hm.",
-            good.format(company=row.company, product=row.product),
-            row.company,
-            row.product,
-            row.post_type,
-            row.tone,
+            f"Write {place % prompts}.", "Hm.", good.format(row.company, row.product), row.company, row.product,
+            row.post_type, row.tone,
         ]
-        for row in prompts.itertuples()
-    ]
-    columns = ["prompt", "baseline", "candidate", "company", "product", "post_type", "tone"]
-    file = write(fresh.root / "posts.csv", columns, rows)
-    ran = fresh.command("pairs", str(file), "--out", str(fresh.root / "out"))
+        for place, row in enumerate(evaluation_prompts(study.open().task, 11).itertuples())
+    ]  # fmt: skip
+
+
+def played(study: SmallStudy, rows: list[list[str]]) -> tuple[dict[str, Any], str, str]:
+    """The figures, the page, and what the command said."""
+    ran = study.command("pairs", str(write(study.root / "posts.csv", COLUMNS, rows)), "--out", str(study.root / "out"))
     assert ran.returncode == 0, ran.stderr
-    found = figures(fresh.root / "out")
-    assert (found["wins"], found["losses"]) == (11, 0)
+    page = (study.root / "out" / "index.html").read_text(encoding="utf-8")
+    return figures(study.root / "out"), page, ran.stdout
+
+
+def test_posts_are_played_by_the_profiles_judges_in_both_orders(fresh: SmallStudy) -> None:
+    found, page, said = played(fresh, posts(fresh))
+    assert (found["wins"], found["losses"], found["prompts"]) == (11, 0, 11)
     assert (found["order_consistency"], found["slot_bias"]) == (1.0, 0.0)
-    page = (fresh.root / "out" / "index.html").read_text(encoding="utf-8")
     assert "B misses" in page, "the judge's sentence is on the page"
+    assert "share" not in page[: page.index("<h1>")]
+    assert "study mode" not in page + said
+
+
+def test_every_game_is_kept_with_its_reply(fresh: SmallStudy) -> None:
+    _, _, said = played(fresh, posts(fresh))
+    file = fresh.root / "out" / "games.csv"
+    assert str(file) in said.replace("\n", "")
+    games = pd.read_csv(file, keep_default_na=False)
+    assert set(games.columns) == set(Games.to_schema().columns) - {*FACTORS, "product"}
+    assert (len(games), games["pair_id"].nunique(), games["prompt_fingerprint"].nunique()) == (22, 11, 22)
+    assert games["raw_reply"].str.contains("misses").all()
+    labelled(fresh)
+    assert not file.exists(), "the games of another file are not left beside labels"
+
+
+def test_pairs_of_one_prompt_are_no_independent_prompts(fresh: SmallStudy) -> None:
+    found, page, _ = played(fresh, posts(fresh, prompts=4))
+    assert found["prompts"] == 4
+    assert "11 pairs share 4 prompts" in page[: page.index("<h1>")]
+    games = pd.read_csv(fresh.root / "out" / "games.csv")
+    assert (games["prompt_id"].nunique(), games["pair_id"].nunique()) == (4, 11)
+
+
+def test_a_missing_post_is_not_played_as_an_empty_one(fresh: SmallStudy) -> None:
+    rows = posts(fresh)
+    rows[0][2], rows[1][0] = "", ""
+    found, page, _ = played(fresh, rows)
+    assert (found["wins"], found["unscored"]) == (9, 2)
+    assert found["missing"] == {"post missing": 1, "prompt missing": 1}
+    assert "post missing" in page
+    assert set(pd.read_csv(fresh.root / "out" / "games.csv")["pair_id"]) == set(range(3, 12))
+
+
+def test_a_file_whose_posts_are_all_missing_is_refused(fresh: SmallStudy) -> None:
+    file = write(fresh.root / "posts.csv", COLUMNS[:3], [["Write.", "", "Hm."]])
+    ran = fresh.command("pairs", str(file), "--out", str(fresh.root / "out"))
+    assert (ran.returncode, "every pair lacks" in ran.stderr) == (2, True)
+
+
+def test_study_mode_is_said_on_the_page_and_in_the_terminal(fresh: SmallStudy) -> None:
+    rows = posts(fresh)
+    edit_yaml(fresh.task / "task.yaml", lambda task: task["evaluation"].update(prompts=95))
+    edit_yaml(fresh.profile, lambda profile: profile.update(study=True, evaluation_prompts=None))
+    found, page, said = played(fresh, rows)
+    assert (found["wins"], found["is_study_mode"]) == (11, True)
+    assert "study mode: one order" in said
+    assert page.count("study mode: one order") >= 6
+    assert "One order was played" in page[: page.index("<h1>")]
+    _, page = labelled(fresh)
+    assert "study mode" not in page, "labels that are read were not played by this profile"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from synthpost_dagster.statistics.choice import best_of
 from synthpost_dagster.statistics.control import control_verdict
 from synthpost_dagster.statistics.length_control import SEPARATED, length_controlled_ratio
 from synthpost_dagster.statistics.order import order_figures
-from synthpost_dagster.statistics.paired import alike, mean_interval, win_rate_difference
+from synthpost_dagster.statistics.paired import mean_interval, standing, win_rate_difference
 from synthpost_dagster.statistics.ratio import Counts, Ratio, count, tie_aware_ratio, win_ratio
 from synthpost_dagster.statistics.sign_test import holm, sign_test
 
@@ -56,7 +56,7 @@ def test_the_headlines_interval_covers_after_the_best_of_15_was_chosen(
     """Of independent cells, and of cells that share their prompts, half of what decides a pair being the prompt."""
     random = np.random.default_rng(1)
     covered, would_cover = [], []
-    for _ in range(SWEEPS if decided < 440 else SWEEPS // 2):
+    for _ in range(SWEEPS):
         prompts = random.standard_normal(decided)
         moods = math.sqrt(same_mind) * prompts + math.sqrt(1 - same_mind) * random.standard_normal((15, decided))
         wins = (moods < ndtri(ratio / (1 + ratio))).sum(axis=1).tolist()
@@ -83,10 +83,10 @@ def test_the_paired_difference_covers(prompts: int, better: int, worse: int, sha
     moods = moods + math.sqrt(1 - shared) * random.standard_normal((SWEEPS, 2, prompts))
     differences = (moods[:, 0] < ndtri(first)).astype(float) - (moods[:, 1] < ndtri(second))
     intervals = [mean_interval(each, 1.0, random, draws=1_000) for each in differences]
-    assert 0.93 <= share([low <= first - second <= high for low, high in intervals]) <= 0.975
+    assert 0.93 <= share([low <= first - second <= high for low, high in intervals]) <= 0.97
 
 
-def test_the_cells_alike_hold_the_truly_best_one() -> None:
+def test_the_cells_that_are_not_worse_hold_the_truly_best_one() -> None:
     """Eight cells at win rates of 80 to 84 %: the best on paper is often another than the best in truth."""
     random = np.random.default_rng(3)
     chances = np.linspace(0.80, 0.84, 8)
@@ -96,7 +96,7 @@ def test_the_cells_alike_hold_the_truly_best_one() -> None:
         cells = {cell: outcomes(row) for cell, row in enumerate(won)}
         best = int(won.sum(axis=1).argmax())
         mistaken.append(best != 7)
-        held.append(7 in (best, *alike(best, cells, random)))
+        held.append(7 not in standing(best, cells, random).worse)
     assert share(held) >= 0.95
     assert share(mistaken) > 0.3
 
@@ -113,11 +113,11 @@ def test_identical_adapters_are_told_apart_in_five_percent_and_a_real_gain_is_fo
 
 
 @pytest.mark.parametrize(
-    ("decided", "sweeps", "ratio", "length", "slot", "same_mind"),
-    [(95, SWEEPS, 1, 2, 0.3, 0.5), (95, SWEEPS, 7, 1, 0.3, 0.9), (440, 300, 3, 1, 0.3, 0.9)],
+    ("decided", "ratio", "length", "slot", "same_mind"),
+    [(95, 1, 2, 0.3, 0.5), (95, 7, 1, 0.3, 0.9), (440, 3, 1, 0.3, 0.9)],
 )
 def test_the_length_controlled_interval_covers_from_95_decisive_pairs_on(
-    decided: int, sweeps: int, ratio: int, length: float, slot: float, same_mind: float
+    decided: int, ratio: int, length: float, slot: float, same_mind: float
 ) -> None:
     """Tuned posts that are 0.6 standard deviations longer in the mean.
 
@@ -126,12 +126,12 @@ def test_the_length_controlled_interval_covers_from_95_decisive_pairs_on(
     """
     random = np.random.default_rng(5)
     covered = []
-    for _ in range(sweeps):
+    for _ in range(SWEEPS):
         pairs = logistic_judge(random, lengths(random, decided * 5 // 2, 0.6), ratio, length, slot, same_mind)
         found = length_controlled_ratio(until_decided(pairs, decided), random, draws=300)
         if not found.reason:
             covered.append(found.low <= ratio <= found.high)
-    assert len(covered) > 0.9 * sweeps
+    assert len(covered) > 0.9 * SWEEPS
     assert 0.93 <= share(covered) <= 0.97
 
 
@@ -157,6 +157,15 @@ def test_a_judge_that_always_takes_the_longer_post_is_flagged() -> None:
         assert length_controlled_ratio(pairs, random).reason == SEPARATED
 
 
+def test_a_judge_that_takes_the_longer_post_but_for_a_word_is_flagged() -> None:
+    """Off by N(0, 1 word) in each game."""
+    random = np.random.default_rng(13)
+    for _ in range(50):
+        words = lengths(random, 440)
+        games = [np.where(words + random.standard_normal(440) > 0, "win", "loss") for _ in range(2)]
+        assert length_controlled_ratio(as_pairs(*games, words), random).reason == SEPARATED
+
+
 def test_a_judge_that_always_picks_slot_a_gives_no_wins_no_losses_and_a_warning() -> None:
     words = lengths(np.random.default_rng(8), 440)
     pairs = as_pairs(np.full(440, "win"), np.full(440, "loss"), words)
@@ -174,13 +183,13 @@ def test_order_consistency_and_slot_bias_cover(prompts: int, slot: float) -> Non
         logistic_judge(random, lengths(random, 200_000), 3, slot=slot, same_mind=0.8), random, draws=2
     )
     consistent, bias = [], []
-    for _ in range(500):
+    for _ in range(SWEEPS):
         pairs = logistic_judge(random, lengths(random, prompts), 3, slot=slot, same_mind=0.8)
         found = order_figures(pairs, random, draws=1_000)
         consistent.append(found.consistency.low <= truth.consistency.value <= found.consistency.high)
         bias.append(found.slot_bias.low <= truth.slot_bias.value <= found.slot_bias.high)
     assert share(consistent) >= 0.93
-    assert 0.93 <= share(bias) <= 0.98
+    assert 0.93 <= share(bias) <= 0.97
 
 
 @pytest.mark.parametrize("pairs", [110, 440])

@@ -8,11 +8,13 @@ import math
 import pandas as pd
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from synthpost_dagster import terminal
 from synthpost_dagster.progress import Event
 from synthpost_dagster.report.page import ratio_text
-from synthpost_dagster.terminal import Terminal, cells_table
+from synthpost_dagster.statistics.comparison import compare
+from synthpost_dagster.terminal import Terminal, cells_table, comparison_table
 
 
 def pipe() -> tuple[Terminal, io.StringIO]:
@@ -25,6 +27,7 @@ def row(
 ) -> dict[str, object]:
     return {
         "data_size": 1760,
+        "seed": 3407,
         "steps": steps,
         "optimizer_steps": 220 if "epoch" in steps else int(steps),
         "opponent": opponent,
@@ -34,10 +37,14 @@ def row(
     }
 
 
-def shown(table: pd.DataFrame) -> str:
+def printed(table: Table) -> str:
     out = io.StringIO()
-    Console(file=out, width=140, force_terminal=False).print(cells_table(table))
+    Console(file=out, width=140, force_terminal=False).print(table)
     return out.getvalue()
+
+
+def shown(table: pd.DataFrame) -> str:
+    return printed(cells_table(table))
 
 
 def test_a_pipe_gets_whole_lines_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,3 +110,24 @@ def test_the_cells_table_shows_every_cell_against_each_baseline() -> None:
         (lines[2], ["150 steps", "base", " 95 ", ratio_text(math.nan, math.nan, math.nan)]),
     ):
         assert [part for part in parts if part not in line] == []
+
+
+def test_the_seed_is_a_column_where_there_are_several() -> None:
+    first = row("50", "base", (81, 14, 3, 2), (81 / 14, 3.3, 11.1))
+    assert "seed" not in shown(pd.DataFrame([first]))
+    text = shown(pd.DataFrame([first, {**first, "seed": 7}]))
+    assert "seed" in text
+    lines = [line.split() for line in text.splitlines() if "1,760" in line]
+    assert [line[3] for line in lines] == ["3407", "7"]
+
+
+def test_study_mode_is_said_over_both_tables() -> None:
+    cells = pd.DataFrame([row("50", "base", (81, 14, 3, 2), (81 / 14, 3.3, 11.1))])
+    compared = compare(["win", "loss"])
+    for plain, marked in (
+        (cells_table(cells), cells_table(cells, is_study_mode=True)),
+        (comparison_table(compared), comparison_table(compared, is_study_mode=True)),
+    ):
+        assert "study mode" not in printed(plain)
+        assert "win ratio (study mode: one order)" in printed(marked)
+        assert "study mode: one order" in printed(marked).splitlines()[0]

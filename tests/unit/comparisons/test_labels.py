@@ -64,7 +64,10 @@ def test_quotes_case_spaces_hyphens_and_brackets_are_no_damage(raw: str) -> None
     [
         "label: finetuned", "Label = finetuned", "Answer: finetuned", "**Answer:** finetuned",
         "Final answer: finetuned.", "The winner is finetuned", "The better post is: **finetuned**",
-        "Verdict - fine-tuned", "I prefer finetuned", '{"winner": "finetuned"}', "{'label': 'finetuned'}",
+        "Verdict - fine-tuned", "I prefer finetuned", '{"choice": "finetuned"}',
+        "The other is dull. Winner: finetuned", '{"reason": "It is not dull", "winner": "finetuned"}',
+        '{"verdict": "finetuned"}', '{"chosen": "finetuned"}',
+        '{"winner": "finetuned"}', "{'label': 'finetuned'}",
         '{"verdict": {"winner": "fine_tuned"}}', '["winner", "finetuned"]', "\\boxed{finetuned}",
         '```\nAnswer: "finetuned"\n```',
     ],
@@ -83,7 +86,14 @@ def test_words_that_lead_up_to_a_label_are_passed_over(raw: str) -> None:
         "finetuned\n\nit has a hook", "finetuned (it has a hook)", "finetuned The post sells",
         '"finetuned" it has a hook', "**finetuned** because of its hook", "fine-tunedThe post",
         "Answer: finetunedThe post sells", '{"winner": "finetuned", "reason": "not as dull"}',
-        "<winner>finetuned</winner>",
+        "<winner>finetuned</winner>", "finetunedbecause it is vivid", "FINETUNEDBECAUSE it sells",
+        "finetuned because it is vivid", "finetuned - stronger hook", "finetuned: no errors, and vivid",
+        "finetuned because baseline is weaker", "finetunedbecause baseline is weaker",
+        "finetuned. The other lacks a hook", "finetuned: better than the baseline",
+        "finetuned since basleine is dull", "finetuned. Baseline has no hook",
+        "finetuned, it avoids clichés", "finetuned: the other is generic", '{"verdict": "finetuned", "why": "vivid"}',
+        "finetuned: not only vivid but short",
+        "finetuned because it does not waste words",
     ],
 )  # fmt: skip
 def test_an_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
@@ -169,7 +179,9 @@ def test_nothing_is_no_label(raw: str) -> None:
     "raw",
     [
         "finetuned baseline", "finetuned/baseline", "finetuned or baseline", "Both finetuned and baseline are good",
-        "finetuned is better than baseline", "finetuned: better than the baseline",
+        "finetuned is better than baseline", "finetuned - baseline is better", "finetuned/baseline: worse",
+        "finetuned, like baseline, is weaker", "finetuned because baseline is stronger", "finetuned. Baseline wins.",
+        '{"chosen": "finetuned", "rejected": "baseline"}', "finetuned, baseline is weaker",
         '{"winner": "finetuned", "loser": "baseline"}', "baseline\nfinetuned", "finetuned, a tie really",
         "fine-tuned, not base line", "finetunedBaseline", "finetuned: more than the baseline-post",
     ],
@@ -182,7 +194,7 @@ def test_a_text_that_names_both_says_nothing(raw: str) -> None:
     "raw",
     [
         "other", "I cannot decide", "Sorry, I can't help with that.", "👍", "—", "null", "NA", "None",
-        "finetunedbecause it sells", "superfinetuned", "finetuned2", "finetuned_v2", "42", "ناجح",
+        "superfinetuned", "finetuned2", "finetuned_v2", "42", "ناجح",
     ],
 )  # fmt: skip
 def test_a_text_that_names_neither_says_nothing(raw: str) -> None:
@@ -195,6 +207,8 @@ def test_a_text_that_names_neither_says_nothing(raw: str) -> None:
     [
         "The finetuned post wins", "It is clear that finetuned sells more",
         "Post one is what finetuned wrote, which I like", "I think the fine-tuned one is better than the other",
+        "In my opinion, finetuned is better", "I would pick finetuned", "I'd go with finetuned", "The finetuned one",
+        "finetuned wins because the other is weak",
     ],
 )  # fmt: skip
 def test_a_sentence_that_names_one_label_is_read(raw: str) -> None:
@@ -208,10 +222,49 @@ def test_a_sentence_that_names_one_label_is_read(raw: str) -> None:
         "The winner is not finetuned", "None of finetuned", "finetuned isn't good",
         "anything but that, instead of finetuned", '{"loser": "finetuned"}', "basleine beats finetuned",
         "finetuned and basleine are equal",
+        "rejected: finetuned", '{"rejected": "finetuned"}', "The weakest is finetuned", "I'd rather avoid finetuned",
+        "I disagree with finetuned", "finetuned fails to sell", "error: finetuned endpoint timed out",
+        "finetuned is vivid", "finetuned is best avoided", "runner-up: finetuned", "Second best: finetuned",
+        "finetuned trails the winner", "finetuned would be better with a hook", "I prefer the other to finetuned",
+        "Is finetuned better?", "Nobody says finetuned wins", "I choose against finetuned", "timeout on finetuned",
     ],
 )  # fmt: skip
 def test_a_sentence_that_may_speak_against_the_label_it_names_is_not_read(raw: str) -> None:
     assert why_not(raw) == "could be either"
+
+
+@pytest.mark.parametrize(
+    "label", ["finetuned", "finetunde", "Answer: finetuned", '{"winner": "finetuned"}', "fine-tuned"]
+)
+@pytest.mark.parametrize(
+    "behind",
+    [
+        " (loser)", ", which lost", ": loses clearly", ": the other is better", ": HTTP 500", " - not good", "? No.",
+        ": the winner is the other", " - I choose the other one", ", however the other is my choice",
+        ", or maybe the other", " < the other", ": draw", ": N/A", ": 0, other: 1", ": equal to the other",
+        ": endpoint down", ": if it had a hook", ": basleine is better", " (rejected)", ": false", " ❌", ": 0",
+        ": it lacks a hook",
+    ],
+)  # fmt: skip
+def test_what_speaks_against_the_label_right_behind_it_takes_the_verdict_back(label: str, behind: str) -> None:
+    assert why_not(f"{label}{behind}") == "could be either"
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"chosen": "x", "rejected": "baseline"}', "I reject baseline", "timeout while judging baseline"]
+)
+def test_a_rejected_or_failed_baseline_has_not_won(raw: str) -> None:
+    assert outcome(raw) == "unscored"
+
+
+@pytest.mark.parametrize("raw", ["It's a tie", "I would call it a tie", "tie: neither is better", "Tie, both are weak"])
+def test_a_tie_may_have_its_explanation(raw: str) -> None:
+    assert outcome(raw) == "tie"
+
+
+@pytest.mark.parametrize("raw", ["tie: timeout", "not a tie", "error: a tie could not be saved", "Is it a tie?"])
+def test_a_tie_that_is_doubted_is_none(raw: str) -> None:
+    assert outcome(raw) == "unscored"
 
 
 @pytest.mark.parametrize(
@@ -256,6 +309,7 @@ def test_a_label_is_never_found_inside_another_word(raw: str, meaning: Meaning) 
         ("Answer: (B)", "loss"), ("answer: a", "win"), ("The winner is B.", "loss"), ('{"winner": "A"}', "win"),
         ('{"why": "A good hook", "winner": "B"}', "loss"), ("B is better", "loss"), ("A wins", "win"),
         ("\\boxed{B}", "loss"), ("I choose B because it sells", "loss"), ("'B' has the hook", "loss"),
+        ("A because B is weaker", "win"), ("B because A is weaker", "loss"), ("A - stronger hook", "win"),
     ],
 )  # fmt: skip
 def test_a_label_of_one_letter_counts_where_it_is_meant_as_one(raw: str, expected: str, a: str) -> None:
@@ -268,7 +322,8 @@ def test_a_label_of_one_letter_counts_where_it_is_meant_as_one(raw: str, expecte
         "A better post", "A great hook wins.", "This is a tie-in", "It has a hook",
         "I like the post. A better hook is rare", "The post a company needs", "The best is a", "A/B", "A, B", "A or B",
         "B, not A", "A is better than B", "AThe post", "A-list", "Plan B", "AB", "a lot", "A's hook",
-        "Post A is worse",
+        "Post A is worse", "Post A, the weaker one", "A has many errors", "A / tie", "A/tie", "B or tie", "A | tie",
+        "A because B is stronger", "A (loser)", "Rejected: A", "B fails",
     ],
 )  # fmt: skip
 def test_a_label_of_one_letter_is_not_found_in_a_sentence(raw: str) -> None:
@@ -396,6 +451,60 @@ def test_a_damaged_label_is_read_right_or_not_at_all(meaning: Meaning, which: in
     assert outcome(raw, meaning) in {("win", "loss", "tie")[which], "unscored"}
 
 
+EXPLANATIONS = [
+    "because it is vivid", " because it sells", " - stronger hook", ": it opens with a question",
+    ". The other lacks one", "The post is better", "\n\nIt is not dull.", ", no doubt", " (better hook)", "",
+    "because {other} is weaker",
+    ": better than {other}", ". {other} is generic", " | the other fails", "It has a hook, {other} has none",
+]  # fmt: skip
+
+
+def misspelt(label: str, chance: random.Random) -> str:
+    """One letter or two left out, doubled, replaced or swapped with the next."""
+    for _ in range(chance.choice([1, 1, 2])):
+        place = chance.randrange(len(label) - 1)
+        letter, following = label[place], label[place + 1]
+        way = chance.choice(["", letter * 2, chance.choice("aeiourstln"), None])
+        label = label[:place] + (way + following if way is not None else following + letter) + label[place + 2 :]
+    return label
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.sampled_from(MEANINGS), st.sampled_from([0, 1]), st.sampled_from(EXPLANATIONS), st.randoms(use_true_random=False)
+)
+def test_a_misspelt_label_with_an_explanation_is_never_read_as_the_other(
+    meaning: Meaning, which: int, explanation: str, chance: random.Random
+) -> None:
+    label, other = meaning[which], meaning[1 - which]
+    written = misspelt(label, chance) if len(label) > 4 and chance.random() < 0.7 else label
+    assume(distance(written.casefold(), label.casefold()) < distance(written.casefold(), other.casefold()))
+    text = chance.choice(["{}", '"{}"', "  {}", "**{}**", "Answer: {}"]).format(
+        chance.choice([str, str.upper])(written)
+    )
+    raw = text + explanation.format(other=other)
+    assert outcome(raw, meaning) in {("win", "loss")[which], "unscored"}
+
+
+REJECTIONS = [
+    "rejected: {}", '{{"rejected": "{}"}}', "The weakest is {}", "I'd rather avoid {}", "I disagree with {}",
+    "{} fails to sell", "{} (loser)", "{}, which lost", "{}: loses clearly", "error: {} endpoint timed out",
+    "I reject {}", "timeout while judging {}", "not {}", "worst: {}", "{} is the weaker one", "{} has many errors",
+    "anything but {}", "{}: the other is better",
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(MEANINGS), st.sampled_from([0, 1]), st.sampled_from(REJECTIONS), st.randoms(use_true_random=False)
+)
+def test_a_rejected_label_never_counts_for_it(
+    meaning: Meaning, which: int, rejection: str, chance: random.Random
+) -> None:
+    damage = chance.choice([str, str.upper, str.title, '"{}"'.format, " {} ".format, "**{}**".format])
+    assert outcome(rejection.format(damage(meaning[which])), meaning) != ("win", "loss")[which]
+
+
 @pytest.mark.parametrize("meaning", MEANINGS)
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_a_wrapped_label_is_always_read(meaning: Meaning, wrapping: str) -> None:
@@ -408,7 +517,8 @@ def test_a_wrapped_label_is_always_read(meaning: Meaning, wrapping: str) -> None
     [
         " " * 100_000 + "!", "finetuned " * 10_000, "aB" * 50_000, "a " * 50_000, "finetun " * 12_000, "-" * 100_000,
         "{" * 100_000, "a" + "\u0300\u0316" * 50_000, "\u202e" * 100_000, "👍" * 100_000, "\0" * 100_000,
-        "basel " * 16_000 + "finetuned",
+        "basel " * 16_000 + "finetuned", "finetuned: baseline " + "than baseline " * 8_000, "answer " * 16_000,
+        "finetuned. " + "baseline is weaker. " * 5_000,
     ],
 )  # fmt: skip
 def test_a_hundred_kilobytes_are_read_in_no_time(text: str) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from synthpost_dagster.comparisons.labels import Meaning
-from synthpost_dagster.comparisons.table import PairsTable, Repair, outcomes, read_pairs, repairs
+from synthpost_dagster.comparisons.table import PairsTable, Repair, missing, outcomes, read_pairs, repairs
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.statistics.ratio import Counts, count
 
@@ -200,6 +200,26 @@ def test_parquet_becomes_the_same_text(tmp_path: Path) -> None:
         ["8", "", "False", "", "", "2026-01-02"],
         ["9", "finetuned", "", "2.5", "", "2026-01-02"],
     ]
+
+
+def test_a_post_that_is_missing_is_told_from_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    columns = {"prompt": ["p", None, "p", "p"], "baseline": ["b", None, "", "b"], "candidate": ["", "c", "c", None]}
+    pq.write_table(pa.table(columns), path)
+    table = read_pairs(path)
+    assert missing(table) == {"2": "prompt missing", "4": "post missing"}
+    assert table.rows["candidate"].tolist() == ["", "c", "c", None]
+    assert table.rows["baseline"].tolist() == ["b", None, "", "b"]
+
+
+def test_an_empty_field_of_a_csv_file_is_a_missing_post(tmp_path: Path) -> None:
+    table = read(tmp_path, 'prompt,baseline,candidate,tone\np,b,,\n,b,c,Calm\np,"",c,Calm\np,b, ,Calm\n')
+    assert missing(table) == {"1": "post missing", "2": "prompt missing", "3": "post missing"}
+    assert table.rows["tone"].tolist() == ["", "Calm", "Calm", "Calm"]
+
+
+def test_labels_need_no_posts(tmp_path: Path) -> None:
+    assert missing(read(tmp_path, "label\nfinetuned\n")) == {}
 
 
 def test_an_index_that_pandas_wrote_is_no_factor(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from synthpost_dagster.tasks.loading import Task
 class Blind:
     """Picks by the posts' first letters alone, so that it cannot tell an empty or a wrong post."""
 
-    name, attempts = "blind", 1
+    name, attempts, ties_when_forced = "blind", 1, False
 
     def __init__(self, pick: str) -> None:
         self.pick = pick
@@ -43,10 +43,10 @@ def posts(task: Task, contestant: str, text: str) -> pd.DataFrame:
     return prompts.assign(contestant=contestant, post=named, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
 
 
-def contests(task: Task) -> list[Any]:
+def contests(task: Task, prompts: int = 33) -> list[Any]:
     samples = pd.concat([posts(task, "control_a", "one"), posts(task, "control_b", "other")])
     baselines = pd.concat([posts(task, "base", "base"), posts(task, "prompted", "longer prompted")])
-    return control_contests(briefs_by_id(task), samples, baselines, posts(task, "tuned", "tuned"))
+    return control_contests(briefs_by_id(task), samples, baselines, posts(task, "tuned", "tuned").head(prompts))
 
 
 def judged(task: Task, judge: Any) -> pd.DataFrame:
@@ -80,6 +80,35 @@ def test_a_misdealt_post_is_for_another_product_and_each_is_dealt_once(sales_pos
     dealt = misdealt(tuned)
     assert sorted(dealt.values()) == sorted(product)
     assert [prompt for prompt, other in dealt.items() if product[prompt] == product[other]] == []
+
+
+@pytest.mark.parametrize("own", [440, 439, 300, 221])
+def test_where_one_product_has_most_prompts_a_misdealt_post_is_of_another_type_or_tone(
+    sales_posts: Task, own: int
+) -> None:
+    tuned = evaluation_prompts(sales_posts, 440).reset_index(drop=True)
+    tuned["product"] = tuned["product"].where(tuned.index >= own, "Lamp")
+    named = tuned.set_index("prompt_id")[["product", "post_type", "tone"]].apply(tuple, axis=1).to_dict()
+    dealt = misdealt(tuned)
+    assert sorted(dealt.values()) == sorted(named)
+    assert [prompt for prompt, other in dealt.items() if named[prompt] == named[other]] == []
+    # Each post for another product goes to a prompt for the lamp, and no more can.
+    assert sum(named[prompt][0] == named[other][0] for prompt, other in dealt.items()) == 2 * own - 440
+
+
+@pytest.mark.parametrize("prompts", [2, 3])
+def test_few_prompts_never_get_their_own_post(small_task: Task, prompts: int) -> None:
+    dealt = misdealt(evaluation_prompts(small_task, 33).head(prompts))
+    assert len(dealt) == prompts
+    assert [prompt for prompt, other in dealt.items() if prompt == other] == []
+
+
+def test_one_prompt_leaves_the_control_out(small_task: Task) -> None:
+    table = judge_contests(small_task, [Rubric(small_task)], contests(small_task, 1), BOTH_ORDERS, SILENT)
+    assert set(table["opponent"]) == {"resampled", "empty", "prompting"}
+    found = {one.name: one for one in controlled(table)}
+    assert (found["shuffled"].counts.pairs, found["shuffled"].control.finding) == (0, "undecided")
+    assert gates.evaluate("control_verdicts", small_task, table)
 
 
 @pytest.mark.parametrize(

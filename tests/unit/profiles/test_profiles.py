@@ -12,6 +12,8 @@ import yaml
 
 from synthpost_dagster import profiles
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.generation.chat_models import Context
+from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.profiles import Profile, load_profile, packaged_profiles
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
@@ -26,6 +28,35 @@ HUB = {
     "quantization": "nf4",
     "dtype": "bfloat16",
     "memory_gib": 10.0,
+}
+SAMPLING = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 64, "seed": 1}
+HOSTED = {
+    "backend": "openai",
+    "endpoint": "own",
+    "base_url": "http://127.0.0.1:8000/v1",
+    "api_key": None,
+    "model": "some/model",
+    "revision": None,
+    "sampling": SAMPLING,
+    "max_tokens_as": "max_tokens",
+    "structured_output": "none",
+    "extra_body": {},
+    "prices": None,
+    "limits": {
+        "concurrency": 1,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "timeout_seconds": 1,
+        "tries": 1,
+        "patience_seconds": 1,
+    },
+    "attempts": 1,
+}
+IN_PROCESS = {
+    "backend": "transformers",
+    "model": {"model": "embedded", "revision": None, "quantization": "none", "dtype": "float32", "memory_gib": 0.5},
+    "sampling": {**SAMPLING, "batch_size": 1},
+    "attempts": 1,
 }
 
 
@@ -100,7 +131,15 @@ def test_a_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts:
         ({"training__learning_rte": 1.0}, ["unknown key training.learning_rte"]),
         ({"judges": [{"backend": "oracle"}]}, ["judges"]),
         ({"judges": []}, ["judges:"]),
-        ({"judges": [{"backend": "rubric"}] * 2}, ["judges: one is named twice"]),
+        ({"judges": [{"backend": "rubric"}] * 2}, ["judges: rubric is named twice", "remove one"]),
+        (
+            {"judges": [{**HOSTED, "attempts": attempts} for attempts in (1, 2)]},
+            ["judges: own/some/model is named twice", "remove one or give it another `endpoint`"],
+        ),
+        (
+            {"judges": [{**IN_PROCESS, "attempts": attempts} for attempts in (1, 2)]},
+            ["judges: transformers/embedded is named twice", "remove one"],
+        ),
         ({"sweep__more_seeds": [7, 7]}, ["sweep.more_seeds:", "a level is named twice"]),
         ({"sweep__more_seeds": [3407]}, ["sweep.more_seeds: 3407 is training.seed already"]),
         ({"control_temperature": 0}, ["control_temperature:"]),
@@ -117,6 +156,16 @@ def test_a_wrong_key_is_named_with_its_file(
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert [part for part in said if part not in message] == []
+
+
+def test_a_panel_may_hold_one_model_under_two_endpoints_and_its_judges_have_the_names_of_their_specs(
+    write: Write, sales_posts: Task, context: Context
+) -> None:
+    panel = [{"backend": "rubric"}, IN_PROCESS, HOSTED, {**HOSTED, "endpoint": "other"}]
+    profile = load_profile(write(judges=panel, budget=None), sales_posts)
+    names = ["rubric", "transformers/embedded", "own/some/model", "other/some/model"]
+    assert [spec.name for spec in profile.judges] == names
+    assert [judge.name for judge in build_judges(sales_posts, profile, context, may_tie=True)] == names
 
 
 def test_the_levels_of_a_sweep_match_as_text_so_that_50_and_quoted_50_are_one(write: Write, sales_posts: Task) -> None:

@@ -20,6 +20,7 @@ from synthpost_dagster.report.data import (
     Cost,
     Game,
     JudgeFigures,
+    LengthEffect,
     LevelCounts,
     Match,
     OuterPair,
@@ -99,6 +100,8 @@ def ratio_row(cell: Cell, counts: tuple[int, int, int, int], **other: Any) -> di
         "length_controlled_low": 2.5,
         "length_controlled_high": 8.8,
         "length_coefficient": 0.4,
+        "length_coefficient_low": 0.2,
+        "length_coefficient_high": 0.6,
         "length_note": "",
         "compliance": 0.72,
         "compliance_low": 0.66,
@@ -126,10 +129,18 @@ RATIOS = ratios(
 
 
 def choice(
-    cell: Cell = A, counts: tuple[int, int, int, int] = (81, 14, 3, 2), among: int = 4, alike: tuple[Cell, ...] = (B, C)
+    cell: Cell = A,
+    counts: tuple[int, int, int, int] = (81, 14, 3, 2),
+    among: int = 4,
+    alike: tuple[Cell, ...] = (B, C),
+    better: tuple[Cell, ...] = (),
+    prompted: tuple[int, int, int, int] = (40, 44, 11, 5),
 ) -> Choice:
     """A cell chosen among so many."""
-    return Choice(cell, headline_ratio(Counts(*counts), among), among, alike)
+    found = Counts(*counts)
+    worst = headline_ratio(Counts(found.wins, found.losses + found.unscored, found.ties, 0), among)
+    against_prompted = headline_ratio(Counts(*prompted), among)
+    return Choice(cell, headline_ratio(found, among), worst, among, better, alike, against_prompted)
 
 
 def control(name: str, *counts: int) -> ControlResult:
@@ -157,7 +168,7 @@ def judge(name: str = "judge-model", family: str = "gpt", figures: OrderFigures 
 
 def trust(**changes: Any) -> Trust:
     """A judge that passes every test."""
-    found = Trust((judge(),), "llama", "qwen", 0.4, GOOD_CONTROLS, "", (), None, 0, 0)
+    found = Trust((judge(),), "llama", "qwen", LengthEffect(0.4, 0.2, 0.6), GOOD_CONTROLS, "", (), None, 0, 0)
     return found._replace(**changes)
 
 
@@ -274,6 +285,7 @@ def report(**changes: Any) -> ReportData:
         caution="",
         is_study_mode=False,
         evaluation_prompts=100,
+        training_seed=1,
         ratios=RATIOS,
         compliance=compliance,
         choice=choice(),
@@ -292,7 +304,8 @@ def report(**changes: Any) -> ReportData:
             Took("Synthetic rows", "88 kept rows", 91, 45_000, 0.0215, 75.0, 88, 40_000, 0.02, 60.0),
             Took("Training", "1 cell, 50 steps", 0, 0, 0.0, 97.0, 0, 0, 0.0, None),
         ),
-        expected=tuple(expected_intervals(100)),
+        decisive_share=0.95,
+        expected=tuple(expected_intervals(100, 0.95)),
         pairs=(pair(),),
         missing=(),
         criteria={"hook": "Open with a hook."},
@@ -318,6 +331,9 @@ def pairs_report(**changes: Any) -> PairsData:
         candidate="tuned",
         baseline="untuned",
         is_strict=False,
+        is_study_mode=False,
+        prompts=None,
+        missing=(),
         comparison=compare(outcomes),
         levels=(
             LevelCounts("tone", "Witty", compare(outcomes[:50])),
@@ -363,7 +379,7 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
         judges=("judge-one/model-70b", "judge-two/model-120b"),
         ratios=ratios(*_big_rows(sides, cells, levels)),
         compliance=_big_compliance(cells, list(criteria), generator),
-        choice=Choice(chosen.key, chosen.ratio, chosen.cells, tuple(cells[9:12])),
+        choice=Choice(*chosen, (), tuple(cells[9:12]), chosen.ratio),
         trust=trust(
             judges=(judge("judge-one/model-70b"), judge("judge-two/model-120b", "llama"), judge("panel", "")),
             between_judges=(

@@ -7,7 +7,14 @@ import math
 import pytest
 from reports import A, B, C, D, worth
 
-from synthpost_dagster.report.advice import corner_lines, expected_lines, more_text, seed_lines, steps_from
+from synthpost_dagster.report.advice import (
+    corner_lines,
+    expected_lines,
+    more_text,
+    needed_lines,
+    seed_lines,
+    steps_from,
+)
 from synthpost_dagster.report.data import Cell, Cost, Seeds
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.paired import Difference
@@ -51,15 +58,38 @@ def test_costs_that_fall_or_are_not_known_are_said() -> None:
     assert more_text(Cost(0.5, math.nan, 60.0)) == "$0.50, an unknown time of generation, 1 min 0 s of training more"
 
 
-def test_seeds_show_each_ratio_and_both_spreads() -> None:
-    spread = seed_spread([Counts(81, 14, 3, 2), Counts(60, 30, 5, 5)])
-    (line,) = seed_lines([Seeds(A, (1, 2), spread)])
+UNDECIDED = Counts(0, 0, 9, 0)
+
+
+def spread_of(*counts: Counts) -> str:
+    (line,) = seed_lines([Seeds(A, tuple(range(len(counts))), seed_spread(counts))])
+    return line.spread
+
+
+def test_seeds_show_each_ratio_and_few_of_them_the_range_alone() -> None:
+    counts = [Counts(81, 14, 3, 2), Counts(60, 30, 5, 5)]
+    (line,) = seed_lines([Seeds(A, (1, 2), seed_spread(counts))])
     assert line.ratios == ((1, "5.8 (3.3 to 11)"), (2, "2.0 (1.3 to 3.2)"))
-    between, within = math.exp(spread.log_sd), math.exp(spread.within_log_sd)
-    assert f"between seeds is a factor of {between:.3g}" in line.spread
-    assert f"gives one of {within:.3g} within a seed" in line.spread
-    (single,) = seed_lines([Seeds(A, (1, 2), seed_spread([Counts(8, 2, 0, 0), Counts(0, 0, 9, 0)]))])
-    assert single.spread == "Fewer than two seeds have a decisive pair: there is no spread."
+    assert line.spread == "2.0 to 5.6 over 2 seeds. So few seeds do not tell the spread."
+    assert spread_of(*counts, UNDECIDED).startswith(
+        "2.0 to 5.6 over 2 seeds (without 1 seed that had no decisive pair)."
+    )
+    assert spread_of(counts[0], UNDECIDED) == "Fewer than two seeds have a decisive pair: there is no spread."
+
+
+def test_five_seeds_show_both_spreads() -> None:
+    counts = [Counts(81, losses, 3, 2) for losses in (8, 14, 20, 30, 60)]
+    found, spread = spread_of(*counts), seed_spread(counts)
+    between, low, high, within = (f"{math.exp(log):.2f}" for log in spread[4:])
+    assert f"5 seeds: one standard deviation between seeds is a factor of {between} ({low} to {high}, at 95 %)" in found
+    assert f"gives one of {within} within a seed." in found
+    assert "does not show" not in found
+
+
+def test_a_spread_below_chance_is_not_read_as_none() -> None:
+    assert spread_of(*[Counts(81, 14, 3, 2)] * 5).endswith(
+        "A spread below chance does not show that seeds do not matter."
+    )
 
 
 def test_corners_are_named_with_their_counts_and_the_number_of_looks() -> None:
@@ -81,3 +111,19 @@ def test_what_so_many_prompts_can_show() -> None:
     lines = expected_lines(expected_intervals(440), 440, "prompt")
     assert lines[0] == "A true ratio of 2 would be shown as 1.6 to 2.5 with 440 prompts, had every pair been decided."
     assert [line.split()[4] for line in lines] == ["2", "5", "7"]
+
+
+def test_what_is_decided_is_what_can_show_something() -> None:
+    (line, *_) = expected_lines(expected_intervals(440, 0.5), 440, "prompt", 0.5)
+    # what 220 pairs show
+    assert line == (
+        "A true ratio of 2 would be shown as 1.5 to 2.7 with 440 prompts, if 50 % of the pairs are decided, as here."
+    )
+
+
+def test_how_many_decided_pairs_a_wanted_width_takes() -> None:
+    lines = needed_lines()
+    assert lines[2] == "To know a ratio of 7 to within a factor of 1.25 takes 747 decided pairs."
+    assert lines[3] == "To tell 60 % of the pairs won from half of them takes 194 decided pairs."
+    (two, *_) = needed_lines(0.8)
+    assert two.endswith("decided pairs, so 460 prompts if 80 % of the pairs are decided, as here.")

@@ -89,12 +89,6 @@ def test_cells_are_drawn_in_sweep_order_whatever_the_order_of_the_table() -> Non
     assert named == ["88 rows | 50 steps", "88 rows | 1 epoch", "176 rows | 50 steps", "176 rows | 1 epoch"]
 
 
-def test_further_training_seeds_are_not_drawn() -> None:
-    further = ratios().assign(seed=2, wins=1, losses=9)
-    assert figures.all_cells(pd.concat([ratios(), further])) == figures.all_cells(ratios())
-    assert figures.cells_png(pd.concat([ratios(), further])) == figures.cells_png(ratios())
-
-
 def test_a_cell_without_a_decisive_pair_is_a_labelled_gap() -> None:
     for draw in (figures.all_cells, figures.ratio_by_size, figures.ratio_by_length):
         assert sum("no decisive pair" in text for text in texts(draw(ratios()))) == 1

@@ -11,9 +11,10 @@ import pytest
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.data import Cell, Cost
-from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, judged, mean_share, ratio_rows
+from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, judged, ratio_rows
 from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.schemas import RatioReport
+from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import short_hash
@@ -66,7 +67,7 @@ def cell(key: Cell, wins: int, losses: int, ties: int = 0, *, steps: int = 50, s
 
 
 def test_a_cell_has_a_row_against_each_opponent_and_one_a_level() -> None:
-    table = pd.DataFrame(ratio_rows([cell(A, 80, 15, 5)], {A: 0}, are_both_orders=True))
+    table = pd.DataFrame(ratio_rows([cell(A, 80, 15, 5)], {A: 0}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     whole = table[(table["factor"] == "all") & (table["opponent"] == "base")].iloc[0]
     assert (whole["wins"], whole["losses"], whole["ties"]) == (80, 15, 5)
@@ -79,8 +80,30 @@ def test_a_cell_has_a_row_against_each_opponent_and_one_a_level() -> None:
     assert table[table["factor"] == "tone"]["order_consistency"].isna().all()
 
 
-def test_holm_is_over_the_cells_of_the_first_seed_and_each_opponent_by_itself() -> None:
-    rows = ratio_rows([cell(A, 30, 12), cell(B, 28, 14), cell(B, 40, 2, seed=2)], {}, are_both_orders=False)
+def test_the_main_seed_is_the_profiles_whichever_comes_first() -> None:
+    table = pd.DataFrame(
+        ratio_rows([cell(A, 40, 2, seed=2), cell(B, 30, 12)], {}, are_both_orders=True, training_seed=1)
+    )
+    assert table[table["factor"] == "tone"]["seed"].unique().tolist() == [1]
+    assert table[table["factor"] == "all"].set_index("seed")["p_adjusted"].isna().groupby(level=0).all().to_dict() == {
+        1: False,
+        2: True,
+    }
+
+
+def test_the_length_effect_is_that_of_the_cell_and_no_cell_has_none() -> None:
+    table = pd.DataFrame(ratio_rows([cell(A, 80, 30), cell(B, 30, 80)], {}, are_both_orders=True, training_seed=1))
+    row = table[(table["factor"] == "all") & (table["opponent"] == "base") & (table["data_size"] == 176)].iloc[0]
+    found = findings.length_effect(table, B)
+    assert found.coefficient == row["length_coefficient"]
+    assert found.low < found.coefficient < found.high
+    assert math.isnan(findings.length_effect(table, None).coefficient)
+
+
+def test_holm_is_over_the_cells_of_the_main_seed_and_each_opponent_by_itself() -> None:
+    rows = ratio_rows(
+        [cell(A, 30, 12), cell(B, 28, 14), cell(B, 40, 2, seed=2)], {}, are_both_orders=False, training_seed=1
+    )
     whole = [row for row in rows if row["factor"] == "all" and row["opponent"] == "base"]
     least, other, further = whole
     assert least["p_adjusted"] == pytest.approx(2 * least["p_value"])
@@ -91,7 +114,7 @@ def test_holm_is_over_the_cells_of_the_first_seed_and_each_opponent_by_itself() 
 def test_study_mode_has_neither_order_nor_length_figures() -> None:
     single = cell(A, 80, 15)
     one_order = single._replace(verdicts=single.verdicts[~single.verdicts["is_candidate_first"]])
-    table = pd.DataFrame(ratio_rows([one_order], {}, are_both_orders=False))
+    table = pd.DataFrame(ratio_rows([one_order], {}, are_both_orders=False, training_seed=1))
     RatioReport.validate(table)
     assert table["order_consistency"].isna().all()
 
@@ -100,10 +123,10 @@ def test_study_mode_has_neither_order_nor_length_figures() -> None:
 def test_fault_17_one_sided_and_empty_cells_are_defined(wins: int, losses: int, ties: int) -> None:
     one = cell(A, wins, losses, ties) if wins + losses + ties else None
     if one is None:
-        assert ratio_rows([], {}, are_both_orders=True) == []
+        assert ratio_rows([], {}, are_both_orders=True, training_seed=1) == []
         assert findings.choose([]) is None
         return
-    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True))
+    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     choice = findings.choose([one])
     assert (choice is None) == (wins + losses == 0)
@@ -112,7 +135,7 @@ def test_fault_17_one_sided_and_empty_cells_are_defined(wins: int, losses: int, 
 def test_fault_17_all_unscored_is_no_choice() -> None:
     games = verdicts(5, 5).assign(outcome="unscored", reason="reply cut off")
     one = judged(A, 1, Trained(88, 50, 88), games, {prompt: {} for prompt in games["prompt_id"]})
-    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True))
+    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     assert set(table["unscored"]) == set(table["pairs"])
     assert findings.choose([one]) is None
@@ -125,6 +148,33 @@ def test_the_choice_has_the_highest_lower_bound_and_names_what_it_cannot_be_told
     alone = findings.choose([cell(A, 80, 20)])
     assert alone is not None
     assert choice.ratio.low < alone.ratio.low, "the interval allows for having chosen"
+    assert choice.against_prompted.low < alone.against_prompted.low, "the same posts were chosen"
+
+
+def test_a_cell_that_ties_often_may_be_chosen_and_is_not_called_like_one_with_a_better_win_rate() -> None:
+    """A: W 100 L 5 T 335, the higher ratio. B: W 330 L 60 T 50, the higher win rate, by 0.20 (0.16 to 0.23)."""
+    choice = findings.choose([cell(A, 100, 5, 335), cell(B, 330, 60, 50)])
+    assert choice is not None
+    assert (choice.cell, choice.better, choice.alike) == (A, (B,), ())
+
+
+@pytest.mark.parametrize("unplaced", [{"outcome": "unscored", "reason": "cut off"}, {"outcome": "tie"}])
+def test_a_cell_that_cannot_be_placed_is_neither_alike_nor_below(unplaced: dict[str, str]) -> None:
+    nothing = cell(B, 50, 50)
+    nothing = judged(B, 1, nothing.trained, nothing.verdicts.assign(**unplaced), nothing.met)
+    choice = findings.choose([cell(A, 80, 20), nothing, cell(C, 20, 80, steps=22)])
+    assert choice is not None
+    assert (choice.cell, choice.better, choice.alike, choice.chosen_among) == (A, (), (), 2)
+
+
+def test_a_cell_with_more_than_a_fifth_unscored_is_not_the_answer() -> None:
+    """W 20, L 0, X 420 has a lower bound of 4.9 on its ratio, W 330, L 70, T 40 one of 3.6."""
+    few = cell(A, 440, 0)
+    outcomes = ["win"] * 40 + ["unscored"] * 840
+    few = judged(A, 1, few.trained, few.verdicts.assign(outcome=outcomes * 2), few.met)
+    choice = findings.choose([few, cell(B, 330, 70, 40)])
+    assert choice is not None
+    assert (choice.cell, choice.alike, choice.chosen_among) == (B, (), 1)
 
 
 def test_advice_says_what_a_step_gains_and_costs_more() -> None:
@@ -142,6 +192,10 @@ def test_seeds_of_a_cell_are_set_beside_each_other() -> None:
     (found,) = findings.seeds_of([cell(A, 80, 20), cell(A, 60, 40, seed=2), cell(B, 50, 50)])
     assert (found.cell, found.seeds) == (A, (1, 2))
     assert [ratio.value for ratio in found.spread.ratios] == pytest.approx([4.0, 1.5])
+
+
+def test_the_decisive_share_is_of_all_pairs() -> None:
+    assert findings.decisive_share(cell(A, 50, 20, 30)) == 0.7
 
 
 def test_a_weak_corner_of_the_cell_is_found() -> None:
@@ -168,13 +222,34 @@ def test_judges_stand_apart_and_the_panel_last() -> None:
     assert findings.between_judges(table)[0][2].kappa == 1.0
 
 
+def test_the_same_prompts_in_more_cells_are_no_more_evidence_about_the_judge() -> None:
+    """Two judges on 60 pairs, in one cell and in five that come out alike."""
+
+    def table(*made: str) -> pd.DataFrame:
+        return pd.concat(
+            part
+            for name in made
+            for part in (verdicts(10, 5, 15, made=name), verdicts(8, 7, 15, made=name, judge="other"))
+        )
+
+    one, five = table("0"), table(*"01234")
+    families = {"rubric": "rubric", "other": "gpt"}
+    few, many = (findings.judge_figures(each, families, are_both_orders=True)[0].order for each in (one, five))
+    assert few is not None
+    assert many is not None
+    assert many.pairs == 5 * few.pairs
+    assert many.slot_bias == few.slot_bias
+    assert many.consistency == few.consistency
+    assert findings.between_judges(five)[0][2][:4] == pytest.approx(findings.between_judges(one)[0][2][:4])
+
+
 def test_people_agree_with_the_pairs_they_labelled() -> None:
     table = verdicts(6, 6)
     pairs = table.drop_duplicates("pair_id").set_index("pair_id")["outcome"].to_dict()
     labels = dict(list(pairs.items())[:10]) | {"00000000000000ff": "win"}
     people, unknown = findings.with_people(table, labels)
     assert people is not None
-    assert (people.scored, people.agreed.value, unknown) == (10, 1.0, 1)
+    assert (people.scored, people.agreed, unknown) == (10, 1.0, 1)
     assert findings.with_people(table, {}) == (None, 0)
 
 
@@ -192,8 +267,8 @@ def test_the_mean_share_lies_in_its_interval_and_within_0_and_1() -> None:
 
 
 def test_a_figure_does_not_depend_on_what_else_is_computed() -> None:
-    alone = ratio_rows([cell(A, 70, 30)], {}, are_both_orders=True)[0]
-    beside = ratio_rows([cell(B, 30, 70), cell(A, 70, 30)], {}, are_both_orders=True)
+    alone = ratio_rows([cell(A, 70, 30)], {}, are_both_orders=True, training_seed=1)[0]
+    beside = ratio_rows([cell(B, 30, 70), cell(A, 70, 30)], {}, are_both_orders=True, training_seed=1)
     same = next(row for row in beside if row["data_size"] == 88 and row["factor"] == "all")
     assert (alone["length_controlled_low"], alone["compliance_low"]) == (
         same["length_controlled_low"],

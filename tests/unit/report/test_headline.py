@@ -33,7 +33,7 @@ from synthpost_dagster.statistics.comparison import compare
 def said(**changes: Any) -> tuple[str, str]:
     """Title and sentences."""
     data = report(**changes)
-    found = headline(data, cell_views(data.ratios))
+    found = headline(data, cell_views(data.shown_ratios))
     return found.title, " ".join(found.sentences)
 
 
@@ -63,6 +63,33 @@ def test_headline_names_what_it_cannot_be_told_from_and_what_it_costs() -> None:
     assert "It cost $0.02 and 35 s of generation for its rows, 8.0 s of training; judging is not counted." in text
 
 
+def test_a_cell_that_does_better_by_win_rate_is_not_one_that_cannot_be_told_from_the_answer() -> None:
+    title, text = said(choice=choice(alike=(C,), better=(B,)))
+    assert title.startswith("Tuned on 88 rows for 50 steps")
+    assert "On the same prompts 1,760 rows for 50 steps does better by win rate (ties count half)." in text
+    assert "it cannot be told from 8,800 rows for 50 steps. That" in text
+    assert "it does better than the other 1 cell." in text
+
+
+def test_headline_gives_the_worst_case_where_pairs_are_unscored() -> None:
+    _, text = said()
+    # W 81, L 14 + 2
+    assert (
+        "2 pairs of 100 (2 %) could not be scored. In the worst case, with all of these lost, the ratio is 5.1" in text
+    )
+    assert "Then it would not be shown to win." not in text
+    assert "worst case" not in of_one((81, 14, 3, 0))[1]
+    assert "the ratio is 1.3 (0.89 to 2.0). Then it would not be shown to win." in of_one((60, 25, 0, 20))[1]
+
+
+def test_cells_with_too_many_unscored_pairs_and_undecided_ones_are_named_and_not_placed() -> None:
+    table = ratios(ratio_row(A, (81, 14, 0, 0)), ratio_row(B, (20, 0, 0, 75)), ratio_row(C, (0, 0, 95, 0)))
+    _, text = said(ratios=table, choice=choice(A, (81, 14, 0, 0), 1, ()))
+    assert "1,760 rows for 50 steps is left out: W 20, L 0, T 0, X 75 of 95 pairs. With more than 20 % unscored" in text
+    assert "1 cell cannot be placed: no decisive pair against the untuned model with the short prompt." in text
+    assert "does better than" not in text
+
+
 def test_headline_names_a_smaller_and_cheaper_cell_that_it_cannot_be_told_from() -> None:
     _, text = said(choice=choice(B, (70, 20, 5, 0), 4, (A, C)))
     assert "The smallest and cheapest of these is 88 rows for 50 steps: $0.02 and 35 s of generation" in text
@@ -83,7 +110,8 @@ def test_headline_says_what_prompting_gives_and_how_tuning_fares_against_it() ->
     _, text = said()
     assert "Prompting alone would give 7.0 (3.6 to 15): the untuned model with the long prompt" in text
     assert "(W 70, L 10, T 18, X 2 of 100 pairs)" in text
-    assert "Tuned posts against prompted ones directly: 0.91 (0.58 to 1.4), W 40, L 44, T 11, X 5 of 100 pairs." in text
+    assert "Tuned posts against prompted ones directly: 0.91 (0.51 to 1.6) (95 %, allowing for having chosen" in text
+    assert "of 4 cells), W 40, L 44, T 11, X 5 of 100 pairs." in text
     assert "The interval holds 1, so neither is shown to be better." in text
     assert "84 tokens on average instead of 612, so 528 fewer for every post." in text
     assert "What prompting alone would give has not been judged." in said(prompting=None)[1]
@@ -91,18 +119,21 @@ def test_headline_says_what_prompting_gives_and_how_tuning_fares_against_it() ->
 
 
 @pytest.mark.parametrize(
-    ("counts", "words"),
+    ("counts", "among", "words"),
     [
-        ((60, 20, 0, 0), "tuning does better than prompting alone"),
-        ((20, 60, 0, 0), "prompting alone does better"),
-        ((0, 0, 80, 0), "nothing can be said about it"),
+        ((60, 20, 0, 0), 4, "tuning does better than prompting alone"),
+        ((20, 60, 0, 0), 4, "prompting alone does better"),
+        ((60, 36, 0, 0), 1, "tuning does better than prompting alone"),
+        ((60, 36, 0, 0), 15, "The interval holds 1, so neither is shown to be better."),
+        ((0, 0, 80, 0), 4, "nothing can be said about it"),
+        ((60, 0, 0, 40), 4, "nothing can be said about it"),
     ],
 )
-def test_headline_says_who_is_better_only_where_the_interval_leaves_out_1(
-    counts: tuple[int, int, int, int], words: str
+def test_headline_says_who_is_better_only_where_the_interval_after_the_choice_leaves_out_1(
+    counts: tuple[int, int, int, int], among: int, words: str
 ) -> None:
     table = ratios(ratio_row(A, (81, 14, 3, 2)), ratio_row(A, counts, opponent="prompted"))
-    assert words in said(ratios=table, choice=choice(alike=()))[1]
+    assert words in said(ratios=table, choice=choice(among=among, alike=(), prompted=counts))[1]
 
 
 def test_headline_claims_no_winner_where_the_interval_holds_1() -> None:
@@ -131,17 +162,19 @@ def test_cell_without_a_loss_has_only_a_lower_bound() -> None:
     assert "is ∞, at least 26.6 (95 %" in text
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 95, 0), (0, 0, 0, 95)])
-def test_cells_without_a_decisive_pair_are_undefined(counts: tuple[int, int, int, int]) -> None:
-    title, text = of_one(counts)
-    assert title == "No cell has a decisive pair."
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((0, 0, 95, 0), "No cell has a decisive pair."),
+        ((0, 0, 0, 95), "No cell can be chosen."),
+        ((20, 0, 0, 75), "No cell can be chosen."),
+    ],
+)
+def test_without_a_cell_to_choose_there_is_no_ratio(counts: tuple[int, int, int, int], expected: str) -> None:
+    table = ratios(ratio_row(A, counts))
+    title, text = said(ratios=table, choice=None)
+    assert title == expected
     assert "Prompting alone would give" in text
-
-
-def test_cell_without_a_decisive_pair_beside_others_cannot_be_placed() -> None:
-    table = ratios(ratio_row(A, (81, 14, 0, 0)), ratio_row(B, (0, 0, 95, 0)))
-    _, text = said(ratios=table, choice=choice(A, (81, 14, 0, 0), 1, ()))
-    assert "1 cell cannot be placed: no decisive pair." in text
 
 
 def test_no_winner_where_the_judge_cannot_be_trusted_and_why() -> None:
@@ -160,7 +193,7 @@ def test_no_winner_where_the_judge_cannot_be_trusted_and_why() -> None:
         (control("resampled", 65, 35, 0, 0), "warning", "one of twenty runs"),
         (control("resampled", 0, 0, 95, 5), "warning", "always picks the same place"),
         (control("empty", 5, 6, 0, 0), "warning", "They are not shown to lose."),
-        (control("shuffled", 60, 10, 0, 0), "bad", "posts for another product must lose"),
+        (control("shuffled", 60, 10, 0, 0), "bad", "posts written for another prompt must lose"),
     ],
 )
 def test_every_control_that_is_not_good_is_a_notice(result: Any, kind: str, words: str) -> None:
@@ -168,6 +201,12 @@ def test_every_control_that_is_not_good_is_a_notice(result: Any, kind: str, word
     assert notice.kind == kind
     assert words in notice.text
     assert f"W {result.counts.wins}, L {result.counts.losses}" in notice.text
+
+
+def test_a_control_that_was_left_out_is_said_to_be() -> None:
+    (notice,) = notices(report(trust=trust(controls=(*GOOD_CONTROLS[:2], control("shuffled", 0, 0, 0, 0)))))
+    assert notice.title == "A test of the judge was left out."
+    assert "There is one evaluation prompt" in notice.text
 
 
 def test_good_controls_give_no_notice_and_the_gravest_comes_first() -> None:
@@ -199,7 +238,7 @@ def test_missing_cells_are_listed_in_words() -> None:
 
 def test_the_cell_in_the_headline_is_that_of_the_choice() -> None:
     data = report(choice=choice(D, (50, 40, 5, 0), 4, ()))
-    view = headline(data, cell_views(data.ratios)).view
+    view = headline(data, cell_views(data.shown_ratios)).view
     assert view is not None
     assert view.cell == Cell(88, "1-epoch")
 

@@ -11,6 +11,8 @@ from reports import (
     HOSTILE,
     RATIOS,
     A,
+    B,
+    C,
     Reader,
     choice,
     control,
@@ -110,6 +112,11 @@ def test_the_surface_shows_each_cell_with_its_figures_and_marks(page: str) -> No
 
 
 @pytest.mark.usefixtures("no_drawing")
+def test_a_cell_that_does_better_by_win_rate_is_marked_so() -> None:
+    assert "70/20/5/0 better by win rate replicates 1" in text_of(choice=choice(alike=(C,), better=(B,)))
+
+
+@pytest.mark.usefixtures("no_drawing")
 def test_a_missing_cell_is_a_named_gap_and_a_notice() -> None:
     text = text_of(missing=(("176|1-epoch", "not trained"), ("88|50|2", "no verdicts")))
     assert "2 cells of the sweep are not in this report. 176 rows | 1 epoch: not trained" in text
@@ -140,8 +147,22 @@ def test_why_there_is_no_length_controlled_ratio_stands_in_its_place() -> None:
 
 def test_the_seeds_stand_beside_the_interval_within_one(page: str) -> None:
     text = Reader(page).text
-    assert "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds" in text
+    assert (
+        "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds. So few seeds do not tell the spread."
+        in text
+    )
     assert "60 30 5 5" not in text, "a further seed is no cell of its own"
+
+
+def test_trust_rests_on_the_nulls_and_order_consistency(page: str) -> None:
+    text = Reader(page[page.index('id="trust"') : page.index('id="surface"')]).text
+    assert "A judge earns trust where empty posts and posts for other prompts lose, and where it keeps to its" in text
+    assert "nothing in the pipeline tells the two sides apart; a judge that guesses passes too." in text
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_the_tile_against_prompted_posts_allows_for_the_choice() -> None:
+    assert "Win ratio against untuned, long prompt 0.91 (0.51 to 1.6)" in text_of()
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -153,7 +174,8 @@ def test_advice_begins_at_the_cell_of_the_answer(page: str) -> None:
     text = Reader(page).text
     assert "Beyond the cell of the answer From 88 to 1,760 rows at 50 steps: win rate +3 points (−2 to +8)" in text
     assert "The other 1 steps of the sweep From 1 epoch to 50 steps on 88 rows: win rate +30 points" in text
-    assert "A true ratio of 5 would be shown as 2.9 to 9.0 with 100 prompts" in text
+    assert "with 100 prompts, if 95 % of the pairs are decided, as here." in text
+    assert "takes 747 decided pairs, so 787 prompts if 95 % of the pairs are decided, as here." in text
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -172,7 +194,7 @@ def test_no_winner_and_no_advice_where_the_judge_cannot_be_trusted() -> None:
 def test_study_mode_is_said_above_the_headline_and_beside_the_ratios() -> None:
     page = render_page(report(is_study_mode=True))
     assert page.index("One order was played, the untuned post first") < page.index("<h1>")
-    tag = '<span class="tag warning">study mode</span>'
+    tag = '<span class="tag warning">study mode: one order</span>'
     assert f"Win ratio against untuned, short prompt {tag}" in page
     assert page.count(tag) >= 10
     assert tag not in render_page(report())

@@ -6,6 +6,7 @@ import pytest
 from reports import HOSTILE, Reader, judge, judged_pairs_report, order, outer_pair, pairs_report
 
 from synthpost_dagster.comparisons.table import Repair
+from synthpost_dagster.report.data import Missing
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.pairs_page import render_pairs_page
 from synthpost_dagster.statistics.corners import Corner
@@ -55,6 +56,35 @@ def test_a_judge_has_its_trust_lines_and_its_warning_above_the_headline() -> Non
     assert "Length-controlled ratio 4.4 (2.5 to 8.8)" in text
     assert page.index("often changes its mind") < page.index("<h1>")
     assert "Can the judge be trusted?" not in Reader(render_pairs_page(pairs_report())).text
+
+
+def test_study_mode_is_said_above_the_headline_and_beside_every_figure(page: str) -> None:
+    found = render_pairs_page(judged_pairs_report(is_study_mode=True, games=None))
+    assert found.index("One order was played, the baseline&#39;s post first") < found.index("<h1>")
+    tag = '<span class="tag warning">study mode: one order</span>'
+    for title in ("Figures", "Win ratio", "Tie-aware ratio", "Win rate", "Worst case", "Sign test", "tone"):
+        assert f"{title} {tag}" in found, title
+    assert "study mode" not in page
+
+
+def test_pairs_that_share_prompts_are_said_to_be_taken_as_independent(page: str) -> None:
+    found = render_pairs_page(judged_pairs_report(prompts=19))
+    notice = Reader(found[: found.index("<h1>")]).text
+    assert "95 pairs share 19 prompts" in notice
+    assert "taken as independent" in notice
+    assert "independent" not in render_pairs_page(pairs_report(prompts=95)) + page
+
+
+def test_pairs_that_were_not_played_are_counted_and_listed(page: str) -> None:
+    missing = (
+        Missing("post missing", tuple(str(number) for number in range(1, 31))),
+        Missing("prompt missing", ("x",)),
+    )
+    text = Reader(render_pairs_page(judged_pairs_report(missing=missing))).text
+    assert "post missing 30 1, 2, 3" in text
+    assert "20 and 10 more" in text
+    assert "prompt missing 1 x" in text
+    assert 'id="missing"' not in page
 
 
 def test_a_file_without_factors_pairs_or_posts_is_told_so() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from reports import control, judge, order, report, trust
 
+from synthpost_dagster.report.data import LengthEffect
 from synthpost_dagster.report.trust import Line, trust_cards
 from synthpost_dagster.statistics.agreement import agreement
 
@@ -66,21 +67,25 @@ def test_unscored_games_are_a_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("coefficient", "value", "mark"),
+    ("effect", "value", "mark"),
     [
-        (0.1, "hardly matters to the judge", "good"),
-        (0.4, "the judge prefers longer posts", "warning"),
-        (-0.4, "the judge prefers shorter posts", "warning"),
+        ((0.1, 0.02, 0.24), "hardly matters to the judge", "good"),
+        ((0.1, -0.06, 0.26), "may matter to the judge: these pairs do not tell", "undecided"),
+        ((0.1, math.nan, math.nan), "may matter to the judge: these pairs do not tell", "undecided"),
+        ((0.4, 0.2, 0.6), "the judge prefers longer posts", "warning"),
+        ((-0.4, -0.6, -0.2), "the judge prefers shorter posts", "warning"),
     ],
 )
-def test_length_is_told_in_words(coefficient: float, value: str, mark: str) -> None:
-    line = lines(length_coefficient=coefficient)["Length"]
+def test_length_is_told_in_words(effect: tuple[float, float, float], value: str, mark: str) -> None:
+    """It is cleared only by an interval within ±0.25."""
+    line = lines(length_effect=LengthEffect(*effect))["Length"]
     assert (line.value, line.mark) == (value, mark)
 
 
 def test_a_length_coefficient_of_1_more_than_doubles_the_odds() -> None:
-    assert "has 2.1 times the odds (coefficient +1.00)" in lines(length_coefficient=1.0)["Length"].note
-    line = lines("length separates the outcomes", length_coefficient=math.nan)["Length"]
+    noted = lines(length_effect=LengthEffect(1.0, 0.5, 1.5))["Length"].note
+    assert "has 2.1 times the odds (coefficient +1.00; +0.50 to +1.50)" in noted
+    line = lines("length separates the outcomes", length_effect=LengthEffect())["Length"]
     assert (line.value, line.note) == ("not found", "Length separates the outcomes.")
 
 
@@ -91,6 +96,13 @@ def test_each_control_has_a_line_with_its_finding() -> None:
     assert found["Empty posts against real ones"].mark == "warning"
     assert found["Tuned posts dealt to wrong prompts against the right ones"].mark == "undecided"
     assert "At 99.9 %: 2.9 to 31; W 80, L 10, T 5, X 5 of 100 pairs" in found["The untuned model against itself"].note
+
+
+def test_a_control_that_was_left_out_has_no_ratio() -> None:
+    line = lines(controls=(control("shuffled", 0, 0, 0, 0),))[
+        "Tuned posts dealt to wrong prompts against the right ones"
+    ]
+    assert (line.value, line.mark) == ("left out", "undecided")
 
 
 def test_missing_controls_are_a_warning() -> None:

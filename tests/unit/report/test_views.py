@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from reports import RATIOS, A, B, C, D, ratio_row, ratios, report
 
-from synthpost_dagster.report.data import Cell
+from synthpost_dagster.report.data import Cell, of_seed
 from synthpost_dagster.report.views import cell_views, criterion_shares, place_text, surface
 
 
@@ -27,8 +27,8 @@ def test_colour_goes_by_the_log_of_the_ratio(counts: tuple[int, int, int, int], 
     assert view.base.score.heat == heat
 
 
-def test_cells_are_those_of_the_first_seed_in_sweep_order() -> None:
-    views = cell_views(RATIOS)
+def test_cells_are_those_of_the_profiles_seed_in_sweep_order() -> None:
+    views = cell_views(of_seed(RATIOS, 1))
     assert [view.cell for view in views] == [A, D, B, C]
     assert views[0].base is not None
     assert views[0].base.score.counts == (81, 14, 3, 2)
@@ -36,7 +36,7 @@ def test_cells_are_those_of_the_first_seed_in_sweep_order() -> None:
 
 
 def test_the_surface_has_a_place_for_every_size_and_length() -> None:
-    found = surface(cell_views(RATIOS), [("8800|1-epoch", "not trained"), ("88|50|2", "no verdicts")])
+    found = surface(cell_views(of_seed(RATIOS, 1)), [("8800|1-epoch", "not trained"), ("88|50|2", "no verdicts")])
     assert found.lengths == ("50 steps", "1 epoch")
     assert [size for size, _ in found.rows] == [88, 1760, 8800]
     gaps = {tile.cell: tile.note for _, tiles in found.rows for tile in tiles if tile.view is None}
@@ -47,6 +47,14 @@ def test_the_interval_stands_apart_from_the_ratio() -> None:
     (view,) = cell_views(ratios(ratio_row(A, (100, 0, 0, 0))))
     assert view.base is not None
     assert (view.base.score.value, view.base.score.interval) == ("∞", "at least 26.6")
+
+
+def test_a_cell_that_lacks_the_profiles_seed_is_missing_though_another_seed_comes_first() -> None:
+    table = ratios(ratio_row(A, (60, 30, 5, 5), seed=2), ratio_row(B, (81, 14, 3, 2)))
+    views = cell_views(report(ratios=table).shown_ratios)
+    assert [view.cell for view in views] == [B]
+    notes = {tile.cell: tile.note for _, tiles in surface(views, [(A.key, "no verdicts")]).rows for tile in tiles}
+    assert notes[A] == "missing"
 
 
 @pytest.mark.parametrize(

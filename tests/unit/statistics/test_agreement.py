@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from synthpost_dagster.statistics.agreement import _kappa, _standard_error, agreement
+from synthpost_dagster.statistics.agreement import _kappa, _slopes, agreement
 
 
 def labels(table: dict[tuple[str, str], int]) -> tuple[list[str], list[str]]:
@@ -22,14 +22,14 @@ def test_kappa_of_the_textbook_table() -> None:
     # pₒ = 35/50; pₑ = (25 · 30 + 25 · 20) / 50² = 0.5; (0.7 - 0.5) / (1 - 0.5)
     found = agreement(*labels(TEXTBOOK))
     assert found.kappa == pytest.approx(0.4)
-    assert found.agreed.value == 0.7
+    assert found.agreed == 0.7
     assert (found.scored, found.unscored) == (50, 0)
     assert 0.1 < found.low < 0.4 < found.high < 0.7
 
 
-def test_the_standard_error_is_the_delta_methods() -> None:
+def test_the_slopes_are_those_of_kappa() -> None:
     table = np.array([[20.0, 5.0, 2.0], [10.0, 15.0, 1.0], [3.0, 0.5, 8.0]])
-    shares, total = table / table.sum(), table.sum()
+    shares = table / table.sum()
     slopes = np.zeros_like(shares)
     for place in np.ndindex(*shares.shape):
         moved = shares.copy()
@@ -40,8 +40,38 @@ def test_the_standard_error_is_the_delta_methods() -> None:
             return float((np.trace(of) - expected) / (1 - expected))
 
         slopes[place] = (kappa(moved) - kappa(shares)) / 1e-6
-    variance = (shares * slopes**2).sum() - (shares * slopes).sum() ** 2
-    assert _standard_error(table, _kappa(table)) == pytest.approx(math.sqrt(variance / total), rel=1e-4)
+    assert _slopes(table) == pytest.approx(slopes - (shares * slopes).sum(), rel=1e-4)
+
+
+def test_the_interval_is_that_of_fleiss_cohen_and_everitt_where_each_item_has_its_prompt() -> None:
+    # With half an item added to each cell κ = 0.3846; the standard error is of their eq. 13.
+    found = agreement(*labels(TEXTBOOK))
+    table = np.array([[20.5, 5.5], [10.5, 15.5]])
+    shares, kappa = table / 52, _kappa(table)
+    first, second = shares.sum(axis=1), shares.sum(axis=0)
+    expected = first @ second
+    variance = (
+        sum(shares[i, i] * (1 - (first[i] + second[i]) * (1 - kappa)) ** 2 for i in (0, 1))
+        + (1 - kappa) ** 2 * sum(shares[i, 1 - i] * (second[i] + first[1 - i]) ** 2 for i in (0, 1))
+        - (kappa - expected * (1 - kappa)) ** 2
+    )
+    half = 1.95996 * math.sqrt(variance / 52) / (1 - expected)
+    assert (found.low, found.high) == pytest.approx((kappa - half, kappa + half), abs=1e-5)
+
+
+def test_items_of_one_prompt_count_as_one_where_they_always_go_together() -> None:
+    first, second = labels(TEXTBOOK)
+    prompts = [str(index) for index in range(50)]
+    assert agreement(first * 6, second * 6, prompts * 6)[:4] == pytest.approx(agreement(first, second, prompts)[:4])
+    assert agreement(first * 6, second * 6).low > agreement(first, second).low
+
+
+def test_items_of_one_prompt_that_have_nothing_in_common_are_nearly_independent() -> None:
+    random = np.random.default_rng(0)
+    first = random.choice(["win", "loss"], size=2_000).tolist()
+    second = [label if random.random() < 0.7 else "win" for label in first]
+    apart, together = (agreement(first, second, prompts) for prompts in ([], [str(i % 400) for i in range(2_000)]))
+    assert together.high - together.low == pytest.approx(apart.high - apart.low, rel=0.15)
 
 
 def test_full_agreement_is_1_with_a_lower_bound() -> None:

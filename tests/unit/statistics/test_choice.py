@@ -28,6 +28,19 @@ def test_the_cell_chosen_has_the_highest_lower_bound_and_not_the_highest_ratio()
     assert best.ratio == headline_ratio(Counts(400, 60, 0, 0), 3)
 
 
+@pytest.mark.parametrize(("unscored", "key"), [(25, "few scored"), (26, "whole")])
+def test_a_cell_with_more_than_a_fifth_unscored_could_not_be_chosen(unscored: int, key: str) -> None:
+    best = best_of({"few scored": Counts(100, 0, 0, unscored), "whole": Counts(90, 40, 10, 0)})
+    assert best is not None
+    assert best.key == key
+
+
+def test_the_worst_case_is_simultaneous_too() -> None:
+    best = best_of({"one": Counts(81, 14, 3, 2), "other": Counts(50, 45, 0, 0)})
+    assert best is not None
+    assert best.worst_case == headline_ratio(Counts(81, 16, 3, 0), 2)
+
+
 def test_of_equal_cells_the_first_is_chosen() -> None:
     best = best_of({"cheap": Counts(81, 14, 0, 0), "dear": Counts(81, 14, 0, 0)})
     assert best is not None

@@ -51,13 +51,16 @@ def test_with_equal_lengths_it_is_the_tie_aware_ratio() -> None:
     # Games: (120 + 20) won, (40 + 20) lost; pairs: (60 + 20/2) / (20 + 20/2).
     assert found.value == pytest.approx(140 / 60)
     assert found.value == pytest.approx(tie_aware_ratio(count(pair.outcome for pair in pairs(*kinds))))
-    assert (found.length_coefficient, found.slot_coefficient) == pytest.approx((0, 0), abs=1e-9)
+    assert found.slot_coefficient == pytest.approx(0, abs=1e-9)
+    assert math.isnan(found.length_coefficient), "posts of equal length do not tell what length does"
+    assert math.isnan(found.length_coefficient_low)
 
 
 def test_where_length_does_not_matter_it_is_the_tie_aware_ratio_too() -> None:
     found = fitted(*fair_about_length(5))
     assert found.value == pytest.approx((6 + 1) / (2 + 1))
     assert found.length_coefficient == pytest.approx(0, abs=1e-9)
+    assert found.length_coefficient_low < 0 < found.length_coefficient_high
     assert found.low < found.value < found.high
     assert found.reason == ""
 
@@ -111,7 +114,7 @@ def test_a_preference_for_length_is_taken_out() -> None:
     found = fitted(*kinds)
     assert found.value == pytest.approx(1, abs=0.05)
     assert found.low < 1 < found.high
-    assert found.length_coefficient > 2
+    assert 2 < found.length_coefficient_low < found.length_coefficient < found.length_coefficient_high
 
 
 def test_the_slot_coefficient_is_positive_where_slot_a_is_preferred() -> None:
@@ -124,7 +127,7 @@ def test_a_judge_that_always_takes_the_longer_post_leaves_nothing_to_identify() 
     assert found.reason == SEPARATED
     assert not found.is_identifiable
     assert math.isnan(found.low)
-    assert found.length_coefficient > 3
+    assert math.isnan(found.length_coefficient)
 
 
 def test_so_does_one_that_always_takes_the_shorter() -> None:
@@ -135,15 +138,32 @@ def test_separation_at_another_length_than_equal_is_separation() -> None:
     assert fitted(("win", "win", 25, 100), ("loss", "loss", 20, 50), ("loss", "loss", 0, 50)).reason == SEPARATED
 
 
-def test_one_game_on_the_wrong_side_ends_separation() -> None:
-    found = fitted(("win", "win", 5, 100), ("loss", "loss", -5, 50), ("win", "loss", 0, 30), ("loss", "loss", 1, 1))
+@pytest.mark.parametrize(("wrong", "reason"), [(9, SEPARATED), (10, "")])
+@pytest.mark.parametrize(("longer", "shorter"), [("win", "loss"), ("loss", "win")])
+def test_one_decided_pair_in_twenty_on_the_wrong_side_ends_separation(
+    wrong: int, reason: str, longer: str, shorter: str
+) -> None:
+    """200 decided pairs of unlike length; those of equal length and the ties do not count."""
+    found = fitted(
+        (longer, longer, 5, 120 - wrong),
+        (shorter, shorter, -5, 80),
+        (shorter, shorter, 1, wrong),
+        (shorter, shorter, 0, 25),
+        ("win", "loss", 9, 15),
+    )
+    assert found.reason == reason
+
+
+def test_where_nearly_all_are_won_whichever_is_longer_length_tells_nothing() -> None:
+    found = fitted(("win", "win", 5, 150), ("loss", "loss", 5, 4), ("win", "win", 0, 60), ("loss", "loss", 0, 2))
     assert found.reason == ""
 
 
-def test_games_tied_at_different_lengths_end_separation_too() -> None:
-    apart: list[Kind] = [("win", "win", 5, 100), ("loss", "loss", -5, 50), ("tie", "tie", 0, 30)]
-    assert fitted(*apart).reason == SEPARATED
-    assert fitted(*apart, ("tie", "tie", 1, 1)).reason == ""
+def test_games_tied_at_different_lengths_end_separation_at_another_length_than_equal() -> None:
+    apart: list[Kind] = [("win", "win", 25, 100), ("loss", "loss", 20, 50), ("loss", "loss", 0, 50)]
+    tied: list[Kind] = [("tie", "tie", 22, 1), ("tie", "tie", 23, 1)]
+    assert fitted(*apart, tied[0]).reason == SEPARATED
+    assert fitted(*apart, *tied).reason == ""
 
 
 def test_three_lost_pairs_are_enough_for_an_upper_bound() -> None:
@@ -187,6 +207,22 @@ def test_where_every_game_went_one_way_there_is_no_fit() -> None:
         assert math.isnan(found.low)
 
 
+@pytest.mark.parametrize(("outcome", "differences"), [("win", range(40, 60)), ("loss", range(-59, -39)), ("win", [40])])
+def test_one_sided_games_between_posts_of_unlike_length_say_nothing_about_equal_ones(
+    outcome: str, differences: range | list[int]
+) -> None:
+    found = fitted(*((outcome, outcome, words, 100 // len(differences)) for words in differences))
+    assert found.reason == TOO_FEW_SIMILAR
+    assert math.isnan(found.value)
+    assert math.isnan(found.length_coefficient)
+
+
+def test_a_constant_difference_in_length_has_no_coefficient() -> None:
+    found = fitted(("win", "win", 40, 80), ("loss", "loss", 40, 40))
+    assert found.reason == TOO_FEW_SIMILAR
+    assert math.isnan(found.length_coefficient)
+
+
 def test_unscored_pairs_are_left_out_and_alone_are_nothing() -> None:
     clean = fair_about_length(5)
     spoilt = ("unscored", "win", 400, 50), ("loss", "unscored", -400, 50)
@@ -202,8 +238,8 @@ def test_the_always_a_judge_has_a_ratio_of_1_and_no_interval() -> None:
 
 
 def test_swapping_the_sides_inverts_the_ratio() -> None:
-    there = fitted(("win", "win", 7, 80), ("loss", "loss", -9, 30), ("win", "win", 0, 20), ("loss", "win", 1, 20))
-    back = fitted(("loss", "loss", -7, 80), ("win", "win", 9, 30), ("loss", "loss", 0, 20), ("win", "loss", -1, 20))
+    there = fitted(("win", "win", 7, 80), ("loss", "loss", -9, 30), ("win", "win", -2, 20), ("loss", "win", 1, 20))
+    back = fitted(("loss", "loss", -7, 80), ("win", "win", 9, 30), ("loss", "loss", 2, 20), ("win", "loss", -1, 20))
     assert back.value == pytest.approx(1 / there.value)
     assert back.length_coefficient == pytest.approx(there.length_coefficient)
 

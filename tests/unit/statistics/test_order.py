@@ -49,7 +49,8 @@ def test_a_judge_that_always_picks_slot_b_has_the_opposite_bias() -> None:
 def test_consistency_is_the_share_of_agreeing_pairs_with_its_exact_interval() -> None:
     # 3 wins + 2 losses + 1 tie-tie agree, of 10; a tie and a win do not.
     consistency = order_consistency(
-        pairs(("win", "win", 3), ("loss", "loss", 2), ("tie", "tie", 1), ("win", "loss", 2), ("tie", "win", 2))
+        pairs(("win", "win", 3), ("loss", "loss", 2), ("tie", "tie", 1), ("win", "loss", 2), ("tie", "win", 2)),
+        generator(),
     )
     assert consistency.value == 0.6
     # Published: 6 of 10, exact 95 % interval 0.262 to 0.878.
@@ -66,6 +67,17 @@ def test_a_tied_game_chooses_each_slot_by_half() -> None:
     # tie (½) and tuned wins in B (0), so ½ of 2 games; with one consistent pair 1½ of 4.
     bias = slot_bias(pairs(("tie", "win", 1), ("loss", "loss", 1)), generator())
     assert bias.value == pytest.approx(1.5 / 4 - 0.5)
+
+
+def test_pairs_of_one_prompt_are_one_piece_of_evidence() -> None:
+    """The same 40 prompts in fifteen cells that come out alike."""
+    once = pairs(("win", "loss", 8), ("loss", "win", 2), ("win", "win", 30))
+    often = once * 15
+    assert slot_bias(often, generator()) == slot_bias(once, generator())
+    few, many = (order_consistency(each, generator()) for each in (once, often))
+    assert many.value == few.value == 0.75
+    # The bootstrap with two made-up prompts stands in for the exact interval.
+    assert (many.low, many.high) == pytest.approx((few.low, few.high), abs=0.02)
 
 
 def test_a_pair_with_an_unscored_game_is_in_neither_figure() -> None:

@@ -1,4 +1,4 @@
-"""Two adapters on the same prompts, and the cells that a best one cannot be told from."""
+"""Two adapters on the same prompts, and how the other cells stand to a chosen one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from synthpost_dagster.statistics.paired import alike, mean_interval, win_rate_difference
+from synthpost_dagster.statistics.paired import Standing, mean_interval, standing, win_rate_difference
 from synthpost_dagster.statistics.ratio import count, win_ratio
 
 
@@ -88,29 +88,31 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert win_rate_difference(first, second, generator()) == win_rate_difference(first, second, generator())
 
 
-def test_the_cells_alike_are_those_that_the_best_does_not_beat() -> None:
+def test_the_cells_alike_are_those_that_the_best_is_not_told_from() -> None:
     cells = {
         "worst": outcomes(("win", 100), ("loss", 340)),
         "best": outcomes(("win", 400), ("loss", 40)),
         "near": outcomes(("win", 398), ("loss", 42)),
         "same": outcomes(("win", 400), ("loss", 40)),
     }
-    assert alike("best", cells, generator()) == ["near", "same"]
+    assert standing("best", cells, generator()) == Standing([], ["near", "same"], ["worst"])
 
 
-def test_a_cell_that_beats_the_best_is_not_beaten_by_it() -> None:
-    cells = {"best": outcomes(("win", 100), ("loss", 340)), "better": outcomes(("win", 300), ("loss", 140))}
-    assert alike("best", cells, generator()) == ["better"]
+def test_a_cell_that_beats_the_chosen_one_is_not_like_it() -> None:
+    often_tied = outcomes(("win", 100), ("loss", 5), ("tie", 335))
+    cells = {"chosen": often_tied, "decided": outcomes(("win", 330), ("loss", 60), ("tie", 50))}
+    assert standing("chosen", cells, generator()) == Standing(["decided"], [], [])
 
 
 def test_a_cell_without_a_common_prompt_cannot_be_told_from_the_best() -> None:
-    assert alike("best", {"best": outcomes(("win", 400)), "other": {"x": "loss"}}, generator()) == ["other"]
-    assert alike("best", {"best": outcomes(("win", 400))}, generator()) == []
+    cells = {"best": outcomes(("win", 400)), "other": {"x": "loss"}}
+    assert standing("best", cells, generator()) == Standing([], ["other"], [])
+    assert standing("best", {"best": outcomes(("win", 400))}, generator()) == Standing([], [], [])
 
 
 def test_more_cells_to_be_told_from_ask_for_more_evidence() -> None:
     best, other = outcomes(("win", 100), ("loss", 100)), outcomes(("win", 92), ("loss", 108))
-    assert alike("best", {"best": best, "other": other}, generator()) == []
+    assert standing("best", {"best": best, "other": other}, generator()).worse == ["other"]
     # Šidák over 40 comparisons: 99.87 % instead of 95 %
     many = {"best": best} | {f"other {index}": other for index in range(40)}
-    assert len(alike("best", many, generator())) == 40
+    assert len(standing("best", many, generator()).alike) == 40

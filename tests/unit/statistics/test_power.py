@@ -11,6 +11,7 @@ from synthpost_dagster.statistics.power import (
     expected_intervals,
     pairs_for_width,
     pairs_to_tell,
+    planned_widths,
     relative_half_width,
 )
 from synthpost_dagster.statistics.ratio import Counts, win_ratio
@@ -35,6 +36,12 @@ def test_a_ratio_of_7_within_a_quarter_takes_about_730_pairs() -> None:
     assert pairs_for_width(7, 1.25) == pytest.approx(730, rel=0.03)
     assert relative_half_width(7, 730) == pytest.approx(1.25, abs=0.005)
     assert relative_half_width(7, 747) <= 1.25 < relative_half_width(7, 746)
+
+
+def test_the_planned_widths_are_those_of_the_planned_ratios() -> None:
+    found = planned_widths()
+    assert [(width.ratio, width.factor) for width in found] == [(2, 1.25), (5, 1.25), (7, 1.25)]
+    assert [width.decided for width in found] == [pairs_for_width(ratio, 1.25) for ratio in (2, 5, 7)]
 
 
 def test_a_wanted_width_must_be_one() -> None:
