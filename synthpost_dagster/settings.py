@@ -30,6 +30,12 @@ _QUIET = {
 }
 
 
+def keep_quiet() -> None:
+    """Switches off what libraries would send, before they are imported; what the environment says stays."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the environment says, read once."""
@@ -86,8 +92,7 @@ def prepare(settings: Settings) -> None:
             f"{settings.home}: the home folder cannot be written ({error.strerror}); "
             "free it or name another with SYNTHPOST_HOME or --home"
         ) from None
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    keep_quiet()
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     os.environ["SYNTHPOST_HOME"] = str(settings.home)
     os.environ["SYNTHPOST_TASK"] = settings.task

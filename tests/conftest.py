@@ -18,7 +18,10 @@ from synthpost_dagster.devices import Devices
 from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.rows.prompts import training_prompts
+from synthpost_dagster.settings import keep_quiet
 from synthpost_dagster.tasks.loading import PACKAGED, Task, load_task
+
+keep_quiet()
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

@@ -112,6 +112,7 @@ def synthetic_rows_plan(study: Study, rows: int) -> Plan:
     """Shaped by the prompts, the teacher, and how many rows are asked for."""
     need = study.store.need(prompts_plan(study), UPSTREAM_REMEDY)
     parts = {
+        "task": study.task.spec.name,
         "prompts": need.digest,
         "teacher": teacher_of(study).identity,
         "attempts": study.profile.teacher.attempts,

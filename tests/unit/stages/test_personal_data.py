@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.store import Plan
@@ -13,6 +14,7 @@ from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.tasks.loading import Task
 
 
 @pytest.fixture
@@ -23,10 +25,17 @@ def study(tmp_path: Path) -> Study:
     return opened
 
 
-def said(study: Study, role: str, text: str) -> list[str]:
+@pytest.fixture
+def prompts(small_task: Task) -> pd.DataFrame:
+    """Five training prompts."""
+    return training_prompts(small_task).head(5)
+
+
+def said(study: Study, role: str, prompts: pd.DataFrame, text: str) -> list[str]:
     """What is said before prompts, the first of which ends in the text, go to the role's endpoint."""
-    table = training_prompts(study.task).head(5)
-    table.loc[0, "teacher_prompt"] += text
+    table = prompts.assign(
+        teacher_prompt=[prompts["teacher_prompt"].iloc[0] + text, *prompts["teacher_prompt"].iloc[1:]]
+    )
     plan = Plan("prompts", "", {"text": text})
     manifest = study.store.reuse_or_make(plan, lambda draft: study.add_gated_table(draft, "prompts", table)).manifest
     events: list[Event] = []
@@ -35,18 +44,18 @@ def said(study: Study, role: str, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("role", ["teacher", "judge"])
-def test_the_table_the_count_and_the_endpoint_are_named(study: Study, role: str) -> None:
-    (line,) = said(study, role, " Ask ann@example.com.")
+def test_the_table_the_count_and_the_endpoint_are_named(study: Study, prompts: pd.DataFrame, role: str) -> None:
+    (line,) = said(study, role, prompts, " Ask ann@example.com.")
     assert line == (
         "prompts: 1 of 5 rows hold personal data: e-mail in 1, phone in 0, card in 0; this goes to "
         f"{study.profile.hosted[role].endpoint}"
     )
 
 
-def test_nothing_is_said_of_clean_tables(study: Study) -> None:
-    assert said(study, "teacher", "") == []
+def test_nothing_is_said_of_clean_tables(study: Study, prompts: pd.DataFrame) -> None:
+    assert said(study, "teacher", prompts, "") == []
 
 
-def test_nothing_is_said_where_nothing_leaves_the_machine(study: Study) -> None:
+def test_nothing_is_said_where_nothing_leaves_the_machine(study: Study, prompts: pd.DataFrame) -> None:
     at_home = replace(study, profile=load_profile("tiny", study.task))
-    assert said(at_home, "teacher", " Ask ann@example.com.") == []
+    assert said(at_home, "teacher", prompts, " Ask ann@example.com.") == []
