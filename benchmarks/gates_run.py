@@ -28,6 +28,8 @@ WORDS = 20_000
 EXPONENT = 1.05
 SHORTEST, LONGEST = 20, 90
 NEAR_EVERY = 200
+STOCK = 50
+"""Openings of eight words, one of which each post has, so that posts share phrases as a teacher's do."""
 PREDICTIONS = 440
 SUBSET_COLUMNS = [*FACTOR_COLUMNS, "rank", "student_prompt", "post"]
 
@@ -37,15 +39,25 @@ def posts(count: int) -> list[str]:
     generator = np.random.default_rng(0)
     weights = 1 / np.arange(1, WORDS + 1) ** EXPONENT
     vocabulary = np.array([f"word{number}" for number in range(WORDS)], dtype=object)
+    stock = [" ".join(f"stock{number}x{word}" for word in range(8)) for number in range(STOCK)]
     lengths = generator.integers(SHORTEST, LONGEST, count)
     made: list[str] = []
     for start in range(0, count, 10_000):
         part = lengths[start : start + 10_000]
         words = vocabulary[generator.choice(WORDS, int(part.sum()), p=weights / weights.sum())]
-        made += [" ".join(piece) for piece in np.split(words, np.cumsum(part)[:-1])]
+        pieces = np.split(words, np.cumsum(part)[:-1])
+        made += [f"{stock[at % STOCK]} {' '.join(piece)}" for at, piece in enumerate(pieces)]
     for at in range(NEAR_EVERY, count, NEAR_EVERY):
         made[at] = made[int(generator.integers(at))] + " once"
     return made
+
+
+def copied(tuned: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
+    """Posts that begin with 0 to 60 words of a training post, as those of a model that has learned by heart."""
+    generator = np.random.default_rng(1)
+    sources = training["post"].sample(len(tuned), random_state=1)
+    begun = [" ".join(post.split()[: int(generator.integers(60))]) for post in sources]
+    return tuned.assign(post=[f"{begin} {post}" for begin, post in zip(begun, tuned["post"], strict=True)])
 
 
 def rows_table(task: Task, count: int) -> pd.DataFrame:
@@ -104,7 +116,7 @@ def main() -> None:
     task = load_task("sales_posts")
     table = rows_table(task, arguments.rows)
     subset = table.head(arguments.rows // 2)[SUBSET_COLUMNS].reset_index(drop=True)
-    tuned = table.tail(PREDICTIONS)
+    tuned = copied(table.tail(PREDICTIONS), subset)
     seconds: dict[str, float] = {}
     meter = Meter()
     beside = {

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Generator, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.generation.chat_models import Ask, ChatModel, Work, ask_for
@@ -19,6 +20,7 @@ from synthpost_dagster.generation.journal import Reply
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import sentences
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.rows.leakage import LeakFinder
 from synthpost_dagster.rows.near import NearDuplicates
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
 from synthpost_dagster.rows.replies import NEAR_DUPLICATE, Cleaned, clean_reply, normalised
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 ROWS = "synthetic rows"
 """What the journal calls a teacher's replies."""
 DUPLICATE = "duplicate"
+LEAK = "shows a holdout product"
 OUT_OF_BAND = "too few or too many sentences"
 """Why replies are rejected that are good by themselves."""
 MOST_ATTEMPTS = 10
@@ -52,8 +55,10 @@ def synthesize(
 ) -> pd.DataFrame:
     """Rows (schema SyntheticRows) for a data size of `target`: each stratum's share of kept rows, if prompts suffice.
 
-    `known` holds rows of earlier runs; a row is used again where the key of its reply is the one asked for. A teacher
-    whose share of rejected prompts passes the task's limit is not asked further: the gate on that share says why.
+    `known` holds rows of earlier runs; a reply is used again where its key is the one asked for. Where the column
+    `is_settled` says that the row was judged by the present rules, its verdict stays too, so that a row that was kept
+    is not pushed out by one that came later. A teacher whose share of rejected prompts passes the task's limit is not
+    asked further: the gate on that share says why.
     """
     work = _Work(task, prompts, teacher, attempts, target, known)
     while wanted := work.wanted():
@@ -108,6 +113,13 @@ class _Ask(NamedTuple):
     ask: Ask
 
 
+class _Memory(NamedTuple):
+    """Why each reply that is settled was rejected (empty: it was kept), by its key, and the posts kept so far."""
+
+    reasons: dict[str, str]
+    near: NearDuplicates
+
+
 class _Work:
     """The state of a synthesis: what each stratum has, and which prompt and attempt come next."""
 
@@ -132,17 +144,17 @@ class _Work:
         self.count = dict.fromkeys(self.share, 0)
         self.next = dict.fromkeys(self.share, 0)
         self.owners: dict[str, str] = {}
-        self.near = NearDuplicates(task.spec.quality.near_duplicate_jaccard)
+        self.leaks = LeakFinder(task, task.spec.quality.leaked_words)
         self.band_misses: Counter[str] = Counter()
         self.known: dict[str, dict[str, Any]] = {}
+        self.settled: list[dict[str, Any]] = []
         self._remember(prompts, [] if known is None else known.to_dict("records"))
         self.given_up = 0
         self.kept, self.needed = 0, sum(min(n, len(self.queues.get(s, []))) for s, n in self.share.items())
 
     def _remember(self, prompts: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
-        """Takes over the replies that are still the ones to be asked for; a request that was refused is made again.
-
-        The posts kept among them own their wording, so that a row added later is the duplicate and not they.
+        """Takes over the replies that are still the ones to be asked for, and the verdicts that are settled; a request
+        that was refused is made again.
         """
         by_id = {row["prompt_id"]: row for row in prompts.to_dict("records")}
         for row in rows:
@@ -151,9 +163,22 @@ class _Work:
                 continue
             if self.ask(_Item(prompt, row["attempt"])).ask.key == row["reply_key"]:
                 self.known[row["reply_key"]] = _reply(row)
-                if row["status"] == "kept":
-                    self.owners.setdefault(normalised(row["post"]), row["reply_key"])
-                    self.near.add_unless_near(row["reply_key"], row["post"])
+                if row.get("is_settled", False):
+                    self.settled.append(row)
+
+    @cached_property
+    def memory(self) -> _Memory:
+        """The verdicts that are settled. Of two posts that repeat each other, which two tables may hold, the second is
+        judged again.
+        """
+        memory = _Memory({}, NearDuplicates(self.task.spec.quality.near_duplicate_jaccard))
+        for row in self.settled:
+            if row["status"] == "kept":
+                owner = self.owners.setdefault(normalised(row["post"]), row["prompt_id"])
+                if owner != row["prompt_id"] or memory.near.add_unless_near(owner, row["post"]):
+                    continue
+            memory.reasons[row["reply_key"]] = row["reason"]
+        return memory
 
     def wanted(self) -> list[_Item]:
         """The next replies to ask for, in rank order: all that are missing, or few until the teacher is trusted."""
@@ -180,7 +205,7 @@ class _Work:
         """Adds a reply to the rows; a rejected one is asked again while attempts are left."""
         cleaned = clean_reply(reply["text"], reply["finish_reason"])
         is_in_band = self._is_in_band(ask.row, cleaned.post)
-        reason = cleaned.reason or self._band_reason(ask, is_in_band) or self._repetition(ask.ask.key, cleaned.post)
+        reason = self._reason(ask, cleaned, is_in_band)
         stratum = ask.row["post_type"], ask.row["tone"]
         if reason:
             if ask.attempt + 1 < self.attempts:
@@ -191,6 +216,18 @@ class _Work:
             self.count[stratum] += 1
             self.kept += 1
         self.rows.append(self._row(ask, reply, cleaned._replace(reason=reason), is_in_band))
+
+    def _reason(self, ask: _Ask, cleaned: Cleaned, is_in_band: bool) -> str:
+        """Why a reply is rejected, or an empty string."""
+        settled = self.memory.reasons.get(ask.ask.key)
+        if settled is not None:
+            return settled
+        return (
+            cleaned.reason
+            or (LEAK if self.leaks.find(cleaned.post, ask.row["product"]) else "")
+            or self._band_reason(ask, is_in_band)
+            or self._repetition(ask.row["prompt_id"], cleaned.post)
+        )
 
     def _is_in_band(self, row: dict[str, Any], post: str) -> bool:
         """Whether the post has as many sentences as its length asks for."""
@@ -205,13 +242,13 @@ class _Work:
         self.band_misses[ask.row["prompt_id"]] += 1
         return OUT_OF_BAND
 
-    def _repetition(self, key: str, post: str) -> str:
-        """Whether the post repeats, or nearly repeats, one of another prompt; the post owns its wording if not."""
-        if self.owners.get(normalised(post), key) != key:
+    def _repetition(self, prompt_id: str, post: str) -> str:
+        """Whether the post repeats, or nearly repeats, one of another prompt; the prompt owns its wording if not."""
+        if self.owners.get(normalised(post), prompt_id) != prompt_id:
             return DUPLICATE
-        if self.near.add_unless_near(key, post):
+        if self.memory.near.add_unless_near(prompt_id, post):
             return NEAR_DUPLICATE
-        self.owners[normalised(post)] = key
+        self.owners[normalised(post)] = prompt_id
         return ""
 
     def is_hopeless(self) -> bool:

@@ -103,62 +103,49 @@ class Corpus:
 def longest_shared(texts: list[str], corpus: list[str]) -> list[Shared]:
     """For each text the longest run of words that any text of the corpus holds as well.
 
-    A run of n words is shared only if its runs of n - 1 words are, so the length is found by halving. Each length
-    that is asked for is hashed and sorted once for all texts.
+    A run of n words is shared only if its runs of n - 1 words are, so the length is found bit by bit, the largest
+    first. The hashes of one length are held at a time.
     """
     import numpy as np
 
     known = Corpus(corpus)
     asked = Corpus(texts, known.vocabulary)
-    lows, highs = np.zeros(len(asked), np.int64), np.diff(asked.ends)
-    sorted_hashes: dict[int, tuple[Any, Any]] = {}
-    while (open_rows := np.flatnonzero(lows < highs)).size:
-        size = int((lows[open_rows[0]] + highs[open_rows[0]] + 1) // 2)
-        if size not in sorted_hashes:
-            sorted_hashes[size] = _sorted(known, size)
-        is_shared = _rows_sharing(asked, size, sorted_hashes[size][0])
-        fits = (lows < size) & (size <= highs)
-        lows[fits & is_shared] = size
-        highs[fits & ~is_shared] = size - 1
-    return [_where(asked, row, int(size), known, corpus, sorted_hashes) for row, size in enumerate(lows)]
+    lengths = np.diff(asked.ends)
+    sizes = np.zeros(len(asked), np.int64)
+    for bit in reversed(range(int(lengths.max(initial=0)).bit_length())):
+        tried = sizes + (1 << bit)
+        for size in np.unique(tried[tried <= lengths]):
+            sizes[(tried == size) & (tried <= lengths) & _rows_sharing(asked, int(size), known)] = size
+    return _runs(asked, sizes, known, corpus)
 
 
-def _sorted(corpus: Corpus, size: int) -> tuple[Any, Any]:
-    """The hashes of a length in order, and the words at which these n-grams begin."""
-    import numpy as np
-
-    hashes, starts = corpus.ngrams(size), corpus.starts(size)
-    order = np.argsort(hashes, kind="stable")
-    return hashes[order], starts[order]
-
-
-def _rows_sharing(asked: Corpus, size: int, known: Any) -> np.ndarray[Any, Any]:
-    """Which texts hold an n-gram that is among the known hashes."""
+def _rows_sharing(asked: Corpus, size: int, known: Corpus) -> np.ndarray[Any, Any]:
+    """Which texts hold an n-gram that the other corpus holds too."""
     import numpy as np
 
     is_sharing = np.zeros(len(asked), bool)
-    starts = asked.starts(size)
-    if starts.size and known.size:
-        hashes = asked.ngrams(size)
-        place = np.minimum(np.searchsorted(known, hashes), known.size - 1)
-        found = starts[known[place] == hashes]
+    hashes = known.ngrams(size)
+    hashes.sort()
+    if hashes.size:
+        own = asked.ngrams(size)
+        place = np.minimum(np.searchsorted(hashes, own), hashes.size - 1)
+        found = asked.starts(size)[hashes[place] == own]
         is_sharing[np.searchsorted(asked.ends, found, side="right") - 1] = True
     return is_sharing
 
 
-def _where(
-    asked: Corpus, row: int, size: int, known: Corpus, corpus: list[str], levels: dict[int, tuple[Any, Any]]
-) -> Shared:
-    """The run itself, and the first text of the corpus that holds it."""
+def _runs(asked: Corpus, sizes: np.ndarray[Any, Any], known: Corpus, corpus: list[str]) -> list[Shared]:
+    """The runs themselves, each with the first text of the corpus that holds it."""
     import numpy as np
 
-    if not size:
-        return Shared(0, -1, "")
-    hashes, starts = levels.get(size) or _sorted(known, size)
-    found = asked.part([row]).ngrams(size)
-    place = np.minimum(np.searchsorted(hashes, found), hashes.size - 1)
-    at = int(np.flatnonzero(hashes[place] == found)[0])
-    other = known.row_of(int(starts[place[at]]))
-    words = normalised(corpus[other]).split()
-    begin = int(starts[place[at]]) - int(known.ends[other])
-    return Shared(size, other, " ".join(words[begin : begin + size]))
+    found = [Shared(0, -1, "")] * len(asked)
+    for size in np.unique(sizes[sizes > 0]):
+        hashes, starts = known.ngrams(int(size)), known.starts(int(size))
+        for row in np.flatnonzero(sizes == size):
+            own = asked.part([int(row)]).ngrams(int(size))
+            at = int(starts[np.flatnonzero(np.isin(hashes, own))[0]])
+            text = known.row_of(at)
+            begin = at - int(known.ends[text])
+            words = normalised(corpus[text]).split()[begin : begin + int(size)]
+            found[row] = Shared(int(size), text, " ".join(words))
+    return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from synthpost_dagster.special_tokens import SPECIAL
+
 RULES = 2
 """Raised when the same replies would give other posts, so that rows are made again."""
 NEAR_DUPLICATE = "near-duplicate"
 """Why a post is rejected that is nearly an earlier one."""
-_SPECIAL_TOKEN = re.compile(r"<\|[^|>]*\|>|</?s>|\[/?INST\]")
+_SPECIAL_TOKEN = re.compile(SPECIAL)
 _UNANSWERED = {
     "content_filter": "held back by the endpoint's filter",
     "invalid": "against the schema",
@@ -17,35 +19,54 @@ _UNANSWERED = {
 }
 _SPACES = re.compile(r"[ \t]+")
 _APOSTROPHE = "['’]"
-_ASSENT = r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|great|gladly)"
-_HERE = rf"here(?:{_APOSTROPHE}s|\s+is|\s+are)\s+(?:an?|the|your|one|some|two|three|\d+)\s+(?:[^\s:]+ ){{0,8}}?"
-_POSTS = r"posts?|captions?|tweets?|drafts?|copy"
+_ASSENT = (
+    r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|great|gladly|"
+    rf"i(?:{_APOSTROPHE}d| would) (?:be (?:happy|glad|delighted)|love) to(?: help| assist)?(?: with that| you)?)"
+)
+_HERE = (
+    rf"here(?:{_APOSTROPHE}s|\s+is|\s+are)\s+(?:an?|another|the|my|your|one|some|two|three|\d+)\s+(?:[^\s:]+ ){{0,8}}?"
+)
+_POSTS = r"posts?|captions?|tweets?|drafts?|copy|attempt"
+_WORDS = r"ads?|texts?|versions?|messages?|options?|suggestions?"
+"""What stands for the post after an assent, and may be part of a post without one."""
+_CHATTER = (
+    rf"(?:{_HERE}(?:{_POSTS})|(?:{_ASSENT}[!.,]?\s+){{1,3}}{_HERE}(?:{_POSTS}|{_WORDS})|here is another option)\b(?!-)"
+)
 _PREAMBLE = re.compile(
-    rf"\**(?:{_HERE}(?:{_POSTS})|{_ASSENT}[!.,]?\s+{_HERE}(?:{_POSTS}|ads?|texts?|versions?|messages?))\b(?!-)"
-    r"[^\n:]{0,160}:\**\s*"
-    rf"|{_ASSENT}[!.,:]*[ \t]*(?:\n\s*|$)",
+    # A line of its own, which may hold a colon if it ends in one.
+    rf"\**{_CHATTER}(?:[^\n]{{0,160}}:|[^\n:]{{0,160}}[.!])\**[ \t]*\n\s*"
+    rf"|\**{_CHATTER}[^\n:]{{0,160}}:\**\s*"
+    rf"|(?:{_ASSENT}[!.,:]*[ \t]*){{1,3}}(?:\n\s*|$)"
+    r"|\**(?:(?:sales )?post|caption|tweet|copy):\**\s*",
     re.IGNORECASE,
 )
-"""“Here is a sales post for …:”, with or without “Sure!” before it, or such a word on a line of its own."""
+"""“Here is a sales post for …:”, with or without “Sure!” before it, such a word on a line of its own, or “Caption:”."""
 _QUOTES = {'"': '"', "“": "”", "«": "»"}
 _CANNOT = rf"(?:can{_APOSTROPHE}?t|cannot|can not|won{_APOSTROPHE}?t|(?:am |{_APOSTROPHE}m )?(?:unable|not able) to)"
 _DO_IT = (
-    r"(?:help(?! but\b| \w+ing\b)|do (?:that|this)|"
-    r"(?:be )?(?:assist|writ|creat|provid|fulfil|comply|generat|produc)\w*)\b"
+    r"(?:help(?! but\b| \w+ing\b)|do (?:that|this|so)|"
+    r"(?:be )?(?:assist|writ|creat|provid|fulfil|comply|generat|produc|complet)\w*)\b"
 )
 _REFUSAL = re.compile(
-    rf"(?:i{_APOSTROPHE}m (?:very )?sorry|i am (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)[,.!]?\s+(?:but\s+)?"
-    rf"(?:i|as an ai)\b.{{0,60}}?{_CANNOT}\s+{_DO_IT}"
+    rf"(?:i(?:{_APOSTROPHE}m| am) (?:very sorry|sorry|afraid)|sorry|i apologi[sz]e|unfortunately)"
+    rf"[,.!]?\s+(?:but\s+)?(?:(?:i|as an ai)\b.{{0,60}}?{_CANNOT}\s+{_DO_IT}|i {_CANNOT}[.!]?\s*$)"
     rf"|i\s?{_CANNOT}\s+{_DO_IT}"
-    r"|as an ai(?: language)?(?: model| assistant)?\b(?!-)",
+    r"|i (?:must|have to) (?:respectfully )?decline\b"
+    r"|as an ai(?: language)?(?: model| assistant)\b|as an ai,",
     re.IGNORECASE | re.DOTALL,
 )
+_BLANKS = (
+    "insert|your|name|company|brand|product|link|url|website|date|time|city|location|price|discount|number|phone|email|"
+    "address|customer|handle|hashtag|emoji|image|photo"
+)
 _PLACEHOLDER = re.compile(
-    r"\{\{[^{}]*\}\}|\[(?=[^\]\n]{0,39}[^\W\d_])[^\]\n]{1,40}\](?!\()"
-    r"|<(?:insert|your|company|product|name|link|url)\b[^>\n]{0,80}>",
+    rf"\{{\{{[^{{}}]{{0,80}}\}}\}}|\{{[a-z][a-z_ ]{{1,30}}\}}|_{{3,}}|\(insert [^)\n]{{1,40}}\)"
+    rf"|\[(?:[^\]\n]{{0,30}}\b)?(?:{_BLANKS})\b[^\]\n]{{0,30}}\](?!\()"
+    r"|(?<!\A)\[(?=[^\]\n]{0,39}[^\W\d_])[^\]\n]{1,40}\](?!\()"
+    rf"|<(?:{_BLANKS})\b[^>\n]{{0,80}}>",
     re.IGNORECASE,
 )
-"""[Name], {{company}}, <your link>; not a link in Markdown, nor a footnote's number."""
+"""[Name], {{company}}, {company}, <your link>, ___; not a link in Markdown, nor [Limited Edition] at the head."""
 
 
 class Cleaned(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, refuse_failed
@@ -23,6 +24,8 @@ from synthpost_dagster.stages.study import Study
 if TYPE_CHECKING:
     import pandas as pd
 
+ROW_RULES = ("band_retries", "near_duplicate_jaccard", "leaked_words")
+"""Of the task's `quality`, what decides whether a row is kept."""
 UPSTREAM_REMEDY = "materialize the job `upstream` first, or use `synthpost run`"
 
 
@@ -100,6 +103,7 @@ def _prompt_parts(study: Study, split: str) -> dict[str, object]:
         "task": study.task.spec.name,
         "products": fingerprint({"products": listed}),
         "wording": study.task.wording_fingerprint,
+        "gates": {name: getattr(study.task.spec.quality, name) for name in ("phone_region", "leaked_words")},
     }
 
 
@@ -202,11 +206,24 @@ def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> 
     }
 
 
+def _rules(parts: Mapping[str, Any]) -> tuple[object, ...]:
+    """What of the parts decides whether a row is kept."""
+    quality = parts.get("quality", {})
+    return (parts.get("rules"), *(quality.get(name) for name in ROW_RULES))
+
+
 def known_rows(study: Study) -> pd.DataFrame | None:
-    """Every row that any table of synthetic rows holds, each reply once; None where there is no table."""
+    """Every row that any table of synthetic rows holds, each reply once; None where there is no table.
+
+    `is_settled` says which were judged by the rules of the present task.
+    """
     import pandas as pd
 
-    tables = [study.store.read_table(manifest) for manifest in study.store.all_of("synthetic_rows")]
+    rules = _rules(_quality_parts(study))
+    tables = [
+        study.store.read_table(manifest).assign(is_settled=_rules(manifest.parts) == rules)
+        for manifest in study.store.all_of("synthetic_rows")
+    ]
     if not tables:
         return None
     return pd.concat(tables, ignore_index=True).drop_duplicates("reply_key", keep="last")

@@ -140,10 +140,12 @@ class Study:
         `role` is `teacher` or `judge`; nothing is said of models in this process.
         """
         endpoints = [spec.endpoint for name, spec in self.profile.hosted.items() if name.startswith(role)]
-        found = [(table.asset, gate) for table in sent for gate in table.gates if gate.name == PERSONAL_DATA]
-        for asset, gate in found:
-            if endpoints and not gate.is_passed:
-                progress.note(f"{asset}: {gate.message}; this goes to {', '.join(endpoints)}")
+        for manifest in sent if endpoints else ():
+            # Judged anew: since the table was made, the task may have named another region.
+            table = self.store.read_table(manifest)
+            (found,) = gates.evaluate(manifest.asset, self.task, table, PERSONAL_DATA)
+            if not found.is_passed:
+                progress.note(f"{manifest.asset}: {found.message}; this goes to {', '.join(endpoints)}")
 
 
 def open_study(settings: Settings) -> Study:

@@ -196,6 +196,8 @@ class DiversityLimits(Record):
     min_distinct_3: Share | None = None
     max_compression_ratio: float | None = Field(default=None, gt=0)
     max_self_bleu: float | None = Field(default=None, ge=0, le=100)
+    min_vendi: Share | None = Field(default=None, description="where the profile names an embedder, as the next")
+    max_semantic_near_share: Share | None = None
 
 
 class Quality(Record):
@@ -207,7 +209,7 @@ class Quality(Record):
     max_rejected_share: Share = Field(description="of prompts that stay rejected; above it, block")
     band_retries: int = Field(default=1, ge=0, le=9, description="times a reply of the wrong length is asked again")
     max_out_of_band_share: Share = Field(default=0.7, description="of kept rows of the wrong length; above it, warn")
-    near_duplicate_jaccard: float = Field(default=0.7, ge=0.6, le=1, description="from here on, near-duplicates")
+    near_duplicate_jaccard: float = Field(default=0.7, ge=0.65, le=1, description="from here on, near-duplicates")
     max_near_duplicate_share: Share = Field(default=0.05, description="above it, block")
     max_opening_share: Share = Field(default=0.02, description="of rows with one opening, where more than 3; warn")
     max_cleaned_share: Share = Field(default=0.05, description="of replies with quotes or a preamble; above it, warn")

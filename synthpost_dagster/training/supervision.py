@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.errors import SynthpostError
@@ -44,15 +45,20 @@ def _learned(trainer: Any, at: int | None, post: str, end_tokens: set[int], is_d
     learned = [label for label in labels if label != MASKED]
     tokenizer = trainer.processing_class
     # A template may end the turn with white space after the end token.
-    words = [label for label in learned if tokenizer.decode([label]).strip()]
-    text = normalised(tokenizer.decode(learned, skip_special_tokens=True))
-    is_whole = text.endswith(" ".join(normalised(post).split()[-LAST_WORDS:]))
+    last = next((label for label in reversed(learned) if tokenizer.decode([label]).strip()), None)
+    text = _plain(tokenizer.decode(learned, skip_special_tokens=True))
+    is_whole = text.endswith(" ".join(_plain(post).split()[-LAST_WORDS:]))
     return {
         "tokens": len(labels),
         "supervised_tokens": len(learned),
-        "is_end_supervised": bool(words) and words[-1] in end_tokens and is_whole,
+        "is_end_supervised": last in end_tokens and is_whole,
         "learned": tokenizer.decode(learned) if is_decoded else "",
     }
+
+
+def _plain(text: str) -> str:
+    """The words of a text, however a tokenizer writes its signs."""
+    return normalised(unicodedata.normalize("NFKC", text))
 
 
 def refuse_untaught(table: pd.DataFrame) -> None:

@@ -46,8 +46,9 @@ DUPLICATES = {
 }
 COVERAGE = {"factor_coverage": Gate(structure.factor_coverage)}
 PERSONAL = {"personal_data": Gate(posts.personal, is_blocking=False)}
+LEAKAGE = {"leakage": Gate(evaluation.leakage)}
 GATES: dict[str, dict[str, Gate]] = {
-    "prompts": COVERAGE | PERSONAL,
+    "prompts": COVERAGE | LEAKAGE | PERSONAL,
     "evaluation_prompts": COVERAGE | PERSONAL,
     "synthetic_rows": DUPLICATES
     | COVERAGE
@@ -57,7 +58,7 @@ GATES: dict[str, dict[str, Gate]] = {
         "sentence_band": Gate(posts.sentence_band, is_blocking=False),
     }
     | PERSONAL,
-    "data_subsets": DUPLICATES | COVERAGE | {"leakage": Gate(evaluation.leakage)},
+    "data_subsets": DUPLICATES | COVERAGE | LEAKAGE,
     "adapters": {"supervised_tokens": Gate(evaluation.supervised_tokens, table="supervision")},
     "baseline_predictions": PERSONAL,
     "control_predictions": PERSONAL,

@@ -11,29 +11,30 @@ from synthpost_dagster.tasks.loading import Task
 if TYPE_CHECKING:
     import pandas as pd
 
+TRAINING_TEXTS = ("student_prompt", "post")
+
 
 def leakage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """No training row names a holdout product or holds a long run of words of its text."""
+    """No training prompt or post names a holdout product or holds a long run of words of its text."""
     limit = task.spec.quality.leaked_words
     finder = LeakFinder(task, limit)
-    leaks = finder.find(
-        f"{prompt}\n{post}" for prompt, post in zip(table["student_prompt"], table["post"], strict=True)
+    texts = zip(*(table[name] for name in TRAINING_TEXTS if name in table), strict=True)
+    leaks = [finder.find("\n".join(text), own) for text, own in zip(texts, table["product"], strict=True)]
+    found = [leak for leak in leaks if leak]
+    named = table[[leak is not None for leak in leaks]].assign(
+        holdout_product=[leak.product for leak in found], shared=[leak.text for leak in found]
     )
-    named = table.iloc[[leak.row for leak in leaks]].assign(
-        holdout_product=[leak.product for leak in leaks], shared=[leak.text for leak in leaks]
-    )
-    longest = max((leak.words for leak in leaks), default=0)
     message = (
-        f"{len(leaks)} of {len(table)} training rows name a holdout product or share {limit} words or more with its "
-        f"text (quality.leaked_words)"
+        f"{len(found)} of {len(table)} training rows name a holdout product or share {limit} words or more with its "
+        "text (quality.leaked_words)"
     )
     return blocking(
         "leakage",
-        not leaks,
+        not found,
         message,
         shown(named, "holdout_product", "shared"),
-        leaked_rows=float(len(leaks)),
-        longest_words=float(longest),
+        leaked_rows=float(len(found)),
+        longest_words=float(max((leak.words for leak in found), default=0)),
     )
 
 

@@ -40,14 +40,16 @@ def schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> GateResu
 def factor_coverage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
     """Every type × tone stratum has its share of the rows asked for, within one.
 
-    The full size takes what was kept, so there a stratum may lack what was rejected; none may have too many.
+    The full size takes what was kept, so there a stratum may lack as large a share as may be rejected of all; none may
+    have too many.
     """
     rows = kept(table)
     found = rows.groupby(["post_type", "tone"]).size().to_dict()
     strata = shuffled_strata(task)
     share = shares(strata, target)
     is_full = target >= task.training_prompts
-    off = {s for s, due in share.items() if found.get(s, 0) > due + 1 or (found.get(s, 0) < due - 1 and not is_full)}
+    spared = task.spec.quality.max_rejected_share if is_full else 0.0
+    off = {s for s, due in share.items() if not due * (1 - spared) - 1 <= found.get(s, 0) <= due + 1}
     at_fault = off | (set(found) - set(share))
     names = ", ".join(f"{kind} × {tone} ({found.get((kind, tone), 0)})" for kind, tone in sorted(at_fault)[:5])
     message = (

@@ -192,7 +192,7 @@ def test_a_new_row_that_repeats_a_kept_one_is_the_duplicate_though_its_rank_is_l
     assert new["rank"] < old["rank"]
     repeats = new["teacher_prompt"]
     teacher = Teacher(lambda prompt, attempt: (old["post"], "stop") if prompt == repeats and attempt == 0 else None)
-    again = run(edited, teacher, 220, full)
+    again = run(edited, teacher, 220, full.assign(is_settled=True))
     assert again.loc[again["rank"] == new["rank"], "reason"].tolist() == ["duplicate", ""]
     assert again.loc[again["rank"] == old["rank"], "status"].tolist() == ["kept"]
     assert len(teacher.asked) == 56
@@ -291,3 +291,81 @@ def test_progress_counts_kept_rows_up_to_those_that_can_be_had(small_task: Task)
     prompts = training_prompts(small_task)
     synthesize(small_task, prompts, Teacher(), 3, 1_000, None, Progress(events.append))
     assert events[-1] == Event("synthetic rows kept", 220, 220, "rows")
+
+
+def limited(task: Task, **limits: float) -> Task:
+    """The task with other limits."""
+    quality = task.spec.quality.model_copy(update=limits)
+    return replace(task, spec=task.spec.model_copy(update={"quality": quality}))
+
+
+def test_a_post_that_shows_a_holdout_product_is_asked_again(small_task: Task) -> None:
+    first = training_prompts(small_task)["teacher_prompt"].iloc[0]
+    (_, holdout), *_ = small_task.companies_of("holdout")
+    leaking = f"{good_post(first)} Or take the {holdout.name}!"
+    teacher = Teacher(lambda prompt, attempt: (leaking, "stop") if prompt == first and attempt == 0 else None)
+    made = run(small_task, teacher, 8)
+    assert made.loc[made["rank"] == 0, "reason"].tolist() == ["shows a holdout product", ""]
+
+
+TWICE = " ".join(f"word{number}" for number in range(80)) + "."
+
+
+def test_a_near_duplicate_is_asked_again(small_task: Task) -> None:
+    prompts = training_prompts(small_task)["teacher_prompt"]
+    same = {prompts.iloc[2]: TWICE, prompts.iloc[7]: f"{TWICE} Now."}
+    teacher = Teacher(lambda prompt, attempt: (same[prompt], "stop") if prompt in same and attempt == 0 else None)
+    made = run(limited(small_task, band_retries=0), teacher, 8)
+    assert made.loc[made["rank"] == 7, "reason"].tolist() == ["near-duplicate", ""]
+
+
+def test_a_post_of_the_wrong_length_is_asked_again_as_often_as_the_task_says_then_kept(small_task: Task) -> None:
+    first = training_prompts(small_task).iloc[0]
+    assert first["length"] != "long"
+    long = " ".join(f"Sentence {place} is here." for place in range(1, 60))
+    replies = {first["teacher_prompt"]: long}
+    teacher = Teacher(lambda prompt, attempt: (f"{replies[prompt]} {attempt}", "stop") if prompt in replies else None)
+    for retries in (0, 1, 2):
+        made = run(limited(small_task, band_retries=retries), teacher, 8)
+        tries = made[made["rank"] == 0]
+        assert tries["reason"].tolist() == [*["too few or too many sentences"] * retries, ""]
+        assert not tries["is_in_band"].any()
+
+
+@pytest.mark.parametrize("changed", [{"band_retries": 0}, {"near_duplicate_jaccard": 0.99}])
+def test_after_a_limit_is_changed_known_replies_make_the_table_of_a_fresh_run(
+    small_task: Task, changed: dict[str, float]
+) -> None:
+    prompts = training_prompts(small_task)["teacher_prompt"]
+    same = {prompts.iloc[2]: TWICE, prompts.iloc[7]: f"{TWICE} Now."}
+
+    def repeating() -> Teacher:
+        """Says the same to a prompt however often it is asked."""
+        return Teacher(lambda prompt, attempt: (same.get(prompt, f"Post {short_hash(prompt)}."), "stop"))
+
+    task = limited(small_task, **changed)
+    before = run(small_task, repeating(), 88)
+    again = run(task, repeating(), 88, before.assign(is_settled=False))
+    assert again["reason"].tolist() != before["reason"].tolist()
+    pd.testing.assert_frame_equal(again, run(task, repeating(), 88))
+
+
+def test_what_was_kept_stays_where_the_post_that_it_was_near_is_gone(small_task: Task, edit_task: EditTask) -> None:
+    prompts = training_prompts(small_task)
+    name = small_task.catalog.companies[0].products.train[1].name
+    old = prompts[prompts["product"] == name].iloc[0]
+    other = prompts[(prompts["product"] != name) & (prompts["rank"] > old["rank"])].iloc[0]
+    same = {old["teacher_prompt"]: TWICE, other["teacher_prompt"]: f"{TWICE} Now."}
+    teacher = Teacher(lambda prompt, attempt: (same[prompt], "stop") if prompt in same and attempt == 0 else None)
+    full = run(limited(small_task, band_retries=0), teacher, 220)
+    assert full.loc[full["prompt_id"] == other["prompt_id"], "reason"].tolist() == ["near-duplicate", ""]
+
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["companies"][0]["products"]["train"][1]["description"] = "something else altogether"
+
+    edited = limited(edit_task("catalog.yaml", change), band_retries=0)
+    fresh = Teacher()
+    again = run(edited, fresh, 220, full.assign(is_settled=True))
+    assert len(fresh.asked) == 55
+    untouched = again[again["product"] != name].reset_index(drop=True)
+    pd.testing.assert_frame_equal(untouched, full[full["product"] != name].reset_index(drop=True))

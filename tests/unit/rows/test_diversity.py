@@ -25,6 +25,7 @@ from synthpost_dagster.rows.diversity import (
     self_bleu,
     spreads,
 )
+from synthpost_dagster.rows.gates import posts as gates
 from synthpost_dagster.rows.prompts import shares, shuffled_strata, training_prompts
 from synthpost_dagster.schemas import Diversity
 from synthpost_dagster.tasks.loading import Task
@@ -205,3 +206,12 @@ def test_facts_are_at_equal_rows_where_rows_were_drawn_and_leave_out_what_is_not
 def test_a_subset_drawn_as_the_draws_are_lies_within_them(small_task: Task, kept: pd.DataFrame) -> None:
     table = diversity_table(kept.head(88), kept, small_task, 88).set_index("metric").drop("self_bleu")
     assert (table["value"] - table["draws_mean"]).abs().le(3 * table["draws_deviation"] + 1e-12).all()
+
+
+def test_a_collapsed_teacher_is_told_by_the_limits_that_ship(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
+    generator = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(12)]
+    rows = all_prompts.head(880).assign(post=[" ".join(generator.choice(words, 40)) for _ in range(880)])
+    found = gates.diversity(sales_posts, diversity_table(rows, rows, sales_posts, 88), len(rows))
+    assert not found.is_passed
+    assert {"distinct_1", "distinct_2"} <= set(found.offending["metric"])

@@ -352,7 +352,7 @@ def test_a_training_row_that_names_a_holdout_product_fails_leakage_alone_and_is_
     assert found["leakage"].is_blocking
     (named,) = found["leakage"].offending.to_dict("records")
     assert named["prompt_id"] == many["prompt_id"].iloc[20]
-    assert (named["holdout_product"], named["shared"]) == (product.name, normalised(product.name))
+    assert (named["holdout_product"], named["shared"]) == (product.name, product.name.upper())
 
 
 @pytest.mark.parametrize(("words", "expected"), [(7, []), (8, ["leakage"]), (11, ["leakage"])])
@@ -642,17 +642,27 @@ def test_the_full_size_may_lack_what_was_rejected_and_no_stratum_may_have_too_ma
     small_task: Task, many: pd.DataFrame
 ) -> None:
     full = subset(small_task, many, 220)
-    lost = (full["post_type"] == "Question") & (full["rank"] > 60)
+    lost = (full["post_type"] == "Question") & (full["rank"] >= 165)
+    assert lost.sum() == 5
     assert failed(subset_verdicts(small_task, full[~lost], many, 220)) == []
-    full.loc[lost, ["post_type", "length"]] = ["Interactive", "long"]
+    more = (full["post_type"] == "Question") & (full["rank"] >= 110)
+    full.loc[more, ["post_type", "length"]] = ["Interactive", "long"]
     assert failed(subset_verdicts(small_task, full, many, 220)) == ["factor_coverage"]
 
 
-def test_a_full_subset_with_two_rows_of_a_stratum_rejected_passes_every_gate(
+def test_a_full_subset_without_one_stratum_fails_factor_coverage_though_few_rows_were_rejected(
     small_task: Task, many: pd.DataFrame
 ) -> None:
-    lost = many["post_type"].eq("Question") & many["tone"].eq("Witty") & (many["stratum_rank"] >= 2)
+    full = subset(small_task, many, 220)
+    lost = full["post_type"].eq("Question") & full["tone"].eq("Witty")
+    assert failed(subset_verdicts(small_task, full[~lost], many, 220)) == ["factor_coverage"]
+
+
+def test_a_full_subset_with_one_row_of_a_stratum_rejected_passes_every_gate(
+    small_task: Task, many: pd.DataFrame
+) -> None:
+    lost = many["post_type"].eq("Question") & many["tone"].eq("Witty") & (many["stratum_rank"] >= 3)
     many.loc[lost, "status"] = "rejected"
     full = subset(small_task, many, 220)
-    assert len(full) == 218
+    assert len(full) == 219
     assert failed(subset_verdicts(small_task, full, many, 220)) == []

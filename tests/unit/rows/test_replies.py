@@ -192,6 +192,9 @@ def test_a_post_that_only_looks_like_a_refusal_is_kept(post: str) -> None:
         "<your website>",
         "[LINK]",
         "[código]",
+        "{product}",
+        "(insert number)",
+        "___",
     ],
 )
 def test_a_placeholder_is_rejected(placeholder: str) -> None:
@@ -207,7 +210,6 @@ def test_a_placeholder_is_rejected(placeholder: str) -> None:
         "a b] in text",
         "[]",
         "[ 12, 13 ]",
-        "{product}",
         "I <3 it",
         "<b>now</b>",
         "x < y > z",
@@ -255,3 +257,50 @@ def test_a_reply_that_is_a_preamble_alone_is_empty() -> None:
 @pytest.mark.parametrize("reply", ['"Sure! Here is your post: Buy now."', "**Here's a post:** Buy now."])
 def test_preamble_and_quotes_are_stripped_in_whatever_order_they_stand(reply: str) -> None:
     assert clean_reply(reply, "stop").post == "Buy now."
+
+
+def test_a_label_in_brackets_at_the_head_of_a_post_is_no_placeholder() -> None:
+    assert clean_reply("[Limited Edition] Get it now!", "stop").reason == ""
+    assert clean_reply("[Your Company] is proud.", "stop").reason == "placeholder"
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        "Sure, I'd be happy to help! Here's a post for Acme:\n\n",
+        "I'd be happy to help! Here's a promotional post for Acme:\n\n",
+        "Here is a post for Acme.\n\n",
+        "Here is another option:\n",
+        "Here is my attempt at a witty post:\n",
+        "**Caption:** ",
+        "Post:\n",
+        "Here’s the sales post for the product Trailer: Burrow:\n\n",
+    ],
+)
+def test_chatter_before_a_post_of_two_lines_is_stripped_and_no_more(preamble: str) -> None:
+    assert clean_reply(f"{preamble}Ride on: today.\nBuy now!", "stop") == ("Ride on: today.\nBuy now!", "", "preamble")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I'm afraid I can't help with that.",
+        "Sorry, I can't",
+        "I must decline.",
+        "Unfortunately, I am unable to complete this request.",
+    ],
+)
+def test_a_refusal_in_few_words_is_one(reply: str) -> None:
+    assert clean_reply(reply, "stop").reason == "refusal"
+
+
+def test_a_post_about_a_clever_scale_is_no_refusal() -> None:
+    assert clean_reply("As an AI powered scale it tells you more.", "stop").reason == ""
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["<think>The user</think>", "<end_of_turn>", "<eos>", "<｜end▁of▁sentence｜>", "</s>", "<|eot_id|>", "[INST]"],
+)
+def test_a_special_token_of_any_usual_template_is_rejected(token: str) -> None:
+    assert clean_reply(f"Buy now {token}", "stop").reason == "special token"
