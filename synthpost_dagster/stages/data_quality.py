@@ -107,7 +107,7 @@ def _runs(study: Study, present: Manifest) -> tuple[quality.Run, ...]:
     if own is None:
         return ()
     runs, digests = [_run(present, own, is_present=True)], {present.digest}
-    of_task = [m for m in study.store.all_of("synthetic_rows") if m.parts.get("task") == present.parts["task"]]
+    of_task = [m for m in study.store.all_of("synthetic_rows") if m.parts.get("task") == present.parts.get("task")]
     for manifest in reversed(of_task):
         if len(runs) == MOST_RUNS:
             break

@@ -45,7 +45,7 @@ PROMPTS = ["schema", "factor_coverage"]
 POSTS = ["schema", "duplicates", "near_duplicates", "factor_coverage"]
 BLOCKING = {
     "catalog": EVERY_ASSET,
-    "prompts": PROMPTS,
+    "prompts": [*PROMPTS, "leakage"],
     "evaluation_prompts": PROMPTS,
     "synthetic_rows": [*POSTS, "rejected_share"],
     "data_subsets": [*POSTS, "leakage"],
