@@ -22,6 +22,10 @@ _CHUNK = 4_000_000
 """Words hashed at a time, so that what is held for a moment stays small."""
 
 
+SEED_WORDS = 8
+"""Shared runs of so many words are few, those of fewer words are everywhere."""
+
+
 class Shared(NamedTuple):
     """The longest run of words that a text shares with any text of a corpus; `row` is the corpus's, -1 without one."""
 
@@ -81,6 +85,16 @@ class Corpus:
         part.ends = np.cumsum([0, *map(len, pieces)])
         return part
 
+    def ngrams_at(self, starts: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+        """Hashes of the n-grams of `size` words that begin at these words, each within one text."""
+        import numpy as np
+
+        found = np.zeros(len(starts), np.uint64)
+        for at in range(size):
+            found *= np.uint64(_BASE)
+            found += (self.words[starts + at].astype(np.uint64) + np.uint64(1)) * np.uint64(_MIX)
+        return found
+
     def row_of(self, word: int) -> int:
         """The text that a word stands in."""
         import numpy as np
@@ -100,6 +114,32 @@ class Corpus:
         return found
 
 
+class _Source:
+    """The corpus that runs are looked for in. A long run can begin only where one of SEED_WORDS words begins that is
+    asked for, and only there it is looked for.
+    """
+
+    def __init__(self, corpus: Corpus, asked: Corpus) -> None:
+        import numpy as np
+
+        self._corpus = corpus
+        wanted = np.unique(asked.ngrams(SEED_WORDS))
+        starts, hashes = corpus.starts(SEED_WORDS), corpus.ngrams(SEED_WORDS)
+        place = np.minimum(np.searchsorted(wanted, hashes), max(0, wanted.size - 1))
+        self._seeds = starts[wanted[place] == hashes] if wanted.size else starts[:0]
+
+    def ngrams(self, size: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The hashes of runs of `size` words that may be shared, and the words at which they begin."""
+        import numpy as np
+
+        if size < SEED_WORDS:
+            return self._corpus.ngrams(size), self._corpus.starts(size)
+        ends = self._corpus.ends
+        fits = self._seeds + size <= ends[np.searchsorted(ends, self._seeds, side="right")]
+        starts = self._seeds[fits]
+        return self._corpus.ngrams_at(starts, size), starts
+
+
 def longest_shared(texts: list[str], corpus: list[str]) -> list[Shared]:
     """For each text the longest run of words that any text of the corpus holds as well.
 
@@ -110,21 +150,21 @@ def longest_shared(texts: list[str], corpus: list[str]) -> list[Shared]:
 
     known = Corpus(corpus)
     asked = Corpus(texts, known.vocabulary)
-    lengths = np.diff(asked.ends)
+    source, lengths = _Source(known, asked), np.diff(asked.ends)
     sizes = np.zeros(len(asked), np.int64)
     for bit in reversed(range(int(lengths.max(initial=0)).bit_length())):
         tried = sizes + (1 << bit)
         for size in np.unique(tried[tried <= lengths]):
-            sizes[(tried == size) & (tried <= lengths) & _rows_sharing(asked, int(size), known)] = size
-    return _runs(asked, sizes, known, corpus)
+            sizes[(tried == size) & (tried <= lengths) & _rows_sharing(asked, int(size), source)] = size
+    return _runs(asked, sizes, source, known, corpus)
 
 
-def _rows_sharing(asked: Corpus, size: int, known: Corpus) -> np.ndarray[Any, Any]:
-    """Which texts hold an n-gram that the other corpus holds too."""
+def _rows_sharing(asked: Corpus, size: int, source: _Source) -> np.ndarray[Any, Any]:
+    """Which texts hold a run of `size` words that the source holds too."""
     import numpy as np
 
     is_sharing = np.zeros(len(asked), bool)
-    hashes = known.ngrams(size)
+    hashes, _ = source.ngrams(size)
     hashes.sort()
     if hashes.size:
         own = asked.ngrams(size)
@@ -134,18 +174,31 @@ def _rows_sharing(asked: Corpus, size: int, known: Corpus) -> np.ndarray[Any, An
     return is_sharing
 
 
-def _runs(asked: Corpus, sizes: np.ndarray[Any, Any], known: Corpus, corpus: list[str]) -> list[Shared]:
+def _runs(
+    asked: Corpus, sizes: np.ndarray[Any, Any], source: _Source, known: Corpus, corpus: list[str]
+) -> list[Shared]:
     """The runs themselves, each with the first text of the corpus that holds it."""
     import numpy as np
 
     found = [Shared(0, -1, "")] * len(asked)
-    for size in np.unique(sizes[sizes > 0]):
-        hashes, starts = known.ngrams(int(size)), known.starts(int(size))
-        for row in np.flatnonzero(sizes == size):
-            own = asked.part([int(row)]).ngrams(int(size))
-            at = int(starts[np.flatnonzero(np.isin(hashes, own))[0]])
+    for size in map(int, np.unique(sizes[sizes > 0])):
+        rows = np.flatnonzero(sizes == size)
+        own = [asked.part([int(row)]).ngrams(size) for row in rows]
+        hashes, starts = source.ngrams(size)
+        first = _first_places(hashes, np.unique(np.concatenate(own)))
+        for row, grams in zip(rows, own, strict=True):
+            at = int(starts[min(first[gram] for gram in grams.tolist() if gram in first)])
             text = known.row_of(at)
             begin = at - int(known.ends[text])
-            words = normalised(corpus[text]).split()[begin : begin + int(size)]
-            found[row] = Shared(int(size), text, " ".join(words))
+            found[row] = Shared(size, text, " ".join(normalised(corpus[text]).split()[begin : begin + size]))
     return found
+
+
+def _first_places(hashes: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> dict[int, int]:
+    """Wanted hash → the first place at which it stands, for those that are there; `wanted` is sorted."""
+    import numpy as np
+
+    place = np.minimum(np.searchsorted(wanted, hashes), wanted.size - 1)
+    at = np.flatnonzero(wanted[place] == hashes)
+    values, first = np.unique(hashes[at], return_index=True)
+    return dict(zip(values.tolist(), at[first].tolist(), strict=True))

@@ -133,3 +133,11 @@ def test_nothing_is_shared_where_there_is_nothing(texts: list[str], corpus: list
 
 def test_nothing_is_shared_with_an_empty_corpus() -> None:
     assert longest_shared(["a b"], []) == longest_shared(["a b"], ["", "!"]) == [Shared(0, -1, "")]
+
+
+@pytest.mark.parametrize("words", [1, 7, 8, 9, 16, 40])
+def test_a_run_is_found_in_its_whole_length_on_both_sides_of_the_seeds(words: int) -> None:
+    corpus = [" ".join(f"c{row}x{at}" for at in range(60)) for row in range(5)]
+    copied = " ".join(corpus[3].split()[10 : 10 + words])
+    found = longest_shared([f"before {copied} after", "nothing of it"], corpus)
+    assert found == [Shared(words, 3, copied), Shared(0, -1, "")]
