@@ -221,6 +221,7 @@ class _Work:
         """Why a reply is rejected, or an empty string."""
         settled = self.memory.reasons.get(ask.ask.key)
         if settled is not None:
+            self.band_misses[ask.row["prompt_id"]] += settled == OUT_OF_BAND
             return settled
         return (
             cleaned.reason

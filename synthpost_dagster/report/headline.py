@@ -62,7 +62,7 @@ _STUDY_MODE = (
     "unnoticed, so compare these figures with others of study mode alone."
 )
 
-_BY_PROMPT = " The interval of the length-controlled ratio draws whole prompts, and allows for it."
+_BY_PROMPT = " The length-controlled ratio and the order figures count whole prompts, and allow for it."
 
 
 class Headline(NamedTuple):
@@ -147,7 +147,7 @@ def pairs_notices(data: PairsData) -> list[Notice]:
             Notice(
                 "warning",
                 f"{counted(pairs, 'pair')} share {counted(data.prompts, 'prompt')}.",
-                "In the exact intervals, the sign test and the order figures the pairs are taken as independent; where "
+                "In the exact intervals and the sign test the pairs are taken as independent; where "
                 f"pairs of one prompt tend to end alike, these are too sure.{_BY_PROMPT if data.games else ''}",
             )
         )

@@ -9,8 +9,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.report.figures import _COLORS, _FAINT, _INK, _figure, _note, _svg
-from synthpost_dagster.report.variety import METRIC_NAMES, at_equal, is_worse, spread_of
-from synthpost_dagster.rows.diversity import IS_MORE_BETTER, SPREADS, Spread
+from synthpost_dagster.report.variety import METRIC_NAMES, at_equal, spread_of
+from synthpost_dagster.rows.diversity import IS_MORE_BETTER, SPREADS, Spread, is_worse
 from synthpost_dagster.schemas import METRICS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.report.data_quality import rows_compared
 from synthpost_dagster.report.texts import counted, number_text
-from synthpost_dagster.rows.diversity import IS_MORE_BETTER, SPREADS, Spread
+from synthpost_dagster.rows.diversity import SPREADS, Spread, is_worse
 from synthpost_dagster.schemas import METRICS
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ METRIC_NAMES = {
     "opening_share": "commonest opening",
     "self_bleu": "self-BLEU",
     "vendi": "Vendi score",
+    "semantic_near_share": "alike in meaning",
 }
 METRIC_MEANINGS = {
     "distinct_1": "Different words, divided by all words. Higher is more varied.",
@@ -38,7 +39,12 @@ METRIC_MEANINGS = {
     "opening_share": "Share of the posts that begin with the same five words. Lower is more varied.",
     "self_bleu": "How much the posts of a sample resemble each other, from 0 to 100. Lower is more varied.",
     "vendi": "As how many entirely different posts they count, by what they mean. Higher is more varied.",
+    "semantic_near_share": "Share of the posts that say nearly what an earlier one says. Lower is more varied.",
 }
+
+
+SHARES = ("opening_share", "semantic_near_share")
+"""Metrics that are printed in per cent."""
 
 
 class MetricLine(NamedTuple):
@@ -90,16 +96,11 @@ def spread_of(row: Any) -> Spread:
     return Spread(float(row.draws_mean), float(row.draws_deviation))
 
 
-def is_worse(metric: str, figure: float, drawn: Spread) -> bool:
-    """Whether a figure lies outside of the draws, on the side of less variety; not where there are none."""
-    return figure < drawn.low if IS_MORE_BETTER.get(metric, True) else figure > drawn.high
-
-
 def figure_text(metric: str, figure: float) -> str:
     """A metric's figure as it is printed."""
     if not is_number(figure):
         return "not measured"
-    return f"{100 * figure:.1f} %" if metric == "opening_share" else number_text(figure, 3)
+    return f"{100 * figure:.1f} %" if metric in SHARES else number_text(figure, 3)
 
 
 def at_equal(run: Run, metric: str) -> Spread | None:

@@ -64,6 +64,11 @@ class Spread(NamedTuple):
         return self.mean + SPREADS * self.deviation
 
 
+def is_worse(metric: str, figure: float, drawn: Spread) -> bool:
+    """Whether a figure lies outside of the draws, on the side of less variety; not where there are none."""
+    return figure < drawn.low if IS_MORE_BETTER[metric] else figure > drawn.high
+
+
 def opening(post: str) -> str:
     """The first five words, without case and punctuation."""
     return " ".join(normalised(post).split()[:OPENING_WORDS])

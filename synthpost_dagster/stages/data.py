@@ -226,7 +226,8 @@ def known_rows(study: Study) -> pd.DataFrame | None:
     ]
     if not tables:
         return None
-    return pd.concat(tables, ignore_index=True).drop_duplicates("reply_key", keep="last")
+    rows = pd.concat(tables, ignore_index=True).sort_values("is_settled", kind="stable", ignore_index=True)
+    return rows.drop_duplicates("reply_key", keep="last")
 
 
 def _tables_of_rows(study: Study) -> list[Manifest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from synthpost_dagster.rows.diversity import IS_MORE_BETTER, Spread, opening
+from synthpost_dagster.rows.diversity import IS_MORE_BETTER, Spread, is_worse, opening
 from synthpost_dagster.rows.gates.result import PREVIEW_ROWS, GateResult, blocking, kept, shown, warning
 from synthpost_dagster.rows.near import NearDuplicates
 from synthpost_dagster.rows.personal import KINDS, personal_data
@@ -155,7 +155,7 @@ def _fault(row: Any, limits: dict[str, float]) -> str:
     if limit is not None and (figure < limit if better else figure > limit):
         return f"{row.metric} is {figure:.3g} at {row.equal_rows} rows; the limit is {limit:g} (quality.diversity)"
     drawn = Spread(row.draws_mean, row.draws_deviation)
-    if is_own_size and (figure < drawn.low if better else figure > drawn.high):
+    if is_own_size and is_worse(row.metric, figure, drawn):
         edge = drawn.low if better else drawn.high
         return f"{row.metric} is {figure:.3g}, worse than {edge:.3g}, the edge of draws of {row.rows} rows"
     return ""

@@ -369,3 +369,14 @@ def test_what_was_kept_stays_where_the_post_that_it_was_near_is_gone(small_task:
     assert len(fresh.asked) == 55
     untouched = again[again["product"] != name].reset_index(drop=True)
     pd.testing.assert_frame_equal(untouched, full[full["product"] != name].reset_index(drop=True))
+
+
+def test_settled_misses_of_the_length_count_among_those_that_the_task_allows(small_task: Task) -> None:
+    first = training_prompts(small_task)["teacher_prompt"].iloc[0]
+    long = " ".join(f"Sentence {place} is here." for place in range(1, 60))
+    teacher = Teacher(lambda prompt, attempt: (f"{long} {attempt}", "stop") if prompt == first else None)
+    made = run(small_task, teacher, 8)
+    misses = made[(made["rank"] == 0) & (made["attempt"] == 0)].assign(is_settled=True)
+    assert misses["reason"].tolist() == ["too few or too many sentences"]
+    again = run(small_task, Teacher(teacher.bad), 8, misses)
+    assert again[again["rank"] == 0]["attempt"].tolist() == [0, 1]

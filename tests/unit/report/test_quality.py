@@ -37,7 +37,9 @@ from synthpost_dagster.report.quality_views import (
     quality_view,
     shortened,
 )
-from synthpost_dagster.report.variety import changes
+from synthpost_dagster.report.variety import METRIC_MEANINGS, METRIC_NAMES, changes
+from synthpost_dagster.rows.diversity import IS_MORE_BETTER
+from synthpost_dagster.schemas import METRICS
 from synthpost_dagster.stages.data_quality import MOST_RUNS, _runs
 
 LEAK = "1 of 88 training rows name a holdout product"
@@ -383,3 +385,7 @@ def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tm
 def test_a_run_of_fewer_rows_is_compared_at_those() -> None:
     assert [rows_compared(varied(rows, 88)) for rows in (40, 88, 1760)] == [40, 88, 88]
     assert rows_compared(varied()[:0]) == 0
+
+
+def test_every_metric_has_a_name_a_meaning_and_a_better_side() -> None:
+    assert list(METRIC_NAMES) == list(METRIC_MEANINGS) == list(IS_MORE_BETTER) == list(METRICS)
