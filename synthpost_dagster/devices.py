@@ -31,21 +31,39 @@ class Device:
     name: str
     uuid: str
     label: str
+    limit_gib: float | None = None
+    """The most memory that a lease may take of a GPU; None: all."""
 
 
 @dataclass
 class Lease:
-    """A held device. `peak_gib` is set when the lease ends: the most memory in use meanwhile."""
+    """A held device."""
 
     device: Device
-    peak_gib: float = 0.0
+
+    def take_peak_gib(self) -> float:
+        """The most memory in use since the lease began, or since this was asked last."""
+        peak = _peak_gib(self.device)
+        _reset_peak(self.device)
+        return round(peak, 3)
 
 
 class Devices:
-    """Hands out leases on `auto`, `cpu` or `cuda`, at most `slots` at a time for each device."""
+    """Hands out leases on `auto`, `cpu` or `cuda`, at most `slots` at a time for each device.
 
-    def __init__(self, wanted: str, slots: int = 1, folder: Path = LOCK_FOLDER, cpu_threads: int | None = None) -> None:
+    A lease may take `memory_gib` of a GPU; without it all, or an equal share where there are several slots.
+    """
+
+    def __init__(
+        self,
+        wanted: str,
+        slots: int = 1,
+        folder: Path = LOCK_FOLDER,
+        cpu_threads: int | None = None,
+        memory_gib: float | None = None,
+    ) -> None:
         self.wanted, self.slots, self.folder, self.cpu_threads = wanted, slots, folder, cpu_threads
+        self.memory_gib = memory_gib
 
     @contextlib.contextmanager
     def lease(
@@ -64,6 +82,7 @@ class Devices:
         try:
             _refuse_short_memory(device, memory_gib)
             _reset_peak(device)
+            _limit_memory(device)
             self._limit_threads(device)
             yield lease
         except BaseException as error:
@@ -71,7 +90,6 @@ class Devices:
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
-            lease.peak_gib = _peak_gib(device)
             _free_memory(device)
             lock.release()
 
@@ -83,7 +101,7 @@ class Devices:
 
     def candidates(self) -> list[Device]:
         """The devices that will do, the GPU with most free memory first; `auto` takes the CPU where there is no GPU."""
-        gpus = _gpus() if self.wanted in ("auto", "cuda") else []
+        gpus = self._gpus() if self.wanted in ("auto", "cuda") else []
         if gpus:
             return sorted(gpus, key=free_gib, reverse=True)
         if self.wanted == "cuda":
@@ -126,15 +144,16 @@ class Devices:
                 is_told = True
             time.sleep(0.2)
 
+    def _gpus(self) -> list[Device]:
+        import torch
 
-def _gpus() -> list[Device]:
-    import torch
-
-    return [
-        Device(f"cuda:{index}", str(properties.uuid), f"{properties.name} (cuda:{index})")
-        for index in range(torch.cuda.device_count())
-        for properties in [torch.cuda.get_device_properties(index)]
-    ]
+        found = []
+        for index in range(torch.cuda.device_count()):
+            card = torch.cuda.get_device_properties(index)
+            share = card.total_memory / GIB / self.slots if self.slots > 1 else None
+            label = f"{card.name} (cuda:{index})"
+            found.append(Device(f"cuda:{index}", str(card.uuid), label, self.memory_gib or share))
+        return found
 
 
 def free_gib(device: Device) -> float:
@@ -145,7 +164,20 @@ def free_gib(device: Device) -> float:
         return float(psutil.virtual_memory().available) / GIB
     import torch
 
-    return float(torch.cuda.mem_get_info(device.name)[0]) / GIB
+    free = float(torch.cuda.mem_get_info(device.name)[0]) / GIB
+    if device.limit_gib is None:
+        return free
+    return min(free, device.limit_gib - float(torch.cuda.memory_reserved(device.name)) / GIB)
+
+
+def _limit_memory(device: Device) -> None:
+    """Holds torch to the lease's share, so that another slot's work does not run out of memory instead."""
+    if device.name == "cpu":
+        return
+    import torch
+
+    total = torch.cuda.get_device_properties(device.name).total_memory / GIB
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (device.limit_gib or total) / total), device.name)
 
 
 def _refuse_short_memory(device: Device, memory_gib: float) -> None:

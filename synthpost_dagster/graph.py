@@ -26,7 +26,10 @@ def build_definitions(settings: Settings) -> Definitions:
     partitions = build_partitions(task.spec.sweep)
     assets = build_assets(partitions, profile)
     jobs = build_jobs()
-    gpu = GpuResource(device=profile.device.device, slots=profile.device.slots, cpu_threads=profile.device.cpu_threads)
+    device = profile.device
+    gpu = GpuResource(
+        device=device.device, slots=device.slots, memory_gib=device.memory_gib, cpu_threads=device.cpu_threads
+    )
     tables = TablesResource(storage=storage_root(profile, settings), home=str(settings.home))
     journal = JournalResource(home=str(settings.home))
     study = StudyResource(

@@ -153,9 +153,10 @@ class Supervision(Table):
     """One row a training conversation: what of it is learned."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
-    tokens: Series[int] = pa.Field(ge=0, description="Of the whole conversation, after truncation")
+    tokens: Series[int] = pa.Field(ge=0, description="Of the whole conversation")
     supervised_tokens: Series[int] = pa.Field(ge=0, description="Tokens whose label is not masked")
     is_end_supervised: Series[bool] = pa.Field(description="An end-of-turn token is among them, as the last word")
+    is_begin_doubled: Series[bool] = pa.Field(description="The conversation begins with two begin tokens")
     learned: Series[str] = pa.Field(description="The supervised tokens, decoded; of the first rows, else empty")
 
 

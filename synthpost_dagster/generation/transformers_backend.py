@@ -59,7 +59,7 @@ class TransformersChat:
             found |= late
             batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
             if wanted := [batch for batch in batches if any(ask.key not in found for ask in batch)]:
-                loaded = load(self.spec.model, lease.device.name)
+                loaded = load(self.spec.model, lease.device)
                 with context.journal.holder(context.profile, None) as holder:
                     for batch in wanted:
                         missing = [ask.key for ask in batch if ask.key not in found]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.special_tokens import broken_up
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Chat = list[dict[str, str]]
 
@@ -50,9 +53,10 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     import torch
     from transformers import set_seed
 
-    inputs = loaded.tokenizer(
-        [_templated(loaded, turns) for turns in chats], add_special_tokens=False, padding=True, return_tensors="pt"
-    ).to(loaded.model.device)
+    texts = [templated(loaded.tokenizer, turns, has_generation_prompt=True) for turns in chats]
+    inputs = loaded.tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(
+        loaded.model.device
+    )
     set_seed(seed)
     with torch.inference_mode():
         output = loaded.model.generate(**inputs, **_arguments(loaded, sampling))
@@ -62,11 +66,11 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     return [_completion(loaded, row, tokens) for row, tokens in zip(rows, lengths, strict=True)]
 
 
-def _templated(loaded: Loaded, turns: Chat) -> str:
+def templated(tokenizer: PreTrainedTokenizerBase, turns: Chat, has_generation_prompt: bool) -> str:
     """The chat in the model's template; a special token that stands in a text is broken up, so that it stays text."""
-    special = [token.content for token in loaded.tokenizer.added_tokens_decoder.values() if token.special]
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     safe = [{**turn, "content": broken_up(turn["content"], special)} for turn in turns]
-    return str(loaded.tokenizer.apply_chat_template(safe, add_generation_prompt=True, tokenize=False))
+    return str(tokenizer.apply_chat_template(safe, add_generation_prompt=has_generation_prompt, tokenize=False))
 
 
 def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from synthpost_dagster.devices import GIB, Device, free_gib
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.profiles.models import EMBEDDED, ModelSpec
@@ -15,6 +17,11 @@ from synthpost_dagster.tasks.loading import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+DECODED_SHARE = 2.0
+"""4-bit weights are decoded where so many times the decoded weights' size is free: the rest is for the work."""
+BYTES = {"float32": 4, "bfloat16": 2}
 
 
 class Loaded(NamedTuple):
@@ -26,7 +33,7 @@ class Loaded(NamedTuple):
 
 def identity(spec: ModelSpec) -> dict[str, Any]:
     """What makes this model this model, for fingerprints: name and commit, or the content of a folder's weights."""
-    source = _source(spec)
+    source = source_of(spec)
     known: dict[str, Any] = {"model": spec.model, "quantization": spec.quantization, "dtype": spec.dtype}
     if isinstance(source, Path):
         return {**known, "content": _folder_digest(source)}
@@ -45,20 +52,55 @@ def check_suits_task(spec: ModelSpec, task: Task, is_allowed: bool) -> None:
         )
 
 
-def load(spec: ModelSpec, device: str) -> Loaded:
-    """The model in evaluation mode on `device`, in its dtype or quantization. Raises ModelError naming the remedy."""
+def load(spec: ModelSpec, device: Device) -> Loaded:
+    """The model in evaluation mode on its device, in its dtype or quantization; see `ModelSpec.dequantize`.
+
+    Raises ModelError naming the remedy.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(spec)
-    settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device}}
+    settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device.name}}
     if spec.quantization == "nf4":
         settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
     try:
-        model = AutoModelForCausalLM.from_pretrained(_source(spec), **settings, **_pinned(spec))
+        model = AutoModelForCausalLM.from_pretrained(source_of(spec), **settings, **_pinned(spec))
     except (OSError, ValueError, ImportError) as error:
         raise _unloadable(spec, error) from error
+    loads.made += 1
+    if _is_packed(model) and _may_be_decoded(spec, model, device):
+        _decode(model, getattr(torch, spec.dtype))
     return Loaded(model.eval(), tokenizer)
+
+
+@dataclass
+class Loads:
+    """How many models this process has loaded."""
+
+    made: int = 0
+
+
+loads = Loads()
+"""Of this process: a sweep loads its student once."""
+
+
+def _is_packed(model: PreTrainedModel) -> bool:
+    """Whether the weights are 4-bit codes, as bitsandbytes keeps them."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
+
+
+def _may_be_decoded(spec: ModelSpec, model: PreTrainedModel, device: Device) -> bool:
+    if spec.dequantize != "auto":
+        return spec.dequantize
+    decoded_gib = int(model.num_parameters()) * BYTES[spec.dtype] / GIB
+    return free_gib(device) > DECODED_SHARE * decoded_gib
+
+
+def _decode(model: PreTrainedModel, dtype: Any) -> None:
+    """The same weights without their packing: what is computed stays the same and takes less time."""
+    model.dequantize(dtype=dtype)
+    model.requires_grad_(False)
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -67,7 +109,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
     _quiet_libraries()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_source(spec), padding_side="left", **_pinned(spec))
+        tokenizer = AutoTokenizer.from_pretrained(source_of(spec), padding_side="left", **_pinned(spec))
     except (OSError, ValueError, ImportError) as error:
         raise _unloadable(spec, error) from error
     if tokenizer.chat_template is None:
@@ -104,7 +146,8 @@ def _quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _source(spec: ModelSpec) -> Path | str:
+def source_of(spec: ModelSpec) -> Path | str:
+    """The folder of the model, or its hub name. Raises ModelError where a folder holds none."""
     if spec.model == EMBEDDED:
         return MODEL_FOLDER
     if spec.model[0] in "~./":

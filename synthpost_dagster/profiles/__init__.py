@@ -31,9 +31,14 @@ class Lora(Record):
     target_modules: tuple[Identifier, ...] = Field(min_length=1)
 
 
-class TrainingSpec(Record):
-    """Every hyper-parameter of the tuning."""
+LAYOUT = ("micro_batch", "gradient_checkpointing", "padding_free", "compile", "checkpoint_seconds")
+"""Keys of a training that its result does not depend on, but for rounding."""
 
+
+class TrainingSpec(Record):
+    """Every hyper-parameter of the tuning, and how it is done: `LAYOUT` names what its result does not depend on."""
+
+    trainer: Literal["trl", "unsloth"] = Field(description="unsloth needs the extra `gpu` and an NVIDIA GPU")
     lora: Lora
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit"]
     learning_rate: float = Field(gt=0)
@@ -43,8 +48,11 @@ class TrainingSpec(Record):
     max_grad_norm: float = Field(gt=0, description="gradients are scaled down to this norm")
     precision: Literal["float32", "bfloat16"]
     rows_per_step: int = Field(ge=1)
-    micro_batch: int = Field(ge=1)
-    gradient_checkpointing: bool
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(description="rows held in memory at once")
+    gradient_checkpointing: bool | Literal["auto"] = Field(description="activations are made again for the gradient")
+    padding_free: bool = Field(description="rows end to end, attention within each; false: padded, as TRL has it")
+    compile: bool | Literal["auto"] = Field(description="the decoder layers, on a GPU")
+    checkpoint_seconds: float = Field(gt=0, description="so often a checkpoint is written, to go on from after a kill")
     max_length: int = Field(ge=16, description="tokens")
     packing: bool
     seed: int = Field(ge=0)
@@ -53,11 +61,16 @@ class TrainingSpec(Record):
 
     @model_validator(mode="after")
     def _divides(self) -> TrainingSpec:
-        if self.rows_per_step % self.micro_batch:
+        if self.micro_batch != "auto" and self.rows_per_step % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide rows_per_step {self.rows_per_step}")
         if self.packing:
             raise ValueError("packing: rows packed into one would see each other; set it to false")
         return self
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """What of it shapes an adapter: all but how the rows are laid out in memory and how often they are saved."""
+        return self.model_dump(mode="json", exclude=set(LAYOUT))
 
 
 class DeviceSpec(Record):
@@ -65,6 +78,9 @@ class DeviceSpec(Record):
 
     device: Literal["auto", "cpu", "cuda"]
     slots: int = Field(ge=1)
+    memory_gib: float | None = Field(
+        default=None, gt=0, description="most memory of a GPU for one slot; null for all, or an equal share of it"
+    )
     cpu_threads: int | None = Field(ge=1, description="torch's threads on the CPU; null for as many as there are cores")
     process_per_cell: bool
 
@@ -149,6 +165,7 @@ class Profile(Record):
 
 STUDY_EVALUATION_PROMPTS = 95
 STUDY_TRAINING = TrainingSpec(
+    trainer="trl",
     lora=Lora(
         r=16,
         alpha=16,
@@ -166,13 +183,17 @@ STUDY_TRAINING = TrainingSpec(
     rows_per_step=8,
     micro_batch=2,
     gradient_checkpointing=True,
+    padding_free=False,
+    compile=False,
+    checkpoint_seconds=60,
     max_length=2_048,
     packing=False,
     seed=3407,
     loss="full",
     system_prompt=True,
 )
-"""The study's own arguments (design, section 2): 2 rows × 4 accumulation steps, loss over the whole conversation."""
+"""The study's own arguments (design, section 2): 2 rows × 4 accumulation steps, loss over the whole conversation. Which
+of the trainers follows them is the file's business."""
 
 
 def load_profile(name: str, task: Task) -> Profile:
@@ -187,7 +208,7 @@ def load_profile(name: str, task: Task) -> Profile:
     if profile.study:
         profile = profile.model_copy(
             update={
-                "training": STUDY_TRAINING,
+                "training": STUDY_TRAINING.model_copy(update={"trainer": profile.training.trainer}),
                 "evaluation_prompts": STUDY_EVALUATION_PROMPTS,
                 "predictions": profile.predictions.model_copy(update={"max_new_tokens": 500}),
             }

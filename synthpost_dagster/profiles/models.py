@@ -31,6 +31,9 @@ class ModelSpec(Record):
     quantization: Literal["none", "nf4"]
     dtype: Literal["float32", "bfloat16"]
     memory_gib: float = Field(gt=0, description="free memory that its work needs")
+    dequantize: bool | Literal["auto"] = Field(
+        default="auto", description="hold 4-bit weights decoded to `dtype`: the same values, faster, more memory"
+    )
 
     @model_validator(mode="after")
     def _pinned(self) -> ModelSpec:

@@ -15,8 +15,9 @@ class GpuResource(ConfigurableResource[Devices]):
     device: str = Field(default="auto", description="auto, cpu or cuda; auto takes the CPU where no GPU is seen")
     slots: int = Field(default=1, description="How many leases one device bears at a time")
 
+    memory_gib: float | None = Field(default=None, description="Most GPU memory a lease may take; by default its share")
     cpu_threads: int | None = Field(default=None, description="torch's threads on the CPU; by default one a core")
 
     def devices(self) -> Devices:
         """The plain object that hands out leases."""
-        return Devices(self.device, self.slots, cpu_threads=self.cpu_threads)
+        return Devices(self.device, self.slots, cpu_threads=self.cpu_threads, memory_gib=self.memory_gib)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
+from synthpost_dagster.devices import Lease
 from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
@@ -17,7 +20,10 @@ from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.tasks.prompting import short_hash
+from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
+from synthpost_dagster.training.sft import Job, Tuner
+from synthpost_dagster.training.trainers import trainer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +41,7 @@ def adapters_plan(study: Study, cell: Cell) -> Plan:
     parts = {
         "subset": subset.digest,
         "student": identity(study.profile.student),
-        "training": study.training_of(cell).model_dump(mode="json"),
+        "training": study.training_of(cell).shaping,
         "system_prompt": study.system_prompt,
         "steps": optimizer_steps(cell.steps, subset.facts["rows"], study.profile.training.rows_per_step),
         "libraries": library_versions(*TRAINER_LIBRARIES),
@@ -50,7 +56,7 @@ def steps_of(study: Study, cell: Cell) -> int:
 
 def expected_training(study: Study, steps: int) -> Expected:
     """The time of so many optimizer steps, from cells tuned before under the same arguments."""
-    training, student = _less_seed(study.profile.training.model_dump(mode="json")), identity(study.profile.student)
+    training, student = _less_seed(study.profile.training.shaping), identity(study.profile.student)
     made = [manifest for cell in study.trainings for manifest in study.store.all_of("adapters", cell.place)]
     alike = [m.facts for m in made if (_less_seed(m.parts["training"]), m.parts["student"]) == (training, student)]
     done = sum(facts["optimizer_steps"] for facts in alike)
@@ -78,36 +84,60 @@ def _wall(seconds: float, expected: Expected) -> dict[str, Any]:
 
 def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """The cell's adapter: a PEFT folder with its loss curve."""
+
+    def make(draft: Draft) -> None:
+        with tuning(study, steps_of(study, cell), progress) as (tuner, lease):
+            tune_into(draft, study, cell, tuner, lease, progress)
+
+    return publish_adapter(study, cell, make)
+
+
+def publish_adapter(study: Study, cell: Cell, make: Callable[[Draft], None]) -> Outcome:
+    """The cell's adapter, which `make` puts into a draft where it is missing; its checkpoints go once it is there."""
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
     plan = adapters_plan(study, cell)
-    return study.store.reuse_or_make(plan, lambda draft: _tune(study, cell, plan.parts["steps"], draft, progress))
+    outcome = study.store.reuse_or_make(plan, make)
+    _checkpoints(study, plan).remove()
+    return outcome
 
 
-def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress) -> None:
-    from synthpost_dagster.training.sft import tune
-
+@contextlib.contextmanager
+def tuning(study: Study, steps: int, progress: Progress) -> Iterator[tuple[Tuner, Lease]]:
+    """A tuner on the loaded student, under the lease; `steps` are all that it will train."""
     profile = study.profile
-    rows = _subset_rows(study, cell)
-    expected = expected_training(study, steps)
+    kind = trainer(profile.training.trainer)
     with study.devices.lease(profile.student.memory_gib, waiting=progress.note) as lease:
-        started = time.perf_counter()
-        loaded = load(profile.student, lease.device.name)
-        training = study.training_of(cell)
-        tuned = tune(loaded, profile.student.model, rows, training, steps, study.system_prompt, draft.folder, progress)
-        seconds = time.perf_counter() - started
-        del loaded
+        loaded = kind.load(profile.student, profile.training, lease.device)
+        with kind(loaded, profile.student.model, profile.training, steps, lease.device) as tuner:
+            yield tuner, lease
+        del loaded, tuner
+
+
+def tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Lease, progress: Progress) -> None:
+    """Tunes a cell's adapter into a draft, with its loss curve and what was learned of each row."""
+    rows, plan = _subset_rows(study, cell), adapters_plan(study, cell)
+    steps = plan.parts["steps"]
+    expected, started = expected_training(study, steps), time.perf_counter()
+    job = Job(rows, steps, study.training_of(cell), study.system_prompt)
+    tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), progress)
     curve = tuned.curve
     study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision)
     draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
     draft.facts |= {
         "optimizer_steps": steps,
-        "rows_seen": rows_seen(steps, len(rows), profile.training.rows_per_step),
+        "rows_seen": rows_seen(steps, len(rows), study.profile.training.rows_per_step),
         "first_loss": round(float(curve["loss"].iloc[0]), 4),
         "last_loss": round(float(curve["loss"].iloc[-1]), 4),
-        **_wall(seconds, expected),
-        "peak_gib": round(lease.peak_gib, 3),
+        **_wall(time.perf_counter() - started, expected),
+        "layout": tuned.layout.text,
+        "peak_gib": lease.take_peak_gib(),
         "device": lease.device.label,
     }
+
+
+def _checkpoints(study: Study, plan: Plan) -> Checkpoints:
+    folder = study.settings.home / "checkpoints" / plan.fingerprint
+    return Checkpoints(folder, study.profile.training.checkpoint_seconds)
 
 
 def _sha256(draft: Draft, name: str) -> str:
@@ -148,17 +178,17 @@ def _untuned(study: Study, asset: str, sets: list[_Set], draft: Draft, progress:
     prompts = _evaluation_table(study)
     expected = expected_posts(study, len(sets) * len(prompts))
     with study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease:
-        loaded = load(study.profile.student, lease.device.name)
+        loaded = load(study.profile.student, lease.device)
         started, parts = time.perf_counter(), []
         for contestant, column, sampling in sets:
             chats = [chat(text, study.system_prompt) for text in prompts[column]]
             replies = generate(loaded, chats, sampling, progress, f"{contestant} posts")
             parts.append(_predictions(prompts, replies, contestant, study.profile.student.model))
-        seconds = time.perf_counter() - started
+        seconds, peak = time.perf_counter() - started, lease.take_peak_gib()
         del loaded
     table = pd.concat(parts, ignore_index=True)
     study.add_gated_table(draft, asset, table)
-    draft.facts |= {"peak_gib": round(lease.peak_gib, 3), **_wall(seconds, expected), **_lengths(table)}
+    draft.facts |= {"peak_gib": peak, **_wall(seconds, expected), **_lengths(table)}
 
 
 def control_predictions_plan(study: Study) -> Plan:
@@ -203,16 +233,16 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
             study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease,
             study.store.local_folder(adapter) as folder,
         ):
-            loaded = load_adapter(load(study.profile.student, lease.device.name), folder)
+            loaded = load_adapter(load(study.profile.student, lease.device), folder)
             started = time.perf_counter()
             replies = generate(loaded, chats, _seeded(study.profile.predictions, cell.place), progress, "tuned posts")
-            seconds = time.perf_counter() - started
+            seconds, peak = time.perf_counter() - started, lease.take_peak_gib()
             del loaded
         table = _predictions(prompts, replies, "tuned", f"{study.profile.student.model} + {adapter.fingerprint}")
         memorised = memorisation(table, _subset_rows(study, cell))
         study.add_gated_table(draft, "predictions", table, memorisation=memorised)
         draft.facts |= {
-            "peak_gib": round(lease.peak_gib, 3),
+            "peak_gib": peak,
             **_wall(seconds, expected),
             **_lengths(table),
             "longest_shared_words": int(memorised["shared_words"].max()),

@@ -152,7 +152,8 @@ def open_study(settings: Settings) -> Study:
     """The study that the settings name. Raises SpecError where task or profile are wrong."""
     task = load_task(settings.task)
     profile = load_profile(settings.profile, task)
-    devices = Devices(profile.device.device, profile.device.slots, cpu_threads=profile.device.cpu_threads)
+    device = profile.device
+    devices = Devices(device.device, device.slots, cpu_threads=device.cpu_threads, memory_gib=device.memory_gib)
     store = ArtifactStore(storage_root(profile, settings), settings.home)
     return Study(task, profile, store, devices, settings, Journal(settings.journal_url))
 

@@ -1,108 +1,265 @@
-"""Tunes a LoRA adapter with TRL's SFTTrainer and PEFT."""
+"""Tunes LoRA adapters on a loaded model with TRL's SFTTrainer and PEFT: the trainer `trl`.
+
+The trainer `unsloth` is the same but for how the model is loaded and wrapped, see `unsloth_sft`.
+"""
 
 from __future__ import annotations
 
-import json
+import gc
 import logging
 import math
-import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.inference.generate import chat, end_tokens
-from synthpost_dagster.inference.models import Loaded
+from synthpost_dagster.devices import Device, free_gib
+from synthpost_dagster.errors import DeviceError, SynthpostError
+from synthpost_dagster.inference.generate import end_tokens
+from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles import TrainingSpec
+from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.training import adapter
+from synthpost_dagster.training.checkpoints import Checkpoints
+from synthpost_dagster.training.conversations import Conversation, tokenized
+from synthpost_dagster.training.fitting import GIB, Layout, Shape, fitting
 from synthpost_dagster.training.supervision import refuse_untaught, supervision
 
 if TYPE_CHECKING:
     import pandas as pd
-    from peft import LoraConfig
     from trl import SFTConfig
+
+CURVE = ("step", "loss", "learning_rate")
 
 
 class Tuned(NamedTuple):
-    """The loss curve (schema LossCurve), and what of each row was learned (schema Supervision)."""
+    """The loss curve (schema LossCurve), what of each row was learned (schema Supervision), and how it was laid out."""
 
     curve: pd.DataFrame
     supervision: pd.DataFrame
+    layout: Layout
 
 
-def tune(
-    loaded: Loaded,
-    base_name: str,
-    rows: pd.DataFrame,
-    spec: TrainingSpec,
-    steps: int,
-    system_prompt: str | None,
-    folder: Path,
-    progress: Progress,
-) -> Tuned:
-    """Tunes on the rows (schema DataSubsets) for `steps` optimizer steps; leaves the adapter in `folder`.
+class Job(NamedTuple):
+    """One training: rows (schema DataSubsets), optimizer steps, and the hyper-parameters with their seed."""
 
-    `base_name` is what the adapter's configuration names as its base. Raises SynthpostError where a row teaches
-    nothing or not when to stop, before any step, and where the loss is not a number; nothing is left in `folder` then.
+    rows: pd.DataFrame
+    steps: int
+    spec: TrainingSpec
+    system_prompt: str | None
+
+
+class Tuner:
+    """Tunes one adapter after another on a loaded model, which is as it was once the tuner is closed.
+
+    Used as a context. `steps` are all that will be trained with it: they decide whether compiling pays.
     """
-    import pandas as pd
-    from datasets import Dataset, disable_progress_bars
-    from transformers import PrinterCallback, set_seed
-    from trl import SFTTrainer
 
-    disable_progress_bars()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    set_seed(spec.seed)
-    scratch = folder / "trainer"
+    def __init__(self, loaded: Loaded, base_name: str, spec: TrainingSpec, steps: int, device: Device) -> None:
+        self.loaded, self.base_name, self.device, self._steps = loaded, base_name, device, steps
+        self._attention = loaded.model.config._attn_implementation
+        self.model = self._wrapped(spec)
+        self._is_compiled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @staticmethod
+    def load(spec: ModelSpec, training: TrainingSpec, device: Device) -> Loaded:
+        """The student, loaded as this trainer wants it."""
+        del training
+        return load(spec, device)
+
+    def tune(self, job: Job, folder: Path, checkpoints: Checkpoints, progress: Progress) -> Tuned:
+        """Tunes for `job.steps` optimizer steps, from the last checkpoint on where there is one; the adapter is left in
+        `folder`.
+
+        Out of memory halves the micro-batch. Raises SynthpostError where a row teaches nothing or not when to stop,
+        before any step, and where the loss is not a number; DeviceError where memory does not suffice. Nothing is left
+        in `folder` then, and nothing on the device.
+        """
+        conversations = tokenized(job.rows, self.loaded.tokenizer, job.spec.loss, job.system_prompt)
+        learned = self._supervision(job, conversations)
+        refuse_untaught(learned, job.spec.max_length)
+        progress.note(f"the first row teaches: {learned['learned'].iloc[0]!r}")
+        layout: Layout | None = self._layout(job.spec, conversations)
+        while layout is not None:
+            progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step")
+            if (curve := self._trained(job, conversations, layout, checkpoints, progress)) is not None:
+                adapter.save(self.model, self.base_name, folder)
+                return Tuned(curve, learned, layout)
+            spent, layout = layout, layout.smaller()
+            progress.note(f"{self.device.label} ran out of memory with {spent.text}")
+        raise DeviceError(
+            f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
+            "lora.r, or set student.quantization: nf4 in the profile"
+        )
+
+    def close(self) -> None:
+        """Takes the adapter off, and all that was put on the model for it."""
+        self._compile(False)
+        self.model.unload()
+        self.loaded.model.gradient_checkpointing_disable()
+        self.loaded.model.set_attn_implementation(self._attention)
+        self.loaded.model.eval()
+        del self.model
+        self._free()
+
+    def _wrapped(self, spec: TrainingSpec) -> Any:
+        from peft import get_peft_model
+
+        return get_peft_model(self.loaded.model, adapter.lora_config(spec.lora))
+
+    def _trainer_class(self, spec: TrainingSpec) -> type:
+        from trl import SFTTrainer
+
+        from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer
+
+        found: type = PaddingFreeTrainer if self._is_padding_free(spec) else SFTTrainer
+        return found
+
+    def _is_padding_free(self, spec: TrainingSpec) -> bool:
+        from synthpost_dagster.training.padding_free import suits
+
+        return spec.padding_free and suits(self.loaded.model, spec.lora.target_modules)
+
+    def _collator(self, spec: TrainingSpec) -> Any:
+        from synthpost_dagster.training.padding_free import RowsCollator
+
+        if self._is_padding_free(spec):
+            return RowsCollator(is_filled=self.device.name != "cpu")
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+        return DataCollatorForLanguageModeling(pad_token_id=self.loaded.tokenizer.pad_token_id)
+
+    def _supervision(self, job: Job, conversations: Sequence[Conversation]) -> pd.DataFrame:
+        posts = list(job.rows["post"])
+        return supervision(
+            conversations, posts, self._collator(job.spec), self.loaded.tokenizer, end_tokens(self.loaded)
+        )
+
+    def _layout(self, spec: TrainingSpec, conversations: Sequence[Conversation]) -> Layout:
+        itemsize = 2 if spec.precision == "bfloat16" else 4
+        lengths = [len(one.input_ids) for one in conversations]
+        shape, free = Shape.of(self.loaded.model.config, itemsize), free_gib(self.device) * GIB
+        return fitting(spec, shape, lengths, free, self._steps, is_gpu=self.device.name != "cpu")
+
+    def _trained(
+        self,
+        job: Job,
+        conversations: Sequence[Conversation],
+        layout: Layout,
+        checkpoints: Checkpoints,
+        progress: Progress,
+    ) -> pd.DataFrame | None:
+        """The loss curve; None where memory ran out."""
+        import torch
+
+        trainer = self._trainer(job, conversations, layout, checkpoints, progress)
+        try:
+            curve = _run(trainer, checkpoints, progress, job.steps)
+        except torch.OutOfMemoryError:
+            curve = None
+        finally:
+            trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+            trainer.accelerator.free_memory()
+            self.model.zero_grad(set_to_none=True)
+            del trainer
+            self._free()
+        return curve
+
+    def _trainer(
+        self,
+        job: Job,
+        conversations: Sequence[Conversation],
+        layout: Layout,
+        checkpoints: Checkpoints,
+        progress: Progress,
+    ) -> Any:
+        """TRL's trainer, ready to train; the adapter is at its start."""
+        from datasets import Dataset, disable_progress_bars
+        from transformers import PrinterCallback, set_seed
+
+        from synthpost_dagster.training.trl_trainers import Watch
+
+        disable_progress_bars()
+        logging.getLogger("trl").setLevel(logging.ERROR)
+        set_seed(job.spec.seed)
+        self._lay_out(layout)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            trainer = self._trainer_class(job.spec)(
+                model=self.model,
+                args=sft_config(job.spec, layout, job.steps, checkpoints.folder, self.device.name),
+                train_dataset=Dataset.from_list([one._asdict() for one in conversations]),
+                data_collator=self._collator(job.spec),
+                processing_class=self.loaded.tokenizer,
+                callbacks=[Watch(checkpoints, progress, job.steps)],
+            )
+        trainer.remove_callback(PrinterCallback)
+        adapter.begin(self.model, job.spec.seed)
+        return trainer
+
+    def _lay_out(self, layout: Layout) -> None:
+        """Puts on the model what the layout asks for and TRL does not see to."""
+        self._compile(layout.is_compiled)
+
+    def _compile(self, is_wanted: bool) -> None:
+        """Compiles each decoder layer, or takes that back."""
+        import torch
+
+        if is_wanted == self._is_compiled:
+            return
+        # One length after the other would be compiled anew; with this, lengths become free from the second on.
+        torch._dynamo.config.automatic_dynamic_shapes = True
+        torch._dynamo.config.recompile_limit = 64
+        for layer in self.loaded.model.model.layers:
+            layer._compiled_call_impl = None
+            if is_wanted:
+                layer.compile()
+        self._is_compiled = is_wanted
+
+    def _free(self) -> None:
+        import torch
+
+        gc.collect()
+        if self.device.name != "cpu":
+            torch.cuda.empty_cache()
+
+
+def _run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int) -> pd.DataFrame:
+    import pandas as pd
+
+    last = checkpoints.last()
+    if last is not None:
+        progress.note(f"training goes on from step {last.name.rpartition('-')[2]} of {steps}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
-        trainer = SFTTrainer(
-            model=loaded.model,
-            args=sft_config(spec, steps, scratch, loaded.model.device.type),
-            train_dataset=Dataset.from_list(conversations(rows, spec, system_prompt)),
-            processing_class=loaded.tokenizer,
-            peft_config=lora_config(spec),
-            callbacks=[_progress_callback(progress, steps)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        learned = supervision(trainer, rows, end_tokens(loaded))
-        refuse_untaught(learned)
-        progress.note(f"the first row teaches: {learned['learned'].iloc[0]!r}")
-        trainer.train()
-    curve = pd.DataFrame(
-        {"step": entry["step"], "loss": float(entry["loss"]), "learning_rate": float(entry["learning_rate"])}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    )
-    if not all(map(math.isfinite, curve["loss"])):
-        first = curve.loc[~curve["loss"].map(math.isfinite), "step"].iloc[0]
-        raise SynthpostError(f"the loss is not a number at step {first}; lower training.learning_rate in the profile")
-    shutil.rmtree(scratch, ignore_errors=True)
-    _save(trainer.model, base_name, folder)
-    return Tuned(curve, learned)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    entries = [entry for entry in trainer.state.log_history if set(CURVE) <= set(entry)]
+    return pd.DataFrame([{name: entry[name] for name in CURVE} for entry in entries]).astype({"loss": float})
 
 
-def conversations(rows: pd.DataFrame, spec: TrainingSpec, system_prompt: str | None) -> list[dict[str, Any]]:
-    """TRL's records: prompt and completion apart where only the completion is learned, else whole messages."""
-    system = system_prompt if spec.system_prompt else None
-    turns = [
-        (row.prompt_id, chat(row.student_prompt, system), [{"role": "assistant", "content": row.post}])
-        for row in rows.itertuples()
-    ]
-    if spec.loss == "completion":
-        return [{"prompt_id": name, "prompt": prompt, "completion": completion} for name, prompt, completion in turns]
-    return [{"prompt_id": name, "messages": prompt + completion} for name, prompt, completion in turns]
+def refuse_infinite(step: int, loss: float) -> None:
+    """Raises SynthpostError where the loss is not a number."""
+    if not math.isfinite(loss):
+        raise SynthpostError(f"the loss is not a number at step {step}; lower training.learning_rate in the profile")
 
 
-def sft_config(spec: TrainingSpec, steps: int, folder: Path, device: str) -> SFTConfig:
+def sft_config(spec: TrainingSpec, layout: Layout, steps: int, folder: Path, device: str) -> SFTConfig:
     """The profile's hyper-parameters as TRL's arguments; what TRL would choose by itself is set here."""
     from trl import SFTConfig
 
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=spec.micro_batch,
-        gradient_accumulation_steps=spec.rows_per_step // spec.micro_batch,
+        per_device_train_batch_size=layout.micro_batch,
+        gradient_accumulation_steps=spec.rows_per_step // layout.micro_batch,
         learning_rate=spec.learning_rate,
         lr_scheduler_type=spec.scheduler,
         warmup_steps=spec.warmup_steps,
@@ -112,7 +269,8 @@ def sft_config(spec: TrainingSpec, steps: int, folder: Path, device: str) -> SFT
         max_length=spec.max_length,
         packing=spec.packing,
         completion_only_loss=spec.loss == "completion",
-        gradient_checkpointing=spec.gradient_checkpointing,
+        gradient_checkpointing=layout.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": spec.lora.dropout > 0},
         max_grad_norm=spec.max_grad_norm,
         bf16=spec.precision == "bfloat16" and device != "cpu",
         use_cpu=device == "cpu",
@@ -122,37 +280,5 @@ def sft_config(spec: TrainingSpec, steps: int, folder: Path, device: str) -> SFT
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
+        average_tokens_across_devices=False,
     )
-
-
-def lora_config(spec: TrainingSpec) -> LoraConfig:
-    """The profile's adapter as PEFT's configuration."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=spec.lora.r,
-        lora_alpha=spec.lora.alpha,
-        lora_dropout=spec.lora.dropout,
-        bias=spec.lora.bias,
-        target_modules=list(spec.lora.target_modules),
-        task_type="CAUSAL_LM",
-    )
-
-
-def _progress_callback(progress: Progress, steps: int) -> Any:
-    from transformers import TrainerCallback
-
-    class Report(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            progress.update("training", state.global_step, steps, "steps")
-
-    return Report()
-
-
-def _save(model: Any, base_name: str, folder: Path) -> None:
-    """The adapter's safetensors and configuration, which names its base and not a path of this machine."""
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    file = folder / "adapter_config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_name}
-    file.write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")

@@ -1,0 +1,55 @@
+"""Checkpoints of a training under way, so that a killed one goes on from there.
+
+They lie in the home, below the fingerprint of the adapter that is made, until it is published. Written by transformers'
+Trainer: the weights as safetensors, what belongs to the optimizer by torch, which reads it with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+WHOLE = "whole"
+"""A file that is written once a checkpoint is: a kill while it is written leaves none."""
+PREFIX = "checkpoint-"
+
+
+class Checkpoints:
+    """The checkpoints of one training, at most one in `seconds`."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self._seconds = folder, seconds
+        self._at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time for one; then the clock begins anew."""
+        if time.monotonic() - self._at < self._seconds:
+            return False
+        self._at = time.monotonic()
+        return True
+
+    def written(self, step: int) -> None:
+        """The checkpoint of this step is whole: earlier ones go."""
+        (self.folder / f"{PREFIX}{step}" / WHOLE).touch()
+        for place in self._all():
+            if self._step(place) != step:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def last(self) -> Path | None:
+        """The latest whole one; what is not whole is removed."""
+        for place in self._all():
+            if not (place / WHOLE).exists():
+                shutil.rmtree(place, ignore_errors=True)
+        return max(self._all(), key=self._step, default=None)
+
+    def remove(self) -> None:
+        """All of it, once the adapter is published."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _all(self) -> list[Path]:
+        return [place for place in self.folder.glob(f"{PREFIX}*") if place.is_dir()]
+
+    @staticmethod
+    def _step(place: Path) -> int:
+        return int(place.name.removeprefix(PREFIX))

@@ -1,0 +1,106 @@
+"""How a training is laid out in memory: the fastest way that fits. What is learned is the same in every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from synthpost_dagster.profiles import TrainingSpec
+
+GIB = 1024**3
+MARGIN = 0.9
+"""The share of free memory that is reckoned with."""
+WIDTHS, INNER_WIDTHS = 16, 4
+"""Numbers that a decoder layer keeps a token for its gradient, in hidden and in intermediate sizes: measured with
+LLaMA 3 8B (docs/experiments.md). A compiled layer keeps fewer."""
+COMPILED_SHARE = 0.6
+LOGIT_POSITIONS, LOGIT_COPIES, LOGIT_BYTES = 1024, 3, 4
+ADAPTER_COPIES, ADAPTER_BYTES = 4, 4
+"""Weights, gradients and two moments in float32."""
+COMPILING_STEPS = 300
+"""From so many optimizer steps on, compiling the layers costs less time than it saves."""
+
+
+class Layout(NamedTuple):
+    """Rows held at once, whether activations are made again for the gradient, whether the layers are compiled."""
+
+    micro_batch: int
+    gradient_checkpointing: bool
+    is_compiled: bool
+
+    @property
+    def text(self) -> str:
+        """The layout in words."""
+        how = ", activations made again" if self.gradient_checkpointing else ""
+        return f"{self.micro_batch} rows at a time{how}{', compiled layers' if self.is_compiled else ''}"
+
+    def smaller(self) -> Layout | None:
+        """The next layout that needs less memory; None where there is none."""
+        if self.micro_batch > 1:
+            return self._replace(micro_batch=self.micro_batch // 2)
+        return None if self.gradient_checkpointing else self._replace(gradient_checkpointing=True)
+
+
+class Shape(NamedTuple):
+    """What of a model decides how much memory tuning needs; `itemsize` in bytes, of an activation."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, config: Any, itemsize: int) -> Shape:
+        """From a transformers configuration."""
+        return cls(config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.vocab_size, itemsize)
+
+
+def fitting(
+    spec: TrainingSpec, shape: Shape, lengths: Sequence[int], free_bytes: float, steps: int, is_gpu: bool
+) -> Layout:
+    """The fastest layout that fits into `free_bytes`, the model being loaded; the most frugal one where none does.
+
+    `lengths` are the rows' in tokens; `steps` are all that will be trained on this loaded model. What the profile says
+    itself is kept.
+    """
+    wants = steps >= COMPILING_STEPS and is_gpu and spec.padding_free
+    is_compiled = wants if spec.compile == "auto" else spec.compile
+    layouts = [Layout(size, again, is_compiled) for again in _again(spec) for size in _sizes(spec)]
+    fit = (layout for layout in layouts if needed_bytes(spec, shape, lengths, layout) <= free_bytes * MARGIN)
+    return next(fit, layouts[-1])
+
+
+def needed_bytes(spec: TrainingSpec, shape: Shape, lengths: Sequence[int], layout: Layout) -> float:
+    """What a step holds beside the model at most: the longest rows meet in one micro-batch."""
+    tokens = sum(sorted(lengths, reverse=True)[: layout.micro_batch])
+    if not spec.padding_free:
+        tokens = max(lengths) * layout.micro_batch
+    layer = (WIDTHS * shape.hidden + INNER_WIDTHS * shape.intermediate) * shape.itemsize
+    if layout.is_compiled:
+        layer = int(layer * COMPILED_SHARE)
+    kept = (
+        shape.hidden * shape.itemsize * shape.layers + layer if layout.gradient_checkpointing else layer * shape.layers
+    )
+    positions = min(tokens, LOGIT_POSITIONS) if spec.padding_free else tokens
+    logits = positions * shape.vocabulary * LOGIT_COPIES * LOGIT_BYTES
+    return tokens * kept + logits + _adapter_bytes(spec, shape)
+
+
+def _adapter_bytes(spec: TrainingSpec, shape: Shape) -> int:
+    """At most: each target as wide as the widest."""
+    width = shape.hidden + max(shape.hidden, shape.intermediate)
+    weights = len(spec.lora.target_modules) * shape.layers * spec.lora.r * width
+    return weights * ADAPTER_COPIES * ADAPTER_BYTES
+
+
+def _sizes(spec: TrainingSpec) -> Iterator[int]:
+    """Micro-batches that divide a step's rows, the largest first; that of the profile alone where it names one."""
+    if spec.micro_batch != "auto":
+        yield spec.micro_batch
+        return
+    yield from (size for size in range(spec.rows_per_step, 0, -1) if spec.rows_per_step % size == 0)
+
+
+def _again(spec: TrainingSpec) -> tuple[bool, ...]:
+    return (False, True) if spec.gradient_checkpointing == "auto" else (spec.gradient_checkpointing,)

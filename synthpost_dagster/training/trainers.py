@@ -1,0 +1,23 @@
+"""The registry of trainers: adding one is a module, a line here, and its name in the profile's `training.trainer`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from synthpost_dagster.training.sft import Tuner
+
+_TRAINERS = {
+    "trl": "synthpost_dagster.training.sft:Tuner",
+    "unsloth": "synthpost_dagster.training.unsloth_sft:UnslothTuner",
+}
+APART = frozenset({"unsloth"})
+"""Trainers that change libraries for the whole process they are imported in, and so need one of their own."""
+
+
+def trainer(name: str) -> type[Tuner]:
+    """The trainer of that name; its libraries are imported now."""
+    module, kind = _TRAINERS[name].split(":")
+    found: type[Tuner] = getattr(import_module(module), kind)
+    return found

@@ -1,0 +1,79 @@
+"""Tunes with Unsloth's model and kernels under TRL's SFTTrainer: the trainer `unsloth`.
+
+Unsloth replaces parts of transformers, TRL and PEFT when it is imported, for the whole process: `trainers.APART`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from synthpost_dagster.devices import Device
+from synthpost_dagster.errors import ModelError
+from synthpost_dagster.inference.models import Loaded, load_tokenizer, source_of
+from synthpost_dagster.profiles import TrainingSpec
+from synthpost_dagster.profiles.models import ModelSpec
+from synthpost_dagster.training.sft import Tuner
+
+if TYPE_CHECKING:
+    from synthpost_dagster.training.fitting import Layout
+
+
+class UnslothTuner(Tuner):
+    """As `Tuner`, with the model that Unsloth loads, wraps and checkpoints."""
+
+    @staticmethod
+    def load(spec: ModelSpec, training: TrainingSpec, device: Device) -> Loaded:
+        """The student as Unsloth has it. Raises ModelError where there is no Unsloth or no GPU."""
+        if device.name == "cpu":
+            raise ModelError("training.trainer: unsloth needs an NVIDIA GPU; set it to trl in the profile")
+        # It writes the trainers that it has rewritten; by default into the working directory.
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", tempfile.mkdtemp(prefix="synthpost-unsloth-"))
+        try:
+            from unsloth import FastLanguageModel
+        except ImportError as error:
+            raise ModelError(
+                f"training.trainer: unsloth cannot be imported ({error}); install the extra `gpu`, or set it to trl"
+            ) from error
+        import torch
+
+        tokenizer = load_tokenizer(spec)
+        # Its attention looks at no mask while training, so that the filling has to come last.
+        tokenizer.padding_side = "right"
+        model, _ = FastLanguageModel.from_pretrained(
+            str(source_of(spec)),
+            max_seq_length=training.max_length,
+            dtype=getattr(torch, spec.dtype),
+            load_in_4bit=spec.quantization == "nf4" or spec.model.endswith("bnb-4bit"),
+            revision=spec.revision,
+            use_exact_model_name=True,
+        )
+        return Loaded(model, tokenizer)
+
+    def _wrapped(self, spec: TrainingSpec) -> Any:
+        from unsloth import FastLanguageModel
+
+        lora = spec.lora
+        return FastLanguageModel.get_peft_model(
+            self.loaded.model,
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            bias=lora.bias,
+            target_modules=list(lora.target_modules),
+            use_gradient_checkpointing="unsloth" if spec.gradient_checkpointing is not False else False,
+            random_state=spec.seed,
+            max_seq_length=spec.max_length,
+        )
+
+    def _is_padding_free(self, spec: TrainingSpec) -> bool:
+        """Not in our way: Unsloth decides by itself."""
+        del spec
+        return False
+
+    def _lay_out(self, layout: Layout) -> None:
+        """Unsloth has kernels of its own, and a checkpointing of its own that is switched on and off."""
+        from unsloth import FastLanguageModel
+
+        FastLanguageModel.for_training(self.model, use_gradient_checkpointing=layout.gradient_checkpointing)
