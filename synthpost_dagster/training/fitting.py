@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from synthpost_dagster.profiles import TrainingSpec
 
 GIB = 1024**3
-MARGIN = 0.9
+MARGIN = 0.95
 """The share of free memory that is reckoned with."""
 WIDTHS, INNER_WIDTHS = 16, 4
 """Numbers that a decoder layer keeps a token for its gradient, in hidden and in intermediate sizes: measured with
-LLaMA 3 8B (docs/experiments.md). A compiled layer keeps fewer."""
+LLaMA 3 8B (docs/experiments.md)."""
 COMPILED_SHARE = 0.6
-LOGIT_POSITIONS, LOGIT_COPIES, LOGIT_BYTES = 1024, 3, 4
-ADAPTER_COPIES, ADAPTER_BYTES = 4, 4
-"""Weights, gradients and two moments in float32."""
+"""A compiled layer keeps so much of that."""
+LOGIT_BYTES, COMPILED_LOGIT_BYTES = 16, 6
+"""A logit with what its loss and gradient need, where the loss is made piece by piece."""
+PADDED_LOGIT_BYTES = 14
+WEIGHT_BYTES, WEIGHT_BYTES_8BIT = 16, 10
+"""Of an adapter: weight and gradient in float32, two moments in float32 or in 8 bits."""
+DEVIATIONS = 4.0
+"""A micro-batch is reckoned to be so many standard deviations longer than the mean one. One in a whole sweep that is
+longer still is what the halving after an out-of-memory error is for."""
 COMPILING_STEPS = 300
 """From so many optimizer steps on, compiling the layers costs less time than it saves."""
+PIECE = 512
+"""Learned tokens whose logits are held at a time, without padding."""
 
 
 class Layout(NamedTuple):
@@ -72,26 +82,39 @@ def fitting(
 
 
 def needed_bytes(spec: TrainingSpec, shape: Shape, lengths: Sequence[int], layout: Layout) -> float:
-    """What a step holds beside the model at most: the longest rows meet in one micro-batch."""
-    tokens = sum(sorted(lengths, reverse=True)[: layout.micro_batch])
-    if not spec.padding_free:
-        tokens = max(lengths) * layout.micro_batch
+    """What a step holds beside the model."""
     layer = (WIDTHS * shape.hidden + INNER_WIDTHS * shape.intermediate) * shape.itemsize
     if layout.is_compiled:
         layer = int(layer * COMPILED_SHARE)
-    kept = (
-        shape.hidden * shape.itemsize * shape.layers + layer if layout.gradient_checkpointing else layer * shape.layers
-    )
-    positions = min(tokens, LOGIT_POSITIONS) if spec.padding_free else tokens
-    logits = positions * shape.vocabulary * LOGIT_COPIES * LOGIT_BYTES
-    return tokens * kept + logits + _adapter_bytes(spec, shape)
+    kept = shape.hidden * shape.itemsize * shape.layers + layer
+    tokens = _tokens(spec, lengths, layout.micro_batch)
+    activations = tokens * (kept if layout.gradient_checkpointing else layer * shape.layers)
+    return activations + _logit_bytes(spec, shape, tokens, layout) + _adapter_bytes(spec, shape)
+
+
+def _tokens(spec: TrainingSpec, lengths: Sequence[int], rows: int) -> float:
+    """Of a long micro-batch; no more than the longest rows have, which padded ones are filled up to."""
+    longest = sorted(lengths, reverse=True)[:rows]
+    if not spec.padding_free:
+        return max(lengths) * rows
+    spread = statistics.pstdev(lengths) * math.sqrt(rows) * DEVIATIONS
+    return min(sum(longest), statistics.fmean(lengths) * rows + spread)
+
+
+def _logit_bytes(spec: TrainingSpec, shape: Shape, tokens: float, layout: Layout) -> float:
+    if not spec.padding_free:
+        return tokens * shape.vocabulary * PADDED_LOGIT_BYTES
+    each = COMPILED_LOGIT_BYTES if layout.is_compiled else LOGIT_BYTES
+    return min(tokens, PIECE) * shape.vocabulary * each
 
 
 def _adapter_bytes(spec: TrainingSpec, shape: Shape) -> int:
-    """At most: each target as wide as the widest."""
-    width = shape.hidden + max(shape.hidden, shape.intermediate)
-    weights = len(spec.lora.target_modules) * shape.layers * spec.lora.r * width
-    return weights * ADAPTER_COPIES * ADAPTER_BYTES
+    """Attention's matrices reckoned as hidden × hidden, the others as hidden × intermediate."""
+    attention = sum(name[0] in "qkvo" for name in spec.lora.target_modules)
+    others = len(spec.lora.target_modules) - attention
+    widths = attention * 2 * shape.hidden + others * (shape.hidden + shape.intermediate)
+    each = WEIGHT_BYTES_8BIT if "8bit" in spec.optimizer else WEIGHT_BYTES
+    return shape.layers * spec.lora.r * widths * each
 
 
 def _sizes(spec: TrainingSpec) -> Iterator[int]:

@@ -14,16 +14,13 @@ import torch.nn.functional as F  # noqa: N812 - as everywhere
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+from synthpost_dagster.training.fitting import PIECE
 from synthpost_dagster.training.supervision import MASKED
 
 ATTENTION = "synthpost_rows"
 """The name under which transformers knows the attention function."""
 SUITABLE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Model types whose decoder hands keywords to its attention, and whose logits are the head's, not scaled or capped."""
-PIECE = 1024
-"""Learned tokens whose logits are held at a time."""
-LENGTHS_OF = 256
-"""The longest row's length is rounded up to a multiple of this: each number is compiled anew."""
 FILL = 64
 """On a GPU, tokens are filled up to a multiple of this: matrix products of odd sizes are slow."""
 
@@ -42,12 +39,17 @@ class RowsCollator:
     """Puts conversations end to end, for one micro-batch.
 
     Gives `input_ids`, `position_ids` and `labels` (1 × tokens; a row's first token is never learned), `ends` (int32,
-    rows + 1, beginning with 0), `longest` (an int), and `learned` with `targets`: the positions whose next token is
-    learned, and that token. On a GPU both are filled up, with MASKED as target.
+    beginning with 0), `longest` (an int), and `learned` with `targets`: the positions whose next token is learned, and
+    that token.
+
+    Compiled layers are made anew for each shape that they have not met, so all that can be the same is: `ends` has
+    `rows` + 2 numbers, `longest` is that of all rows, and with `is_filled` tokens come in multiples of FILL, the rest
+    being a row of its own that is never learned.
     """
 
-    def __init__(self, is_filled: bool) -> None:
-        self._fill = FILL if is_filled else 1
+    def __init__(self, rows: int, longest: int, is_filled: bool) -> None:
+        """For micro-batches of at most `rows` rows, of at most `longest` tokens each."""
+        self._ends, self._longest, self._fill = rows + 2, max(longest, FILL), FILL if is_filled else 1
 
     def __call__(self, examples: list[dict[str, list[int]]]) -> dict[str, Any]:
         """One micro-batch of conversations (`input_ids` and `labels`)."""
@@ -60,23 +62,19 @@ class RowsCollator:
             labels += [MASKED, *example["labels"][1:]]
             positions += range(len(example["input_ids"]))
             ends.append(len(ids))
-        longest = -(-(max(positions) + 1) // LENGTHS_OF) * LENGTHS_OF
-        if spare := -len(ids) % self._fill:
-            ids += [0] * spare
-            labels += [MASKED] * spare
-            positions += range(spare)
-            ends.append(len(ids))
+        spare = -len(ids) % self._fill
         learned = [place - 1 for place, label in enumerate(labels) if label != MASKED]
         targets = [label for label in labels if label != MASKED]
-        spare = -len(targets) % self._fill
+        ends += [len(ids) + spare] * (self._ends - len(ends))
+        unlearned = -len(targets) % self._fill
         return {
-            "input_ids": torch.tensor([ids]),
-            "position_ids": torch.tensor([positions]),
-            "labels": torch.tensor([labels]),
+            "input_ids": torch.tensor([ids + [0] * spare]),
+            "position_ids": torch.tensor([[*positions, *range(spare)]]),
+            "labels": torch.tensor([labels + [MASKED] * spare]),
             "ends": torch.tensor(ends, dtype=torch.int32),
-            "longest": longest,
-            "learned": torch.tensor(learned + [0] * spare),
-            "targets": torch.tensor(targets + [MASKED] * spare),
+            "longest": self._longest,
+            "learned": torch.tensor(learned + [0] * unlearned),
+            "targets": torch.tensor(targets + [MASKED] * unlearned),
         }
 
 
@@ -104,6 +102,8 @@ def attend_within_rows(
         return found[0].unsqueeze(0), None
     rows = []
     for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        if start == end:
+            continue
         q, k, v = (part[:, :, start:end] for part in (query, key, value))
         rows.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True))
     return torch.cat(rows, dim=2).transpose(1, 2), None
@@ -161,8 +161,10 @@ def learned_loss(
     """
     device = batch["input_ids"].device
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+        # As if it had a gradient, like every later layer's input: so one compiled layer serves them all.
+        embedded = causal.model.embed_tokens(batch["input_ids"]).detach().requires_grad_()
         hidden = causal.model(
-            input_ids=batch["input_ids"],
+            inputs_embeds=embedded,
             position_ids=batch["position_ids"],
             use_cache=False,
             ends=batch["ends"],

@@ -128,22 +128,23 @@ class Tuner:
 
         return spec.padding_free and suits(self.loaded.model, spec.lora.target_modules)
 
-    def _collator(self, spec: TrainingSpec) -> Any:
+    def _collator(self, spec: TrainingSpec, conversations: Sequence[Conversation], rows: int) -> Any:
+        """For micro-batches of at most `rows` of the conversations."""
         from synthpost_dagster.training.padding_free import RowsCollator
 
         if self._is_padding_free(spec):
-            return RowsCollator(is_filled=self.device.name != "cpu")
+            longest = max((len(one.input_ids) for one in conversations), default=0)
+            return RowsCollator(rows, longest, is_filled=self.device.name != "cpu")
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
         return DataCollatorForLanguageModeling(pad_token_id=self.loaded.tokenizer.pad_token_id)
 
     def _supervision(self, job: Job, conversations: Sequence[Conversation]) -> pd.DataFrame:
-        posts = list(job.rows["post"])
-        return supervision(
-            conversations, posts, self._collator(job.spec), self.loaded.tokenizer, end_tokens(self.loaded)
-        )
+        posts, collator = list(job.rows["post"]), self._collator(job.spec, conversations, 1)
+        return supervision(conversations, posts, collator, self.loaded.tokenizer, end_tokens(self.loaded))
 
     def _layout(self, spec: TrainingSpec, conversations: Sequence[Conversation]) -> Layout:
+        self._free()
         itemsize = 2 if spec.precision == "bfloat16" else 4
         lengths = [len(one.input_ids) for one in conversations]
         shape, free = Shape.of(self.loaded.model.config, itemsize), free_gib(self.device) * GIB
@@ -197,7 +198,7 @@ class Tuner:
                 model=self.model,
                 args=sft_config(job.spec, layout, job.steps, checkpoints.folder, self.device.name),
                 train_dataset=Dataset.from_list([one._asdict() for one in conversations]),
-                data_collator=self._collator(job.spec),
+                data_collator=self._collator(job.spec, conversations, layout.micro_batch),
                 processing_class=self.loaded.tokenizer,
                 callbacks=[Watch(checkpoints, progress, job.steps)],
             )
@@ -211,17 +212,13 @@ class Tuner:
 
     def _compile(self, is_wanted: bool) -> None:
         """Compiles each decoder layer, or takes that back."""
-        import torch
-
         if is_wanted == self._is_compiled:
             return
-        # One length after the other would be compiled anew; with this, lengths become free from the second on.
-        torch._dynamo.config.automatic_dynamic_shapes = True
-        torch._dynamo.config.recompile_limit = 64
         for layer in self.loaded.model.model.layers:
             layer._compiled_call_impl = None
             if is_wanted:
-                layer.compile()
+                # For any number of tokens: each would be compiled for by itself otherwise.
+                layer.compile(dynamic=True)
         self._is_compiled = is_wanted
 
     def _free(self) -> None:
