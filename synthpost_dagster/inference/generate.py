@@ -51,7 +51,7 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     from transformers import set_seed
 
     inputs = loaded.tokenizer(
-        [_templated(loaded, turns) for turns in chats], add_special_tokens=False, padding=True, return_tensors="pt"
+        [templated(loaded, turns) for turns in chats], add_special_tokens=False, padding=True, return_tensors="pt"
     ).to(loaded.model.device)
     set_seed(seed)
     with torch.inference_mode():
@@ -59,10 +59,11 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     width = inputs["input_ids"].shape[1]
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     rows = output[:, width:].tolist()
-    return [_completion(loaded, row, tokens) for row, tokens in zip(rows, lengths, strict=True)]
+    ends = end_tokens(loaded)
+    return [completion(loaded, row, tokens, ends) for row, tokens in zip(rows, lengths, strict=True)]
 
 
-def _templated(loaded: Loaded, turns: Chat) -> str:
+def templated(loaded: Loaded, turns: Chat) -> str:
     """The chat in the model's template; a special token that stands in a text is broken up, so that it stays text."""
     special = [token.content for token in loaded.tokenizer.added_tokens_decoder.values() if token.special]
     safe = [{**turn, "content": broken_up(turn["content"], special)} for turn in turns]
@@ -85,8 +86,8 @@ def end_tokens(loaded: Loaded) -> set[int]:
     return set(ends if isinstance(ends, list) else [ends, loaded.tokenizer.eos_token_id])
 
 
-def _completion(loaded: Loaded, ids: list[int], prompt_tokens: int) -> Completion:
-    ends = end_tokens(loaded)
+def completion(loaded: Loaded, ids: list[int], prompt_tokens: int, ends: set[int]) -> Completion:
+    """The reply that new tokens make, up to the first of those that end one."""
     stop = next((place for place, token in enumerate(ids) if token in ends), None)
     kept = ids[: len(ids) if stop is None else stop]
     text = loaded.tokenizer.decode(kept, skip_special_tokens=False)
