@@ -24,13 +24,21 @@ from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.tasks.loading import Task
 
-GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=70, batch_size=12, seed=1)
-WARM = GREEDY.model_copy(update={"temperature": 0.8, "top_p": 0.9})
+GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=20, batch_size=12, seed=1)
+WARM = GREEDY.model_copy(update={"temperature": 1.2, "top_p": 0.9})
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    return load(EMBEDDED, "cpu")
+    return load_uneven()
+
+
+def load_uneven() -> Loaded:
+    """The embedded model, whose replies end at a full stop as well, so that they are of very different length."""
+    loaded = load(EMBEDDED, "cpu")
+    (stop,) = loaded.tokenizer(".", add_special_tokens=False)["input_ids"]
+    loaded.model.generation_config.eos_token_id = [3, stop]
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +83,12 @@ def test_mixed_replies_are_those_that_peft_gives_under_each_adapter_alone(
 ) -> None:
     for adapter in (0, 1, 2, None):
         places = [place for place, request in enumerate(requests) if request.adapter == adapter]
-        tuned = loaded if adapter is None else load_adapter(load(EMBEDDED, "cpu"), adapters[adapter])
+        tuned = loaded if adapter is None else load_adapter(load_uneven(), adapters[adapter])
         alone = generate(tuned, [requests[place].chat for place in places], GREEDY, SILENT, "posts")
         assert [mixed[place] for place in places] == alone
     assert {reply.finish_reason for reply in mixed} == {"stop", "length"}
     assert len({reply.prompt_tokens for reply in mixed}) > 6
-    assert len({reply.completion_tokens for reply in mixed}) > 2
+    assert len({reply.completion_tokens for reply in mixed}) > 4
 
 
 def test_an_adapter_answers_alike_alone_and_beside_others(
@@ -96,7 +104,7 @@ def test_the_same_chat_is_answered_differently_under_each_adapter(
     loaded: Loaded, adapters: list[Path], requests: list[Request]
 ) -> None:
     one = [requests[0]._replace(adapter=adapter) for adapter in (None, 0, 1, 2)]
-    assert len({reply.text for reply in answers(loaded, adapters, GREEDY, one)}) == 4
+    assert len({reply.text for reply in answers(loaded, adapters, GREEDY, one, Options(ignores_ends=True))}) == 4
 
 
 def test_drawn_replies_depend_on_their_request_alone(
@@ -218,7 +226,7 @@ def test_where_memory_runs_out_half_the_slots_go_on(
 
     def short(self: Slots, width: int, times: int) -> None:
         calls.append(width)
-        if len(calls) == 50 or width > 6:
+        if len(calls) == 10 or width > 6:
             raise torch.OutOfMemoryError("none left")
         step(self, width, times)
 
