@@ -52,6 +52,33 @@ def _head_size(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def uses_flash(device: torch.device) -> bool:
+    """Whether flash attention and its fixed shapes are used there."""
+    return device.type == "cuda"
+
+
+def flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    starts: Tensor,
+    most_queries: int,
+    most_keys: int,
+    scale: float,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """Attention of rows end to end, tokens × heads × size: queries up to `ends`, keys from `starts`.
+
+    Of each row's keys the first `lengths` count, or all. The last query sees them all, each one before it one fewer.
+    """
+    is_causal = most_queries > 1  # without it, the heads that share a key are taken together
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        query, key, value, ends, starts, most_queries, most_keys, 0.0, is_causal, False, scale=scale, seqused_k=lengths
+    )[0]
+    return out
+
+
 class Job(Protocol):
     """One forward pass: the place in the cache of each token, and what it attends to."""
 
@@ -82,10 +109,7 @@ class FlashPrefill(NamedTuple):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, kept: Kept, scale: float) -> Tensor:
         """Causal within each prompt."""
-        out: Tensor = torch.ops.aten._flash_attention_forward(
-            query, key, value, self.ends, self.ends, self.longest, self.longest, 0.0, True, False, scale=scale
-        )[0]
-        return out
+        return flash(query, key, value, self.ends, self.ends, self.longest, self.longest, scale)
 
 
 class FlashStep(NamedTuple):
@@ -101,21 +125,7 @@ class FlashStep(NamedTuple):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, kept: Kept, scale: float) -> Tensor:
         """Over the slot's cache; a single query is the last token, so that nothing has to be masked."""
-        out: Tensor = torch.ops.aten._flash_attention_forward(
-            query,
-            kept.keys,
-            kept.values,
-            self.ends,
-            self.starts,
-            1,
-            self.longest,
-            0.0,
-            False,
-            False,
-            scale=scale,
-            seqused_k=self.lengths,
-        )[0]
-        return out
+        return flash(query, kept.keys, kept.values, self.ends, self.starts, 1, self.longest, scale, self.lengths)
 
 
 class PlainPrefill(NamedTuple):

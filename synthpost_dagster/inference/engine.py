@@ -16,18 +16,20 @@ from typing import Any, NamedTuple
 import torch
 
 from synthpost_dagster.errors import DeviceError
-from synthpost_dagster.inference.attention import attending, bytes_per_token
+from synthpost_dagster.inference.attention import attending, bytes_per_token, uses_flash
 from synthpost_dagster.inference.attention import suits as attention_suits
 from synthpost_dagster.inference.generate import Chat, Completion, completion, end_tokens, templated
 from synthpost_dagster.inference.mixed_lora import Lanes, mixed, read_adapter
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.inference.schedule import PACES, Schedule, Spent
-from synthpost_dagster.inference.slots import NARROWINGS, Prompt, Slots, slots_of
+from synthpost_dagster.inference.slots import Prompt, Slots, slots_of
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 
 MARGIN = 0.85
 """Of the free memory, what is planned with."""
+NARROWINGS = 4
+"""How often a chunk of a prefill and a step on a GPU are halved at most; each size is compiled or captured."""
 
 
 class Request(NamedTuple):
@@ -123,9 +125,10 @@ class Engine:
                     yield index, completion(self._loaded, ids, len(prompt.ids), self._ends)
             except torch.OutOfMemoryError:
                 is_short = True
+            finally:
+                self._free_memory()
             if is_short:  # outside of the handler, whose error holds what is to be freed
                 slots = self._halved(min(slots, len(left)), progress)
-        self._free_memory()
 
     def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
         if not requests:
@@ -153,8 +156,9 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _room(self, prompts: Any) -> int:
-        """Tokens of a slot."""
-        return max(len(prompt.ids) for prompt in prompts) + self._sampling.max_new_tokens
+        """Tokens of a slot; few numbers of them where shapes are kept."""
+        room = max(len(prompt.ids) for prompt in prompts) + self._sampling.max_new_tokens
+        return 1 << (room - 1).bit_length() if self._options.keeps_shapes else room
 
     def _affordable(self, prompts: Any) -> int:
         """Slots that fit the free memory, at least one; fewer than the device's most if there are fewer prompts."""
@@ -173,7 +177,7 @@ class Engine:
         started = time.perf_counter()
         model: Any = self._loaded.model
         room, ends = self._room(prompts.values()), sorted(self._ends)
-        with slots_of(model, self._lanes, self._sampling, ends, count, room, self._pace.chunk) as slots:
+        with slots_of(model, self._lanes, self._sampling, ends, count, room, self._chunks()) as slots:
             widths = self._prepared(slots, count)
             slots.wait()
             self.spent.slots = count
@@ -181,15 +185,23 @@ class Engine:
             new_tokens = self._sampling.max_new_tokens
             yield from Schedule(slots, prompts, count, widths, new_tokens, self._pace, self.spent).run()
 
+    def _chunks(self) -> list[int]:
+        """The lengths that prefills have."""
+        return self._halves(self._pace.chunk) if uses_flash(self._loaded.model.device) else []
+
     def _prepared(self, slots: Slots, count: int) -> list[int]:
         """How many slots a step may be over, in ascending order; on a GPU each has a graph."""
         if self._loaded.model.device.type != "cuda":
             return [count] if self._options.keeps_shapes else list(range(1, count + 1))
-        shifts = 1 if self._options.keeps_shapes else NARROWINGS
-        widths = sorted({-(-count // 2**shift) for shift in range(shifts)})
+        widths = self._halves(count)
         slots.rehearse(self._options.is_compiled)
         slots.capture(widths)
         return widths
+
+    def _halves(self, whole: int) -> list[int]:
+        """The whole, and unless shapes are kept its half, quarter and so on, in ascending order."""
+        times = 0 if self._options.keeps_shapes else NARROWINGS
+        return sorted({-(-whole // 2**halved) for halved in range(times + 1)})
 
 
 def _free_bytes(device: torch.device) -> int:

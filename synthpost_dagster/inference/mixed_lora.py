@@ -117,9 +117,10 @@ class MixedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """X is 1 × tokens × in; gives 1 × tokens × out."""
-        low = (x[0] @ self.down) * self.lanes.mask
+        low = (x[0] @ self.down).mul_(self.lanes.mask)
         out: Tensor = self.base(x)
-        return torch.addmm(out[0], low, self.up).unsqueeze(0)
+        out[0].addmm_(low, self.up)  # in place, or the base's part would be copied first
+        return out
 
 
 @contextlib.contextmanager

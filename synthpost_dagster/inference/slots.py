@@ -22,6 +22,7 @@ from synthpost_dagster.inference.attention import (
     PlainPrefill,
     PlainStep,
     holding,
+    uses_flash,
 )
 from synthpost_dagster.inference.mixed_lora import Lanes
 from synthpost_dagster.profiles.models import Sampling
@@ -29,8 +30,6 @@ from synthpost_dagster.profiles.models import Sampling
 GRID = 2**23
 """Random numbers are multiples of its inverse, so that their product with a sum in float32 stays below that sum."""
 WARM_UP_STEPS = 2
-SMALLEST_CHUNK = 512
-NARROWINGS = 4
 
 
 class Prompt(NamedTuple):
@@ -73,15 +72,18 @@ def _looked_up(summed: Tensor, total: Tensor, numbers: Tensor) -> Tensor:
 class Slots:
     """The slots of one loaded model, each with room for `tokens`; the first `width` of them take part in a step.
 
+    On a GPU a prefill is filled up to one of the `chunks`, which are met before the first prompt comes.
+
     A slot's tensors: `_tokens` the one to be fed next, `_positions` where that stands, `_counts` how many are drawn,
     `_drawn` and `_numbers` (slots × (new tokens + 1): the last column is where slots that are done look and write).
     """
 
     def __init__(
-        self, model: Any, lanes: Lanes, sampling: Sampling, ends: Sequence[int], cache: Cache, chunk: int
+        self, model: Any, lanes: Lanes, sampling: Sampling, ends: Sequence[int], cache: Cache, chunks: Sequence[int]
     ) -> None:
         device, slots, columns = model.device, cache.slots, sampling.max_new_tokens + 1
-        self._model, self._lanes, self._sampling, self._cache, self._chunk = model, lanes, sampling, cache, chunk
+        self._model, self._lanes, self._sampling, self._cache = model, lanes, sampling, cache
+        self._chunks = sorted(chunks)
         self._ends = torch.tensor(list(ends), dtype=torch.long, device=device)
         self._tokens, self._positions, self._counts = torch.zeros(3, slots, dtype=torch.long, device=device)
         self._done = torch.ones(slots, dtype=torch.bool, device=device)
@@ -104,8 +106,9 @@ class Slots:
         filled = [self._filled(part, padding) for part in (ids, positions, lanes)]
         job = self._prefill_job(self._filled(places, padding, self._cache.unread), sizes)
         hidden = self._hidden(filled[0], filled[1], self._lanes.table[filled[2]], job)
-        last = torch.tensor(np.cumsum(sizes) - 1, device=hidden.device)
-        self._take_in(placed, self._model.lm_head(hidden[last]))
+        rows = self._cache.slots if padding else len(placed)  # as padded as the rest
+        last = self._filled(np.cumsum(sizes) - 1, rows - len(placed))
+        self._take_in(placed, self._model.lm_head(hidden[last])[: len(placed)])
 
     def _take_in(self, placed: Sequence[tuple[int, Prompt]], logits: Tensor) -> None:
         """The slots' state after a prefill."""
@@ -154,7 +157,7 @@ class Slots:
         return hidden
 
     def _prefill_job(self, places: Tensor, sizes: list[int]) -> Job:
-        if not places.is_cuda:
+        if not uses_flash(places.device):
             return PlainPrefill(places, sizes)
         # Always as many ends as slots, so that compiled code meets one shape; a prompt more has no tokens.
         ends = np.full(self._cache.slots + 1, sum(sizes), dtype=np.int32)
@@ -164,7 +167,7 @@ class Slots:
     def _step_job(self, width: int) -> Job:
         positions = self._positions[:width]
         places = self._starts[:width] + positions
-        if places.is_cuda:
+        if uses_flash(places.device):
             starts, lengths = self._starts[: width + 1].int(), (positions + 1).int()
             return FlashStep(places, self._one_each[: width + 1], starts, lengths, self._cache.tokens)
         longest = int(positions.max()) + 1
@@ -172,13 +175,8 @@ class Slots:
         return PlainStep(places, seen[:, None, None], self._cache.tokens)
 
     def _padded(self, tokens: int) -> int:
-        """How long a prefill is made: on a GPU one of few sizes, which are met before the first prompt comes."""
-        return min((size for size in self._sizes() if size >= tokens), default=tokens)
-
-    def _sizes(self) -> list[int]:
-        if self._positions.device.type != "cuda":
-            return []
-        return sorted({max(SMALLEST_CHUNK, self._chunk >> shift) for shift in range(NARROWINGS + 1)})
+        """How long a prefill is made: one of the chunks, or what it is where there are none or it is longer."""
+        return next((size for size in self._chunks if size >= tokens), tokens)
 
     def _filled(self, values: np.ndarray[Any, Any], padding: int, filling: int = 0) -> Tensor:
         return torch.from_numpy(np.pad(values, (0, padding), constant_values=filling)).to(self._positions.device)
@@ -204,7 +202,7 @@ class Slots:
     @torch.inference_mode()
     def rehearse(self, is_compiled: bool) -> None:
         """A prefill of padding alone: takes the most memory that one takes, and lets kernels be chosen or compiled."""
-        for size in sorted(self._sizes() if is_compiled else self._sizes()[-1:], reverse=True):
+        for size in reversed(self._chunks if is_compiled else self._chunks[-1:]):
             filled = [self._filled(np.zeros(0, dtype=np.int64), size) for _ in range(3)]
             places = self._filled(np.zeros(0, dtype=np.int64), size, self._cache.unread)
             self._hidden(filled[0], filled[1], self._lanes.table[filled[2]], self._prefill_job(places, []))
@@ -229,8 +227,13 @@ class Slots:
                 self._advance(width)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            self._advance(width)
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                self._advance(width)
+        except RuntimeError as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # the end of the capture failed over it
+                raise error.__context__ from None
+            raise
         return graph
 
     def wait(self) -> None:
@@ -247,12 +250,12 @@ class Slots:
 
 @contextlib.contextmanager
 def slots_of(
-    model: Any, lanes: Lanes, sampling: Sampling, ends: Sequence[int], count: int, tokens: int, chunk: int
+    model: Any, lanes: Lanes, sampling: Sampling, ends: Sequence[int], count: int, tokens: int, chunks: Sequence[int]
 ) -> Iterator[Slots]:
     """So many empty slots, whose memory is given back at the end."""
     with torch.inference_mode():
         cache = Cache(model.config, count, tokens, model.dtype, model.device)
-        slots = Slots(model, lanes, sampling, ends, cache, chunk)
+        slots = Slots(model, lanes, sampling, ends, cache, chunks)
     try:
         with holding(model, cache):
             yield slots

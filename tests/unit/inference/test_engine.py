@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 import torch
 from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from synthpost_dagster.errors import DeviceError
+from synthpost_dagster.inference import attention, slots
 from synthpost_dagster.inference import engine as module
 from synthpost_dagster.inference.attention import Cache
 from synthpost_dagster.inference.engine import Options, Request, engine, suits
@@ -116,6 +120,45 @@ def test_drawn_replies_depend_on_their_request_alone(
     assert answers(loaded, adapters, WARM, requests[:1]) == first[:1]
     others = answers(loaded, adapters, WARM, [request._replace(seed=request.seed + 100) for request in requests])
     assert sum(one.text == other.text for one, other in zip(first, others, strict=True)) < 3
+
+
+def test_what_flash_attention_is_given_makes_the_same_replies(
+    loaded: Loaded,
+    adapters: list[Path],
+    requests: list[Request],
+    mixed: list[Completion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The path of a GPU with a stand-in for its kernel, which leaves what is not asked for not a number."""
+    monkeypatch.setattr(attention, "flash", flash_by_rows)
+    for part in (module, slots):
+        monkeypatch.setattr(part, "uses_flash", lambda _: True)
+    assert answers(loaded, adapters, GREEDY, requests, Options(slots=3, chunk_tokens=600)) == mixed
+
+
+def flash_by_rows(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    starts: Tensor,
+    most_queries: int,
+    most_keys: int,
+    scale: float,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    assert ends.dtype == starts.dtype == torch.int32
+    out = torch.full_like(query, torch.nan)
+    for row, (first, last) in enumerate(itertools.pairwise(ends.tolist())):
+        start = int(starts[row])
+        end = int(starts[row + 1]) if lengths is None else start + int(lengths[row])
+        assert last - first <= most_queries and end - start <= most_keys
+        if last == first:
+            continue
+        q, k, v = (part.transpose(0, 1) for part in (query[first:last], key[start:end], value[start:end]))
+        seen = torch.ones(last - first, end - start, dtype=torch.bool).tril(end - start - last + first)
+        out[first:last] = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(0, 1)
+    return out
 
 
 def test_prompts_longer_than_a_chunk_are_prefilled_alone(
