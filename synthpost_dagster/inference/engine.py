@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference.attention import attending, bytes_per_token, uses_flash
 from synthpost_dagster.inference.attention import suits as attention_suits
 from synthpost_dagster.inference.generate import Chat, Completion, completion, end_tokens, templated
-from synthpost_dagster.inference.mixed_lora import Lanes, mixed, read_adapter
+from synthpost_dagster.inference.mixed_lora import Lanes, mixed
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.inference.schedule import PACES, Schedule, Spent
 from synthpost_dagster.inference.slots import Prompt, Slots, slots_of
@@ -73,10 +73,9 @@ def engine(
     slots follow from the memory, seeds come with the requests.
     """
     model: Any = loaded.model
-    read = [read_adapter(folder) for folder in adapters]
     modes = [(module, module.training) for module in model.modules()]
     is_compiled = options.is_compiled and model.device.type == "cuda"
-    with mixed(model, read, model.dtype) as lanes, attending(model), _compiled(model, is_compiled):
+    with mixed(model, adapters, model.dtype) as lanes, attending(model), _compiled(model, is_compiled):
         model.eval()
         try:
             yield Engine(loaded, lanes, sampling, options)
@@ -110,19 +109,28 @@ class Engine:
     def answer(self, requests: Sequence[Request], progress: Progress, what: str) -> Iterator[tuple[int, Completion]]:
         """The number of a request and its reply, as they end; requests of one group should stand together.
 
-        A drawn reply depends on its chat, adapter and seed. Where memory runs out, what is left is begun again with
-        half the slots. Raises DeviceError where one slot is too many.
+        A drawn reply depends on its chat, adapter and seed. Raises DeviceError as `continued` does.
         """
-        left = dict(enumerate(self._prompts(requests)))
-        total, slots = len(left), self._options.slots or self._affordable(left.values())
+        prompts = self._prompts(requests)
+        for index, ids in self.continued(prompts, progress, what):
+            yield index, completion(self._loaded, ids, len(prompts[index].ids), self._ends)
+
+    def continued(self, prompts: Sequence[Prompt], progress: Progress, what: str) -> Iterator[tuple[int, list[int]]]:
+        """The number of a prompt and its new tokens, as they end; the last is one that ends a reply, or cut off.
+
+        Where memory runs out, what is left is begun again with half the slots. Raises DeviceError where one slot is too
+        many.
+        """
+        left = dict(enumerate(prompts))
+        total, slots = len(left), self._options.slots or self._affordable(prompts)
         progress.update(what, 0, total, "posts")
         while left:
             is_short = False
             try:
                 for index, ids in self._round(left, min(slots, len(left))):
-                    prompt = left.pop(index)
+                    del left[index]
                     progress.update(what, total - len(left), total, "posts")
-                    yield index, completion(self._loaded, ids, len(prompt.ids), self._ends)
+                    yield index, ids
             except torch.OutOfMemoryError:
                 is_short = True
             finally:
@@ -141,7 +149,6 @@ class Engine:
         ]
 
     def _halved(self, slots: int, progress: Progress) -> int:
-        self._free_memory()
         if slots == 1:
             raise DeviceError(
                 f"{self._loaded.model.device} has too little memory for a single reply; stop what else uses it, or "
@@ -155,12 +162,12 @@ class Engine:
         if self._loaded.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _room(self, prompts: Any) -> int:
+    def _room(self, prompts: Iterable[Prompt]) -> int:
         """Tokens of a slot; few numbers of them where shapes are kept."""
         room = max(len(prompt.ids) for prompt in prompts) + self._sampling.max_new_tokens
         return 1 << (room - 1).bit_length() if self._options.keeps_shapes else room
 
-    def _affordable(self, prompts: Any) -> int:
+    def _affordable(self, prompts: Sequence[Prompt]) -> int:
         """Slots that fit the free memory, at least one; fewer than the device's most if there are fewer prompts."""
         if not prompts:
             return 0

@@ -124,21 +124,23 @@ class MixedLinear(nn.Module):
 
 
 @contextlib.contextmanager
-def mixed(model: nn.Module, adapters: Sequence[Adapter], dtype: torch.dtype) -> Iterator[Lanes]:
-    """Puts the adapters beside the model's linear layers for as long as this lasts; no weight of the model changes.
+def mixed(model: nn.Module, folders: Sequence[Path], dtype: torch.dtype) -> Iterator[Lanes]:
+    """Puts adapters beside the model's linear layers for as long as this lasts; no weight of the model changes.
 
     The low-rank part is computed in `dtype`, the model's: in float32 exactly what PEFT does, in bfloat16 without
     PEFT's detour over float32, whose result is rounded to bfloat16 in the end as well. Raises ModelError where an
-    adapter was not made for this model.
+    adapter cannot be mixed or was not made for this model.
     """
+    adapters = [read_adapter(folder) for folder in folders]
     device = next(model.parameters()).device
     lanes = Lanes([adapter.rank for adapter in adapters], dtype, device)
     names = sorted({name for adapter in adapters for name in adapter.pairs})
     bases = {name: _linear(model, name, adapters) for name in names}
     try:
         for name, base in bases.items():
-            down, up = (part.to(device, dtype) for part in _stacked(name, adapters))
+            down, up = (part.to(dtype).t().contiguous() for part in _stacked(name, adapters, device))
             _put(model, name, MixedLinear(base, down, up, lanes))
+        del adapters
         yield lanes
     finally:
         for name, base in bases.items():
@@ -161,16 +163,16 @@ def _linear(model: nn.Module, name: str, adapters: Sequence[Adapter]) -> nn.Modu
     return found
 
 
-def _stacked(name: str, adapters: Sequence[Adapter]) -> Pair:
-    """All adapters' matrices of one layer, in × ranks and ranks × out; zeros for an adapter that leaves it alone."""
+def _stacked(name: str, adapters: Sequence[Adapter], device: torch.device) -> Pair:
+    """All adapters' matrices of one layer, ranks × in and out × ranks; zeros for an adapter that leaves it alone."""
     wanted = next(adapter.pairs[name] for adapter in adapters if name in adapter.pairs)
     inside, outside = wanted.down.shape[1], wanted.up.shape[0]
     pairs = [
         adapter.pairs.get(name, Pair(torch.zeros(adapter.rank, inside), torch.zeros(outside, adapter.rank)))
         for adapter in adapters
     ]
-    down = torch.cat([pair.down for pair in pairs]).t().contiguous()
-    return Pair(down, torch.cat([pair.up for pair in pairs], dim=1).t().contiguous())
+    down = torch.cat([pair.down.to(device) for pair in pairs])
+    return Pair(down, torch.cat([pair.up.to(device) for pair in pairs], dim=1))
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
