@@ -63,7 +63,8 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     width = inputs["input_ids"].shape[1]
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     rows = output[:, width:].tolist()
-    return [_completion(loaded, row, tokens) for row, tokens in zip(rows, lengths, strict=True)]
+    ends = end_tokens(loaded)
+    return [completion(loaded, row, tokens, ends) for row, tokens in zip(rows, lengths, strict=True)]
 
 
 def templated(tokenizer: PreTrainedTokenizerBase, turns: Chat, has_generation_prompt: bool) -> str:
@@ -89,8 +90,8 @@ def end_tokens(loaded: Loaded) -> set[int]:
     return set(ends if isinstance(ends, list) else [ends, loaded.tokenizer.eos_token_id])
 
 
-def _completion(loaded: Loaded, ids: list[int], prompt_tokens: int) -> Completion:
-    ends = end_tokens(loaded)
+def completion(loaded: Loaded, ids: list[int], prompt_tokens: int, ends: set[int]) -> Completion:
+    """The reply that new tokens make, up to the first of those that end one."""
     stop = next((place for place, token in enumerate(ids) if token in ends), None)
     kept = ids[: len(ids) if stop is None else stop]
     text = loaded.tokenizer.decode(kept, skip_special_tokens=False)

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.generate import Chat, Completion, _templated, chat, generate
+from synthpost_dagster.inference.generate import Chat, Completion, chat, generate, templated
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
 from synthpost_dagster.profiles.models import ModelSpec, Sampling
 from synthpost_dagster.progress import SILENT, Event, Progress
@@ -45,7 +45,10 @@ def test_special_tokens_inside_a_users_text_do_not_become_control_tokens(loaded:
     special = {number: token.content for number, token in loaded.tokenizer.added_tokens_decoder.items()}
 
     def counts(text: str) -> dict[str, int]:
-        ids = loaded.tokenizer(_templated(loaded, chat(text)), add_special_tokens=False)["input_ids"]
+        text = templated(loaded.tokenizer, chat(text), has_generation_prompt=True)
+        ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+            templated(loaded.tokenizer, chat(text), has_generation_prompt=True), add_special_tokens=False
+        )["input_ids"]
         return {content: ids.count(number) for number, content in special.items()}
 
     harmless = counts("A post and more.")

@@ -1,0 +1,221 @@
+"""Answers chats under several adapters from one loaded model, in mixed batches that are refilled as replies end.
+
+Prompts wait in the order given; as many as there are slots are decoded together, each under its own adapter or none.
+How a step is computed stands in `slots`, `attention` and `mixed_lora`. torch is imported with this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from synthpost_dagster.errors import DeviceError
+from synthpost_dagster.inference.attention import attending, bytes_per_token, uses_flash
+from synthpost_dagster.inference.attention import suits as attention_suits
+from synthpost_dagster.inference.generate import Chat, Completion, completion, end_tokens, templated
+from synthpost_dagster.inference.mixed_lora import Lanes, mixed
+from synthpost_dagster.inference.models import Loaded
+from synthpost_dagster.inference.schedule import PACES, Schedule, Spent
+from synthpost_dagster.inference.slots import Prompt, Slots, slots_of
+from synthpost_dagster.profiles.models import Sampling
+from synthpost_dagster.progress import Progress
+
+MARGIN = 0.85
+"""Of the free memory, what is planned with."""
+NARROWINGS = 4
+"""How often a chunk of a prefill and a step on a GPU are halved at most; each size is compiled or captured."""
+
+
+class Request(NamedTuple):
+    """A chat to be answered: under which of the engine's adapters, None for the base, and from which seed."""
+
+    chat: Chat
+    adapter: int | None
+    seed: int
+
+
+class Options(NamedTuple):
+    """How the engine works; the defaults choose by the device and its memory.
+
+    `chunk_tokens` are prefilled at a time. `is_compiled` compiles the decoder layers, on a GPU. `keeps_shapes` computes
+    every step over all slots and every prefill over a whole chunk, so that a reply is the same to the bit whatever
+    shares its batch. `ignores_ends` draws all new tokens, for measurements.
+    """
+
+    slots: int | None = None
+    chunk_tokens: int | None = None
+    is_compiled: bool = False
+    keeps_shapes: bool = False
+    ignores_ends: bool = False
+
+
+DEFAULTS = Options()
+
+
+def suits(loaded: Loaded) -> bool:
+    """Whether the engine can answer with this model; others are for `generate`."""
+    return attention_suits(loaded.model) and loaded.model.device.type in PACES
+
+
+@contextlib.contextmanager
+def engine(
+    loaded: Loaded, adapters: Sequence[Path], sampling: Sampling, options: Options = DEFAULTS
+) -> Iterator[Engine]:
+    """An engine over the plain base model and adapters in PEFT's folders; the model is as before afterwards.
+
+    Raises ModelError naming an adapter that cannot be mixed. `sampling.batch_size` and `sampling.seed` are not used:
+    slots follow from the memory, seeds come with the requests.
+    """
+    model: Any = loaded.model
+    modes = [(module, module.training) for module in model.modules()]
+    is_compiled = options.is_compiled and model.device.type == "cuda"
+    with mixed(model, adapters, model.dtype) as lanes, attending(model), _compiled(model, is_compiled):
+        model.eval()
+        try:
+            yield Engine(loaded, lanes, sampling, options)
+        finally:
+            for module, is_training in modes:
+                module.training = is_training
+
+
+@contextlib.contextmanager
+def _compiled(model: Any, is_wanted: bool) -> Iterator[None]:
+    before = [(layer, layer._compiled_call_impl) for layer in model.model.layers] if is_wanted else []
+    for layer, _ in before:
+        layer.compile()
+    try:
+        yield
+    finally:
+        for layer, call in before:
+            layer._compiled_call_impl = call
+
+
+class Engine:
+    """Answers requests; made by `engine`. `spent` adds up over all of them."""
+
+    def __init__(self, loaded: Loaded, lanes: Lanes, sampling: Sampling, options: Options) -> None:
+        self._loaded, self._lanes, self._sampling, self._options = loaded, lanes, sampling, options
+        pace = PACES[loaded.model.device.type]
+        self._pace = pace._replace(chunk=options.chunk_tokens or pace.chunk)
+        self._ends = set() if options.ignores_ends else end_tokens(loaded)
+        self.spent = Spent()
+
+    def answer(self, requests: Sequence[Request], progress: Progress, what: str) -> Iterator[tuple[int, Completion]]:
+        """The number of a request and its reply, as they end; requests of one group should stand together.
+
+        A drawn reply depends on its chat, adapter and seed. Raises DeviceError as `continued` does.
+        """
+        prompts = self._prompts(requests)
+        for index, ids in self.continued(prompts, progress, what):
+            yield index, completion(self._loaded, ids, len(prompts[index].ids), self._ends)
+
+    def continued(self, prompts: Sequence[Prompt], progress: Progress, what: str) -> Iterator[tuple[int, list[int]]]:
+        """The number of a prompt and its new tokens, as they end; the last is one that ends a reply, or cut off.
+
+        Where memory runs out, what is left is begun again with half the slots. Raises DeviceError where one slot is too
+        many.
+        """
+        left = dict(enumerate(prompts))
+        total, slots = len(left), self._options.slots or self._affordable(prompts)
+        progress.update(what, 0, total, "posts")
+        while left:
+            is_short = False
+            try:
+                for index, ids in self._round(left, min(slots, len(left))):
+                    del left[index]
+                    progress.update(what, total - len(left), total, "posts")
+                    yield index, ids
+            except torch.OutOfMemoryError:
+                is_short = True
+            finally:
+                self._free_memory()
+            if is_short:  # outside of the handler, whose error holds what is to be freed
+                slots = self._halved(min(slots, len(left)), progress)
+
+    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+        if not requests:
+            return []
+        texts = [templated(self._loaded.tokenizer, request.chat, has_generation_prompt=True) for request in requests]
+        ids = self._loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [
+            Prompt(tokens, self._lanes.base if request.adapter is None else request.adapter, request.seed)
+            for tokens, request in zip(ids, requests, strict=True)
+        ]
+
+    def _halved(self, slots: int, progress: Progress) -> int:
+        if slots == 1:
+            raise DeviceError(
+                f"{self._loaded.model.device} has too little memory for a single reply; stop what else uses it, or "
+                "lower predictions.max_new_tokens in the profile"
+            )
+        progress.note(f"memory ran out with {slots} replies at a time; going on with {slots // 2}")
+        return slots // 2
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if self._loaded.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _room(self, prompts: Iterable[Prompt]) -> int:
+        """Tokens of a slot; few numbers of them where shapes are kept."""
+        room = max(len(prompt.ids) for prompt in prompts) + self._sampling.max_new_tokens
+        return 1 << (room - 1).bit_length() if self._options.keeps_shapes else room
+
+    def _affordable(self, prompts: Sequence[Prompt]) -> int:
+        """Slots that fit the free memory, at least one; fewer than the device's most if there are fewer prompts."""
+        if not prompts:
+            return 0
+        model: Any = self._loaded.model
+        config, item = model.config, model.dtype.itemsize
+        chunk = self._pace.chunk * (12 * config.hidden_size + 4 * config.intermediate_size) * item
+        copies = 3 if self._sampling.top_p == 1 else 8
+        slot = self._room(prompts) * bytes_per_token(config, model.dtype) + 4 * copies * config.vocab_size
+        fitting = int((_free_bytes(model.device) * MARGIN - chunk) / slot)
+        return max(1, min(fitting, self._pace.slots, len(prompts)))
+
+    def _round(self, prompts: dict[int, Prompt], count: int) -> Iterator[tuple[int, list[int]]]:
+        """The new tokens of each prompt, as they end, from so many slots."""
+        started = time.perf_counter()
+        model: Any = self._loaded.model
+        room, ends = self._room(prompts.values()), sorted(self._ends)
+        with slots_of(model, self._lanes, self._sampling, ends, count, room, self._chunks()) as slots:
+            widths = self._prepared(slots, count)
+            slots.wait()
+            self.spent.slots = count
+            self.spent.setup_seconds += time.perf_counter() - started
+            new_tokens = self._sampling.max_new_tokens
+            yield from Schedule(slots, prompts, count, widths, new_tokens, self._pace, self.spent).run()
+
+    def _chunks(self) -> list[int]:
+        """The lengths that prefills have."""
+        return self._halves(self._pace.chunk) if uses_flash(self._loaded.model.device) else []
+
+    def _prepared(self, slots: Slots, count: int) -> list[int]:
+        """How many slots a step may be over, in ascending order; on a GPU each has a graph."""
+        if self._loaded.model.device.type != "cuda":
+            return [count] if self._options.keeps_shapes else list(range(1, count + 1))
+        widths = self._halves(count)
+        slots.rehearse(self._options.is_compiled)
+        slots.capture(widths)
+        return widths
+
+    def _halves(self, whole: int) -> list[int]:
+        """The whole, and unless shapes are kept its half, quarter and so on, in ascending order."""
+        times = 0 if self._options.keeps_shapes else NARROWINGS
+        return sorted({-(-whole // 2**halved) for halved in range(times + 1)})
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory, with what torch holds back unused counted in."""
+    if device.type == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + idle)

@@ -1,0 +1,315 @@
+"""The engine answers under several adapters at a time as each would alone, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from synthpost_dagster.errors import DeviceError
+from synthpost_dagster.inference import attention, slots
+from synthpost_dagster.inference import engine as module
+from synthpost_dagster.inference.attention import Cache
+from synthpost_dagster.inference.engine import Options, Request, engine, suits
+from synthpost_dagster.inference.generate import Completion, chat, generate
+from synthpost_dagster.inference.models import Loaded, load, load_adapter
+from synthpost_dagster.inference.slots import Slots
+from synthpost_dagster.profiles.models import Sampling
+from synthpost_dagster.progress import SILENT, Event, Progress
+from synthpost_dagster.rows.prompts import evaluation_prompts
+from synthpost_dagster.tasks.loading import Task
+
+GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=20, batch_size=12, seed=1)
+WARM = GREEDY.model_copy(update={"temperature": 1.2, "top_p": 0.9})
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return load_uneven()
+
+
+def load_uneven() -> Loaded:
+    """The embedded model, whose replies end at a full stop as well, so that they are of very different length."""
+    loaded = load(EMBEDDED, "cpu")
+    (stop,) = loaded.tokenizer(".", add_special_tokens=False)["input_ids"]
+    loaded.model.generation_config.eos_token_id = [3, stop]
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of different rank and, the last one, on fewer layers."""
+    kinds = [(2, ALL_LAYERS), (5, ALL_LAYERS), (3, ["q_proj", "v_proj"])]
+    return [
+        save_random_adapter(tmp_path_factory.mktemp("adapter"), seed, rank, layers)
+        for seed, (rank, layers) in enumerate(kinds)
+    ]
+
+
+@pytest.fixture(scope="module")
+def requests(sales_posts: Task) -> list[Request]:
+    """Twelve of uneven length: by turns for the three adapters and the base."""
+    prompts = evaluation_prompts(sales_posts, 12)
+    texts = [row.teacher_prompt[:900] if row.Index % 3 == 0 else row.student_prompt for row in prompts.itertuples()]
+    texts[1] = "Hello"
+    return [Request(chat(text), [0, 1, 2, None][place % 4], place) for place, text in enumerate(texts)]
+
+
+def answers(
+    loaded: Loaded,
+    adapters: list[Path],
+    sampling: Sampling,
+    requests: list[Request],
+    options: Options = module.DEFAULTS,
+) -> list[Completion]:
+    with engine(loaded, adapters, sampling, options) as running:
+        made = dict(running.answer(requests, SILENT, "posts"))
+    return [made[place] for place in range(len(requests))]
+
+
+@pytest.fixture(scope="module")
+def mixed(loaded: Loaded, adapters: list[Path], requests: list[Request]) -> list[Completion]:
+    """Greedy replies from three slots, which are filled again and again."""
+    return answers(loaded, adapters, GREEDY, requests, Options(slots=3))
+
+
+def test_mixed_replies_are_those_that_peft_gives_under_each_adapter_alone(
+    loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion]
+) -> None:
+    for adapter in (0, 1, 2, None):
+        places = [place for place, request in enumerate(requests) if request.adapter == adapter]
+        tuned = loaded if adapter is None else load_adapter(load_uneven(), adapters[adapter])
+        alone = generate(tuned, [requests[place].chat for place in places], GREEDY, SILENT, "posts")
+        assert [mixed[place] for place in places] == alone
+    assert {reply.finish_reason for reply in mixed} == {"stop", "length"}
+    assert len({reply.prompt_tokens for reply in mixed}) > 6
+    assert len({reply.completion_tokens for reply in mixed}) > 4
+
+
+def test_an_adapter_answers_alike_alone_and_beside_others(
+    loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion]
+) -> None:
+    for adapter in range(3):
+        places = [place for place, request in enumerate(requests) if request.adapter == adapter]
+        own = [requests[place]._replace(adapter=0) for place in places]
+        assert answers(loaded, [adapters[adapter]], GREEDY, own) == [mixed[place] for place in places]
+
+
+def test_the_same_chat_is_answered_differently_under_each_adapter(
+    loaded: Loaded, adapters: list[Path], requests: list[Request]
+) -> None:
+    one = [requests[0]._replace(adapter=adapter) for adapter in (None, 0, 1, 2)]
+    assert len({reply.text for reply in answers(loaded, adapters, GREEDY, one, Options(ignores_ends=True))}) == 4
+
+
+def test_drawn_replies_depend_on_their_request_alone(
+    loaded: Loaded, adapters: list[Path], requests: list[Request]
+) -> None:
+    first = answers(loaded, adapters, WARM, requests, Options(slots=12))
+    assert answers(loaded, adapters, WARM, requests, Options(slots=2)) == first
+    assert answers(loaded, adapters, WARM, requests[::-1], Options(slots=5, keeps_shapes=True)) == first[::-1]
+    assert answers(loaded, adapters, WARM, requests[:1]) == first[:1]
+    others = answers(loaded, adapters, WARM, [request._replace(seed=request.seed + 100) for request in requests])
+    assert sum(one.text == other.text for one, other in zip(first, others, strict=True)) < 3
+
+
+def test_what_flash_attention_is_given_makes_the_same_replies(
+    loaded: Loaded,
+    adapters: list[Path],
+    requests: list[Request],
+    mixed: list[Completion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The path of a GPU with a stand-in for its kernel, which leaves what is not asked for not a number."""
+    monkeypatch.setattr(attention, "flash", flash_by_rows)
+    for part in (module, slots):
+        monkeypatch.setattr(part, "uses_flash", lambda _: True)
+    assert answers(loaded, adapters, GREEDY, requests, Options(slots=3, chunk_tokens=600)) == mixed
+
+
+def flash_by_rows(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    starts: Tensor,
+    most_queries: int,
+    most_keys: int,
+    scale: float,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    assert ends.dtype == starts.dtype == torch.int32
+    out = torch.full_like(query, torch.nan)
+    for row, (first, last) in enumerate(itertools.pairwise(ends.tolist())):
+        start = int(starts[row])
+        end = int(starts[row + 1]) if lengths is None else start + int(lengths[row])
+        assert last - first <= most_queries and end - start <= most_keys
+        if last == first:
+            continue
+        q, k, v = (part.transpose(0, 1) for part in (query[first:last], key[start:end], value[start:end]))
+        seen = torch.ones(last - first, end - start, dtype=torch.bool).tril(end - start - last + first)
+        out[first:last] = scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(0, 1)
+    return out
+
+
+def test_prompts_longer_than_a_chunk_are_prefilled_alone(
+    loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion]
+) -> None:
+    longest = max(reply.prompt_tokens for reply in mixed)
+    for tokens in (1, longest + 1):
+        assert answers(loaded, adapters, GREEDY, requests, Options(slots=3, chunk_tokens=tokens)) == mixed
+
+
+def test_a_reply_may_end_at_its_first_token(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = [request._replace(adapter=None) for request in requests]
+    one = answers(loaded, [], GREEDY.model_copy(update={"max_new_tokens": 1}), base, Options(slots=2))
+    assert {(reply.finish_reason, reply.completion_tokens) for reply in one} == {("length", 1)}
+    (first,) = loaded.tokenizer(one[0].text, add_special_tokens=False)["input_ids"][:1]
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [3, first])
+    ended = answers(loaded, [], GREEDY, base, Options(slots=2))
+    assert (ended[0].text, ended[0].finish_reason, ended[0].completion_tokens) == ("", "stop", 0)
+    assert any(reply.completion_tokens > 5 for reply in ended)
+
+
+def test_all_new_tokens_are_drawn_where_ends_are_ignored(loaded: Loaded, requests: list[Request]) -> None:
+    base = [request._replace(adapter=None) for request in requests[:3]]
+    long = GREEDY.model_copy(update={"max_new_tokens": 130})
+    replies = answers(loaded, [], long, base, Options(ignores_ends=True))
+    assert {(reply.finish_reason, reply.completion_tokens) for reply in replies} == {("length", 130)}
+
+
+def test_replies_are_handed_out_as_they_end_and_progress_follows(loaded: Loaded, requests: list[Request]) -> None:
+    events: list[Event] = []
+    base = [request._replace(adapter=None) for request in requests]
+    with engine(loaded, [], GREEDY, Options(slots=3)) as running:
+        for count, (place, _) in enumerate(running.answer(base, Progress(events.append), "tuned posts"), 1):
+            assert events[-1] == Event("tuned posts", count, 12, "posts")
+            assert place < count + 2, "a later prompt was taken before those in front of it"
+    assert [event.done for event in events] == list(range(13))
+
+
+def test_no_requests_give_no_replies(loaded: Loaded) -> None:
+    assert answers(loaded, [], GREEDY, []) == []
+
+
+def test_a_second_call_answers_as_the_first_did(
+    loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion]
+) -> None:
+    with engine(loaded, adapters, GREEDY) as running:
+        dict(running.answer(requests[6:], SILENT, "posts"))
+        again = dict(running.answer(requests[:4], SILENT, "posts"))
+    assert [again[place] for place in range(4)] == mixed[:4]
+
+
+def state(model: Any) -> Any:
+    """What the engine touches: modules, their modes and attributes, the attention."""
+    modules = [(name, id(part), part.training, sorted(vars(part))) for name, part in model.named_modules()]
+    return modules, model.config._attn_implementation
+
+
+@pytest.mark.parametrize("way_out", ["all answered", "given up", "error"])
+def test_the_model_is_as_before_and_no_cache_is_left(
+    adapters: list[Path], requests: list[Request], way_out: str
+) -> None:
+    loaded = load(EMBEDDED, "cpu")
+    loaded.model.train()
+    loaded.model.model.layers[1].eval()
+    chats = [request.chat for request in requests[:2]]
+    before, replies = state(loaded.model), generate(loaded, chats, GREEDY, SILENT, "posts")
+    with engine(loaded, adapters, GREEDY) as running:
+        under_way: Iterator[tuple[int, Completion]] = running.answer(requests[:4], SILENT, "posts")
+        assert not loaded.model.training
+        next(under_way)
+        assert state(loaded.model) != before
+        assert caches() == 1
+        if way_out == "all answered":
+            list(under_way)
+        elif way_out == "error":
+            with pytest.raises(ZeroDivisionError):
+                under_way.throw(ZeroDivisionError())  # type: ignore[attr-defined]
+        del under_way
+    del running
+    assert caches() == 0
+    assert state(loaded.model) == before
+    assert generate(loaded, chats, GREEDY, SILENT, "posts") == replies
+
+
+def caches() -> int:
+    gc.collect()
+    return sum(type(thing) is Cache for thing in gc.get_objects())
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_model_alone(loaded: Loaded, adapters: list[Path]) -> None:
+    before = state(loaded.model)
+    other = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1))
+    with (
+        pytest.raises(Exception, match=r"does not fit the model: it was tuned on another one"),
+        engine(Loaded(other, loaded.tokenizer), adapters, GREEDY),
+    ):
+        pass
+    assert state(loaded.model) == before
+
+
+def test_where_memory_runs_out_half_the_slots_go_on(
+    loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion], monkeypatch: Any
+) -> None:
+    events: list[Event] = []
+    step, calls = Slots.step, []
+
+    def short(self: Slots, width: int, times: int) -> None:
+        calls.append(width)
+        if len(calls) == 10 or width > 6:
+            raise torch.OutOfMemoryError("none left")
+        step(self, width, times)
+
+    monkeypatch.setattr(Slots, "step", short)
+    with engine(loaded, adapters, GREEDY, Options(slots=12)) as running:
+        made = dict(running.answer(requests, Progress(events.append), "posts"))
+        assert running.spent.slots == 3
+    assert [made[place] for place in range(12)] == mixed
+    assert [event.text for event in events if not event.total] == [
+        "memory ran out with 12 replies at a time; going on with 6",
+        "memory ran out with 6 replies at a time; going on with 3",
+    ]
+
+
+def test_memory_for_not_even_one_reply_is_an_error_with_the_remedy(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(module, "slots_of", short)
+    with pytest.raises(DeviceError, match=r"too little memory for a single reply; .* predictions.max_new_tokens"):
+        answers(loaded, [], GREEDY, [request._replace(adapter=None) for request in requests])
+
+
+def test_slots_follow_from_the_memory_found(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for mebibytes in (0, 60, 65, 10_000):
+        monkeypatch.setattr(module, "_free_bytes", lambda _, size=mebibytes: size * 2**20)
+        with engine(loaded, [], GREEDY.model_copy(update={"max_new_tokens": 1})) as running:
+            dict(running.answer([request._replace(adapter=None) for request in requests], SILENT, "posts"))
+            found[mebibytes] = running.spent.slots
+    assert found[0] == 1 < found[60] < found[65] < found[10_000] == 12
+
+
+def test_only_llamas_own_attention_is_swapped(loaded: Loaded) -> None:
+    small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    grows = LlamaConfig(**small, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
+    assert suits(loaded)
+    assert not suits(Loaded(LlamaForCausalLM(grows), loaded.tokenizer))
+    assert not suits(Loaded(MistralForCausalLM(MistralConfig(**small)), loaded.tokenizer))

@@ -1,0 +1,50 @@
+"""Tokens are chosen by one uniform number each, which depends on the request's seed alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from synthpost_dagster.inference.slots import GRID, choose, uniforms
+
+LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2, 0.0]))
+EVEN = torch.arange(1000) / 1000
+
+
+def shares(temperature: float, top_p: float) -> list[float]:
+    """How often each token is chosen, over numbers that are spread evenly."""
+    chosen = choose(LOGITS.repeat(1000, 1), EVEN, temperature, top_p)
+    return (torch.bincount(chosen, minlength=6) / 1000).tolist()
+
+
+def test_temperature_zero_takes_the_likeliest() -> None:
+    assert shares(0, 1) == [0, 1, 0, 0, 0, 0]
+
+
+def test_tokens_are_drawn_by_their_probability() -> None:
+    assert shares(1, 1) == pytest.approx([0.1, 0.4, 0, 0.3, 0.2, 0], abs=0.002)
+    squares = np.array([0.1, 0.4, 0, 0.3, 0.2, 0]) ** 2
+    assert shares(0.5, 1) == pytest.approx((squares / squares.sum()).tolist(), abs=0.002)
+
+
+def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
+    assert shares(1, 0.69) == pytest.approx([0, 4 / 7, 0, 3 / 7, 0, 0], abs=0.002)
+    assert shares(1, 0.71) == pytest.approx([0, 4 / 9, 0, 3 / 9, 2 / 9, 0], abs=0.002)
+    assert shares(1, 0.01) == [0, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.99])
+def test_the_largest_number_never_chooses_what_cannot_be(top_p: float) -> None:
+    for size in (0.3, 1.0, 3.0):
+        last = torch.tensor([(GRID - 1) / GRID])
+        logits = torch.cat([torch.zeros(7), torch.full((50,), -torch.inf)]).unsqueeze(0) * size
+        assert choose(logits, last, 1.0, top_p).item() < 7
+
+
+def test_numbers_follow_their_seed_and_lie_below_one() -> None:
+    assert uniforms(7, 5).tolist() == uniforms(7, 9)[:5].tolist()
+    assert uniforms(7, 5).tolist() != uniforms(8, 5).tolist()
+    many = uniforms(1, 20_000)
+    assert many.min() >= 0 and many.max() < 1
+    assert np.histogram(many, 4, (0, 1))[0] == pytest.approx([5_000] * 4, rel=0.05)
