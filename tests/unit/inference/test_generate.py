@@ -45,10 +45,8 @@ def test_special_tokens_inside_a_users_text_do_not_become_control_tokens(loaded:
     special = {number: token.content for number, token in loaded.tokenizer.added_tokens_decoder.items()}
 
     def counts(text: str) -> dict[str, int]:
-        text = templated(loaded.tokenizer, chat(text), has_generation_prompt=True)
-        ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-            templated(loaded.tokenizer, chat(text), has_generation_prompt=True), add_special_tokens=False
-        )["input_ids"]
+        whole = templated(loaded.tokenizer, chat(text), has_generation_prompt=True)
+        ids = loaded.tokenizer(whole, add_special_tokens=False)["input_ids"]
         return {content: ids.count(number) for number, content in special.items()}
 
     harmless = counts("A post and more.")
