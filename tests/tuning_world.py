@@ -75,7 +75,7 @@ def tuner_of(
 
 
 class Told(list[str]):
-    """What progress was told: steps as `training 1`, notes as they are."""
+    """What progress was told: steps as `step 1`, notes as they are."""
 
     @property
     def progress(self) -> Progress:
@@ -83,12 +83,12 @@ class Told(list[str]):
         return Progress(self._hear)
 
     def _hear(self, event: Event) -> None:
-        self.append(f"{event.what} {event.done}" if event.total else event.what)
+        self.append(f"step {event.done}" if event.what == "training" else event.text)
 
     @property
     def steps(self) -> list[int]:
         """The numbers of the optimizer steps that were done, in their order."""
-        return [int(line.split()[1]) for line in self if line.startswith("training ") and line.split()[1].isdecimal()]
+        return [int(line.removeprefix("step ")) for line in self if line.startswith("step ")]
 
 
 def cell(
@@ -127,3 +127,19 @@ def furthest(one: Path, other: Path) -> float:
     assert set(ours) == set(theirs)
     assert all(weight.abs().max() > 0 for weight in ours.values())
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    """What tuning may put on a model and has to take off again."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "modules": [(name, type(module).__name__) for name, module in model.named_modules()],
+        "weights": [(name, weight.dtype, weight.requires_grad) for name, weight in model.named_parameters()],
+        "with gradients": [name for name, weight in model.named_parameters() if weight.grad is not None],
+        "hooks": [(name, kind) for name, module in model.named_modules() for kind in hooks if getattr(module, kind)],
+        "training": [name for name, module in model.named_modules() if module.training],
+        "compiled": [name for name, module in model.named_modules() if module._compiled_call_impl is not None],
+        "is_gradient_checkpointing": model.is_gradient_checkpointing,
+        "attention": model.config._attn_implementation,
+        "config": model.config.to_dict(),
+    }
