@@ -108,7 +108,9 @@ def cell(
     return tuner.tune(job, folder / "adapter", Checkpoints(folder / "checkpoints", seconds), progress)
 
 
-def alone(folder: Path, spec: TrainingSpec = SPEC, student: ModelSpec = STUDENT, device: Device = CPU, **how: Any) -> Tuned:
+def alone(
+    folder: Path, spec: TrainingSpec = SPEC, student: ModelSpec = STUDENT, device: Device = CPU, **how: Any
+) -> Tuned:
     """A cell under a tuner of its own."""
     with tuner_of(spec, student, device) as tuner:
         return cell(tuner, folder, spec, **how)
