@@ -47,7 +47,27 @@ SPEC = TrainingSpec(
     loss="completion",
     system_prompt=False,
 )
-WORDS = "Ready for rain? Order yours today, and ride on with a smile! We keep our promises. #Ride".split()
+WORDS = tuple(
+    [
+        "Ready",
+        "for",
+        "rain?",
+        "Order",
+        "yours",
+        "today,",
+        "and",
+        "ride",
+        "on",
+        "with",
+        "a",
+        "smile!",
+        "We",
+        "keep",
+        "our",
+        "promises.",
+        "#Ride",
+    ]
+)
 NEVER, ALWAYS = 1e6, 1e-9
 """Seconds between checkpoints."""
 
@@ -114,6 +134,38 @@ def alone(
     """A cell under a tuner of its own."""
     with tuner_of(spec, student, device) as tuner:
         return cell(tuner, folder, spec, **how)
+
+
+class Stopped(BaseException):
+    """What ends a training in its midst, as a kill does but for the process."""
+
+
+class Stopping(Told):
+    """Ends the training in the step after `after`."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._after = after
+
+    def _hear(self, event: Event) -> None:
+        super()._hear(event)
+        if self.steps and self.steps[-1] > self._after:
+            raise Stopped
+
+
+def half_done(
+    folder: Path,
+    after: int,
+    spec: TrainingSpec = SPEC,
+    student: ModelSpec = STUDENT,
+    device: Device = CPU,
+    **how: Any,
+) -> Path:
+    """The last checkpoint of a training that is stopped after so many steps, having written one after each."""
+    with contextlib.suppress(Stopped), tuner_of(spec, student, device) as tuner:
+        cell(tuner, folder, spec, told=Stopping(after), seconds=ALWAYS, **how)
+        raise AssertionError("it was over before it was stopped")
+    return folder / "checkpoints" / f"checkpoint-{after}"
 
 
 def weights(folder: Path) -> dict[str, Any]:

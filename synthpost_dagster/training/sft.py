@@ -79,9 +79,9 @@ class Tuner:
         """Tunes for `job.steps` optimizer steps, from the last checkpoint on where there is one; the adapter is left in
         `folder`.
 
-        Out of memory halves the micro-batch. Raises SynthpostError where a row teaches nothing or not when to stop,
-        before any step, where there is no row, and where the loss is not a number; DeviceError where memory does not suffice. Nothing is left
-        in `folder` then, and nothing on the device.
+        Out of memory halves the micro-batch. Raises SynthpostError where there is no row, or where one teaches nothing
+        or not when to stop, before any step, and where the loss is not a number; DeviceError where memory does not
+        suffice. Nothing is left in `folder` then, and nothing on the device.
         """
         if job.rows.empty:
             raise SynthpostError("there are no training rows; make rows first, or choose another data size")

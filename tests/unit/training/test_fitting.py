@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from tuning_world import spec_of
 
-from synthpost_dagster.profiles import Lora
 from synthpost_dagster.training import fitting as module
 from synthpost_dagster.training.fitting import COMPILING_STEPS, GIB, MARGIN, Layout, Shape, fitting, needed_bytes
 
