@@ -47,27 +47,8 @@ SPEC = TrainingSpec(
     loss="completion",
     system_prompt=False,
 )
-WORDS = tuple(
-    [
-        "Ready",
-        "for",
-        "rain?",
-        "Order",
-        "yours",
-        "today,",
-        "and",
-        "ride",
-        "on",
-        "with",
-        "a",
-        "smile!",
-        "We",
-        "keep",
-        "our",
-        "promises.",
-        "#Ride",
-    ]
-)
+OPENING = "Ready for rain? Order yours today, and ride on with a smile! We keep our promises. #Ride"
+WORDS = OPENING.split(" ")
 NEVER, ALWAYS = 1e6, 1e-9
 """Seconds between checkpoints."""
 
