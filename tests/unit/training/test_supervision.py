@@ -184,6 +184,18 @@ def test_a_special_token_in_a_text_stays_text_in_training_as_it_does_when_posts_
         assert student.tokenizer.decode(learned).startswith("Now<")
 
 
+def test_a_tokenizer_that_begins_every_text_by_itself_does_not_double_the_templates_begin_token(
+    student: Loaded, rows: pd.DataFrame
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    begin, number = str(student.tokenizer.bos_token), student.tokenizer.bos_token_id
+    plain = tokenized(rows, student.tokenizer, "completion", None)
+    student.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{begin} $A", None, [(begin, number)])
+    assert student.tokenizer("Ready?")["input_ids"][0] == number
+    assert tokenized(rows, student.tokenizer, "completion", None) == plain
+
+
 def test_good_rows_are_not_refused() -> None:
     refuse_untaught(table(), 100)
 
