@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check ui format clean
+.PHONY: help demo test gpu-test check ui format clean
 
 help:
 	@echo "make demo    the whole study in miniature, on this machine's CPU"
 	@echo "make ui      the Dagster UI on 127.0.0.1:3000"
 	@echo "make test    all tests"
+	@echo "make gpu-test  the tests that need an NVIDIA GPU"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove the virtual environment and the default home"
@@ -31,6 +32,9 @@ ui: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+gpu-test: $(INSTALLED)
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -45,9 +45,13 @@ class Layout(NamedTuple):
         return f"{self.micro_batch} rows at a time{how}{', compiled layers' if self.is_compiled else ''}"
 
     def smaller(self) -> Layout | None:
-        """The next layout that needs less memory; None where there is none."""
-        if self.micro_batch > 1:
-            return self._replace(micro_batch=self.micro_batch // 2)
+        """The next layout that needs less memory; None where there is none.
+
+        It halves the micro-batch, or else takes the next smaller one that makes the same rows a step.
+        """
+        divisors = [size for size in range(1, self.micro_batch) if self.micro_batch % size == 0]
+        if divisors:
+            return self._replace(micro_batch=divisors[-1])
         return None if self.gradient_checkpointing else self._replace(gradient_checkpointing=True)
 
 

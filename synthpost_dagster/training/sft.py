@@ -59,7 +59,7 @@ class Tuner:
 
     def __init__(self, loaded: Loaded, base_name: str, spec: TrainingSpec, steps: int, device: Device) -> None:
         self.loaded, self.base_name, self.device, self._steps = loaded, base_name, device, steps
-        self._attention = loaded.model.config._attn_implementation
+        self._attention, self._use_cache = loaded.model.config._attn_implementation, loaded.model.config.use_cache
         self.model = self._wrapped(spec)
         self._is_compiled = False
 
@@ -79,10 +79,12 @@ class Tuner:
         """Tunes for `job.steps` optimizer steps, from the last checkpoint on where there is one; the adapter is left in
         `folder`.
 
-        Out of memory halves the micro-batch. Raises SynthpostError where a row teaches nothing or not when to stop,
-        before any step, and where the loss is not a number; DeviceError where memory does not suffice. Nothing is left
-        in `folder` then, and nothing on the device.
+        Out of memory halves the micro-batch. Raises SynthpostError where there is no row, or where one teaches nothing
+        or not when to stop, before any step, and where the loss is not a number; DeviceError where memory does not
+        suffice. Nothing is left in `folder` then, and nothing on the device.
         """
+        if job.rows.empty:
+            raise SynthpostError("there are no training rows; make rows first, or choose another data size")
         conversations = tokenized(job.rows, self.loaded.tokenizer, job.spec.loss, job.system_prompt)
         learned = self._supervision(job, conversations)
         refuse_untaught(learned, job.spec.max_length)
@@ -104,8 +106,8 @@ class Tuner:
         """Takes the adapter off, and all that was put on the model for it."""
         self._compile(False)
         self.model.unload()
-        self.loaded.model.gradient_checkpointing_disable()
         self.loaded.model.set_attn_implementation(self._attention)
+        self.loaded.model.config.use_cache = self._use_cache
         self.loaded.model.eval()
         del self.model
         self._free()
@@ -148,7 +150,9 @@ class Tuner:
         itemsize = 2 if spec.precision == "bfloat16" else 4
         lengths = [len(one.input_ids) for one in conversations]
         shape, free = Shape.of(self.loaded.model.config, itemsize), free_gib(self.device) * GIB
-        return fitting(spec, shape, lengths, free, self._steps, is_gpu=self.device.name != "cpu")
+        # Where the model does not suit, rows are padded whatever the profile says, and take more memory.
+        done = spec.model_copy(update={"padding_free": self._is_padding_free(spec)})
+        return fitting(done, shape, lengths, free, self._steps, is_gpu=self.device.name != "cpu")
 
     def _trained(
         self,
@@ -161,6 +165,7 @@ class Tuner:
         """The loss curve; None where memory ran out."""
         import torch
 
+        hooks = set(self._input_hooks)
         trainer = self._trainer(job, conversations, layout, checkpoints, progress)
         try:
             curve = _run(trainer, checkpoints, progress, job.steps)
@@ -170,9 +175,18 @@ class Tuner:
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
             trainer.accelerator.free_memory()
             self.model.zero_grad(set_to_none=True)
+            self.loaded.model.gradient_checkpointing_disable()
+            for hook in set(self._input_hooks) - hooks:
+                del self._input_hooks[hook]
             del trainer
             self._free()
         return curve
+
+    @property
+    def _input_hooks(self) -> dict[int, Any]:
+        """Those on the embeddings: with gradient checkpointing TRL and transformers each add one, and lose track."""
+        hooks: dict[int, Any] = self.loaded.model.get_input_embeddings()._forward_hooks
+        return hooks
 
     def _trainer(
         self,
@@ -237,7 +251,12 @@ def _run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int)
         progress.note(f"training goes on from step {last.name.rpartition('-')[2]} of {steps}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except SynthpostError:
+            # The next run would go on from weights that are spoilt already.
+            checkpoints.remove()
+            raise
     entries = [entry for entry in trainer.state.log_history if set(CURVE) <= set(entry)]
     return pd.DataFrame([{name: entry[name] for name in CURVE} for entry in entries]).astype({"loss": float})
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from synthpost_dagster.devices import Device
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.generate import Chat, Completion, chat, generate, templated
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
@@ -17,13 +18,14 @@ from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.tasks.loading import Task
 
 EMBEDDED = ModelSpec(model="embedded", revision=None, quantization="none", dtype="float32", memory_gib=1.0)
+CPU = Device("cpu", "cpu", "CPU")
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=12, batch_size=4, seed=1)
 WARM = GREEDY.model_copy(update={"temperature": 1.0})
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    return load(EMBEDDED, "cpu")
+    return load(EMBEDDED, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +103,14 @@ def test_no_chats_give_no_posts(loaded: Loaded) -> None:
 def test_an_adapter_changes_the_posts_and_is_read_without_pickle(
     loaded: Loaded, chats: list[Chat], tmp_path: Path
 ) -> None:
-    adapted = get_peft_model(load(EMBEDDED, "cpu").model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    adapted = get_peft_model(load(EMBEDDED, CPU).model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
                 weight.fill_(0.5)
     adapted.save_pretrained(tmp_path)
     assert {path.suffix for path in tmp_path.glob("adapter_model.*")} == {".safetensors"}
-    tuned = load_adapter(load(EMBEDDED, "cpu"), tmp_path)
+    tuned = load_adapter(load(EMBEDDED, CPU), tmp_path)
     plain = generate(loaded, chats[:2], GREEDY, SILENT, "posts")
     assert texts(generate(tuned, chats[:2], GREEDY, SILENT, "posts")) != texts(plain)
 
@@ -116,10 +118,10 @@ def test_an_adapter_changes_the_posts_and_is_read_without_pickle(
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     spec = EMBEDDED.model_copy(update={"model": str(tmp_path)})
     with pytest.raises(ModelError, match=r"no model there \(a config.json is expected\)"):
-        load(spec, "cpu")
+        load(spec, CPU)
 
 
 def test_a_folder_whose_model_cannot_be_loaded_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no such kind"}', encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(EMBEDDED.model_copy(update={"model": str(tmp_path)}), "cpu")
+        load(EMBEDDED.model_copy(update={"model": str(tmp_path)}), CPU)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 
@@ -18,7 +17,6 @@ from synthpost_dagster.profiles import Profile, load_profile, packaged_profiles
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
 from synthpost_dagster.tasks.loading import Task
-from synthpost_dagster.training.sft import conversations, lora_config, sft_config
 
 Write = Callable[..., str]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -231,57 +229,22 @@ def test_study_keeps_what_the_study_does_not_fix(study: Profile, sales_posts: Ta
     )
 
 
-def test_the_trainer_gets_the_studys_arguments(study: Profile, tmp_path: Path) -> None:
-    arguments = sft_config(study.training, 50, tmp_path, "cpu")
-    assert arguments.max_steps == 50
-    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 8
-    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 4)
-    assert arguments.optim == "adamw_8bit"
-    assert arguments.learning_rate == 2e-4
-    assert arguments.lr_scheduler_type == "linear"
-    assert arguments.warmup_steps == 5
-    assert arguments.weight_decay == 0.01
-    assert arguments.seed == 3407
-    assert arguments.max_length == 2048
-    assert arguments.packing is False
-    assert arguments.completion_only_loss is False
-    assert arguments.assistant_only_loss is False
-    assert arguments.report_to in ([], "none", ["none"])
-
-
-def test_the_adapter_gets_the_studys_arguments(study: Profile) -> None:
-    adapter = lora_config(study.training)
-    assert (adapter.r, adapter.lora_alpha, adapter.lora_dropout, adapter.bias) == (16, 16, 0.0, "none")
-    assert adapter.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert adapter.task_type == "CAUSAL_LM"
-
-
-ROWS = pd.DataFrame(
-    {
-        "prompt_id": ["a", "b"],
-        "student_prompt": ["write about tea", "write about bikes"],
-        "post": ["Tea!", "Bikes!"],
+def test_how_rows_are_laid_out_and_how_often_they_are_saved_shapes_no_adapter(write: Write, sales_posts: Task) -> None:
+    plain = load_profile(write(), sales_posts).training
+    changes = {
+        "training__micro_batch": 2,
+        "training__gradient_checkpointing": True,
+        "training__padding_free": False,
+        "training__compile": True,
+        "training__checkpoint_seconds": 5,
     }
-)
+    laid_out = load_profile(write(**changes), sales_posts).training
+    assert laid_out != plain
+    assert laid_out.shaping == plain.shaping
+    others = ({"learning_rate": 1.0}, {"loss": "full"}, {"rows_per_step": 4}, {"trainer": "unsloth"}, {"seed": 1})
+    assert all(plain.model_copy(update=change).shaping != plain.shaping for change in others)
 
 
-def test_the_study_learns_whole_conversations_with_their_system_prompt(study: Profile, sales_posts: Task) -> None:
-    records = conversations(ROWS, study.training, sales_posts.spec.system_prompt)
-    assert len(records) == 2
-    assert records[0] == {
-        "prompt_id": "a",
-        "messages": [
-            {"role": "system", "content": sales_posts.spec.system_prompt},
-            {"role": "user", "content": "write about tea"},
-            {"role": "assistant", "content": "Tea!"},
-        ],
-    }
-
-
-def test_by_default_the_post_alone_is_learned_without_a_system_prompt(sales_posts: Task) -> None:
-    training = load_profile("tiny", sales_posts).training
-    assert conversations(ROWS, training, sales_posts.spec.system_prompt)[1] == {
-        "prompt_id": "b",
-        "prompt": [{"role": "user", "content": "write about bikes"}],
-        "completion": [{"role": "assistant", "content": "Bikes!"}],
-    }
+def test_packed_rows_which_would_see_each_other_are_refused(write: Write, sales_posts: Task) -> None:
+    with pytest.raises(SpecError, match=r"packing: rows packed into one would see each other; set it to false"):
+        load_profile(write(training__packing=True), sales_posts)

@@ -1,4 +1,4 @@
-"""One real training of two steps: what is learned, what is left behind."""
+"""Real trainings of a few steps: what is learned, what is told, what is left behind."""
 
 from __future__ import annotations
 
@@ -9,43 +9,26 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 import torch
+from tuning_world import ALWAYS, CPU, STUDENT, Told, alone, cell, furthest, rows_of, spec_of, tuner_of
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import Loaded, load
-from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.progress import Event, Progress
-from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import LossCurve
-from synthpost_dagster.tasks.loading import Task
-from synthpost_dagster.training.sft import tune
-
-POSTS = [
-    "Ready? Order yours today! #Ride",
-    "We keep our promises. Visit us.",
-    "One. Two. Three. Four.",
-    "Big smiles ahead! Grab one now. #Fun #New",
-]
+from synthpost_dagster.training.sft import Tuned
 
 
 class Trained(NamedTuple):
     folder: Path
-    curve: pd.DataFrame
-    supervision: pd.DataFrame
-    events: list[Event]
-    rows: pd.DataFrame
+    tuned: Tuned
+    told: Told
 
 
 @pytest.fixture(scope="module")
-def trained(sales_posts: Task, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Two steps on four rows with the embedded model, at the full learning rate from the first step on."""
-    profile = load_profile("tiny", sales_posts)
-    spec = profile.training.model_copy(update={"warmup_steps": 0})
-    rows = training_prompts(sales_posts).head(4)[["prompt_id", "student_prompt"]].assign(post=POSTS)
-    folder = tmp_path_factory.mktemp("adapter")
-    events: list[Event] = []
-    tuned = tune(load(profile.student, "cpu"), "embedded", rows, spec, 2, None, folder, Progress(events.append))
-    return Trained(folder, tuned.curve, tuned.supervision, events, rows)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Two steps on eight rows with the embedded model, at the full learning rate from the first step on."""
+    folder, told = tmp_path_factory.mktemp("trained"), Told()
+    return Trained(folder, alone(folder, rows=rows_of(8), steps=2, told=told), told)
 
 
 def mean_loss(loaded: Loaded, rows: pd.DataFrame, posts_alone: bool) -> float:
@@ -68,47 +51,99 @@ def mean_loss(loaded: Loaded, rows: pd.DataFrame, posts_alone: bool) -> float:
     return total / tokens
 
 
-def test_the_loss_is_that_of_the_posts_and_their_end_alone(sales_posts: Task, trained: Trained) -> None:
-    untuned = load(load_profile("tiny", sales_posts).student, "cpu")
-    assert trained.curve["loss"].iloc[0] == pytest.approx(mean_loss(untuned, trained.rows, posts_alone=True), rel=1e-3)
-    assert trained.curve["loss"].iloc[0] != pytest.approx(mean_loss(untuned, trained.rows, posts_alone=False), rel=0.05)
+def test_the_loss_is_that_of_the_posts_and_their_end_alone(trained: Trained) -> None:
+    untuned, first = load(STUDENT, CPU), trained.tuned.curve["loss"].iloc[0]
+    assert first == pytest.approx(mean_loss(untuned, rows_of(8), posts_alone=True), rel=1e-4)
+    assert first != pytest.approx(mean_loss(untuned, rows_of(8), posts_alone=False), rel=0.02)
 
 
 def test_the_loss_curve_has_a_row_a_step_and_falls(trained: Trained) -> None:
-    LossCurve.validate(trained.curve)
-    assert trained.curve["step"].tolist() == [1, 2]
-    assert trained.curve["loss"].iloc[1] < trained.curve["loss"].iloc[0]
-    assert trained.curve["learning_rate"].tolist() == pytest.approx([2e-3, 1e-3])
+    curve = LossCurve.validate(trained.tuned.curve)
+    assert curve["step"].tolist() == [1, 2]
+    assert curve["loss"].iloc[1] < curve["loss"].iloc[0]
+    assert curve["learning_rate"].tolist() == pytest.approx([2e-3, 1e-3])
 
 
 def test_the_folder_holds_the_adapter_and_nothing_else(trained: Trained) -> None:
-    names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
-    assert {"adapter_model.safetensors", "adapter_config.json"} <= names
-    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"))]
-    assert names <= {"adapter_model.safetensors", "adapter_config.json", "chat_template.jinja"} | {
-        name for name in names if "token" in name
-    }
+    files = [path for path in (trained.folder / "adapter").rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"adapter_model.safetensors", "adapter_config.json"}
+    assert not list(trained.folder.rglob("checkpoint-*")), "none was due"
 
 
 def test_the_adapter_names_its_base_and_no_path_of_this_machine(trained: Trained) -> None:
-    text = (trained.folder / "adapter_config.json").read_text(encoding="utf-8")
+    text = (trained.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
     config = json.loads(text)
     assert config["base_model_name_or_path"] == "embedded"
     assert str(trained.folder) not in text
-    assert (config["r"], config["lora_alpha"], config["lora_dropout"], config["bias"]) == (16, 16, 0.0, "none")
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"], config["bias"]) == (4, 8, 0.0, "none")
     assert len(config["target_modules"]) == 7
 
 
-def test_progress_tells_of_every_step(trained: Trained) -> None:
-    steps = [event for event in trained.events if event.what == "training"]
-    assert steps == [Event("training", 1, 2, "steps"), Event("training", 2, 2, "steps")]
+def test_progress_tells_what_is_taught_how_it_is_laid_out_and_of_every_step(trained: Trained) -> None:
+    assert trained.told == [
+        "the first row teaches: 'Ready for rain?<|eot_id|>'",
+        "training 8 rows at a time, 8 rows a step",
+        "step 1",
+        "step 2",
+    ]
+    assert trained.tuned.layout.text == "8 rows at a time"
 
 
-def test_a_loss_that_is_not_a_number_stops_with_the_remedy_and_leaves_no_adapter(
-    sales_posts: Task, trained: Trained, tmp_path: Path
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_fault_15_a_loss_that_is_not_a_number_ends_the_training_before_its_end_and_leaves_nothing(
+    tmp_path: Path, padding_free: bool
 ) -> None:
-    profile = load_profile("tiny", sales_posts)
-    spec = profile.training.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
-    with pytest.raises(SynthpostError, match=r"loss is not a number at step \d; lower training.learning_rate"):
-        tune(load(profile.student, "cpu"), "embedded", trained.rows, spec, 3, None, tmp_path, Progress())
-    assert not list(tmp_path.glob("adapter_*"))
+    spec = spec_of(learning_rate=1e30, rows_per_step=2, micro_batch=2, padding_free=padding_free)
+    told = Told()
+    with tuner_of(spec) as tuner:
+        with pytest.raises(SynthpostError, match=r"not a number at step 2; lower training\.learning_rate in the prof"):
+            cell(tuner, tmp_path, spec, rows=rows_of(4), steps=16, told=told)
+        assert told.steps[-1] <= 10, "it trained on with nothing to learn from"
+        assert not list((tmp_path / "adapter").iterdir())
+        cell(tuner, tmp_path / "next", rows=rows_of(8), steps=2)
+    alone(tmp_path / "undisturbed", rows=rows_of(8), steps=2)
+    assert furthest(tmp_path / "next", tmp_path / "undisturbed") == 0
+
+
+def test_fault_15_no_checkpoint_is_written_of_a_model_whose_loss_is_not_a_number(tmp_path: Path) -> None:
+    spec = spec_of(learning_rate=1e30, rows_per_step=2, micro_batch=2)
+    with pytest.raises(SynthpostError, match="not a number at step 2"):
+        alone(tmp_path, spec, rows=rows_of(4), steps=8, seconds=ALWAYS)
+    assert not (tmp_path / "checkpoints").exists(), "the next run would go on from it"
+
+
+def test_fault_16_no_rows_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SynthpostError, match="there are no training rows; make rows first"):
+        alone(tmp_path, rows=rows_of(0))
+
+
+@pytest.mark.parametrize("padding_free", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "micro_batch", "seen"),
+    [(1, 8, [1, 1, 1]), (3, 2, [3, 3, 3]), (10, 4, [8, 2, 8]), (11, 2, [8, 3, 8])],
+)
+def test_fault_16_with_few_or_odd_rows_a_step_takes_what_there_is(
+    tmp_path: Path, rows: int, micro_batch: int, seen: list[int], padding_free: bool
+) -> None:
+    spec = spec_of(micro_batch=micro_batch, padding_free=padding_free)
+    batches: list[int] = []
+    with tuner_of(spec) as tuner:
+        handle = tuner.loaded.model.get_input_embeddings().register_forward_hook(
+            lambda module, inputs, output: batches.append(_rows_in(inputs[0]))
+        )
+        tuned = cell(tuner, tmp_path, spec, rows=rows_of(rows), steps=3)
+        handle.remove()
+    assert batches == [min(micro_batch, left) for step in seen for left in range(step, 0, -micro_batch)]
+    assert tuned.curve["step"].tolist() == [1, 2, 3]
+    assert tuned.curve["loss"].iloc[-1] < tuned.curve["loss"].iloc[0]
+
+
+def _rows_in(ids: torch.Tensor) -> int:
+    """Each row has one begin token, whether rows lie end to end or below each other."""
+    return int((ids == 0).sum())
+
+
+def test_fault_16_rows_of_one_type_alone_are_learned_as_well(tmp_path: Path) -> None:
+    rows = rows_of(8).assign(post="Same again. Same again.")
+    curve = alone(tmp_path, rows=rows, steps=4).curve
+    assert curve["loss"].iloc[-1] < 0.9 * curve["loss"].iloc[0]

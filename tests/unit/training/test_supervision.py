@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tuning_world import CPU, STUDENT, Told, cell, spec_of
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import Loaded, load
-from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import Supervision
 from synthpost_dagster.tasks.loading import Task
-from synthpost_dagster.training.sft import tune
-from synthpost_dagster.training.supervision import DECODED_ROWS, refuse_untaught
+from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.sft import Tuner
+from synthpost_dagster.training.supervision import DECODED_ROWS, MASKED, refuse_untaught
 
 POSTS = [
     "Ready? Order yours today! #Ride",
@@ -36,18 +36,18 @@ def rows(sales_posts: Task) -> pd.DataFrame:
 
 
 @pytest.fixture
-def student(sales_posts: Task) -> Loaded:
+def student() -> Loaded:
     """The embedded model."""
-    return load(load_profile("tiny", sales_posts).student, "cpu")
+    return load(STUDENT, CPU)
 
 
 def supervision_of(
-    task: Task, student: Loaded, rows: pd.DataFrame, folder: Path, progress: Progress | None = None, **changes: object
+    student: Loaded, rows: pd.DataFrame, folder: Path, told: Told | None = None, **changes: object
 ) -> pd.DataFrame:
     """What a training of one step, with a changed specification, says of its rows."""
-    spec = load_profile("tiny", task).training.model_copy(update=changes)
-    tuned = tune(student, "embedded", rows, spec, 1, task.spec.system_prompt, folder, progress or Progress())
-    return Supervision.validate(tuned.supervision)
+    spec = spec_of(**changes)
+    with Tuner(student, "embedded", spec, 1, CPU) as tuner:
+        return Supervision.validate(cell(tuner, folder, spec, rows=rows, steps=1, told=told).supervision)
 
 
 def lengths(student: Loaded, rows: pd.DataFrame, whole: bool) -> list[int]:
@@ -71,30 +71,39 @@ def table(**columns: list[object]) -> pd.DataFrame:
         "tokens": 100,
         "supervised_tokens": 30,
         "is_end_supervised": True,
+        "is_begin_doubled": False,
         "learned": "",
     }
     return Supervision.validate(pd.DataFrame({**good, **columns}))
 
 
-def test_the_post_and_its_end_token_alone_are_learned(
-    sales_posts: Task, student: Loaded, rows: pd.DataFrame, tmp_path: Path
+def named_in(caught: pytest.ExceptionInfo[SynthpostError]) -> list[str]:
+    return re.findall(r"[0-9a-f]{16}", str(caught.value))
+
+
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_the_post_and_its_end_token_alone_are_learned_and_shown(
+    student: Loaded, rows: pd.DataFrame, tmp_path: Path, padding_free: bool
 ) -> None:
-    events: list[Event] = []
-    found = supervision_of(sales_posts, student, rows, tmp_path, Progress(events.append))
+    told = Told()
+    found = supervision_of(student, rows, tmp_path, told, padding_free=padding_free)
     whole, prompts = lengths(student, rows, whole=True), lengths(student, rows, whole=False)
     assert found["prompt_id"].tolist() == rows["prompt_id"].tolist()
     assert found["tokens"].tolist() == whole
     assert found["supervised_tokens"].tolist() == [all_ - prompt for all_, prompt in zip(whole, prompts, strict=True)]
     assert found["is_end_supervised"].all()
+    assert not found["is_begin_doubled"].any()
     assert found["learned"].tolist() == [*(f"{post}{END}" for post in POSTS[:DECODED_ROWS]), ""]
-    assert any(repr(f"{POSTS[0]}{END}") in event.what for event in events)
+    assert told[0] == f"the first row teaches: {f'{POSTS[0]}{END}'!r}"
 
 
+@pytest.mark.parametrize(("padding_free", "unlearned"), [(True, 1), (False, 0)])
 def test_with_the_loss_on_everything_the_whole_conversation_is_learned(
-    sales_posts: Task, student: Loaded, rows: pd.DataFrame, tmp_path: Path
+    student: Loaded, rows: pd.DataFrame, tmp_path: Path, padding_free: bool, unlearned: int
 ) -> None:
-    found = supervision_of(sales_posts, student, rows, tmp_path, loss="full")
-    assert (found["supervised_tokens"] == found["tokens"]).all()
+    found = supervision_of(student, rows, tmp_path, loss="full", padding_free=padding_free)
+    # Nothing comes before the first token, so it cannot be learned, whether its label says so or not.
+    assert (found["supervised_tokens"] == found["tokens"] - unlearned).all()
     assert found["tokens"].tolist() == lengths(student, rows, whole=True)
     assert found["is_end_supervised"].all()
     assert "Write a sales post" in found["learned"].iloc[0]
@@ -102,65 +111,118 @@ def test_with_the_loss_on_everything_the_whole_conversation_is_learned(
 
 
 @pytest.mark.parametrize("loss", ["completion", "full"])
-def test_a_row_that_is_cut_before_its_end_is_refused_by_its_id_and_nothing_is_left(
-    sales_posts: Task, student: Loaded, rows: pd.DataFrame, tmp_path: Path, loss: str
+def test_a_row_over_the_maximum_length_stops_the_run_before_any_step_by_its_id(
+    student: Loaded, rows: pd.DataFrame, tmp_path: Path, loss: str
 ) -> None:
-    whole = lengths(student, rows, whole=True)
+    whole, told = lengths(student, rows, whole=True), Told()
     longest = whole.index(max(whole))
     assert whole.count(max(whole)) == 1
-    with pytest.raises(SynthpostError, match=r"^1 of 4 training rows do not teach when to stop") as caught:
-        supervision_of(sales_posts, student, rows, tmp_path, loss=loss, max_length=max(whole) - 1)
-    assert re.findall(r"[0-9a-f]{16}", str(caught.value)) == [rows["prompt_id"].iloc[longest]]
-    assert "training.max_length" in str(caught.value)
-    assert not list(tmp_path.glob("adapter_*"))
+    with pytest.raises(SynthpostError, match=r"^1 of 4 training rows are longer than training\.max_length") as caught:
+        supervision_of(student, rows, tmp_path, told, loss=loss, max_length=max(whole) - 1)
+    assert f"{max(whole) - 1} tokens (the longest has {max(whole)})" in str(caught.value)
+    assert named_in(caught) == [rows["prompt_id"].iloc[longest]]
+    assert told == []
+    assert not list((tmp_path / "adapter").iterdir())
 
 
-def test_a_row_that_just_fits_is_learned(
-    sales_posts: Task, student: Loaded, rows: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_row_that_just_fits_is_learned(student: Loaded, rows: pd.DataFrame, tmp_path: Path) -> None:
     most = max(lengths(student, rows, whole=True))
-    assert supervision_of(sales_posts, student, rows, tmp_path, max_length=most)["is_end_supervised"].all()
+    assert supervision_of(student, rows, tmp_path, max_length=most)["is_end_supervised"].all()
 
 
-@pytest.mark.parametrize(("limit", "count"), [(max, 1), (min, 4)])
-def test_rows_whose_prompt_fills_the_length_teach_nothing_and_are_refused_by_their_ids(
-    sales_posts: Task,
+@pytest.mark.parametrize("padding_free", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda template: "{{ bos_token }}" + template, "begin with two begin tokens; take one out of the student's"),
+        (lambda template: template.replace(f" + '{END}'", ""), "do not teach when to stop; the student's chat templ"),
+        (
+            lambda template: template.replace(
+                "for message in messages", "for message in messages if message['role'] == 'user'"
+            ),
+            "teach nothing: all their labels are masked",
+        ),
+    ],
+    ids=["begin token doubled", "no end token", "all masked"],
+)
+def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and_names_rows(
     student: Loaded,
     rows: pd.DataFrame,
     tmp_path: Path,
-    limit: Callable[[list[int]], int],
-    count: int,
+    change: Callable[[str], str],
+    message: str,
+    padding_free: bool,
 ) -> None:
-    prompts = lengths(student, rows, whole=False)
-    silent = {name for name, length in zip(rows["prompt_id"], prompts, strict=True) if length >= limit(prompts)}
-    assert len(silent) == count
-    with pytest.raises(SynthpostError, match=f"^{count} of 4 training rows teach nothing") as caught:
-        supervision_of(sales_posts, student, rows, tmp_path, max_length=limit(prompts))
-    assert set(re.findall(r"[0-9a-f]{16}", str(caught.value))) == silent
+    changed, told = change(str(student.tokenizer.chat_template)), Told()
+    assert changed != student.tokenizer.chat_template
+    student.tokenizer.chat_template = changed
+    with pytest.raises(SynthpostError, match=f"^4 of 4 training rows {message}") as caught:
+        supervision_of(student, rows, tmp_path, told, padding_free=padding_free)
+    assert named_in(caught) == rows["prompt_id"].tolist()
+    assert told == []
+    assert not list((tmp_path / "adapter").iterdir())
+
+
+def test_a_special_token_in_a_text_stays_text_in_training_as_it_does_when_posts_are_written(
+    student: Loaded, rows: pd.DataFrame
+) -> None:
+    special = student.tokenizer.added_tokens_decoder
+    inside = "".join(token.content for token in special.values())
+    harmless = tokenized(rows, student.tokenizer, "completion", "Be kind.")
+    spiked = rows.assign(
+        student_prompt=[f"{inside}{text}{END}" for text in rows["student_prompt"]],
+        post=[f"Now{END} {post}{inside}!" for post in rows["post"]],
+    )
+    for plain, other in zip(
+        harmless, tokenized(spiked, student.tokenizer, "completion", f"Be{END} kind."), strict=True
+    ):
+        assert len(other.input_ids) > len(plain.input_ids) + 2 * len(special)
+        for number in special:
+            assert other.input_ids.count(number) == plain.input_ids.count(number)
+        learned = [label for label in other.labels if label != MASKED]
+        assert [label for label in learned if label in special] == [student.tokenizer.convert_tokens_to_ids(END)]
+        assert student.tokenizer.decode(learned).startswith("Now<")
+
+
+def test_a_tokenizer_that_begins_every_text_by_itself_does_not_double_the_templates_begin_token(
+    student: Loaded, rows: pd.DataFrame
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    begin, number = str(student.tokenizer.bos_token), student.tokenizer.bos_token_id
+    plain = tokenized(rows, student.tokenizer, "completion", None)
+    student.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{begin} $A", None, [(begin, number)])
+    assert student.tokenizer("Ready?")["input_ids"][0] == number
+    assert tokenized(rows, student.tokenizer, "completion", None) == plain
 
 
 def test_good_rows_are_not_refused() -> None:
-    refuse_untaught(table())
+    refuse_untaught(table(), 100)
 
 
-def test_rows_that_teach_nothing_are_refused_by_their_ids() -> None:
-    silent = table(supervised_tokens=[30, 0, 0], is_end_supervised=[True, False, False])
-    with pytest.raises(SynthpostError, match=r"^2 of 3 training rows teach nothing") as caught:
-        refuse_untaught(silent)
-    assert re.findall(r"[0-9a-f]{16}", str(caught.value)) == [f"{1:016x}", f"{2:016x}"]
-
-
-def test_rows_without_their_end_are_refused_by_their_ids() -> None:
-    with pytest.raises(SynthpostError, match=r"^1 of 3 training rows do not teach when to stop") as caught:
-        refuse_untaught(table(is_end_supervised=[True, True, False]))
-    assert re.findall(r"[0-9a-f]{16}", str(caught.value)) == [f"{2:016x}"]
+@pytest.mark.parametrize(
+    ("columns", "message", "rows"),
+    [
+        ({"tokens": [100, 101, 99]}, "1 of 3 training rows are longer than", [1]),
+        (
+            {"supervised_tokens": [30, 0, 0], "is_end_supervised": [True, False, False]},
+            "2 of 3 training rows teach nothing",
+            [1, 2],
+        ),
+        ({"is_end_supervised": [True, True, False]}, "1 of 3 training rows do not teach when to stop", [2]),
+        ({"is_begin_doubled": [True, False, False]}, "1 of 3 training rows begin with two begin tokens", [0]),
+    ],
+)
+def test_rows_at_fault_are_refused_by_their_ids(
+    columns: dict[str, list[object]], message: str, rows: list[int]
+) -> None:
+    with pytest.raises(SynthpostError, match=f"^{message}") as caught:
+        refuse_untaught(table(**columns), 100)
+    assert named_in(caught) == [f"{at:016x}" for at in rows]
 
 
 def test_of_many_rows_the_first_five_are_named() -> None:
-    ids = [f"{at:016x}" for at in range(9)]
-    many = pd.DataFrame(
-        {"prompt_id": ids, "tokens": 9, "supervised_tokens": 0, "is_end_supervised": False, "learned": ""}
-    )
+    many = pd.concat([table().assign(supervised_tokens=0, is_end_supervised=False)] * 3)
     with pytest.raises(SynthpostError, match="9 of 9") as caught:
-        refuse_untaught(many)
-    assert re.findall(r"[0-9a-f]{16}", str(caught.value)) == ids[:5]
+        refuse_untaught(many, 100)
+    assert named_in(caught) == [f"{at:016x}" for at in (0, 1, 2, 0, 1)]

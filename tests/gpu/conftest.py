@@ -1,0 +1,60 @@
+"""The tests that need an NVIDIA GPU: `make gpu-test`. They are skipped where there is none.
+
+On a bare machine without the development tools: `python3 -m pytest tests/gpu -m gpu --confcutdir=tests/gpu`, which
+imports no other conftest. Warnings are no errors here: the driver and the libraries are those of the machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+for folder in (TESTS, TESTS.parent):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from synthpost_dagster.devices import Device, Devices  # noqa: E402
+from synthpost_dagster.settings import keep_quiet  # noqa: E402
+
+keep_quiet()
+
+
+def _has_gpu() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what lies here where there is no GPU."""
+    own = [item for item in items if Path(__file__).parent in item.path.parents]
+    is_skipped = bool(own) and not _has_gpu()
+    for item in own:
+        item.add_marker(pytest.mark.filterwarnings("default"))
+        if is_skipped:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Device:
+    """The GPU with most free memory."""
+    return Devices("cuda").candidates()[0]
+
+
+@pytest.fixture(autouse=True)
+def _all_memory(gpu: Device) -> Iterator[None]:
+    """Each test begins with all of the GPU's memory, and leaves it so."""
+    import torch
+
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0, gpu.name)
+    gc.collect()
+    torch.cuda.empty_cache()

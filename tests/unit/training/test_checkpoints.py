@@ -1,0 +1,128 @@
+"""A training goes on from its last whole checkpoint, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tuning_world import NEVER, Told, alone, furthest, half_done, rows_of, spec_of
+
+from synthpost_dagster.training.checkpoints import WHOLE, Checkpoints
+from synthpost_dagster.training.sft import Tuned
+
+ROWS = rows_of(12)
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Tuned]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    yield folder, alone(folder, rows=ROWS, steps=STEPS)
+
+
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_a_training_that_goes_on_has_the_losses_and_the_adapter_of_an_undisturbed_one(
+    undisturbed: tuple[Path, Tuned], tmp_path: Path, padding_free: bool
+) -> None:
+    spec, told = spec_of(padding_free=padding_free), Told()
+    last = half_done(tmp_path, 3, spec, rows=ROWS, steps=STEPS)
+    assert [path.name for path in last.parent.glob("checkpoint-*")] == [last.name], "earlier ones go"
+    tuned = alone(tmp_path, spec, rows=ROWS, steps=STEPS, told=told)
+    assert "training goes on from step 3 of 5" in told
+    assert told.steps == [4, 5]
+    folder, whole = undisturbed
+    assert tuned.curve["step"].tolist() == [1, 2, 3, 4, 5]
+    assert tuned.curve["loss"].tolist() == pytest.approx(whole.curve["loss"].tolist(), abs=1e-4)
+    assert tuned.curve["learning_rate"].tolist() == pytest.approx(whole.curve["learning_rate"].tolist())
+    # The padded way rounds otherwise.
+    assert furthest(tmp_path, folder) < (1e-5 if padding_free else 2e-4)
+
+
+def test_a_half_written_checkpoint_is_not_used_and_removed(undisturbed: tuple[Path, Tuned], tmp_path: Path) -> None:
+    whole, told = half_done(tmp_path, 2, rows=ROWS, steps=STEPS), Told()
+    torn = shutil.copytree(whole, whole.with_name("checkpoint-4"))
+    (torn / WHOLE).unlink()
+    (torn / "optimizer.pt").write_bytes((whole / "optimizer.pt").read_bytes()[:100])
+    alone(tmp_path, rows=ROWS, steps=STEPS, told=told)
+    assert "training goes on from step 2 of 5" in told
+    assert not torn.exists()
+    assert furthest(tmp_path, undisturbed[0]) < 1e-5
+
+
+def test_where_there_is_only_a_half_written_checkpoint_the_training_begins_anew(
+    undisturbed: tuple[Path, Tuned], tmp_path: Path
+) -> None:
+    told = Told()
+    torn = tmp_path / "checkpoints" / "checkpoint-4"
+    torn.mkdir(parents=True)
+    (torn / "trainer_state.json").write_text("{", encoding="utf-8")
+    alone(tmp_path, rows=ROWS, steps=STEPS, told=told)
+    assert told.steps == [1, 2, 3, 4, 5]
+    assert furthest(tmp_path, undisturbed[0]) == 0
+
+
+def test_what_a_checkpoint_holds_is_read_by_torch_with_weights_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_done(tmp_path, 2, rows=ROWS, steps=STEPS)
+    read: dict[str, object] = {}
+    load = torch.load
+
+    def loading(file: Any, *more: Any, **named: Any) -> Any:
+        read[Path(file).name] = named.get("weights_only")
+        return load(file, *more, **named)
+
+    monkeypatch.setattr(torch, "load", loading)
+    alone(tmp_path, rows=ROWS, steps=STEPS)
+    assert read == {"optimizer.pt": True, "scheduler.pt": True, "rng_state.pth": True}
+
+
+def test_pickle_that_would_run_code_is_not_run_out_of_a_checkpoint(tmp_path: Path) -> None:
+    import pickle
+
+    class Harm:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "harmed",)
+
+    last = half_done(tmp_path, 2, rows=ROWS, steps=STEPS)
+    torch.save({"state": Harm()}, last / "optimizer.pt")
+    (last / "training_args.bin").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        alone(tmp_path, rows=ROWS, steps=STEPS)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_a_checkpoint_is_due_once_its_time_has_passed_and_then_not_at_once_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthpost_dagster.training import checkpoints as module
+
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    checkpoints = Checkpoints(tmp_path, 60)
+    due = []
+    for now in (100, 159, 160, 161, 219, 220):
+        clock[0] = now
+        due.append(checkpoints.is_due())
+    assert due == [False, False, True, False, False, True]
+
+
+def test_the_latest_whole_checkpoint_is_the_last_by_its_number(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "none", NEVER)
+    assert checkpoints.last() is None
+    for step in (9, 10, 100):
+        place = tmp_path / "none" / f"checkpoint-{step}"
+        place.mkdir(parents=True)
+        if step != 100:
+            (place / WHOLE).touch()
+    last = checkpoints.last()
+    assert last is not None
+    assert last.name == "checkpoint-10"
+    assert {path.name for path in (tmp_path / "none").iterdir()} == {"checkpoint-9", "checkpoint-10"}
+    checkpoints.remove()
+    assert not (tmp_path / "none").exists()
+    checkpoints.remove()

@@ -1,0 +1,141 @@
+"""Fault 15: memory runs out while a model is tuned. And with compiled or checkpointed layers the result is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tuning_world import ALWAYS, Told, alone, cell, furthest, rows_of, spec_of, state_of, tuner_of
+
+from synthpost_dagster.errors import DeviceError
+from synthpost_dagster.training.fitting import Layout
+from synthpost_dagster.training.sft import Tuner
+
+ROWS = rows_of(8)
+FOUR_ROWS = 300
+"""Tokens: more than any four of the rows have, fewer than all of them have."""
+
+
+class SmallDevice:
+    """Runs out of memory where a forward pass has more tokens than `most`, or where `fails` says so of its number."""
+
+    def __init__(self, tuner: Tuner, most: int = 10**9, fails: Callable[[int], bool] = lambda number: False) -> None:
+        self.most, self.fails = most, fails
+        self.held: list[int] = []
+        self._handle = tuner.loaded.model.model.register_forward_pre_hook(self._look, with_kwargs=True)
+
+    def _look(self, module: Any, inputs: Any, named: dict[str, Any]) -> None:
+        ids = named["input_ids"]
+        self.held.append(int((ids == 0).sum()))  # a row begins with token 0
+        if ids.numel() > self.most or self.fails(len(self.held)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def grow(self) -> None:
+        """Has all the memory of the world from now on."""
+        self._handle.remove()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    alone(folder, rows=ROWS, steps=3)
+    return folder
+
+
+def test_fault_15_out_of_memory_halves_the_rows_held_keeps_those_of_a_step_and_says_so(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    told = Told()
+    with tuner_of() as tuner:
+        device = SmallDevice(tuner, most=FOUR_ROWS)
+        tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, told=told)
+        device.grow()
+    assert device.held == [8, 4, 4, 4, 4, 4, 4]
+    assert told[1:4] == [
+        "training 8 rows at a time, 8 rows a step",
+        "CPU ran out of memory with 8 rows at a time",
+        "training 4 rows at a time, 8 rows a step",
+    ]
+    assert told.steps == [1, 2, 3]
+    assert tuned.layout == Layout(4, False, False)
+    assert furthest(tmp_path, undisturbed) < 2e-4
+
+
+def test_fault_15_out_of_memory_in_the_midst_goes_on_from_the_last_checkpoint(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    told = Told()
+    with tuner_of() as tuner:
+        device = SmallDevice(tuner, fails=lambda number: number == 3)
+        tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, told=told, seconds=ALWAYS)
+        device.grow()
+    assert device.held == [8, 8, 8, 4, 4]
+    assert "training goes on from step 2 of 3" in told
+    assert told.steps == [1, 2, 3]
+    assert tuned.curve["step"].tolist() == [1, 2, 3]
+    assert furthest(tmp_path, undisturbed) < 2e-4
+
+
+def test_fault_15_where_not_even_one_row_fits_the_error_names_the_remedy_and_the_model_is_as_before(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    told = Told()
+    with tuner_of() as tuner:
+        device = SmallDevice(tuner, most=20)
+        with pytest.raises(DeviceError, match=r"CPU has too little memory even for one row at a time; lower .*nf4"):
+            cell(tuner, tmp_path, rows=ROWS, steps=3, told=told)
+        device.grow()
+        assert not list((tmp_path / "adapter").iterdir())
+        model = tuner.loaded.model
+        cell(tuner, tmp_path / "next", rows=ROWS, steps=3)
+        assert not model.is_gradient_checkpointing, "the next cell pays for memory that it has"
+    assert device.held == [8, 4, 2, 1, 1]
+    assert [line for line in told if line.startswith("training ")] == [
+        *(f"training {size} rows at a time, 8 rows a step" for size in (8, 4, 2, 1)),
+        "training 1 rows at a time, activations made again, 8 rows a step",
+    ]
+    with tuner_of() as other:
+        untouched = other.loaded.model
+    assert state_of(model) == state_of(untouched)
+    assert furthest(tmp_path / "next", undisturbed) == 0
+
+
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_activations_made_again_change_nothing_and_leave_nothing_on_the_model(
+    undisturbed: Path, tmp_path: Path, padding_free: bool
+) -> None:
+    spec = spec_of(gradient_checkpointing=True, padding_free=padding_free)
+    with tuner_of(spec) as tuner:
+        model = tuner.loaded.model
+        for name in ("one", "two"):
+            cell(tuner, tmp_path / name, spec, rows=ROWS, steps=3)
+            assert not model.is_gradient_checkpointing
+            assert not state_of(model)["hooks"]
+    with tuner_of() as other:
+        untouched = other.loaded.model
+    assert state_of(model) == state_of(untouched)
+    assert furthest(tmp_path / "one", undisturbed) < 2e-4
+    assert furthest(tmp_path / "two", tmp_path / "one") == 0
+
+
+def test_the_memory_of_a_model_that_is_padded_after_all_is_reckoned_with_its_padding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthpost_dagster.training import sft
+
+    reckoned: list[bool] = []
+
+    def look(spec: Any, *more: Any, **named: Any) -> Layout:
+        reckoned.append(spec.padding_free)
+        return Layout(2, False, False)
+
+    monkeypatch.setattr(sft, "fitting", look)
+    with tuner_of() as tuner:
+        tuner.loaded.model.config.sliding_window = 4096
+        cell(tuner, tmp_path, rows=rows_of(2), steps=1)
+        tuner.loaded.model.config.sliding_window = None
+        cell(tuner, tmp_path / "other", rows=rows_of(2), steps=1)
+    assert reckoned == [False, True]

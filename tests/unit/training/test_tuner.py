@@ -1,0 +1,101 @@
+"""One loaded model, many cells: each learns what it learns alone, and the model is afterwards what it was."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tuning_world import CPU, STUDENT, alone, cell, furthest, rows_of, spec_of, state_of
+
+from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.inference.models import load, loads
+from synthpost_dagster.training.sft import Tuner
+
+# Dropout draws numbers at every step, so that a generator that another cell has used would show.
+LORA = spec_of().lora.model_copy(update={"dropout": 0.1})
+SPECS = {"one": spec_of(lora=LORA, seed=1), "other": spec_of(lora=LORA, seed=2)}
+ROWS = {"one": rows_of(8), "other": rows_of(14).tail(8)}
+CELLS = ("one", "other")
+
+
+@pytest.fixture(scope="module")
+def each_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    for name in CELLS:
+        alone(folder / name, SPECS[name], rows=ROWS[name], steps=2)
+    assert furthest(folder / "one", folder / "other") > 1e-3
+    return folder
+
+
+@pytest.mark.parametrize("order", [CELLS, CELLS[::-1], ("one", "other", "one")])
+def test_each_of_several_cells_learns_what_it_learns_alone_whatever_their_order(
+    each_alone: Path, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    before = loads.made
+    with Tuner(load(STUDENT, CPU), "embedded", SPECS["one"], 4, CPU) as tuner:
+        for place, name in enumerate(order):
+            cell(tuner, tmp_path / str(place), SPECS[name], rows=ROWS[name], steps=2)
+            assert furthest(tmp_path / str(place), each_alone / name) == 0
+    assert loads.made == before + 1
+
+
+def test_another_seed_gives_another_adapter(each_alone: Path, tmp_path: Path) -> None:
+    alone(tmp_path, SPECS["other"], rows=ROWS["one"], steps=2)
+    assert furthest(tmp_path, each_alone / "one") > 1e-3
+
+
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_once_the_tuner_is_closed_the_model_is_what_it_was(tmp_path: Path, padding_free: bool) -> None:
+    spec = spec_of(padding_free=padding_free)
+    loaded = load(STUDENT, CPU)
+    weights = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+    before, logits = state_of(loaded.model), logits_of(loaded.model)
+    with Tuner(loaded, "embedded", spec, 4, CPU) as tuner:
+        cell(tuner, tmp_path, spec, rows=rows_of(8), steps=2)
+    after = state_of(loaded.model)
+    assert not [name for name, _, wants_gradient in after.pop("weights") if wants_gradient]
+    del before["weights"]
+    assert after == before
+    assert torch.equal(logits_of(loaded.model), logits)
+    assert all(torch.equal(weight, weights[name]) for name, weight in loaded.model.state_dict().items())
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=torch.arange(5, 25).unsqueeze(0)).logits
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_no_trainer_and_no_optimizer_outlives_its_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_well: bool
+) -> None:
+    made: list[weakref.ref[Any]] = []
+    make = Tuner._trainer
+
+    def making(self: Tuner, *arguments: Any) -> Any:
+        trainer = make(self, *arguments)
+        made.append(weakref.ref(trainer))
+        create = trainer.create_optimizer
+        trainer.create_optimizer = lambda *more: made.append(weakref.ref(create(*more)))
+        return trainer
+
+    monkeypatch.setattr(Tuner, "_trainer", making)
+    spec = spec_of() if ends_well else spec_of(learning_rate=1e30)
+    with Tuner(load(STUDENT, CPU), "embedded", spec, 4, CPU) as tuner:
+        try:
+            cell(tuner, tmp_path, spec, rows=rows_of(8), steps=2)
+        except SynthpostError:
+            assert not ends_well
+        else:
+            assert ends_well
+        gc.collect()
+        assert len(made) == 2
+        assert [reference() for reference in made] == [None, None]
+        assert not [name for name, weight in tuner.model.named_parameters() if weight.grad is not None]
+        model = weakref.ref(tuner.model)
+    gc.collect()
+    assert model() is None
