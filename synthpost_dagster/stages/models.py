@@ -84,6 +84,7 @@ def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
 
 
 def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress) -> None:
+    from synthpost_dagster.training.forgetting import forgetting, forgetting_facts
     from synthpost_dagster.training.sft import tune
 
     profile = study.profile
@@ -95,15 +96,18 @@ def _tune(study: Study, cell: Cell, steps: int, draft: Draft, progress: Progress
         training = study.training_of(cell)
         tuned = tune(loaded, profile.student.model, rows, training, steps, study.system_prompt, draft.folder, progress)
         seconds = time.perf_counter() - started
+        progress.note("measuring general text with the adapter and without")
+        kinds = forgetting(loaded)
         del loaded
     curve = tuned.curve
-    study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision)
+    study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)
     draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
     draft.facts |= {
         "optimizer_steps": steps,
         "rows_seen": rows_seen(steps, len(rows), profile.training.rows_per_step),
         "first_loss": round(float(curve["loss"].iloc[0]), 4),
         "last_loss": round(float(curve["loss"].iloc[-1]), 4),
+        **forgetting_facts(kinds),
         **_wall(seconds, expected),
         "peak_gib": round(lease.peak_gib, 3),
         "device": lease.device.label,
