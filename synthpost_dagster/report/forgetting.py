@@ -25,6 +25,7 @@ NOT_MEASURED = (
     "Not measured: these adapters were made by an earlier version, or measured on other general text. Delete them and "
     "run again to have it measured."
 )
+ABOVE = "above the limit"
 UNDEFINED = "undefined"
 
 
@@ -69,8 +70,8 @@ class ForgettingLine(NamedTuple):
     ratio: str
     spread: str
     worst: str
-    is_above: bool
-    """Above the limit under one of its seeds, or undefined."""
+    warning: str
+    """What is wrong under one of its seeds: above the limit, else undefined, else empty."""
 
 
 class KindLine(NamedTuple):
@@ -126,7 +127,7 @@ def _perplexity_text(value: float) -> str:
 def _line(cell: Cell, runs: list[Forgotten], data: ForgettingData) -> ForgettingLine:
     """`runs` are the cell's measured ones, the profile's seed first."""
     if not runs or runs[0].seed != data.training_seed:
-        return ForgettingLine(cell, "", "", "not measured", _spread(runs), "", _is_above(runs, data.limit))
+        return ForgettingLine(cell, "", "", "not measured", _spread(runs), "", _warning(runs, data.limit))
     shown = runs[0].whole
     return ForgettingLine(
         cell,
@@ -135,7 +136,7 @@ def _line(cell: Cell, runs: list[Forgotten], data: ForgettingData) -> Forgetting
         times_text(shown.ratio),
         _spread(runs),
         _worst_text(runs[0]),
-        _is_above(runs, data.limit),
+        _warning(runs, data.limit),
     )
 
 
@@ -153,22 +154,38 @@ def _spread(runs: list[Forgotten]) -> str:
     return f"{times_text(ratios[0])} to {times_text(ratios[-1])} ({len(runs)} seeds{undefined})"
 
 
-def _is_above(runs: list[Forgotten], limit: float) -> bool:
-    return any(not run.whole.ratio <= limit for run in runs)
+def _warning(runs: list[Forgotten], limit: float) -> str:
+    ratios = [run.whole.ratio for run in runs]
+    if any(ratio > limit for ratio in ratios):
+        return ABOVE
+    return UNDEFINED if any(map(math.isnan, ratios)) else ""
 
 
 def _summary(lines: tuple[ForgettingLine, ...], limit: float) -> str:
-    above, name = sum(line.is_above for line in lines), f"the task's limit of {limit:g} (quality.max_perplexity_ratio)"
+    above, name = (
+        sum(line.warning == ABOVE for line in lines),
+        f"the task's limit of {limit:g} (quality.max_perplexity_ratio)",
+    )
     unmeasured = sum(line.ratio == "not measured" for line in lines)
+    undefined = sum(line.warning == UNDEFINED for line in lines)
     left_out = f" {counted(unmeasured, 'cell')} of {len(lines)} not measured." if unmeasured else ""
+    left_out += (
+        f" {counted(undefined, 'cell')} of {len(lines)} undefined: the model gave no number." if undefined else ""
+    )
     if not above:
         return f"No cell is above {name}.{left_out}"
     return f"{counted(above, 'cell')} of {len(lines)} {'is' if above == 1 else 'are'} above {name}.{left_out}"
 
 
 def _kind_lines(cells: list[Cell], data: ForgettingData) -> tuple[KindLine, ...]:
-    """By the first cell's kinds; all were measured on the same text."""
-    shown = {run.cell: run.kinds.set_index("kind") for run in reversed(data.measured) if run.kinds is not None}
+    """Under the profile's seed; all cells were measured on the same text."""
+    shown = {
+        run.cell: run.kinds.set_index("kind")
+        for run in data.measured
+        if run.kinds is not None and run.seed == data.training_seed
+    }
+    if not shown:
+        return ()
     first = next(iter(shown.values()))
     return tuple(
         KindLine(

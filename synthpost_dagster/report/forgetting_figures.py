@@ -96,7 +96,7 @@ def _name_cells(axes: Axes, cells: list[Cell]) -> None:
     axes.set_yticks(range(len(cells)), [cell.label for cell in cells])
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("perplexity of general text, tuned / untuned (log scale)")
+    axes.set_xlabel("perplexity, tuned / untuned (log scale)")
 
 
 def _legend(figure: Figure, data: ForgettingData, *, has_seeds: bool) -> None:
