@@ -36,6 +36,7 @@ DESCRIPTIONS = {
     "personal_data": "No e-mail address, phone or card number in what may be sent to a hosted model.",
     "leakage": "No training row names a holdout product or holds a long run of words of its text.",
     "supervised_tokens": "Every row teaches something, its end among it.",
+    "forgetting": "General text stays about as likely to the tuned model as to its base; the limit is the task's.",
     "memorisation": "How much of the tuned posts stands word for word in training posts; reported.",
     **{f"control_{name}": f"{text[0].upper()}{text[1:]}." for name, text in CONTROL_TEXTS.items()},
 }

@@ -172,6 +172,16 @@ class Memorisation(Table):
     training_post: Series[str] = pa.Field(description="That post, or empty")
 
 
+class Forgetting(Table):
+    """One row a kind of general text: how likely it is to the student with its adapter and without."""
+
+    kind: Series[str] = pa.Field(unique=True, str_length={"min_value": 1})
+    passages: Series[int] = pa.Field(ge=1)
+    tokens: Series[int] = pa.Field(ge=0, description="Predicted: all of a passage but the first")
+    base_perplexity: Series[float] = pa.Field(nullable=True, ge=1, description="exp of the mean; NaN where undefined")
+    tuned_perplexity: Series[float] = pa.Field(nullable=True, ge=1)
+
+
 class LossCurve(Table):
     """One row an optimizer step."""
 
@@ -323,6 +333,7 @@ TABLES: dict[str, type[Table]] = {
 BESIDE: dict[str, type[Table]] = {
     "diversity": Diversity,
     "supervision": Supervision,
+    "forgetting": Forgetting,
     "memorisation": Memorisation,
     "compliance": Compliance,
 }

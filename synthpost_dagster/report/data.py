@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from synthpost_dagster.report.data_quality import DataQuality
+    from synthpost_dagster.report.forgetting import ForgettingData
 
 
 class Cell(NamedTuple):
@@ -267,6 +268,7 @@ class ReportData:
     quality: DataQuality
     costs: dict[Cell, Cost]
     training: tuple[Training, ...]
+    forgetting: ForgettingData
     took: tuple[Took, ...]
     decisive_share: float | None
     """Of the pairs of the headline's cell against `base`, won or lost; None where there is no such cell."""

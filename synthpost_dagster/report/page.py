@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from synthpost_dagster.report import advice, figures, quality_figures, views
+from synthpost_dagster.report import advice, figures, forgetting_figures, quality_figures, views
 from synthpost_dagster.report.browser import report_browser
+from synthpost_dagster.report.forgetting import forgetting_view
 from synthpost_dagster.report.headline import Headline, headline, notices, tokens_saved
 from synthpost_dagster.report.quality_views import HEAT_KEY, quality_view
 from synthpost_dagster.report.rendering import render
@@ -71,6 +72,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "quality": quality_view(data.quality),
         "heat_key": HEAT_KEY,
         "training": views.training_views(data.training),
+        "forgetting": forgetting_view(data.forgetting),
         "took": [views.took_view(took) for took in data.took],
         "figures": _figures(data, criteria, shown),
         "browser": report_browser(data, best),
@@ -94,6 +96,7 @@ def _figures(data: ReportData, criteria: Sequence[str], shown: Cell | None) -> d
         "ratio_by_length": figures.ratio_by_length(data.shown_ratios),
         "compliance": figures.compliance(data.compliance, criteria, shown),
         "loss_curves": figures.loss_curves(data.training),
+        "forgetting": forgetting_figures.forgetting(data.forgetting),
         "variety": quality_figures.variety(data.quality.subsets),
         "earlier_runs": quality_figures.earlier_runs(data.quality.runs),
     }

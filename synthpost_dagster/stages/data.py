@@ -128,7 +128,7 @@ def synthetic_rows_plan(study: Study, rows: int) -> Plan:
 
 def _quality_parts(study: Study) -> dict[str, object]:
     """What decides which posts are kept, and what the gates say of them."""
-    quality = study.task.spec.quality.model_dump(mode="json")
+    quality = study.task.spec.quality.model_dump(mode="json", exclude={"max_perplexity_ratio"})
     return {"quality": quality, "rules": RULES, "embedder": study.profile.embedder}
 
 

@@ -115,20 +115,27 @@ def tuning(study: Study, steps: int, progress: Progress) -> Iterator[tuple[Tuner
 
 def tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Lease, progress: Progress) -> None:
     """Tunes a cell's adapter into a draft, with its loss curve and what was learned of each row."""
+    from synthpost_dagster.training.forgetting import forgetting, forgetting_facts
+
     rows, plan = _subset_rows(study, cell), adapters_plan(study, cell)
     steps = plan.parts["steps"]
     expected, started = expected_training(study, steps), time.perf_counter()
     job = Job(rows, steps, study.training_of(cell), study.system_prompt)
     tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), progress)
+    seconds = time.perf_counter() - started
+    progress.note("measuring general text with the adapter and without")
+    with tuner.as_loaded():
+        kinds = forgetting(tuner.loaded)
     curve = tuned.curve
-    study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision)
+    study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)
     draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
     draft.facts |= {
         "optimizer_steps": steps,
         "rows_seen": rows_seen(steps, len(rows), study.profile.training.rows_per_step),
         "first_loss": round(float(curve["loss"].iloc[0]), 4),
         "last_loss": round(float(curve["loss"].iloc[-1]), 4),
-        **_wall(time.perf_counter() - started, expected),
+        **forgetting_facts(kinds),
+        **_wall(seconds, expected),
         "layout": tuned.layout.text,
         "peak_gib": lease.take_peak_gib(),
         "device": lease.device.label,

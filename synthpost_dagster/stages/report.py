@@ -26,6 +26,7 @@ from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, current_rows, teacher_of
 from synthpost_dagster.stages.data_quality import data_quality
+from synthpost_dagster.stages.forgetting import forgetting_data
 from synthpost_dagster.stages.models import (
     adapters_plan,
     baseline_predictions_plan,
@@ -42,7 +43,7 @@ from synthpost_dagster.statistics.replicates import Trained
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT_FORMAT = 5
+REPORT_FORMAT = 6
 """Raised when the page or its tables change, so that reports are made anew."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
@@ -60,7 +61,7 @@ class Made(NamedTuple):
 
 def ratio_report_plan(study: Study) -> Plan:
     """Shaped by the verdicts of every cell that is there, those that are missing, the rows that the data section is
-    about, the controls and people's labels.
+    about, the controls, people's labels and the limit on forgetting.
     """
     found, missing = _verdicts(study)
     controls, _ = _controls(study)
@@ -73,6 +74,7 @@ def ratio_report_plan(study: Study) -> Plan:
         "rows": current_rows(study).fingerprint if found else "",
         "controls": controls.digest if controls else "",
         "labels": fingerprint({"labels": _labels(study)}),
+        "max_perplexity_ratio": study.task.spec.quality.max_perplexity_ratio,
     }
     return Plan("ratio_report", "", parts)
 
@@ -172,6 +174,7 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
         quality=data_quality(study, made, untuned),
         costs=costs,
         training=tuple(_training(study, one) for one in made),
+        forgetting=forgetting_data(study, made),
         took=took(
             current_rows(study),
             [untuned, study.store.need(control_predictions_plan(study), UPSTREAM_REMEDY)],

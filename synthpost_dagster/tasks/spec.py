@@ -217,6 +217,9 @@ class Quality(Record):
     phone_region: str = Field(
         default="US", pattern="^[A-Z]{2}$", description="whose phone numbers are known without a country's code"
     )
+    max_perplexity_ratio: float = Field(
+        default=1.15, ge=1, description="of general text, tuned by base; above it, warn of forgetting"
+    )
     diversity: DiversityLimits = DiversityLimits()
 
 

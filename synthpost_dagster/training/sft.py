@@ -5,11 +5,12 @@ The trainer `unsloth` is the same but for how the model is loaded and wrapped, s
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -101,6 +102,20 @@ class Tuner:
             f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
             "lora.r, or set student.quantization: nf4 in the profile"
         )
+
+    @contextlib.contextmanager
+    def as_loaded(self) -> Iterator[None]:
+        """Within it, the model has its adapter and is otherwise as loaded; what is compiled is kept for later."""
+        layers = list(self.loaded.model.model.layers)
+        compiled = [layer._compiled_call_impl for layer in layers]
+        self.loaded.model.set_attn_implementation(self._attention)
+        for layer in layers:
+            layer._compiled_call_impl = None
+        try:
+            yield
+        finally:
+            for layer, call in zip(layers, compiled, strict=True):
+                layer._compiled_call_impl = call
 
     def close(self) -> None:
         """Takes the adapter off, and all that was put on the model for it."""
@@ -231,8 +246,7 @@ class Tuner:
         for layer in self.loaded.model.model.layers:
             layer._compiled_call_impl = None
             if is_wanted:
-                # For any number of tokens: each would be compiled for by itself otherwise.
-                layer.compile(dynamic=True)
+                layer.compile()
         self._is_compiled = is_wanted
 
     def _free(self) -> None:

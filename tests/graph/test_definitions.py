@@ -64,6 +64,7 @@ WARNING = {
     "data_subsets": ["openings", "diversity"],
     "baseline_predictions": ["personal_data"],
     "control_predictions": ["personal_data"],
+    "adapters": ["forgetting"],
     "predictions": ["memorisation", "personal_data"],
     "control_verdicts": ["control_resampled", "control_empty", "control_shuffled"],
 }

@@ -59,7 +59,10 @@ GATES: dict[str, dict[str, Gate]] = {
     }
     | PERSONAL,
     "data_subsets": DUPLICATES | COVERAGE | LEAKAGE,
-    "adapters": {"supervised_tokens": Gate(evaluation.supervised_tokens, table="supervision")},
+    "adapters": {
+        "supervised_tokens": Gate(evaluation.supervised_tokens, table="supervision"),
+        "forgetting": Gate(evaluation.forgetting, is_blocking=False, table="forgetting"),
+    },
     "baseline_predictions": PERSONAL,
     "control_predictions": PERSONAL,
     "predictions": {"memorisation": Gate(evaluation.memorisation, is_blocking=False, table="memorisation")} | PERSONAL,

@@ -1,11 +1,13 @@
-"""Gates between training and evaluation: leakage, memorisation, and what of a row is learned."""
+"""Gates between training and evaluation: leakage, memorisation, what of a row is learned, and what is forgotten."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.rows.gates.result import GateResult, blocking, shown, warning
 from synthpost_dagster.rows.leakage import LeakFinder
+from synthpost_dagster.statistics.perplexity import whole
 from synthpost_dagster.tasks.loading import Task
 
 if TYPE_CHECKING:
@@ -69,3 +71,16 @@ def supervised_tokens(task: Task, table: pd.DataFrame, target: int) -> GateResul
         "nothing or not when to stop"
     )
     return blocking("supervised_tokens", at_fault.empty and share > 0, message, at_fault, supervised_share=share)
+
+
+def forgetting(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """General text stays about as likely to the tuned model as to its base. Looks at `Forgetting`."""
+    limit, found = task.spec.quality.max_perplexity_ratio, whole(table)
+    kinds = table.assign(ratio=table["tuned_perplexity"] / table["base_perplexity"])
+    at_fault = kinds[~(kinds["ratio"] <= limit)].sort_values("ratio", ascending=False, kind="stable")
+    ratio = "undefined" if math.isnan(found.ratio) else f"{found.ratio:.2f} times that of the base"
+    message = (
+        f"the perplexity of {int(table['tokens'].sum())} tokens of general text is {ratio}; the limit is {limit:g} "
+        "(quality.max_perplexity_ratio)"
+    )
+    return warning("forgetting", found.ratio <= limit, message, at_fault, perplexity_ratio=found.ratio)

@@ -10,7 +10,16 @@ from markupsafe import Markup
 
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    names = ("all_cells", "ratio_by_size", "ratio_by_length", "compliance", "loss_curves", "variety", "earlier_runs")
+    names = (
+        "all_cells",
+        "ratio_by_size",
+        "ratio_by_length",
+        "compliance",
+        "loss_curves",
+        "forgetting",
+        "variety",
+        "earlier_runs",
+    )
     monkeypatch.setattr(
         "synthpost_dagster.report.page._figures", lambda *_: dict.fromkeys(names, Markup("<svg></svg>"))
     )

@@ -43,7 +43,8 @@ from synthpost_dagster.report.data_quality import (
     SharedRun,
     Supervised,
 )
-from synthpost_dagster.schemas import METRICS, OPPONENTS, OUTCOMES, RatioReport
+from synthpost_dagster.report.forgetting import ForgettingData, Forgotten
+from synthpost_dagster.schemas import METRICS, OPPONENTS, OUTCOMES, Forgetting, RatioReport
 from synthpost_dagster.statistics.agreement import agreement
 from synthpost_dagster.statistics.choice import best_of, headline_ratio
 from synthpost_dagster.statistics.comparison import GameFigures, compare
@@ -269,6 +270,22 @@ def quality(**changes: Any) -> DataQuality:
     return replace(found, **changes)
 
 
+def kinds_of(ratio: float = 1.04, poem: float = 1.09) -> pd.DataFrame:
+    """A table that follows the schema Forgetting: prose and a poem under a base of perplexity 8."""
+    table = pd.DataFrame({"kind": ["prose", "poem"], "passages": [3, 1], "tokens": [900, 100], "base_perplexity": 8.0})
+    return Forgetting.validate(table.assign(tuned_perplexity=[8 * ratio, 8 * poem]))
+
+
+def forgetting(*runs: Forgotten, **changes: Any) -> ForgettingData:
+    """Cell A under two seeds and B, all below the limit, unless said otherwise."""
+    shown = runs or (
+        Forgotten(A, 1, kinds_of()),
+        Forgotten(A, 2, kinds_of(1.08)),
+        Forgotten(B, 1, kinds_of(0.98, 1.01)),
+    )
+    return replace(ForgettingData(shown, 1.15, 1, False), **changes)
+
+
 def report(**changes: Any) -> ReportData:
     """A report of four cells, one of them under two seeds."""
     compliance = pd.DataFrame(
@@ -300,6 +317,7 @@ def report(**changes: Any) -> ReportData:
         quality=quality(),
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in (A, B, C, D)},
         training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0)),),
+        forgetting=forgetting(),
         took=(
             Took("Synthetic rows", "88 kept rows", 91, 45_000, 0.0215, 75.0, 88, 40_000, 0.02, 60.0),
             Took("Training", "1 cell, 50 steps", 0, 0, 0.0, 97.0, 0, 0, 0.0, None),

@@ -278,9 +278,9 @@ def test_same_data_gives_same_bytes(page: str) -> None:
 def test_every_figure_has_an_alternative_and_every_control_a_label(page: str) -> None:
     elements = Reader(page).elements
     images = [given for _, given in elements if given.get("role") == "img"]
-    assert len(images) == len([tag for tag, _ in elements if tag == "svg"]) == 7
+    assert len(images) == len([tag for tag, _ in elements if tag == "svg"]) == 8
     assert all(len(given["aria-label"] or "") > 40 for given in images)
-    assert len([tag for tag, _ in elements if tag == "figcaption"]) == 7
+    assert len([tag for tag, _ in elements if tag == "figcaption"]) == 8
     labelled = {given["for"] for tag, given in elements if tag == "label"}
     assert {given["id"] for tag, given in elements if tag in ("select", "input")} == labelled
 

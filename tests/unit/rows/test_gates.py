@@ -184,7 +184,7 @@ def test_the_gates_are_on_the_assets_that_the_study_names() -> None:
         "evaluation_prompts": {"factor_coverage", "personal_data"},
         "synthetic_rows": posts | {"cleaning", "rejected_share", "sentence_band", "personal_data"},
         "data_subsets": posts | {"factor_coverage", "leakage"},
-        "adapters": {"supervised_tokens"},
+        "adapters": {"supervised_tokens", "forgetting"},
         "predictions": {"memorisation", "personal_data"},
     }
     for asset, names in expected.items():
@@ -193,7 +193,7 @@ def test_the_gates_are_on_the_assets_that_the_study_names() -> None:
 
 
 def test_the_gates_that_stop_what_is_downstream_are_those_of_the_study() -> None:
-    warnings = {"openings", "diversity", "cleaning", "sentence_band", "memorisation", "personal_data"}
+    warnings = {"openings", "diversity", "cleaning", "sentence_band", "memorisation", "personal_data", "forgetting"}
     for asset in ("prompts", "synthetic_rows", "data_subsets", "adapters", "predictions"):
         for name in gates.gate_names(asset):
             assert gates.is_blocking(asset, name) == (name not in warnings)
@@ -410,12 +410,58 @@ def test_a_row_that_teaches_nothing_or_no_end_fails_supervised_tokens_alone_and_
     small_task: Task, supervised: pd.DataFrame, change: dict[str, object]
 ) -> None:
     curve = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "learning_rate": [1e-3, 5e-4]})
-    assert failed(beside_verdicts(small_task, "adapters", curve, supervision=supervised)) == []
+    assert failed(beside_verdicts(small_task, "adapters", curve, supervision=supervised, forgetting=forgotten())) == []
     supervised.loc[17, list(change)] = list(change.values())
-    found = beside_verdicts(small_task, "adapters", curve, supervision=supervised)
+    found = beside_verdicts(small_task, "adapters", curve, supervision=supervised, forgetting=forgotten())
     assert failed(found) == ["supervised_tokens"]
     assert found["supervised_tokens"].is_blocking
     assert ids(found["supervised_tokens"]) == ids_at(supervised, [17])
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({}, []),
+        ({"poem": 5.0}, ["poem"]),
+        ({"prose": 7.0, "poem": 6.0}, ["prose", "poem"]),
+        ({"poem": math.nan}, ["poem"]),
+    ],
+)
+def test_forgetting_warns_where_general_text_as_a_whole_is_above_the_limit_or_undefined(
+    small_task: Task, supervised: pd.DataFrame, changes: dict[str, float], kinds: list[str]
+) -> None:
+    curve = pd.DataFrame({"step": [1], "loss": [2.0], "learning_rate": [1e-3]})
+    table = forgotten(**changes)
+    found = beside_verdicts(small_task, "adapters", curve, supervision=supervised, forgetting=table)
+    result = found["forgetting"]
+    is_bad = "prose" in changes or math.isnan(changes.get("poem", 0))
+    assert failed(found) == (["forgetting"] if is_bad else [])
+    assert not result.is_blocking and not result.is_severe
+    assert result.offending["kind"].tolist() == kinds, "the kinds above it are named, the worst first"
+    assert "1.15 (quality.max_perplexity_ratio)" in result.message
+    assert ("undefined" in result.message) is math.isnan(changes.get("poem", 0))
+    assert result.entry == GateEntry.model_validate_json(result.entry.model_dump_json())
+
+
+def test_the_limit_on_forgetting_is_the_tasks(small_task: Task) -> None:
+    def verdict(limit: float) -> bool:
+        quality = small_task.spec.quality.model_copy(update={"max_perplexity_ratio": limit})
+        task = replace(small_task, spec=small_task.spec.model_copy(update={"quality": quality}))
+        curve = pd.DataFrame({"step": [1], "loss": [2.0], "learning_rate": [1e-3]})
+        (result,) = gates.evaluate("adapters", task, curve, "forgetting", beside={"forgetting": forgotten()})
+        assert result.figures["perplexity_ratio"] == pytest.approx(1.1)
+        return result.is_passed
+
+    assert verdict(1.2) and not verdict(1.05)
+
+
+def forgotten(**changes: float) -> pd.DataFrame:
+    """General text under a base of perplexity 4 and a tuned model of 4.4, or what is said; ten times as much prose."""
+    tuned = {"prose": 4.4, "poem": 4.4} | changes
+    table = pd.DataFrame(
+        {"kind": tuned.keys(), "passages": 1, "tokens": [1000, 100], "tuned_perplexity": tuned.values()}
+    )
+    return BESIDE["forgetting"].validate(table.assign(base_perplexity=4.0))
 
 
 def test_supervised_tokens_fails_where_every_label_is_masked(small_task: Task, supervised: pd.DataFrame) -> None:

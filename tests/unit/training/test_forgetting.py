@@ -1,0 +1,225 @@
+"""Perplexity of general text: by hand on models small enough for it, and with a real adapter on and off."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+
+from synthpost_dagster.inference.models import Loaded, load
+from synthpost_dagster.profiles import load_profile
+from synthpost_dagster.progress import Progress
+from synthpost_dagster.rows.prompts import training_prompts
+from synthpost_dagster.schemas import Forgetting
+from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.training.forgetting import (
+    GeneralText,
+    KindPerplexity,
+    forgetting,
+    forgetting_facts,
+    general_perplexity,
+    general_text,
+)
+from synthpost_dagster.training.sft import tune
+
+VOCABULARY = 29
+BEGIN = 28
+
+
+class Letters:
+    """A tokenizer of the letters a to z; the last token begins a text, where it has one."""
+
+    def __init__(self, bos_token_id: int | None = BEGIN) -> None:
+        self.bos_token_id = bos_token_id
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        assert not add_special_tokens, "the begin token would stand twice"
+        return {"input_ids": [ord(letter) - ord("a") for letter in text]}
+
+
+class Table(torch.nn.Module):
+    """A model whose next token depends on the last alone: row = last token, column = logit of the next."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+        self.device = torch.device("cpu")
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
+        assert not self.training
+        return SimpleNamespace(logits=self.logits[input_ids])
+
+
+def text(*passages: tuple[str, str]) -> GeneralText:
+    return GeneralText.model_validate(
+        {"passages": [{"id": f"p{n}", "kind": kind, "text": words} for n, (kind, words) in enumerate(passages)]}
+    )
+
+
+def llama(**changes: Any) -> Any:
+    """A random Llama of two layers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    values = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.5,
+    }
+    return LlamaForCausalLM(LlamaConfig(**values | changes)).eval()
+
+
+def loaded(model: Any, tokenizer: Any = None) -> Loaded:
+    return Loaded(model, tokenizer or Letters())
+
+
+UNEVEN = text(("prose", "abcdefghij"), ("code", "ba"), ("prose", "zyx"), ("poem", "a"), ("code", "hello"))
+
+
+def test_a_model_that_knows_nothing_is_as_uncertain_as_its_vocabulary_is_large() -> None:
+    model = llama()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    found = general_perplexity(loaded(model), UNEVEN)
+    assert [(one.kind, one.passages, one.tokens) for one in found] == [("prose", 2, 13), ("code", 2, 7), ("poem", 1, 1)]
+    assert [one.perplexity for one in found] == pytest.approx([VOCABULARY] * 3)
+
+
+def test_the_figures_are_those_of_a_known_table() -> None:
+    logits = torch.full((VOCABULARY, VOCABULARY), -math.inf)
+    logits[BEGIN, :2] = math.log(5.0)  # a or b, half each
+    logits[0, :4] = torch.log(torch.tensor([1.0, 2.0, 4.0, 1.0]))  # after a: b in a quarter, c in half of the cases
+    logits[1, :4] = 0.0  # after b: each of a to d in a quarter
+    (found,) = general_perplexity(loaded(Table(logits)), text(("prose", "aba"), ("prose", "ac")))
+    # aba: 1/2 · 1/4 · 1/4; ac: 1/2 · 1/2. Five tokens with the product 1/128.
+    assert found.nats == pytest.approx(math.log(128), rel=1e-6)
+    assert found.perplexity == pytest.approx(128 ** (1 / 5), rel=1e-6)
+    (without,) = general_perplexity(loaded(Table(logits), Letters(None)), text(("prose", "aba"), ("prose", "ac")))
+    assert without.tokens == 3, "without a begin token the first is not predicted"
+    assert without.nats == pytest.approx(math.log(32), rel=1e-6)
+
+
+def test_a_token_that_cannot_come_makes_the_figure_undefined_and_the_fact_none() -> None:
+    (found,) = general_perplexity(loaded(Table(torch.full((VOCABULARY,) * 2, math.nan))), text(("prose", "ab")))
+    assert math.isnan(found.perplexity)
+    table = pd.DataFrame(
+        {"kind": ["prose"], "passages": 1, "tokens": 2, "base_perplexity": 2.0, "tuned_perplexity": found.perplexity}
+    )
+    facts = forgetting_facts(Forgetting.validate(table))
+    assert (facts["base_general_perplexity"], facts["general_perplexity"], facts["perplexity_ratio"]) == (2, None, None)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 8, 22, 10_000])
+def test_padding_and_the_size_of_batches_change_nothing(batch_tokens: int) -> None:
+    model = llama()
+    alone = [general_perplexity(loaded(model), text((one.kind, one.text)))[0] for one in UNEVEN.passages]
+    widths: list[tuple[int, int]] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    for found in general_perplexity(loaded(model), UNEVEN, batch_tokens):
+        expected = sum(one.nats for one in alone if one.kind == found.kind)
+        assert found.nats == pytest.approx(expected, rel=1e-5)
+    assert all(rows * width <= batch_tokens or rows == 1 for rows, width in widths)
+    assert len(widths) == {1: 5, 8: 4, 22: 2, 10_000: 1}[batch_tokens]
+
+
+def test_logits_of_half_precision_are_summed_in_single() -> None:
+    logits = torch.zeros((VOCABULARY, VOCABULARY), dtype=torch.bfloat16)
+    (found,) = general_perplexity(loaded(Table(logits)), text(("prose", "ab" * 40)))
+    assert found.perplexity == pytest.approx(VOCABULARY, rel=1e-5)
+
+
+def test_every_part_of_the_model_is_left_in_the_mode_it_was_in() -> None:
+    model = llama(attention_dropout=0.9).train()
+    model.model.norm.eval()
+    first, second = (general_perplexity(loaded(model), UNEVEN) for _ in range(2))
+    assert first == second, "nothing is dropped while it is measured"
+    assert model.training and model.model.layers[0].training
+    assert not model.model.norm.training
+
+
+def with_adapter(model: Any) -> Any:
+    """The model with a LoRA adapter that changes what it says; the same object that training leaves."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_the_base_is_the_model_with_its_adapter_off_and_it_is_on_afterwards(is_wrapped: bool) -> None:
+    untouched = general_perplexity(loaded(llama()), UNEVEN)
+    model = llama()
+    wrapped = with_adapter(model)
+    tuned = general_perplexity(loaded(wrapped), UNEVEN)
+    table = Forgetting.validate(forgetting(loaded(wrapped if is_wrapped else model), UNEVEN))
+    assert table["base_perplexity"].tolist() == pytest.approx([one.perplexity for one in untouched])
+    assert table["tuned_perplexity"].tolist() == pytest.approx([one.perplexity for one in tuned])
+    assert abs(table["tuned_perplexity"] - table["base_perplexity"]).min() > 0.01
+    assert general_perplexity(loaded(wrapped), UNEVEN) == tuned
+
+
+def test_a_model_without_an_adapter_is_not_said_to_have_forgotten_nothing() -> None:
+    with pytest.raises(ValueError, match="no PEFT layer"):
+        forgetting(loaded(llama()), UNEVEN)
+
+
+def test_after_a_real_training_the_base_is_the_model_as_it_was_loaded(sales_posts: Task, tmp_path: Path) -> None:
+    profile = load_profile("tiny", sales_posts)
+    spec = profile.training.model_copy(update={"warmup_steps": 0, "gradient_checkpointing": True})
+    rows = training_prompts(sales_posts).head(8)[["prompt_id", "student_prompt"]].assign(post="Buy. Now. #It")
+    student, few = load(profile.student, "cpu"), GeneralText(passages=general_text().passages[::12])
+    before = general_perplexity(student, few)
+    tune(student, "embedded", rows, spec, 2, None, tmp_path, Progress())
+    table = Forgetting.validate(forgetting(student, few))
+    assert table["base_perplexity"].tolist() == pytest.approx([one.perplexity for one in before], rel=1e-5)
+    assert abs(table["tuned_perplexity"] / table["base_perplexity"] - 1).max() > 0.005
+
+
+def test_the_facts_are_the_whole_and_name_the_text() -> None:
+    table = pd.DataFrame(
+        {
+            "kind": ["prose", "code"],
+            "passages": 1,
+            "tokens": [3, 1],
+            "base_perplexity": [2.0, 32.0],
+            "tuned_perplexity": [4.0, 64.0],
+        }
+    )
+    assert forgetting_facts(table) == {
+        "general_perplexity": 8.0,
+        "base_general_perplexity": 4.0,
+        "perplexity_ratio": 2.0,
+        "general_text": general_text().digest,
+    }
+
+
+def test_the_text_is_48_short_passages_of_20_kinds_and_none_is_a_sales_post(sales_posts: Task) -> None:
+    passages = general_text().passages
+    assert (len(passages), len({one.kind for one in passages})) == (48, 20)
+    assert [one.id for one in passages if not 60 <= len(one.text.split()) <= 120] == []
+    names = [name for company in sales_posts.catalog.companies for name in (company.name, *_products(company))]
+    for one in passages:
+        assert not [name for name in names if name in one.text], one.id
+        assert "buy now" not in one.text.lower() and " #" not in one.text, one.id
+
+
+def _products(company: Any) -> list[str]:
+    return [product.name for product in (*company.products.train, *company.products.holdout)]
+
+
+def test_an_id_stands_once_and_another_text_has_another_name() -> None:
+    with pytest.raises(ValidationError, match="the id 'p' stands twice"):
+        GeneralText.model_validate({"passages": [{"id": "p", "kind": "prose", "text": "a"}] * 2})
+    assert text(("prose", "a")).digest != text(("prose", "b")).digest
+    assert KindPerplexity("prose", 1, 0, 0.0).perplexity != 1.0
