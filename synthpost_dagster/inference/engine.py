@@ -149,6 +149,8 @@ class Engine:
         ]
 
     def _halved(self, slots: int, progress: Progress) -> int:
+        gc.collect()
+        self._free_memory()
         if slots == 1:
             raise DeviceError(
                 f"{self._loaded.model.device} has too little memory for a single reply; stop what else uses it, or "
@@ -158,7 +160,6 @@ class Engine:
         return slots // 2
 
     def _free_memory(self) -> None:
-        gc.collect()
         if self._loaded.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
