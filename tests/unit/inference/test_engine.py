@@ -219,6 +219,17 @@ def test_replies_are_handed_out_as_they_end_and_progress_follows(loaded: Loaded,
     assert [event.done for event in events] == list(range(13))
 
 
+def test_where_shapes_are_kept_few_requests_are_computed_over_as_many_slots(
+    loaded: Loaded, requests: list[Request]
+) -> None:
+    used = {}
+    for keeps_shapes in (False, True):
+        with engine(loaded, [], GREEDY, Options(slots=5, keeps_shapes=keeps_shapes)) as running:
+            dict(running.answer([requests[3], requests[7]], SILENT, "posts"))
+            used[keeps_shapes] = running.spent.slots
+    assert used == {False: 2, True: 5}
+
+
 def test_no_requests_give_no_replies(loaded: Loaded) -> None:
     assert answers(loaded, [], GREEDY, []) == []
 
