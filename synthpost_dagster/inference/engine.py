@@ -45,7 +45,7 @@ class Options(NamedTuple):
 
     `chunk_tokens` are prefilled at a time. `is_compiled` compiles the decoder layers, on a GPU. `keeps_shapes` computes
     every step over all slots and every prefill over a whole chunk, so that a reply is the same to the bit whatever
-    shares its batch; the number of slots has to be given for that. `ignores_ends` draws all new tokens, for measurements.
+    shares its batch; `slots` has to be given for that. `ignores_ends` draws all new tokens, for measurements.
     """
 
     slots: int | None = None
