@@ -45,7 +45,7 @@ class Options(NamedTuple):
 
     `chunk_tokens` are prefilled at a time. `is_compiled` compiles the decoder layers, on a GPU. `keeps_shapes` computes
     every step over all slots and every prefill over a whole chunk, so that a reply is the same to the bit whatever
-    shares its batch. `ignores_ends` draws all new tokens, for measurements.
+    shares its batch; `slots` has to be given for that. `ignores_ends` draws all new tokens, for measurements.
     """
 
     slots: int | None = None
@@ -125,9 +125,10 @@ class Engine:
         total, slots = len(left), self._options.slots or self._affordable(prompts)
         progress.update(what, 0, total, "posts")
         while left:
+            slots = slots if self._options.keeps_shapes else min(slots, len(left))
             is_short = False
             try:
-                for index, ids in self._round(left, min(slots, len(left))):
+                for index, ids in self._round(left, slots):
                     del left[index]
                     progress.update(what, total - len(left), total, "posts")
                     yield index, ids
@@ -136,7 +137,7 @@ class Engine:
             finally:
                 self._free_memory()
             if is_short:  # outside of the handler, whose error holds what is to be freed
-                slots = self._halved(min(slots, len(left)), progress)
+                slots = self._halved(slots, progress)
 
     def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
         if not requests:
@@ -149,6 +150,8 @@ class Engine:
         ]
 
     def _halved(self, slots: int, progress: Progress) -> int:
+        gc.collect()
+        self._free_memory()
         if slots == 1:
             raise DeviceError(
                 f"{self._loaded.model.device} has too little memory for a single reply; stop what else uses it, or "
@@ -158,7 +161,6 @@ class Engine:
         return slots // 2
 
     def _free_memory(self) -> None:
-        gc.collect()
         if self._loaded.model.device.type == "cuda":
             torch.cuda.empty_cache()
 

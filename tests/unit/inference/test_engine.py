@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -104,6 +105,22 @@ def test_an_adapter_answers_alike_alone_and_beside_others(
         assert answers(loaded, [adapters[adapter]], GREEDY, own) == [mixed[place] for place in places]
 
 
+def test_a_model_in_nf4_answers_under_adapters_as_with_peft(adapters: list[Path], requests: list[Request]) -> None:
+    mixed = answers(load_nf4(), adapters, GREEDY, requests[:4])
+    for place, adapter in enumerate(adapters):
+        tuned = load_adapter(load_nf4(), adapter)
+        assert generate(tuned, [requests[place].chat], GREEDY, SILENT, "posts") == [mixed[place]]
+
+
+def load_nf4() -> Loaded:
+    """Without the kernel of bitsandbytes for some CPUs, which refuses the embedded model's widths."""
+    loaded = load(EMBEDDED.model_copy(update={"quantization": "nf4"}), "cpu")
+    for part in loaded.model.modules():
+        if isinstance(part, Linear4bit):
+            part.support_avx512bf16_for_cpu = False
+    return loaded
+
+
 def test_the_same_chat_is_answered_differently_under_each_adapter(
     loaded: Loaded, adapters: list[Path], requests: list[Request]
 ) -> None:
@@ -177,6 +194,9 @@ def test_a_reply_may_end_at_its_first_token(
     assert {(reply.finish_reason, reply.completion_tokens) for reply in one} == {("length", 1)}
     (first,) = loaded.tokenizer(one[0].text, add_special_tokens=False)["input_ids"][:1]
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [3, first])
+    with engine(loaded, [], GREEDY) as running:
+        dict(running.answer(base[:1], SILENT, "posts"))
+        assert running.spent.steps == 1, "no look at what has ended before the last step"
     ended = answers(loaded, [], GREEDY, base, Options(slots=2))
     assert (ended[0].text, ended[0].finish_reason, ended[0].completion_tokens) == ("", "stop", 0)
     assert any(reply.completion_tokens > 5 for reply in ended)
@@ -197,6 +217,17 @@ def test_replies_are_handed_out_as_they_end_and_progress_follows(loaded: Loaded,
             assert events[-1] == Event("tuned posts", count, 12, "posts")
             assert place < count + 2, "a later prompt was taken before those in front of it"
     assert [event.done for event in events] == list(range(13))
+
+
+def test_where_shapes_are_kept_few_requests_are_computed_over_as_many_slots(
+    loaded: Loaded, requests: list[Request]
+) -> None:
+    used = {}
+    for keeps_shapes in (False, True):
+        with engine(loaded, [], GREEDY, Options(slots=5, keeps_shapes=keeps_shapes)) as running:
+            dict(running.answer([requests[3], requests[7]], SILENT, "posts"))
+            used[keeps_shapes] = running.spent.slots
+    assert used == {False: 2, True: 5}
 
 
 def test_no_requests_give_no_replies(loaded: Loaded) -> None:
@@ -291,8 +322,13 @@ def test_memory_for_not_even_one_reply_is_an_error_with_the_remedy(
         raise torch.OutOfMemoryError("none left")
 
     monkeypatch.setattr(module, "slots_of", short)
-    with pytest.raises(DeviceError, match=r"too little memory for a single reply; .* predictions.max_new_tokens"):
-        answers(loaded, [], GREEDY, [request._replace(adapter=None) for request in requests])
+    events: list[Event] = []
+    with (
+        engine(loaded, [], GREEDY) as running,
+        pytest.raises(DeviceError, match=r"too little memory for a single reply; .* predictions.max_new_tokens"),
+    ):
+        dict(running.answer([requests[3], requests[7]], Progress(events.append), "posts"))
+    assert events[-1].text == "memory ran out with 2 replies at a time; going on with 1"
 
 
 def test_slots_follow_from_the_memory_found(

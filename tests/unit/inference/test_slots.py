@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from random_adapters import EMBEDDED
 
-from synthpost_dagster.inference.slots import GRID, choose, uniforms
+from synthpost_dagster.inference.attention import attending
+from synthpost_dagster.inference.mixed_lora import mixed
+from synthpost_dagster.inference.models import load
+from synthpost_dagster.inference.slots import GRID, Prompt, choose, slots_of, uniforms
+from synthpost_dagster.profiles.models import Sampling
 
+NEW_TOKENS = 12
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2, 0.0]))
 EVEN = torch.arange(1000) / 1000
 
@@ -48,3 +56,30 @@ def test_numbers_follow_their_seed_and_lie_below_one() -> None:
     many = uniforms(1, 20_000)
     assert many.min() >= 0 and many.max() < 1
     assert np.histogram(many, 4, (0, 1))[0] == pytest.approx([5_000] * 4, rel=0.05)
+
+
+def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
+    """Steps go on over it until someone looks, as on a GPU."""
+    loaded = load(EMBEDDED, "cpu")
+    model: Any = loaded.model
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=NEW_TOKENS, batch_size=1, seed=0)
+    long, short = (
+        Prompt(loaded.tokenizer(text)["input_ids"], 0, 0) for text in ("A post about a lamp that glows.", "A lamp")
+    )
+
+    def drawn(is_first_done: bool) -> list[int]:
+        room = len(long.ids) + NEW_TOKENS
+        with (
+            mixed(model, [], model.dtype) as lanes,
+            attending(model),
+            slots_of(model, lanes, sampling, [], 2, room, []) as slots,
+        ):
+            if is_first_done:
+                slots.prefill([(0, long)])
+                slots.step(2, 3 * NEW_TOKENS)
+            slots.prefill([(1, short)])
+            slots.step(2, NEW_TOKENS)
+            return slots.finished([1])[1]
+
+    assert drawn(is_first_done=True) == drawn(is_first_done=False)
+    assert len(drawn(is_first_done=True)) == NEW_TOKENS
