@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from tuning_world import CPU
 
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles.models import ModelSpec
@@ -17,7 +18,7 @@ ALL_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 def save_random_adapter(folder: Path, seed: int, rank: int, layers: list[str]) -> Path:
     """An adapter of so much rank on those layers, scaled by 2 and strong enough to change every reply."""
     torch.manual_seed(seed)
-    model = get_peft_model(load(EMBEDDED, "cpu").model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers))
+    model = get_peft_model(load(EMBEDDED, CPU).model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -135,6 +137,19 @@ def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
     from peft import PeftModel
 
     return Loaded(PeftModel.from_pretrained(loaded.model, folder).eval(), loaded.tokenizer)
+
+
+@contextlib.contextmanager
+def with_adapter(loaded: Loaded, folder: Path | None) -> Iterator[Loaded]:
+    """The model with the adapter of a folder for as long as this lasts; as it is without a folder."""
+    if folder is None:
+        yield loaded
+        return
+    adapted = load_adapter(loaded, folder)
+    try:
+        yield adapted
+    finally:
+        adapted.model.unload()
 
 
 def _quiet_libraries() -> None:

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
 from synthpost_dagster.devices import Lease
 from synthpost_dagster.generation.estimate import Expected, local
-from synthpost_dagster.inference.generate import Completion, chat, generate
-from synthpost_dagster.inference.models import check_suits_task, identity, load, load_adapter
+from synthpost_dagster.inference.answering import answers
+from synthpost_dagster.inference.generate import Completion, chat
+from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
+from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.tasks.prompting import short_hash
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
 from synthpost_dagster.training.sft import Job, Tuner
-from synthpost_dagster.training.trainers import trainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from synthpost_dagster.inference.engine import Request
+
 UNTUNED = ("baseline_predictions", "control_predictions")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
+DRAWING = "a seed for each post"
+"""How posts are drawn: another way makes other posts."""
 GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -84,36 +89,27 @@ def _wall(seconds: float, expected: Expected) -> dict[str, Any]:
 
 def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """The cell's adapter: a PEFT folder with its loss curve."""
-
-    def make(draft: Draft) -> None:
-        with tuning(study, steps_of(study, cell), progress) as (tuner, lease):
-            tune_into(draft, study, cell, tuner, lease, progress)
-
-    return publish_adapter(study, cell, make)
+    with holding(study, progress) as student:
+        return tuned_adapter(study, cell, student, steps_of(study, cell), progress)
 
 
-def publish_adapter(study: Study, cell: Cell, make: Callable[[Draft], None]) -> Outcome:
-    """The cell's adapter, which `make` puts into a draft where it is missing; its checkpoints go once it is there."""
+def tuned_adapter(study: Study, cell: Cell, student: Student, steps: int, progress: Progress) -> Outcome:
+    """The cell's adapter, tuned on the student where it is missing; its checkpoints go once it is there.
+
+    `steps` are all that will be trained on the student.
+    """
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
     plan = adapters_plan(study, cell)
+
+    def make(draft: Draft) -> None:
+        _tune_into(draft, study, cell, student.tuner(steps), student.lease, progress)
+
     outcome = study.store.reuse_or_make(plan, make)
     _checkpoints(study, plan).remove()
     return outcome
 
 
-@contextlib.contextmanager
-def tuning(study: Study, steps: int, progress: Progress) -> Iterator[tuple[Tuner, Lease]]:
-    """A tuner on the loaded student, under the lease; `steps` are all that it will train."""
-    profile = study.profile
-    kind = trainer(profile.training.trainer)
-    with study.devices.lease(profile.student.memory_gib, waiting=progress.note) as lease:
-        loaded = kind.load(profile.student, profile.training, lease.device)
-        with kind(loaded, profile.student.model, profile.training, steps, lease.device) as tuner:
-            yield tuner, lease
-        del loaded, tuner
-
-
-def tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Lease, progress: Progress) -> None:
+def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Lease, progress: Progress) -> None:
     """Tunes a cell's adapter into a draft, with its loss curve and what was learned of each row."""
     from synthpost_dagster.training.forgetting import forgetting, forgetting_facts
 
@@ -168,50 +164,74 @@ class _Set(NamedTuple):
 
 def baseline_predictions(study: Study, progress: Progress) -> Outcome:
     """The untuned model's posts: with the student prompt (`base`) and with the teacher prompt (`prompted`)."""
-    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
+    with holding(study, progress) as student:
+        outcome = _baselines(study, student, progress)
+        _controls(study, student, progress)
+    return outcome
+
+
+def _baselines(study: Study, student: Student, progress: Progress) -> Outcome:
     sampling = study.profile.predictions
     sets = [
         _Set("base", "student_prompt", _seeded(sampling, "base")),
         _Set("prompted", "teacher_prompt", _seeded(sampling, "prompted")),
     ]
-    return study.store.reuse_or_make(
-        baseline_predictions_plan(study), lambda draft: _untuned(study, "baseline_predictions", sets, draft, progress)
-    )
+    return _untuned(study, baseline_predictions_plan(study), sets, student, progress)
 
 
-def _untuned(study: Study, asset: str, sets: list[_Set], draft: Draft, progress: Progress) -> None:
+def _untuned(study: Study, plan: Plan, sets: list[_Set], student: Student, progress: Progress) -> Outcome:
+    """The sets' posts, written by the student where they are missing."""
     import pandas as pd
 
+    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
     prompts = _evaluation_table(study)
-    expected = expected_posts(study, len(sets) * len(prompts))
-    with study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease:
-        loaded = load(study.profile.student, lease.device)
+
+    def make(draft: Draft) -> None:
+        expected = expected_posts(study, len(sets) * len(prompts))
+        loaded = student.untuned()
         started, parts = time.perf_counter(), []
         for contestant, column, sampling in sets:
-            chats = [chat(text, study.system_prompt) for text in prompts[column]]
-            replies = generate(loaded, chats, sampling, progress, f"{contestant} posts")
-            parts.append(_predictions(prompts, replies, contestant, study.profile.student.model))
-        seconds, peak = time.perf_counter() - started, lease.take_peak_gib()
-        del loaded
-    table = pd.concat(parts, ignore_index=True)
-    study.add_gated_table(draft, asset, table)
-    draft.facts |= {"peak_gib": peak, **_wall(seconds, expected), **_lengths(table)}
+            requests = _requests(study, prompts[column], None, sampling)
+            replies = dict(answers(loaded, [], requests, sampling, progress, f"{contestant} posts"))
+            posts = [replies[place] for place in range(len(requests))]
+            parts.append(_predictions(prompts, posts, contestant, study.profile.student.model))
+        seconds = time.perf_counter() - started
+        table = pd.concat(parts, ignore_index=True)
+        study.add_gated_table(draft, plan.asset, table)
+        draft.facts |= {"peak_gib": student.lease.take_peak_gib(), **_wall(seconds, expected), **_lengths(table)}
+
+    return study.store.reuse_or_make(plan, make)
+
+
+def _requests(study: Study, texts: Iterable[str], adapter: int | None, sampling: Sampling) -> list[Request]:
+    """One for each prompt, under a seed of its own."""
+    from synthpost_dagster.inference.engine import Request
+
+    chats = (chat(text, study.system_prompt) for text in texts)
+    return [Request(turns, adapter, sampling.seed + place) for place, turns in enumerate(chats)]
 
 
 def control_predictions_plan(study: Study) -> Plan:
     """Shaped as the baselines are, and by the temperature of the control."""
-    parts = {**_generation_parts(study), "sampling": _control_sampling(study).model_dump(mode="json")}
+    parts = {**_generation_parts(study), "sampling": _sampling_parts(_control_sampling(study))}
     return Plan("control_predictions", "", {**parts, "student": identity(study.profile.student)})
 
 
 def control_predictions(study: Study, progress: Progress) -> Outcome:
-    """The untuned model's posts from the student prompt, sampled twice, each time under a seed of its own."""
-    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
+    """The untuned model's posts from the student prompt, sampled twice, each time under a seed of its own.
+
+    Those of `baseline_predictions` are written by the same loaded model, and so are these where they are asked first.
+    """
+    with holding(study, progress) as student:
+        outcome = _controls(study, student, progress)
+        _baselines(study, student, progress)
+    return outcome
+
+
+def _controls(study: Study, student: Student, progress: Progress) -> Outcome:
     sampling = _control_sampling(study)
     sets = [_Set(name, "student_prompt", _seeded(sampling, name)) for name in CONTROL_SETS]
-    return study.store.reuse_or_make(
-        control_predictions_plan(study), lambda draft: _untuned(study, "control_predictions", sets, draft, progress)
-    )
+    return _untuned(study, control_predictions_plan(study), sets, student, progress)
 
 
 def _control_sampling(study: Study) -> Sampling:
@@ -228,34 +248,57 @@ def predictions_plan(study: Study, cell: Cell) -> Plan:
     )
 
 
+class Posts(NamedTuple):
+    """A tuned model's posts (schema Predictions), and what writing them took."""
+
+    table: pd.DataFrame
+    facts: dict[str, Any]
+
+
 def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """The tuned model's posts."""
 
     def make(draft: Draft) -> None:
-        prompts = _evaluation_table(study)
-        adapter = study.store.need(adapters_plan(study, cell), _cell_remedy(cell))
-        chats = [chat(text, study.system_prompt) for text in prompts["student_prompt"]]
-        expected = expected_posts(study, len(prompts))
-        with (
-            study.devices.lease(study.profile.student.memory_gib, waiting=progress.note) as lease,
-            study.store.local_folder(adapter) as folder,
-        ):
-            loaded = load_adapter(load(study.profile.student, lease.device), folder)
-            started = time.perf_counter()
-            replies = generate(loaded, chats, _seeded(study.profile.predictions, cell.place), progress, "tuned posts")
-            seconds, peak = time.perf_counter() - started, lease.take_peak_gib()
-            del loaded
-        table = _predictions(prompts, replies, "tuned", f"{study.profile.student.model} + {adapter.fingerprint}")
-        memorised = memorisation(table, _subset_rows(study, cell))
-        study.add_gated_table(draft, "predictions", table, memorisation=memorised)
-        draft.facts |= {
-            "peak_gib": peak,
-            **_wall(seconds, expected),
-            **_lengths(table),
-            "longest_shared_words": int(memorised["shared_words"].max()),
-        }
+        with holding(study, progress) as student:
+            ((_, posts),) = tuned_posts(study, [cell], student, progress)
+        put_posts(draft, study, cell, posts)
 
     return study.store.reuse_or_make(predictions_plan(study, cell), make)
+
+
+def put_posts(draft: Draft, study: Study, cell: Cell, posts: Posts) -> None:
+    """Puts a cell's posts into a draft, with what of them stands in its training posts."""
+    memorised = memorisation(posts.table, _subset_rows(study, cell))
+    study.add_gated_table(draft, "predictions", posts.table, memorisation=memorised)
+    shared = int(memorised["shared_words"].max())
+    draft.facts |= {**posts.facts, **_lengths(posts.table), "longest_shared_words": shared}
+
+
+def tuned_posts(
+    study: Study, cells: Sequence[Cell], student: Student, progress: Progress
+) -> Iterator[tuple[Cell, Posts]]:
+    """The tuned models' posts of several cells, written together by one loaded model; each cell's as they are there."""
+    prompts, sampling = _evaluation_table(study), study.profile.predictions
+    made = [study.store.need(adapters_plan(study, cell), _cell_remedy(cell)) for cell in cells]
+    expected = expected_posts(study, len(prompts))
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(study.store.local_folder(adapter)) for adapter in made]
+        requests = [
+            request
+            for number, cell in enumerate(cells)
+            for request in _requests(study, prompts["student_prompt"], number, _seeded(sampling, cell.place))
+        ]
+        loaded, started = student.untuned(), time.perf_counter()
+        replies: list[dict[int, Completion]] = [{} for _ in cells]
+        for place, reply in answers(loaded, folders, requests, sampling, progress, "tuned posts"):
+            number, row = divmod(place, len(prompts))
+            replies[number][row] = reply
+            if len(replies[number]) == len(prompts):
+                now, name = time.perf_counter(), f"{study.profile.student.model} + {made[number].fingerprint}"
+                table = _predictions(prompts, [replies[number][at] for at in range(len(prompts))], "tuned", name)
+                facts = {"peak_gib": student.lease.take_peak_gib(), **_wall(now - started, expected)}
+                yield cells[number], Posts(table, facts)
+                started = now
 
 
 def _subset_rows(study: Study, cell: Cell) -> pd.DataFrame:
@@ -267,10 +310,16 @@ def _generation_parts(study: Study) -> dict[str, Any]:
     evaluation = study.store.need(evaluation_prompts_plan(study), UPSTREAM_REMEDY)
     return {
         "evaluation_prompts": evaluation.digest,
-        "sampling": study.profile.predictions.model_dump(mode="json"),
+        "sampling": _sampling_parts(study.profile.predictions),
+        "drawing": DRAWING,
         "system_prompt": study.system_prompt,
         "libraries": library_versions(*GENERATION_LIBRARIES),
     }
+
+
+def _sampling_parts(sampling: Sampling) -> dict[str, Any]:
+    """What of the sampling shapes a post: how many are written at a time does not."""
+    return sampling.model_dump(mode="json", exclude={"batch_size"})
 
 
 def _seeded(sampling: Sampling, contestant: str) -> Sampling:

@@ -21,6 +21,7 @@ for folder in (TESTS, TESTS.parent):
 
 from synthpost_dagster.devices import Device, Devices  # noqa: E402
 from synthpost_dagster.settings import keep_quiet  # noqa: E402
+from synthpost_dagster.tasks.loading import Task, load_task  # noqa: E402
 
 keep_quiet()
 
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.filterwarnings("default"))
         if is_skipped:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+
+
+@pytest.fixture(scope="session")
+def sales_posts() -> Task:
+    """The packaged task."""
+    return load_task("sales_posts")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 
+from synthpost_dagster.devices import Device
 from synthpost_dagster.inference.engine import DEFAULTS, Options, Request, engine
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load
@@ -25,8 +26,8 @@ FIXED = Options(slots=8, chunk_tokens=1024, keeps_shapes=True)
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    return load(EMBEDDED.model_copy(update={"dtype": "bfloat16"}), "cuda:0")
+def loaded(gpu: Device) -> Loaded:
+    return load(EMBEDDED.model_copy(update={"dtype": "bfloat16"}), gpu)
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_flash_attention_looks_into_no_other_row(gpu: Device) -> None:
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
     apart = [loaded.model.model(torch.tensor([row["input_ids"]]).to(gpu.name)).last_hidden_state[0] for row in rows]
     loaded.model.set_attn_implementation(ATTENTION)
-    before, after = (_hidden(loaded.model, RowsCollator(is_filled=True)(some), gpu) for some in (rows, changed))
+    before, after = (_hidden(loaded.model, RowsCollator(3, 512, is_filled=True)(some), gpu) for some in (rows, changed))
     ends = [0, *itertools.accumulate(len(row["input_ids"]) for row in rows)]
     first, second, third = (slice(start, end) for start, end in itertools.pairwise(ends))
     assert torch.equal(before[first], after[first])

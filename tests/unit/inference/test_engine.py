@@ -15,6 +15,7 @@ from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from tuning_world import CPU
 
 from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference import attention, slots
@@ -40,7 +41,7 @@ def loaded() -> Loaded:
 
 def load_uneven() -> Loaded:
     """The embedded model, whose replies end at a full stop as well, so that they are of very different length."""
-    loaded = load(EMBEDDED, "cpu")
+    loaded = load(EMBEDDED, CPU)
     (stop,) = loaded.tokenizer(".", add_special_tokens=False)["input_ids"]
     loaded.model.generation_config.eos_token_id = [3, stop]
     return loaded
@@ -114,7 +115,7 @@ def test_a_model_in_nf4_answers_under_adapters_as_with_peft(adapters: list[Path]
 
 def load_nf4() -> Loaded:
     """Without the kernel of bitsandbytes for some CPUs, which refuses the embedded model's widths."""
-    loaded = load(EMBEDDED.model_copy(update={"quantization": "nf4"}), "cpu")
+    loaded = load(EMBEDDED.model_copy(update={"quantization": "nf4", "dequantize": False}), CPU)
     for part in loaded.model.modules():
         if isinstance(part, Linear4bit):
             part.support_avx512bf16_for_cpu = False
@@ -253,7 +254,7 @@ def state(model: Any) -> Any:
 def test_the_model_is_as_before_and_no_cache_is_left(
     adapters: list[Path], requests: list[Request], way_out: str
 ) -> None:
-    loaded = load(EMBEDDED, "cpu")
+    loaded = load(EMBEDDED, CPU)
     loaded.model.train()
     loaded.model.model.layers[1].eval()
     chats = [request.chat for request in requests[:2]]

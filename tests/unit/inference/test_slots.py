@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from random_adapters import EMBEDDED
+from tuning_world import CPU
 
 from synthpost_dagster.inference.attention import attending
 from synthpost_dagster.inference.mixed_lora import mixed
@@ -60,7 +61,7 @@ def test_numbers_follow_their_seed_and_lie_below_one() -> None:
 
 def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
     """Steps go on over it until someone looks, as on a GPU."""
-    loaded = load(EMBEDDED, "cpu")
+    loaded = load(EMBEDDED, CPU)
     model: Any = loaded.model
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=NEW_TOKENS, batch_size=1, seed=0)
     long, short = (

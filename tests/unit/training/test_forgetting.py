@@ -11,11 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
+from tuning_world import CPU, STUDENT, cell, spec_of, tuner_of
 
 from synthpost_dagster.inference.models import Loaded, load
-from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.progress import Progress
-from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import Forgetting
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.training.forgetting import (
@@ -26,7 +24,6 @@ from synthpost_dagster.training.forgetting import (
     general_perplexity,
     general_text,
 )
-from synthpost_dagster.training.sft import tune
 
 VOCABULARY = 29
 BEGIN = 28
@@ -174,14 +171,13 @@ def test_a_model_without_an_adapter_is_not_said_to_have_forgotten_nothing() -> N
         forgetting(loaded(llama()), UNEVEN)
 
 
-def test_after_a_real_training_the_base_is_the_model_as_it_was_loaded(sales_posts: Task, tmp_path: Path) -> None:
-    profile = load_profile("tiny", sales_posts)
-    spec = profile.training.model_copy(update={"warmup_steps": 0, "gradient_checkpointing": True})
-    rows = training_prompts(sales_posts).head(8)[["prompt_id", "student_prompt"]].assign(post="Buy. Now. #It")
-    student, few = load(profile.student, "cpu"), GeneralText(passages=general_text().passages[::12])
-    before = general_perplexity(student, few)
-    tune(student, "embedded", rows, spec, 2, None, tmp_path, Progress())
-    table = Forgetting.validate(forgetting(student, few))
+def test_after_a_real_training_the_base_is_the_model_as_it_was_loaded(tmp_path: Path) -> None:
+    few = GeneralText(passages=general_text().passages[::12])
+    with tuner_of(spec_of(gradient_checkpointing=True)) as tuner:
+        before = general_perplexity(load(STUDENT, CPU), few)
+        cell(tuner, tmp_path, spec_of(gradient_checkpointing=True), steps=2)
+        with tuner.as_loaded():
+            table = Forgetting.validate(forgetting(tuner.loaded, few))
     assert table["base_perplexity"].tolist() == pytest.approx([one.perplexity for one in before], rel=1e-5)
     assert abs(table["tuned_perplexity"] / table["base_perplexity"] - 1).max() > 0.005
 

@@ -96,7 +96,7 @@ def test_loss_and_gradients_are_those_of_each_row_by_itself(loss: str) -> None:
     expected.backward()
     wanted = gradients(model)
     loaded.model.set_attn_implementation(ATTENTION)
-    batch = RowsCollator(is_filled=True)([one._asdict() for one in rows])
+    batch = RowsCollator(5, 512, is_filled=True)([one._asdict() for one in rows])
     found = learned_loss(loaded.model, batch, count, piece_loss, is_mixed=False)
     found.backward()
     got = gradients(model)
@@ -112,7 +112,7 @@ def test_another_row_s_tokens_change_nothing_in_a_row() -> None:
     loaded.model.set_attn_implementation(ATTENTION)
     rows = [one._asdict() for one in tokenized(rows_of(3), loaded.tokenizer, "full", None)]
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
-    before, after = (hidden(loaded, RowsCollator(is_filled=True)(some)) for some in (rows, changed))
+    before, after = (hidden(loaded, RowsCollator(3, 512, is_filled=True)(some)) for some in (rows, changed))
     ends = [0, *itertools.accumulate(len(row["input_ids"]) for row in rows)]
     first, second, third = (slice(start, end) for start, end in itertools.pairwise(ends))
     assert torch.equal(before[first], after[first])
@@ -125,7 +125,7 @@ def test_within_a_row_what_comes_later_changes_nothing_and_what_came_before_does
     loaded.model.set_attn_implementation(ATTENTION)
     (row,) = (one._asdict() for one in tokenized(rows_of(1), loaded.tokenizer, "full", None))
     changed = {**row, "input_ids": [*row["input_ids"][:9], 7, *row["input_ids"][10:]]}
-    before, after = (hidden(loaded, RowsCollator(is_filled=False)([one])) for one in (row, changed))
+    before, after = (hidden(loaded, RowsCollator(1, 512, is_filled=False)([one])) for one in (row, changed))
     assert torch.equal(before[:9], after[:9])
     assert (before[9:] != after[9:]).any(dim=-1).all()
 
@@ -144,19 +144,18 @@ EXAMPLES = [
 
 
 def test_two_rows_stand_end_to_end_and_the_first_token_of_a_row_is_not_learned() -> None:
-    batch = RowsCollator(is_filled=False)(EXAMPLES)
+    batch = RowsCollator(3, 40, is_filled=False)(EXAMPLES)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1]]
     assert batch["labels"].tolist() == [[MASKED, MASKED, 7, 8, MASKED, 10]]
-    assert batch["ends"].tolist() == [0, 4, 6]
+    assert batch["ends"].tolist() == [0, 4, 6, 6, 6], "as many as three rows and a filling have"
     assert batch["ends"].dtype == torch.int32
-    assert batch["longest"] == 256
     assert batch["learned"].tolist() == [1, 2, 4]
     assert batch["targets"].tolist() == [7, 8, 10]
 
 
 def test_the_filling_is_a_row_of_its_own_that_is_not_learned() -> None:
-    batch = RowsCollator(is_filled=True)(EXAMPLES)
+    batch = RowsCollator(2, 100, is_filled=True)(EXAMPLES)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10] + [0] * 58]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, *range(58)]]
     assert batch["labels"].tolist() == [[MASKED, MASKED, 7, 8, MASKED, 10] + [MASKED] * 58]
@@ -166,15 +165,14 @@ def test_the_filling_is_a_row_of_its_own_that_is_not_learned() -> None:
 
 
 def test_rows_that_fill_a_batch_get_no_filling() -> None:
-    batch = RowsCollator(is_filled=True)([{"input_ids": [1] * 64, "labels": [1] * 64}])
-    assert batch["ends"].tolist() == [0, 64]
+    batch = RowsCollator(1, 64, is_filled=True)([{"input_ids": [1] * 64, "labels": [1] * 64}])
+    assert batch["ends"].tolist() == [0, 64, 64]
     assert batch["targets"].tolist() == [1] * 63 + [MASKED]
 
 
-@pytest.mark.parametrize(("length", "longest"), [(1, 256), (256, 256), (257, 512)])
-def test_the_longest_row_is_rounded_up(length: int, longest: int) -> None:
-    row = {"input_ids": [1] * length, "labels": [1] * length}
-    assert RowsCollator(is_filled=False)([row])["longest"] == longest
+@pytest.mark.parametrize(("most", "longest"), [(1, 64), (64, 64), (257, 257)])
+def test_the_longest_row_is_that_of_all_rows_whatever_a_batch_holds(most: int, longest: int) -> None:
+    assert RowsCollator(2, most, is_filled=False)(EXAMPLES)["longest"] == longest
 
 
 @pytest.mark.parametrize("positions", [1, PIECE, 2 * PIECE + 452])

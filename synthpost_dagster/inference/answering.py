@@ -1,0 +1,42 @@
+"""Answers chats under the base model and several adapters, from one loaded model: by the engine where it suits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synthpost_dagster.inference.generate import Completion, generate
+from synthpost_dagster.inference.models import Loaded, with_adapter
+from synthpost_dagster.profiles.models import Sampling
+from synthpost_dagster.progress import Progress
+
+if TYPE_CHECKING:
+    from synthpost_dagster.inference.engine import Request
+
+
+def answers(
+    loaded: Loaded,
+    adapters: Sequence[Path],
+    requests: Sequence[Request],
+    sampling: Sampling,
+    progress: Progress,
+    what: str,
+) -> Iterator[tuple[int, Completion]]:
+    """The number of a request and its reply, as they end; requests of one group should stand together.
+
+    The model is the plain base before and afterwards. A model whose attention the engine cannot take over answers
+    under one adapter after the other.
+    """
+    from synthpost_dagster.inference.engine import engine, suits
+
+    if suits(loaded):
+        with engine(loaded, adapters, sampling) as running:
+            yield from running.answer(requests, progress, what)
+        return
+    for adapter in dict.fromkeys(request.adapter for request in requests):
+        mine = [place for place, request in enumerate(requests) if request.adapter == adapter]
+        own = sampling.model_copy(update={"seed": requests[mine[0]].seed})
+        with with_adapter(loaded, None if adapter is None else adapters[adapter]) as adapted:
+            replies = generate(adapted, [requests[place].chat for place in mine], own, progress, what)
+        yield from zip(mine, replies, strict=True)

@@ -1,0 +1,82 @@
+"""The student while it is held: loaded once, tuned and answering, under the device's lease."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+from synthpost_dagster.devices import Lease
+from synthpost_dagster.inference.models import Loaded, load
+from synthpost_dagster.progress import Progress
+from synthpost_dagster.stages.study import Study
+from synthpost_dagster.training.sft import Tuner
+from synthpost_dagster.training.trainers import trainer
+
+
+class Student:
+    """The profile's student; nothing is leased and loaded before it is first asked for.
+
+    It has a tuner on it, or is plain. A trainer that loads a model of its own kind (`trainers.APART`) has a process of
+    its own, where nothing else is asked of the student.
+    """
+
+    def __init__(self, study: Study, progress: Progress) -> None:
+        self._study, self._progress = study, progress
+        self._stack = contextlib.ExitStack()
+        self._loaded: Loaded | None = None
+        self._lease: Lease | None = None
+        self._tuner: Tuner | None = None
+
+    def tuner(self, steps: int) -> Tuner:
+        """A tuner on it; `steps` are all that will be trained."""
+        if self._tuner is None:
+            profile, device = self._study.profile, self.lease.device
+            kind = trainer(profile.training.trainer)
+            if self._loaded is None:
+                self._loaded = kind.load(profile.student, profile.training, device)
+            self._tuner = kind(self._loaded, profile.student.model, profile.training, steps, device)
+        return self._tuner
+
+    @property
+    def lease(self) -> Lease:
+        """The device's lease."""
+        if self._lease is None:
+            memory = self._study.profile.student.memory_gib
+            self._lease = self._stack.enter_context(self._study.devices.lease(memory, waiting=self._progress.note))
+        return self._lease
+
+    def untuned(self) -> Loaded:
+        """The plain base model, no tuner being on it any more."""
+        self._untune()
+        if self._loaded is None:
+            self._loaded = load(self._study.profile.student, self.lease.device)
+        return self._loaded
+
+    def put_down(self) -> None:
+        """Frees the device, and ends the lease."""
+        try:
+            self._untune()
+        finally:
+            self._loaded = None
+            self._stack.close()
+            self._lease = None
+
+    def _untune(self) -> None:
+        tuner, self._tuner = self._tuner, None
+        if tuner is not None:
+            tuner.close()
+
+
+@contextlib.contextmanager
+def holding(study: Study, progress: Progress) -> Iterator[Student]:
+    """The student for as long as this lasts."""
+    student = Student(study, progress)
+    try:
+        yield student
+    except BaseException as error:
+        # The frames of the error hold the model that is to be freed.
+        traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        student.put_down()
