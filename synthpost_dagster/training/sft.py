@@ -310,5 +310,7 @@ def sft_config(spec: TrainingSpec, layout: Layout, steps: int, folder: Path, dev
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
+        # A copy that blocks waits until the GPU has ended the step before.
+        accelerator_config={"non_blocking": device != "cpu"},
         average_tokens_across_devices=False,
     )

@@ -43,7 +43,11 @@ class Watch(TrainerCallback):
 
 
 class PaddingFreeTrainer(SFTTrainer):
-    """Rows end to end (`padding_free`); the losses of several steps are fetched from the device together."""
+    """Rows end to end (`padding_free`), in steps that never let the GPU wait for Python.
+
+    Nothing is read from the device at every step, and what transformers does at every step by going through all modules
+    is done once or not at all: a LLaMA 3 8B with adapters has 2,600 modules.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -54,8 +58,21 @@ class PaddingFreeTrainer(SFTTrainer):
         self._one = piece_loss
         if getattr(self._causal.model.layers[0], "_compiled_call_impl", None) is not None:
             self._one = torch.compile(piece_loss, dynamic=True)
+        self._weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.model.train()
         self._micro: list[Tensor] = []
         self._waiting: list[tuple[int, float, Tensor]] = []
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """The gradients of a micro-batch; its loss."""
+        loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    def _clip_grad_norm(self, model: Any) -> Tensor:
+        """Scales the adapter's gradients down to `max_grad_norm`; their norm before."""
+        del model
+        return torch.nn.utils.clip_grad_norm_(self._weights, self.args.max_grad_norm)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

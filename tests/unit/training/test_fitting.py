@@ -16,14 +16,15 @@ SMALL = Shape(layers=2, hidden=8, intermediate=16, vocabulary=100, itemsize=2)
 LLAMA_8B = Shape(layers=32, hidden=4096, intermediate=14336, vocabulary=128_256, itemsize=2)
 FREE_CHOICE = spec_of(micro_batch="auto", gradient_checkpointing="auto", compile="auto")
 STUDY_LORA = FREE_CHOICE.lora.model_copy(update={"r": 16})
-ADAPTER = 7 * 2 * 4 * (8 + 16) * 4 * 4
-"""Modules × layers × rank × widths, four copies in float32."""
+ADAPTER = 2 * 4 * (4 * (8 + 8) + 3 * (8 + 16)) * 16
+"""Layers × rank × (four attention matrices' widths and three others'), four copies in float32."""
 
 
 @pytest.fixture
 def _round_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured figures may be measured anew; those here are for arithmetic."""
-    figures = {"WIDTHS": 16, "INNER_WIDTHS": 4, "COMPILED_SHARE": 0.5, "LOGIT_POSITIONS": 40, "LOGIT_COPIES": 3}
+    figures = {"WIDTHS": 16, "INNER_WIDTHS": 4, "COMPILED_SHARE": 0.5, "PIECE": 40, "DEVIATIONS": 1e9}
+    figures |= {"LOGIT_BYTES": 12, "COMPILED_LOGIT_BYTES": 6, "PADDED_LOGIT_BYTES": 12}
     for name, figure in figures.items():
         monkeypatch.setattr(module, name, figure)
 
@@ -32,11 +33,11 @@ def _round_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("layout", "padding_free", "expected"),
     [
-        # A layer keeps (16 × 8 + 4 × 16) × 2 = 384 bytes a token; a position's logits are 100 × 3 × 4 = 1,200 bytes.
+        # A layer keeps (16 × 8 + 4 × 16) × 2 = 384 bytes a token; a position's logits are 100 × 12 = 1,200 bytes.
         (Layout(1, False, False), True, 30 * 384 * 2 + 30 * 1_200 + ADAPTER),
         (Layout(2, False, False), True, 50 * 384 * 2 + 40 * 1_200 + ADAPTER),
         (Layout(2, True, False), True, 50 * (8 * 2 * 2 + 384) + 40 * 1_200 + ADAPTER),
-        (Layout(2, False, True), True, 50 * 192 * 2 + 40 * 1_200 + ADAPTER),
+        (Layout(2, False, True), True, 50 * 192 * 2 + 40 * 600 + ADAPTER),
         (Layout(2, False, False), False, 60 * 384 * 2 + 60 * 1_200 + ADAPTER),
         (Layout(8, False, False), True, 60 * 384 * 2 + 40 * 1_200 + ADAPTER),
     ],
@@ -46,6 +47,23 @@ def test_the_memory_of_a_step_is_reckoned_with_the_longest_rows(
 ) -> None:
     spec = spec_of(padding_free=padding_free)
     assert needed_bytes(spec, SMALL, [10, 30, 20], layout) == expected
+
+
+def test_rows_beyond_the_longest_likely_are_not_reckoned_with() -> None:
+    uneven = [10] * 50 + [90] * 50
+    layout = Layout(16, False, False)
+    certain = needed_bytes(FREE_CHOICE, SMALL, [90] * 100, layout)
+    assert needed_bytes(FREE_CHOICE, SMALL, uneven, layout) == certain, "4 deviations are more than the longest have"
+    many = Layout(100, False, False)
+    likely, worst = (needed_bytes(FREE_CHOICE, SMALL, rows, many) for rows in (uneven * 100, [90] * 10_000))
+    assert (worst - likely) / (2 * 384) == pytest.approx(9_000 - (50 + 4 * 40 / 10) * 100)
+
+
+def test_moments_in_8_bits_need_less() -> None:
+    packed = FREE_CHOICE.model_copy(update={"optimizer": "adamw_8bit"})
+    layout = Layout(1, False, False)
+    saved = needed_bytes(FREE_CHOICE, SMALL, [10], layout) - needed_bytes(packed, SMALL, [10], layout)
+    assert saved == ADAPTER * 6 / 16
 
 
 def test_a_larger_rank_needs_more_memory() -> None:

@@ -25,10 +25,10 @@ class SmallDevice:
     def __init__(self, tuner: Tuner, most: int = 10**9, fails: Callable[[int], bool] = lambda number: False) -> None:
         self.most, self.fails = most, fails
         self.held: list[int] = []
-        self._handle = tuner.loaded.model.model.register_forward_pre_hook(self._look, with_kwargs=True)
+        self._handle = tuner.loaded.model.model.embed_tokens.register_forward_pre_hook(self._look)
 
-    def _look(self, module: Any, inputs: Any, named: dict[str, Any]) -> None:
-        ids = named["input_ids"]
+    def _look(self, module: Any, inputs: tuple[Any]) -> None:
+        (ids,) = inputs
         self.held.append(int((ids == 0).sum()))  # a row begins with token 0
         if ids.numel() > self.most or self.fails(len(self.held)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
