@@ -11,6 +11,7 @@ from dagster import (
     DataVersion,
     MaterializeResult,
     MetadataValue,
+    OpExecutionContext,
     TableRecord,
 )
 from dagster_pandera import pandera_schema_to_dagster_type
@@ -34,7 +35,7 @@ def schema_metadata(asset: str) -> dict[str, Any]:
     return {"dagster/column_schema": table_type.metadata["schema"]}
 
 
-def progress_of(context: AssetExecutionContext) -> Progress:
+def progress_of(context: AssetExecutionContext | OpExecutionContext) -> Progress:
     """Progress that goes to the run's log."""
     return Progress(to_log(context.log.info))
 

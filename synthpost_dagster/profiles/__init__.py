@@ -61,12 +61,12 @@ class TrainingSpec(Record):
 
 
 class DeviceSpec(Record):
-    """Where models run; `process_per_cell` gives each cell a process of its own, so that no memory is left behind."""
+    """Where models run; `own_process` gives each cell a process of its own, so that no memory is left behind."""
 
     device: Literal["auto", "cpu", "cuda"]
     slots: int = Field(ge=1)
     cpu_threads: int | None = Field(ge=1, description="torch's threads on the CPU; null for as many as there are cores")
-    process_per_cell: bool
+    own_process: bool
 
 
 class Cells(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,12 +53,12 @@ class Guarded:
 
     def __init__(self, study: SmallStudy) -> None:
         self.study, self.refused = study, study.root / "refused"
-        edit_yaml(study.profile, lambda profile: profile["device"].__setitem__("process_per_cell", True))
+        edit_yaml(study.profile, lambda profile: profile["device"].__setitem__("own_process", True))
         guard = study.root / "guard"
         guard.mkdir()
         (guard / "sitecustomize.py").write_text(REFUSE)
         self.done = study.command(
-            "run", "--data-sizes", "16", "--steps", "3", PYTHONPATH=str(guard), REFUSED=str(self.refused)
+            "run", "--data-sizes", "16", "--steps", "3", PYTHONPATH=os.pathsep.join([str(guard), *sys.path]), REFUSED=str(self.refused)
         )
 
 
