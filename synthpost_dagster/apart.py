@@ -19,8 +19,8 @@ from typing import Any
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.progress import Event, subscribed
 
-PATIENCE_SECONDS = 30.0
-"""A process that is asked to end has so long to free what it holds."""
+PATIENCE_SECONDS = 15.0
+"""A process that is asked to end has so long to free what it holds, before it is asked again, and then killed."""
 INTERRUPTED = 130
 
 
@@ -94,14 +94,18 @@ def _listen(
 
 
 def _end(children: Sequence[_Child]) -> None:
-    """Interrupts the processes, so that they free what they hold, and kills those that do not end."""
+    """Interrupts the processes, so that they free what they hold, and kills those that do not end.
+
+    A second time where need be: Python drops an interrupt that falls into a finalizer.
+    """
     try:
-        for child in children:
-            if child.process.is_alive() and child.process.pid:
-                os.kill(child.process.pid, signal.SIGINT)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        for child in children:
-            child.process.join(max(0.0, deadline - time.monotonic()))
+        for _ in range(2):
+            for child in children:
+                if child.process.is_alive() and child.process.pid:
+                    os.kill(child.process.pid, signal.SIGINT)
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            for child in children:
+                child.process.join(max(0.0, deadline - time.monotonic()))
     finally:
         for child in children:
             child.process.kill()

@@ -4,6 +4,7 @@ In process where that is faster (the CPU); where the profile says so (a GPU), ea
 of its own. What is up to date is not run again; what it decides by is in `planning`, what people see in `terminal`.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -160,8 +161,9 @@ def open_instance(settings: Settings) -> DagsterInstance:
     """The home's Dagster instance, without the processes that copy a step's output to files.
 
     What a stage says is in the run's event log and in the terminal; those processes would only take time, and print
-    tracebacks of their own when someone presses Ctrl-C.
+    tracebacks of their own when someone presses Ctrl-C. So would the database's connections that are being closed then.
     """
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     quiet = {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
     return DagsterInstance.from_ref(InstanceRef.from_dir(str(settings.dagster_home), overrides={"compute_logs": quiet}))
 

@@ -29,7 +29,7 @@ def sensed(study: SmallStudy, sensor: str, job: str, tags: dict[str, str | None]
     watched = definitions.get_repository_def().get_sensor_def(sensor)
     assert isinstance(watched, RunStatusSensorDefinition)
     with study.instance() as instance:
-        run = next(run for run in instance.get_runs() if run.job_name == job)
+        run = next(run for run in instance.get_runs() if run.job_name == job and run.is_finished)
         assert DRIVER_TAG in run.tags, "the fixture's runs are those of the driver"
         changed = {**run.tags, DRIVER_TAG: None, **(tags or {})}
         run = run.with_tags({name: value for name, value in changed.items() if value is not None})

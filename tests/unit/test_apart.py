@@ -103,7 +103,7 @@ def test_one_that_fails_leaves_the_other_to_finish_and_its_error_is_told_then(tm
 
 
 def test_a_process_that_ends_without_a_word_is_an_error_with_its_status() -> None:
-    with pytest.raises(SynthpostError, match="cell 8|3: its process ended with 7; run again to go on from there"):
+    with pytest.raises(SynthpostError, match=r"cell 8\|3: its process ended with 7; run again to go on from there"):
         run_apart(die, {"cell 8|3": (7,)}, lambda *_: None, lambda *_: None)
 
 
