@@ -17,10 +17,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.processes import resend_lost_interrupts
 from synthpost_dagster.progress import Event, subscribed
 
-PATIENCE_SECONDS = 15.0
-"""A process that is asked to end has so long to free what it holds, before it is asked again, and then killed."""
+PATIENCE_SECONDS = 30.0
+"""A process that is asked to end has so long to free what it holds."""
 INTERRUPTED = 130
 
 
@@ -94,18 +95,14 @@ def _listen(
 
 
 def _end(children: Sequence[_Child]) -> None:
-    """Interrupts the processes, so that they free what they hold, and kills those that do not end.
-
-    A second time where need be: Python drops an interrupt that falls into a finalizer.
-    """
+    """Interrupts the processes, so that they free what they hold, and kills those that do not end."""
     try:
-        for _ in range(2):
-            for child in children:
-                if child.process.is_alive() and child.process.pid:
-                    os.kill(child.process.pid, signal.SIGINT)
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            for child in children:
-                child.process.join(max(0.0, deadline - time.monotonic()))
+        for child in children:
+            if child.process.is_alive() and child.process.pid:
+                os.kill(child.process.pid, signal.SIGINT)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        for child in children:
+            child.process.join(max(0.0, deadline - time.monotonic()))
     finally:
         for child in children:
             child.process.kill()
@@ -125,6 +122,7 @@ def _interrupts_held() -> Iterator[None]:
 def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Connection) -> None:
     """What the process does. A Ctrl-C in the terminal reaches the parent alone, which passes it on, once."""
     os.setpgid(0, 0)
+    resend_lost_interrupts()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -27,16 +27,16 @@ from synthpost_dagster.terminal import Terminal
 
 
 class Unit(NamedTuple):
-    """One run to start: a job, its partition, its title for people, its work, whether it holds a model on this
-    machine's device, and its configuration.
+    """One run to start: a job, its partition, its title for people, its work, its configuration, and whether it holds a
+    model on this machine's device.
     """
 
     job: str
     partition: str | None
     title: str
     work: float
-    holds_model: bool
     ops: dict[str, object]
+    holds_model: bool = False
 
 
 class Sweep:
@@ -66,7 +66,7 @@ class Sweep:
         """Brings the report up to date. Raises UpstreamMissing before any run where no cell has verdicts."""
         require_cells(self.study)
         if planning.is_report_stale(self.study, recorded_in(self.instance)):
-            self._start(Unit("report", None, "report", 0.0, False, {}))
+            self._start(Unit("report", None, "report", 0.0, {}))
         else:
             self.terminal.reused("report", 0.0)
 
@@ -81,7 +81,7 @@ class Sweep:
     def _controls(self) -> None:
         work = planning.controls_work(self.study)
         if planning.are_controls_stale(self.study, recorded_in(self.instance)):
-            self._start(Unit("controls", None, "controls", work, planning.is_judge_in_process(self.study), {}))
+            self._start(Unit("controls", None, "controls", work, {}, planning.is_judge_in_process(self.study)))
         else:
             self.terminal.reused("controls", work)
 
@@ -90,13 +90,13 @@ class Sweep:
         if not planning.is_upstream_stale(self.study, recorded_in(self.instance), rows):
             self.terminal.reused("upstream", work)
             return
-        self._start(Unit("upstream", None, "upstream", work, True, {"synthetic_rows": {"config": {"rows": rows}}}))
+        self._start(Unit("upstream", None, "upstream", work, {"synthetic_rows": {"config": {"rows": rows}}}, True))
 
     def _subsets(self, sizes: Sequence[int]) -> None:
         if not sizes:
             self.terminal.reused("subsets", 0.0)
         for size in sizes:
-            self._start(Unit("subsets", str(size), f"subset {size}", 0.0, False, {}))
+            self._start(Unit("subsets", str(size), f"subset {size}", 0.0, {}))
 
     def _cells(self, cells: Sequence[Cell], wanted: Sequence[Cell]) -> None:
         """Fills the artifacts that the wanted cells lack, many from one loaded student; each cell's run adopts them."""
@@ -104,18 +104,24 @@ class Sweep:
         for cell in cells:
             if cell not in wanted:
                 self.terminal.reused(f"cell {cell.key}", planning.cell_work(study, cell))
+        filled = planning.cells_to_fill(study, wanted)
         work = {cell: planning.cell_work(study, cell) for cell in wanted}
-        parts = planning.dealt(study, planning.cells_to_fill(study, wanted), study.profile.device.slots)
+        work |= {cell: work[cell] - planning.work_to_fill(study, [cell]) for cell in filled}
+        self._start(*self._sweeps(filled))
+        for cell in wanted:
+            holds_model = bool(planning.unfilled(study, [cell])) or planning.is_judge_in_process(study)
+            self._start(Unit("cell", cell.key, f"cell {cell.key}", work[cell], {}, holds_model))
+
+    def _sweeps(self, cells: Sequence[Cell]) -> list[Unit]:
+        """The runs that fill the cells: as many at a time as the device has slots."""
+        parts = planning.dealt(self.study, cells, self.study.profile.device.slots)
         units = []
         for place, part in enumerate(parts, start=1):
             number = f" {place} of {len(parts)}" if len(parts) > 1 else ""
             title = f"sweep{number} ({len(part)} {'cell' if len(part) == 1 else 'cells'})"
-            units.append(Unit("sweep", None, title, planning.work_to_fill(study, part), True, sweep_config(part)))
-            work |= {cell: work[cell] - planning.work_to_fill(study, [cell]) for cell in part}
-        self._start(*units)
-        for cell in wanted:
-            holds_model = bool(planning.unfilled(study, [cell])) or planning.is_judge_in_process(study)
-            self._start(Unit("cell", cell.key, f"cell {cell.key}", work[cell], holds_model, {}))
+            work = planning.work_to_fill(self.study, part)
+            units.append(Unit("sweep", None, title, work, sweep_config(part), True))
+        return units
 
     def _start(self, *units: Unit) -> None:
         """Runs one unit, or several at a time."""

@@ -56,7 +56,7 @@ def _heed_cancelling(context: AssetExecutionContext | OpExecutionContext) -> Lis
         if time.monotonic() - asked["at"] < CANCELLING_SECONDS:
             return
         asked["at"] = time.monotonic()
-        run = context.instance.get_run_by_id(context.run_id)
+        run = context.instance.get_run_by_id(context.run.run_id)
         if run is not None and run.status is DagsterRunStatus.CANCELING:
             raise DagsterExecutionInterruptedError
 
