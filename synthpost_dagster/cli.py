@@ -238,9 +238,11 @@ def _sweep(settings: Settings, cells: list[str]) -> None:
 def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
     """Lets a sweep work while the terminal shows it, then shows what came of it."""
     from synthpost_dagster.driver import open_sweep
+    from synthpost_dagster.processes import resend_lost_interrupts
     from synthpost_dagster.progress import subscribed
     from synthpost_dagster.terminal import Terminal
 
+    resend_lost_interrupts()
     terminal = Terminal()
     try:
         with open_sweep(settings, terminal) as sweep, subscribed(terminal.heard):

@@ -1,14 +1,12 @@
 """Runs a sweep from the command line: the same jobs on the same Dagster instance as the UI, one run a cell.
 
-In process where that is faster (the CPU), each cell in a process of its own where the profile says so (a GPU). What is
-up to date is not run again; what it decides by is in `planning`, what people see of it in `terminal`.
+In process where that is faster (the CPU); where the profile says so (a GPU), each run that holds a model has a process
+of its own. What is up to date is not run again; what it decides by is in `planning`, what people see in `terminal`.
 """
 
-import contextlib
-import multiprocessing
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from dagster import DagsterExecutionInterruptedError, DagsterInstance, Definitions
@@ -16,9 +14,10 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from synthpost_dagster import errors, planning
+from synthpost_dagster.apart import run_apart
 from synthpost_dagster.graph import build_definitions
+from synthpost_dagster.jobs import sweep_config
 from synthpost_dagster.processes import this_process
-from synthpost_dagster.progress import Event, Listener, subscribed
 from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.settings import Settings, prepare
 from synthpost_dagster.stages import data, doctor
@@ -28,13 +27,16 @@ from synthpost_dagster.terminal import Terminal
 
 
 class Unit(NamedTuple):
-    """One run to start: a job, its partition, its title for people, its work and its configuration."""
+    """One run to start: a job, its partition, its title for people, its work, its configuration, and whether it holds a
+    model on this machine's device.
+    """
 
     job: str
     partition: str | None
     title: str
     work: float
     ops: dict[str, object]
+    holds_model: bool = False
 
 
 class Sweep:
@@ -56,12 +58,7 @@ class Sweep:
         self._require_endpoints(sizes[-1], bool(wanted))
         self._upstream(sizes[-1])
         self._subsets(planning.stale_subsets(study, recorded, sizes))
-        wanted = planning.stale_cells(study, recorded, cells)
-        for cell in cells:
-            if cell not in wanted:
-                self.terminal.reused(f"cell {cell.key}", planning.cell_work(study, cell))
-        for cell in wanted:
-            self._start(Unit("cell", cell.key, f"cell {cell.key}", planning.cell_work(study, cell), {}))
+        self._cells(cells, planning.stale_cells(study, recorded, cells))
         self._controls()
         self.report()
 
@@ -84,7 +81,7 @@ class Sweep:
     def _controls(self) -> None:
         work = planning.controls_work(self.study)
         if planning.are_controls_stale(self.study, recorded_in(self.instance)):
-            self._start(Unit("controls", None, "controls", work, {}))
+            self._start(Unit("controls", None, "controls", work, {}, planning.is_judge_in_process(self.study)))
         else:
             self.terminal.reused("controls", work)
 
@@ -93,7 +90,7 @@ class Sweep:
         if not planning.is_upstream_stale(self.study, recorded_in(self.instance), rows):
             self.terminal.reused("upstream", work)
             return
-        self._start(Unit("upstream", None, "upstream", work, {"synthetic_rows": {"config": {"rows": rows}}}))
+        self._start(Unit("upstream", None, "upstream", work, {"synthetic_rows": {"config": {"rows": rows}}}, True))
 
     def _subsets(self, sizes: Sequence[int]) -> None:
         if not sizes:
@@ -101,14 +98,60 @@ class Sweep:
         for size in sizes:
             self._start(Unit("subsets", str(size), f"subset {size}", 0.0, {}))
 
-    def _start(self, unit: Unit) -> None:
-        self.terminal.started(unit.title)
+    def _cells(self, cells: Sequence[Cell], wanted: Sequence[Cell]) -> None:
+        """Fills the artifacts that the wanted cells lack, many from one loaded student; each cell's run adopts them."""
+        study = self.study
+        for cell in cells:
+            if cell not in wanted:
+                self.terminal.reused(f"cell {cell.key}", planning.cell_work(study, cell))
+        filled = planning.cells_to_fill(study, wanted)
+        work = {cell: planning.cell_work(study, cell) for cell in wanted}
+        work |= {cell: work[cell] - planning.work_to_fill(study, [cell]) for cell in filled}
+        self._start(*self._sweeps(filled))
+        for cell in wanted:
+            holds_model = bool(planning.unfilled(study, [cell])) or planning.is_judge_in_process(study)
+            self._start(Unit("cell", cell.key, f"cell {cell.key}", work[cell], {}, holds_model))
+
+    def _sweeps(self, cells: Sequence[Cell]) -> list[Unit]:
+        """The runs that fill the cells: as many at a time as the device has slots."""
+        parts = planning.dealt(self.study, cells, self.study.profile.device.slots)
+        units = []
+        for place, part in enumerate(parts, start=1):
+            number = f" {place} of {len(parts)}" if len(parts) > 1 else ""
+            title = f"sweep{number} ({len(part)} {'cell' if len(part) == 1 else 'cells'})"
+            work = planning.work_to_fill(self.study, part)
+            units.append(Unit("sweep", None, title, work, sweep_config(part), True))
+        return units
+
+    def _start(self, *units: Unit) -> None:
+        """Runs one unit, or several at a time."""
+        if not units:
+            return
         tidy(self.instance, self.study.profile.device.slots)
-        if unit.job == "cell" and self.study.profile.device.process_per_cell:
-            _run_apart(self.study.settings, unit, self.terminal.heard)
-        else:
+        for unit in units:
+            self.terminal.started(unit.title)
+        if len(units) > 1 or any(unit.holds_model and self.study.profile.device.own_process for unit in units):
+            self._run_apart(units)
+            return
+        (unit,) = units
+        try:
             execute(self.definitions, self.instance, unit)
+        except errors.SynthpostError:
+            self.terminal.failed(unit.title)
+            raise
         self.terminal.finished(unit.title, unit.work)
+
+    def _run_apart(self, units: Sequence[Unit]) -> None:
+        work = {unit.title: unit.work for unit in units}
+
+        def ended(title: str, is_good: bool) -> None:
+            if is_good:
+                self.terminal.finished(title, work[title])
+            else:
+                self.terminal.failed(title)
+
+        calls = {unit.title: (self.study.settings, unit) for unit in units}
+        run_apart(_execute_apart, calls, self.terminal.heard, ended)
 
 
 @contextmanager
@@ -124,8 +167,9 @@ def open_instance(settings: Settings) -> DagsterInstance:
     """The home's Dagster instance, without the processes that copy a step's output to files.
 
     What a stage says is in the run's event log and in the terminal; those processes would only take time, and print
-    tracebacks of their own when someone presses Ctrl-C.
+    tracebacks of their own when someone presses Ctrl-C. So would the database's connections that are being closed then.
     """
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     quiet = {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
     return DagsterInstance.from_ref(InstanceRef.from_dir(str(settings.dagster_home), overrides={"compute_logs": quiet}))
 
@@ -146,39 +190,11 @@ def execute(definitions: Definitions, instance: DagsterInstance, unit: Unit) -> 
     )
 
 
-def _run_apart(settings: Settings, unit: Unit, heard: Listener) -> None:
-    """The run in a fresh process, so that what it leaves on the device goes with it; its progress is heard here."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_execute_apart, args=(settings, unit, sender))
-    process.start()
-    sender.close()
-    error = ""
-    with contextlib.suppress(EOFError):
-        while True:
-            message = receiver.recv()
-            if isinstance(message, Event):
-                heard(message)
-            else:
-                error = message
-    process.join()
-    if error:
-        raise errors.SynthpostError(error)
-    if process.exitcode:
-        raise errors.SynthpostError(
-            f"{unit.title}: its process ended with {process.exitcode}; run again to go on from there"
-        )
-
-
-def _execute_apart(settings: Settings, unit: Unit, sender: Connection) -> None:
+def _execute_apart(settings: Settings, unit: Unit) -> None:
+    """The run in this process, which is its own."""
     prepare(settings)
-    try:
-        with open_instance(settings) as instance, subscribed(sender.send):
-            execute(build_definitions(settings), instance, unit)
-    except errors.SynthpostError as error:
-        sender.send(str(error))
-    finally:
-        sender.close()
+    with open_instance(settings) as instance:
+        execute(build_definitions(settings), instance, unit)
 
 
 def _why_failed(instance: DagsterInstance, run_id: str) -> str:

@@ -7,13 +7,14 @@ from dagster import Definitions, in_process_executor
 
 from synthpost_dagster.assets import build_assets
 from synthpost_dagster.checks import build_checks
-from synthpost_dagster.jobs import build_jobs, build_schedule, build_sensors
+from synthpost_dagster.jobs import build_jobs, build_schedule
 from synthpost_dagster.partitions import build_partitions
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.resources.gpu import GpuResource
 from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.resources.tables import TablesResource
+from synthpost_dagster.sensors import build_sensors
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
 from synthpost_dagster.tasks.loading import load_task

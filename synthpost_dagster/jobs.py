@@ -1,46 +1,87 @@
-"""Jobs, the weekly schedule and the sensors that carry a change through the graph.
+"""Jobs and the weekly schedule.
 
-https://docs.dagster.io/guides/automate. One job cannot hold assets of both partitionings, so there are five: the
-schedule starts `upstream`, sensors start the changed subsets, then the changed cells, then the controls, then the
-report. What is changed is decided in `planning`.
+https://docs.dagster.io/guides/build/jobs. One job cannot hold assets of both partitionings, so each partitioning has
+its own; `sweep` holds no asset, it fills what the cells' assets then adopt. What follows a run is decided in `sensors`.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dagster import (
     AssetSelection,
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
-    RunRequest,
-    RunsFilter,
-    RunStatusSensorContext,
-    RunStatusSensorDefinition,
+    Config,
+    JobDefinition,
+    Nothing,
+    OpExecutionContext,
+    Out,
     ScheduleDefinition,
-    SkipReason,
     define_asset_job,
-    run_status_sensor,
+    job,
+    op,
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field
 
 from synthpost_dagster import planning
-from synthpost_dagster.records import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
+from synthpost_dagster.assets.common import progress_of
+from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages.models import predictions_plan
-from synthpost_dagster.stages.report import ratio_report_plan
-from synthpost_dagster.stages.study import Study
-from synthpost_dagster.stages.verdicts import control_verdicts_plan
+from synthpost_dagster.stages import sweep as stage
+from synthpost_dagster.stages.study import Cell
 
 WEEKLY = "0 6 * * 1"
 
 
+class SweepConfig(Config):
+    """Which cells a run of `sweep` fills."""
+
+    cells: list[str] | None = Field(default=None, description="Such as 88|50; by default all cells of the profile")
+
+
+def sweep_config(cells: Sequence[Cell]) -> dict[str, object]:
+    """The configuration of `sweep` for these cells, below `ops`."""
+    return {fill.name: {"config": {"cells": [cell.key for cell in cells]}}}
+
+
+def cells_of(run_config: Mapping[str, Any]) -> list[str] | None:
+    """The keys of the cells that a run of `sweep` was asked for; None for all."""
+    cells: list[str] | None = run_config.get("ops", {}).get(fill.name, {}).get("config", {}).get("cells")
+    return cells
+
+
+@op(pool=POOL, out=Out(Nothing), description="Makes the adapters and predictions that the cells lack.")
+def fill(context: OpExecutionContext, config: SweepConfig, study: StudyResource) -> None:
+    """The op of the job `sweep`."""
+    opened = study.open()
+    cells = opened.cells if config.cells is None else [Cell.parse(key) for key in config.cells]
+    filled = stage.fill(opened, cells, progress_of(context))
+    context.log.info(f"trainings: {filled.text}")
+    context.add_output_metadata(
+        {
+            "made": filled.made,
+            "there_before": filled.reused,
+            "left_to_another_run": filled.left,
+            "failed": filled.failed,
+            "skipped": filled.skipped,
+        }
+    )
+
+
+@job(
+    description="Tunes and predicts many cells from one loaded student; the runs of `cell` adopt what it made. "
+    "`cells` in the configuration names them, by default all of the profile."
+)
+def sweep() -> None:
+    """The job of the op `fill`."""
+    fill()
+
+
 class Jobs(NamedTuple):
-    """The five jobs, in the order they run."""
+    """The jobs, in the order they run."""
 
     upstream: UnresolvedAssetJobDefinition
     subsets: UnresolvedAssetJobDefinition
+    sweep: JobDefinition
     cell: UnresolvedAssetJobDefinition
     controls: UnresolvedAssetJobDefinition
     report: UnresolvedAssetJobDefinition
@@ -59,10 +100,11 @@ def build_jobs() -> Jobs:
             AssetSelection.assets("data_subsets"),
             description="The training rows of one data size.",
         ),
+        sweep,
         define_asset_job(
             "cell",
             AssetSelection.assets("adapters", "predictions", "verdicts"),
-            description="One point of the sweep: tune, predict, judge.",
+            description="One point of the sweep: tune, predict, judge. What is there already is adopted.",
         ),
         define_asset_job(
             "controls",
@@ -85,91 +127,3 @@ def build_schedule(jobs: Jobs) -> ScheduleDefinition:
         cron_schedule=WEEKLY,
         description="Starts the upstream every Monday at 06:00; switch the sensors on to let the rest follow.",
     )
-
-
-def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
-    """One sensor a step of the chain.
-
-    A cell that fails or is cancelled also lets the report follow, which then names it missing.
-    """
-    return [
-        _sensor("after_upstream", jobs.upstream, jobs[1:], DagsterRunStatus.SUCCESS),
-        _sensor("after_subsets", jobs.subsets, jobs[2:], DagsterRunStatus.SUCCESS),
-        _sensor("after_cell", jobs.cell, jobs[3:], DagsterRunStatus.SUCCESS),
-        _sensor("after_failed_cell", jobs.cell, jobs[3:], DagsterRunStatus.FAILURE),
-        _sensor("after_canceled_cell", jobs.cell, jobs[3:], DagsterRunStatus.CANCELED),
-        _sensor("after_controls", jobs.controls, jobs[4:], DagsterRunStatus.SUCCESS),
-        _sensor("after_failed_controls", jobs.controls, jobs[4:], DagsterRunStatus.FAILURE),
-    ]
-
-
-def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun) -> list[RunRequest]:
-    """The runs to start after a run has ended.
-
-    After the upstream: the changed subsets, and the changed cells whose subset is as it was. After a subset: the
-    changed cells of its size. Where nothing is under way and nothing is left to do before them: the controls, and after
-    these, judged or failed, the report. The keys name what is to be made, so that two runs that end together do not
-    start one thing twice.
-    """
-    recorded = recorded_in(instance)
-    sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
-    requests: list[RunRequest] = []
-    if finished.job_name == "upstream":
-        requests += [_request("subsets", str(size), finished) for size in sizes]
-        ready = [cell for cell in study.cells if cell.data_size not in sizes]
-    else:
-        done = finished.tags.get("dagster/partition", "")
-        ready = [cell for cell in study.cells if str(cell.data_size) == done and finished.job_name == "subsets"]
-    underway = _underway(instance, "cell")
-    stale = planning.stale_cells(study, recorded, ready)
-    requests += [_request("cell", cell.key, finished) for cell in stale if cell.key not in underway]
-    if requests or underway or _underway(instance, "subsets") or _underway(instance, "controls"):
-        return requests
-    if finished.job_name != "controls" and planning.are_controls_stale(study, recorded) and _has_cells(study):
-        plan = control_verdicts_plan(study)
-        return [RunRequest(run_key=f"controls:{plan.fingerprint}", job_name="controls")]
-    if planning.is_report_stale(study, recorded):
-        plan = ratio_report_plan(study)
-        return [RunRequest(run_key=f"report:{plan.fingerprint}", job_name="report")]
-    return []
-
-
-def _sensor(
-    name: str,
-    monitored: UnresolvedAssetJobDefinition,
-    requested: Sequence[UnresolvedAssetJobDefinition],
-    status: DagsterRunStatus,
-) -> RunStatusSensorDefinition:
-    @run_status_sensor(
-        run_status=status,
-        name=name,
-        monitored_jobs=[monitored],
-        request_jobs=requested,
-        description=f"When a run of `{monitored.name}` ends with {status.value}, starts what is out of date after it.",
-    )
-    def sensor(context: RunStatusSensorContext, study: StudyResource) -> Iterator[RunRequest | SkipReason]:
-        run = context.dagster_run
-        if DRIVER_TAG in run.tags:
-            yield SkipReason("the command line started this run and starts what follows by itself")
-            return
-        requests = next_requests(study.open(), context.instance, run)
-        if not requests:
-            yield SkipReason("nothing is out of date, or other runs of the sweep are still under way")
-        yield from requests
-
-    return sensor
-
-
-def _request(job: str, partition: str, cause: DagsterRun) -> RunRequest:
-    return RunRequest(run_key=f"{cause.run_id}:{job}:{partition}", job_name=job, partition_key=partition)
-
-
-def _has_cells(study: Study) -> bool:
-    """Whether any cell has posts, which the controls need."""
-    return any(study.has(partial(predictions_plan, study, cell)) for cell in study.cells)
-
-
-def _underway(instance: DagsterInstance, job: str) -> set[str]:
-    """Partition keys of a job's runs that have not ended; a run whose driver was killed never will, and counts not."""
-    runs = instance.get_runs(RunsFilter(job_name=job, statuses=list(UNFINISHED)))
-    return {run.tags.get("dagster/partition", "") for run in runs if not is_orphan(run)}

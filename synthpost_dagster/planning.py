@@ -6,14 +6,16 @@ function from asset and partition to the fingerprint of its latest materializati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages import data, models, report, verdicts
 from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.sweep import filling_work
 
 Recorded = Callable[[str, str], str | None]
 UPSTREAM = ("catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions", "control_predictions")
@@ -54,13 +56,37 @@ def is_report_stale(study: Study, recorded: Recorded) -> bool:
     return not is_put_out or _is_stale(study, partial(report.ratio_report_plan, study), recorded)
 
 
-def cell_work(study: Study, cell: Cell) -> float:
-    """A rough measure of a cell's work, for telling how long a sweep takes yet: rows trained and posts written."""
-    from synthpost_dagster.training.schedule import optimizer_steps
+def unfilled(study: Study, cells: Iterable[Cell]) -> list[Cell]:
+    """The cells, each under each of its seeds, whose adapter or predictions are not there."""
+    trainings = [training for cell in cells for training in study.seeds_of(cell)]
+    return [one for one in trainings if not study.has(partial(models.predictions_plan, study, one))]
 
-    batch = study.profile.training.rows_per_step
-    once = 0.6 * batch * optimizer_steps(cell.steps, cell.data_size, batch) + study.evaluation_count
-    return once * len(study.seeds_of(cell))
+
+def cells_to_fill(study: Study, cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that the job `sweep` is to fill; none where one training is all there is to do, which a cell's own run
+    does as well.
+    """
+    lacking = unfilled(study, cells)
+    return list(dict.fromkeys(one._replace(seed=None) for one in lacking)) if len(lacking) > 1 else []
+
+
+def dealt(study: Study, cells: Sequence[Cell], hands: int) -> list[list[Cell]]:
+    """The cells in at most `hands` parts of about equal work: the longest first, each to the part with least so far."""
+    work = {cell: work_to_fill(study, [cell]) for cell in cells}
+    parts: list[list[Cell]] = [[] for _ in range(min(hands, len(cells)))]
+    for cell in sorted(cells, key=work.__getitem__, reverse=True):
+        min(parts, key=lambda part: sum(work[other] for other in part)).append(cell)
+    return [sorted(part, key=cells.index) for part in parts]
+
+
+def work_to_fill(study: Study, cells: Iterable[Cell]) -> float:
+    """The work of the adapters and predictions that the cells lack."""
+    return sum(filling_work(study, training) for training in unfilled(study, cells))
+
+
+def cell_work(study: Study, cell: Cell) -> float:
+    """A rough measure of a cell's whole work, for telling how long a sweep takes yet."""
+    return sum(filling_work(study, training) + _judging_work(study) for training in study.seeds_of(cell))
 
 
 def upstream_work(study: Study, rows: int) -> float:
@@ -70,7 +96,18 @@ def upstream_work(study: Study, rows: int) -> float:
 
 def controls_work(study: Study) -> float:
     """The same for the controls, which write nothing: judging them takes as long as so many cells' does."""
-    return 0.05 * study.evaluation_count * len(COMPARISONS) / len(OPPONENTS)
+    return _judging_work(study) * len(COMPARISONS) / len(OPPONENTS)
+
+
+def is_judge_in_process(study: Study) -> bool:
+    """Whether a judge is a model that this machine's device holds."""
+    return any(spec.backend in HOLDS_DEVICE for spec in study.profile.judges)
+
+
+def _judging_work(study: Study) -> float:
+    """Of one training's games: the rubric is quick, a model's reply to a game takes about as long as a post."""
+    is_quick = all(spec.backend == "rubric" for spec in study.profile.judges)
+    return (0.05 if is_quick else 1.0) * study.evaluation_count
 
 
 def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:

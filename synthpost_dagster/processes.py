@@ -1,13 +1,17 @@
-"""Names a process so that another can tell, later, whether it still runs."""
+"""Names a process so that another can tell, later, whether it still runs; and sees to it that interrupts reach it."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
+import threading
 
 import psutil
 
 CLOCK_SECONDS = 5.0
+AGAIN_SECONDS = 0.1
 
 
 def this_process() -> str:
@@ -32,3 +36,22 @@ def is_alive(name: str) -> bool:
         return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, ValueError):
         return False
+
+
+def resend_lost_interrupts() -> None:
+    """From now on, an interrupt that Python drops is sent again.
+
+    An interrupt is an exception in whatever Python does at that moment. Where that is a finalizer, of which database
+    connections and torch have many, Python prints the exception and goes on as if nothing had been.
+    """
+    shown = sys.unraisablehook
+
+    def heed(lost: sys.UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, Exception | SystemExit | GeneratorExit):
+            shown(lost)
+        else:
+            again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+
+    sys.unraisablehook = heed

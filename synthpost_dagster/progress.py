@@ -14,7 +14,8 @@ from typing import NamedTuple
 class Event(NamedTuple):
     """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a mere message.
 
-    `detail` may say more: rate, tokens, cost, time left.
+    `detail` may say more: rate, tokens, cost, time left. `work` is how much of the whole sweep's work is done with
+    this event, in the units of `planning`, so that what is left can be told before its run has ended.
     """
 
     what: str
@@ -22,6 +23,7 @@ class Event(NamedTuple):
     total: int
     unit: str
     detail: str = ""
+    work: float = 0.0
 
     @property
     def text(self) -> str:
@@ -64,17 +66,24 @@ def to_log(log: Callable[[str], None], seconds: float = 5.0) -> Listener:
 class Progress:
     """Hands the events of one stage to its listeners, and to those that subscribed."""
 
-    def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
+    def __init__(self, *listeners: Listener, place: str = "") -> None:
+        self._listeners, self._place = listeners, place
 
-    def update(self, what: str, done: int, total: int, unit: str, detail: str = "") -> None:
+    def within(self, place: str) -> Progress:
+        """The same listeners, told of work at one place of several, such as the cell `88|50`."""
+        return Progress(*self._listeners, place=place)
+
+    def update(self, what: str, done: int, total: int, unit: str, detail: str = "", work: float = 0.0) -> None:
         """Tells every listener how far `what` is."""
-        for listener in (*self._listeners, *_subscribers):
-            listener(Event(what, done, total, unit, detail))
+        self._tell(Event(f"{self._place} {what}" if self._place else what, done, total, unit, detail, work))
 
     def note(self, message: str) -> None:
         """Tells every listener something that has no measure, such as that the work waits."""
-        self.update(message, 0, 0, "")
+        self._tell(Event(f"{self._place}: {message}" if self._place else message, 0, 0, ""))
+
+    def _tell(self, event: Event) -> None:
+        for listener in (*self._listeners, *_subscribers):
+            listener(event)
 
 
 SILENT = Progress()

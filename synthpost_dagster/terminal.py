@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -23,18 +24,30 @@ if TYPE_CHECKING:
     from synthpost_dagster.statistics.ratio import Ratio
 
 QUIET_SECONDS = 10.0
-"""Where the output is no terminal, a line about work under way at most this often."""
+"""Where the output is no terminal, a line about a run under way at most this often."""
+
+
+@dataclass
+class _Run:
+    """A run under way: its latest news, since when, when it last wrote a line, and how much of its work is done."""
+
+    text: str
+    began: float
+    last_line: float
+    done: float = 0.0
 
 
 class Terminal:
-    """Hears of runs and of progress inside them. Where the output is a file or a pipe, it writes whole lines."""
+    """Hears of runs and of progress inside them, several runs at a time if need be: a line each, redrawn in place, and
+    what is said once stays above them. Where the output is a file or a pipe, it writes whole lines.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._live: Live | None = None
-        self._started = self._run_started = self._last_line = time.monotonic()
+        self._runs: dict[str, _Run] = {}
+        self._started = time.monotonic()
         self._total = self._done = self._skipped = 0.0
-        self._title = ""
 
     def plan(self, work: float) -> None:
         """How much work the whole sweep is, in the units of `planning`."""
@@ -42,24 +55,41 @@ class Terminal:
 
     def started(self, title: str) -> None:
         """A run begins."""
-        self._title, self._run_started = title, time.monotonic()
-        if self.console.is_terminal:
+        now = time.monotonic()
+        self._runs[title] = _Run(f"{title} …", now, now)
+        if not self.console.is_terminal:
+            self.console.print(f"  {title} …", soft_wrap=True)
+            return
+        if self._live is None:
             self._live = Live(console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
-        self._show(f"{title} …")
+        self._draw()
 
-    def heard(self, event: Event) -> None:
-        """A stage inside the run got on; the argument to `progress.subscribed`."""
-        text = f"{self._title}: {event.text}"
-        if self._live is None and event.total and time.monotonic() - self._last_line < QUIET_SECONDS:
-            return
-        self._show(f"{text}{self._time_left()}")
+    def heard(self, event: Event, title: str = "") -> None:
+        """A stage inside the run got on; without a title, inside the latest. An argument to `progress.subscribed`."""
+        title = title or next(reversed(self._runs), "")
+        text, now = f"{title}: {event.text}" if title else event.text, time.monotonic()
+        run = self._runs.setdefault(title, _Run(text, now, now - QUIET_SECONDS))
+        run.done += event.work
+        self._done += event.work
+        if event.total:
+            run.text = text
+        is_line = not event.total or (self._live is None and (event.work > 0 or now - run.last_line >= QUIET_SECONDS))
+        if is_line:
+            run.last_line = now
+            self.console.print(f"  {text}{self._time_left() if event.total else ''}", soft_wrap=True, markup=False)
+        self._draw(at_once=is_line)
 
     def finished(self, title: str, work: float) -> None:
-        """A run ended well."""
-        self._done += work
-        self._stop()
-        self.console.print(f"[green]✓[/] {title} ({time.monotonic() - self._run_started:.1f} s){self._time_left()}")
+        """A run ended well; `work` is all of its work, with what its events told of."""
+        run = self._ended(title)
+        self._done += work - run.done
+        self.console.print(f"[green]✓[/] {title} ({time.monotonic() - run.began:.1f} s){self._time_left()}")
+
+    def failed(self, title: str) -> None:
+        """A run failed, while others may go on; why, is told when all have ended."""
+        run = self._ended(title)
+        self.console.print(f"[bold red]✗[/] {title} failed ({time.monotonic() - run.began:.1f} s)")
 
     def reused(self, title: str, work: float) -> None:
         """Nothing to do for it."""
@@ -68,14 +98,22 @@ class Terminal:
 
     def close(self) -> None:
         """Leaves the terminal as it was, also after an error."""
+        self._runs.clear()
         self._stop()
 
-    def _show(self, text: str) -> None:
-        self._last_line = time.monotonic()
-        if self._live:
-            self._live.update(Text(f"▸ {text}", style="cyan"))
-        else:
-            self.console.print(f"  {text}")
+    def _draw(self, at_once: bool = True) -> None:
+        """A line a run, the time left at the end of the last; what does not fit is cut, so that each stays one line."""
+        if self._live and self._runs:
+            lines = [f"▸ {run.text}" for run in self._runs.values()]
+            lines[-1] += self._time_left()
+            self._live.update(Text("\n".join(lines), style="cyan", no_wrap=True, overflow="ellipsis"), refresh=at_once)
+
+    def _ended(self, title: str) -> _Run:
+        run = self._runs.pop(title)
+        if not self._runs:
+            self._stop()
+        self._draw()
+        return run
 
     def _stop(self) -> None:
         if self._live:
@@ -83,7 +121,7 @@ class Terminal:
             self._live = None
 
     def _time_left(self) -> str:
-        """From the pace so far; nothing before the first run has ended, or when no work is left."""
+        """From the pace so far; nothing before any work is done, or when none is left."""
         left = self._total - self._done - self._skipped
         if self._done <= 0 or left < 1:
             return ""

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -155,16 +155,25 @@ class ArtifactStore:
         found = [self.find(asset, partition, child.name) for child in folder.iterdir()]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.made_at)
 
-    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None]) -> Outcome:
+    @overload
+    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None]) -> Outcome: ...
+
+    @overload
+    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], *, wait: bool) -> Outcome | None: ...
+
+    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], *, wait: bool = True) -> Outcome | None:
         """The artifact of a plan; `make` fills a draft where it is not there, or where a check on it failed.
 
-        Two processes that want one artifact wait for each other. Raises StorageError when the disk is full or a file
-        cannot be written; every other artifact is then untouched.
+        Two processes that want one artifact wait for each other; one that says `wait=False` gets None instead, where
+        the other is still at it. Raises StorageError when the disk is full or a file cannot be written; every other
+        artifact is then untouched.
         """
-        with self._lock(plan):
+        with self._lock(plan, wait) as is_ours:
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
             if manifest and not manifest.failed_gates:
                 return Outcome(manifest, is_reused=True)
+            if not is_ours:
+                return None
             with self._draft() as draft:
                 draft.facts["made_because"] = _why(plan, self.all_of(plan.asset, plan.partition))
                 make(draft)
@@ -244,19 +253,22 @@ class ArtifactStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _lock(self, plan: Plan) -> Iterator[None]:
+    def _lock(self, plan: Plan, wait: bool) -> Iterator[bool]:
+        """Whether the right to make the artifact was got; it always is, unless one does not wait for it."""
         folder = self.home / "locks"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock")
         try:
-            lock.acquire(timeout=LOCK_SECONDS)
+            lock.acquire(timeout=LOCK_SECONDS if wait else 0)
         except Timeout:
-            raise StorageError(
-                f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; stop that run first"
-            ) from None
+            if wait:
+                raise StorageError(
+                    f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; "
+                    "stop that run first"
+                ) from None
         try:
-            yield
+            yield lock.is_locked
         finally:
             lock.release()
 

@@ -2,28 +2,33 @@
 
 import base64
 import math
+import time
 import warnings
 from typing import Any
 
 import pandas as pd
 from dagster import (
     AssetExecutionContext,
+    DagsterExecutionInterruptedError,
+    DagsterRunStatus,
     DataVersion,
     MaterializeResult,
     MetadataValue,
+    OpExecutionContext,
     TableRecord,
 )
 from dagster_pandera import pandera_schema_to_dagster_type
 from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.artifacts.store import Outcome
-from synthpost_dagster.progress import Progress, to_log
+from synthpost_dagster.progress import Event, Listener, Progress, to_log
 from synthpost_dagster.schemas import TABLES
 from synthpost_dagster.stages.study import Study
 
 OWNERS = ["team:ml-engineering"]
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 300
+CANCELLING_SECONDS = 2.0
 
 
 def schema_metadata(asset: str) -> dict[str, Any]:
@@ -34,9 +39,28 @@ def schema_metadata(asset: str) -> dict[str, Any]:
     return {"dagster/column_schema": table_type.metadata["schema"]}
 
 
-def progress_of(context: AssetExecutionContext) -> Progress:
-    """Progress that goes to the run's log."""
-    return Progress(to_log(context.log.info))
+def progress_of(context: AssetExecutionContext | OpExecutionContext) -> Progress:
+    """Progress that goes to the run's log, and ends the run where it is to be cancelled."""
+    return Progress(to_log(context.log.info), _heed_cancelling(context))
+
+
+def _heed_cancelling(context: AssetExecutionContext | OpExecutionContext) -> Listener:
+    """A listener that looks now and again whether someone has asked Dagster to end the run.
+
+    Dagster interrupts the run too, but by an exception in whatever Python does at that moment. Where that is a
+    finalizer, of which its own database connections have many, Python drops it and the run would go on.
+    """
+    asked = {"at": time.monotonic()}
+
+    def listen(_: Event) -> None:
+        if time.monotonic() - asked["at"] < CANCELLING_SECONDS:
+            return
+        asked["at"] = time.monotonic()
+        run = context.instance.get_run_by_id(context.run.run_id)
+        if run is not None and run.status is DagsterRunStatus.CANCELING:
+            raise DagsterExecutionInterruptedError
+
+    return listen
 
 
 def materialized(

@@ -74,15 +74,17 @@ class TrainingSpec(Record):
 
 
 class DeviceSpec(Record):
-    """Where models run; `process_per_cell` gives each cell a process of its own, so that no memory is left behind."""
+    """Where models run; `own_process` gives each run that holds one a process of its own, so that nothing is left on
+    the device.
+    """
 
     device: Literal["auto", "cpu", "cuda"]
-    slots: int = Field(ge=1)
+    slots: int = Field(ge=1, description="sweeps at a time on one device, each with a student of its own")
     memory_gib: float | None = Field(
         default=None, gt=0, description="most memory of a GPU for one slot; null for all, or an equal share of it"
     )
     cpu_threads: int | None = Field(ge=1, description="torch's threads on the CPU; null for as many as there are cores")
-    process_per_cell: bool
+    own_process: bool
 
 
 class Cells(Record):

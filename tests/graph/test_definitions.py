@@ -11,7 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions, MultiPartitionsDefinition
+from dagster import (
+    AssetKey,
+    DagsterInvalidConfigError,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    MultiPartitionsDefinition,
+    OpDefinition,
+    validate_run_config,
+)
 
 from synthpost_dagster.settings import read_settings
 
@@ -90,8 +99,13 @@ JOBS = {
     "report": {"ratio_report"},
 }
 SENSORS = {
-    "after_upstream": ("upstream", {"subsets", "cell", "controls", "report"}),
-    "after_subsets": ("subsets", {"cell", "controls", "report"}),
+    "after_upstream": ("upstream", {"subsets", "sweep", "cell", "controls", "report"}),
+    "after_subsets": ("subsets", {"sweep", "cell", "controls", "report"}),
+    "after_failed_subsets": ("subsets", {"sweep", "cell", "controls", "report"}),
+    "after_canceled_subsets": ("subsets", {"sweep", "cell", "controls", "report"}),
+    "after_sweep": ("sweep", {"cell", "controls", "report"}),
+    "after_failed_sweep": ("sweep", {"cell", "controls", "report"}),
+    "after_canceled_sweep": ("sweep", {"cell", "controls", "report"}),
     "after_cell": ("cell", {"controls", "report"}),
     "after_failed_cell": ("cell", {"controls", "report"}),
     "after_canceled_cell": ("cell", {"controls", "report"}),
@@ -157,7 +171,21 @@ def test_jobs_materialize_these_assets_with_their_checks(definitions: Definition
         checks = {(key.asset_key.to_user_string(), key.name) for key in layer.asset_graph.asset_check_keys}
         assert checks == {check for check in CHECKS if check[0] in assets}, name
     named = {job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")}
-    assert named == set(JOBS)
+    assert named == {*JOBS, "sweep"}
+
+
+def test_the_sweep_is_one_op_in_the_pool_of_the_device_and_takes_the_cells_of_the_profile(
+    definitions: Definitions,
+) -> None:
+    job = definitions.resolve_job_def("sweep")
+    (node,) = job.graph.nodes
+    assert node.name == "fill"
+    assert isinstance(node.definition, OpDefinition)
+    assert node.definition.pool == "gpu"
+    assert job.description and "by default all" in job.description
+    assert validate_run_config(job, {}) is not None
+    with pytest.raises(DagsterInvalidConfigError):
+        validate_run_config(job, {"ops": {"fill": {"config": {"cells": 3}}}})
 
 
 def test_schedule_starts_the_upstream_on_monday_mornings_when_switched_on(definitions: Definitions) -> None:

@@ -1,17 +1,28 @@
-"""The driver as a process of its own: killed in mid-training, a process a cell, and no connection but loopback."""
+"""The driver as a process of its own: killed or stopped in mid-training, with processes of its own for runs that hold a
+model, several at a time; and no connection but loopback.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pytest
-from small_study import SYNTHPOST, SmallStudy, Whole, done, edit_yaml, write_small_study
+from small_study import CELLS, SYNTHPOST, SmallStudy, Whole, done, edit_yaml, write_small_study
 
+from synthpost_dagster import driver as driver_module
 from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.devices import Devices
+from synthpost_dagster.errors import UpstreamMissing
+from synthpost_dagster.jobs import cells_of
+from synthpost_dagster.records import PROCESS_TAG
 
 REFUSE = '''
 """Refuses every connection and every look-up of a name but loopback, and keeps a list of what it refused."""
@@ -48,16 +59,22 @@ with open(os.environ["REFUSED"] + ".guarded", "a") as file:
 
 
 class Guarded:
-    """A sweep of one cell from nothing, each cell in its own process, with all connections but loopback refused."""
+    """A sweep of one cell from nothing, what holds a model in its own process, all connections but loopback refused."""
 
     def __init__(self, study: SmallStudy) -> None:
         self.study, self.refused = study, study.root / "refused"
-        edit_yaml(study.profile, lambda profile: profile["device"].__setitem__("process_per_cell", True))
+        edit_yaml(study.profile, lambda profile: profile["device"].__setitem__("own_process", True))
         guard = study.root / "guard"
         guard.mkdir()
         (guard / "sitecustomize.py").write_text(REFUSE)
         self.done = study.command(
-            "run", "--data-sizes", "16", "--steps", "3", PYTHONPATH=str(guard), REFUSED=str(self.refused)
+            "run",
+            "--data-sizes",
+            "16",
+            "--steps",
+            "3",
+            PYTHONPATH=os.pathsep.join([str(guard), *sys.path]),
+            REFUSED=str(self.refused),
         )
 
 
@@ -69,7 +86,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
 def test_sweep_connects_to_nothing_but_loopback(guarded: Guarded) -> None:
     assert guarded.done.returncode == 0, guarded.done.stderr
     processes = Path(f"{guarded.refused}.guarded").read_text().split()
-    assert len(set(processes)) >= 2, "the cell's own process was not guarded"
+    assert len(set(processes)) >= 3, "the upstream's or the cell's own process was not guarded"
     assert not guarded.refused.exists(), guarded.refused.read_text()
     assert (guarded.study.home / "report" / "index.html").is_file()
 
@@ -89,6 +106,133 @@ def test_cell_in_a_process_of_its_own_gives_what_it_gives_in_the_driver(guarded:
     names = ["synthetic_rows ", "data_subsets 16", "adapters 16|3", "predictions 16|3", "verdicts 16|3"]
     assert [apart[name] for name in names] == [inside[name] for name in names]
     assert guarded.study.recorded("verdicts", "16|3") == whole.study.recorded("verdicts", "16|3")
+
+
+def in_processes_of_their_own(study: SmallStudy, slots: int) -> None:
+    edit_yaml(study.profile, lambda profile: profile["device"].update(own_process=True, slots=slots))
+
+
+def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(changeable: SmallStudy) -> None:
+    def digests() -> dict[str, str]:
+        found = [Manifest.model_validate_json(path.read_text()) for path in changeable.manifests()]
+        return {f"{one.asset} {one.partition}": one.digest for one in found if one.asset in ("adapters", "predictions")}
+
+    before, known = digests(), changeable.run_ids()
+    for asset in ("adapters", "predictions"):
+        shutil.rmtree(changeable.home / "storage" / asset)
+    in_processes_of_their_own(changeable, slots=2)
+    ran = changeable.command("run", timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert digests() == before
+    # Their own artifacts are as they were, so the verdicts, the controls and the report still hold.
+    assert sorted(changeable.runs(without=known)[:2]) == [done("sweep"), done("sweep")]
+    assert changeable.runs(without=known)[2:] == [done("cell", cell) for cell in CELLS]
+    with changeable.instance() as instance:
+        records = [one for one in instance.get_run_records() if one.dagster_run.run_id not in known]
+    runs = [one.dagster_run for one in records]
+    first, second = (one for one in records if one.dagster_run.job_name == "sweep")
+    assert first.start_time and second.start_time and first.end_time and second.end_time
+    assert max(first.start_time, second.start_time) < min(first.end_time, second.end_time), "one after the other"
+    shares = [cells_of(run.run_config) or [] for run in runs if run.job_name == "sweep"]
+    assert sorted(cell for share in shares for cell in share) == sorted(CELLS)
+    assert all(shares)
+    processes = {run.job_name: set[str]() for run in runs}
+    for run in runs:
+        processes[run.job_name].add(run.tags[PROCESS_TAG])
+    assert {job: len(found) for job, found in processes.items()} == {"sweep": 2, "cell": 1}
+    assert not processes["sweep"] & processes["cell"], "a cell that only adopts runs in the driver"
+    for place in (1, 2):
+        assert f"  sweep {place} of 2 (2 cells): " in ran.stdout
+        assert f"✓ sweep {place} of 2 (2 cells) (" in ran.stdout
+
+
+class Recorded(NamedTuple):
+    """Titles of the runs that a driver starts in processes of their own, and of those that it runs itself."""
+
+    apart: list[str]
+    inside: list[str]
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """A driver whose runs do nothing."""
+    found = Recorded([], [])
+
+    def run_apart(work: object, calls: dict[str, object], heard: object, ended: Callable[[str, bool], None]) -> None:
+        found.apart.extend(calls)
+        for title in calls:
+            ended(title, True)
+
+    monkeypatch.setattr(driver_module, "run_apart", run_apart)
+    monkeypatch.setattr(driver_module, "execute", lambda _, __, unit: found.inside.append(unit.title))
+    return found
+
+
+def test_what_holds_no_model_runs_in_the_driver(changeable: SmallStudy, recorded: Recorded) -> None:
+    in_processes_of_their_own(changeable, slots=1)
+    shutil.rmtree(changeable.home / "storage" / "verdicts")
+    (changeable.home / "report" / "index.html").unlink()
+    with pytest.raises(UpstreamMissing):
+        changeable.sweep(*CELLS)  # no verdicts come of these runs, so there is nothing to report
+    assert recorded == Recorded([], [f"cell {cell}" for cell in CELLS])
+
+
+def test_what_holds_a_judge_on_the_device_has_a_process_of_its_own(changeable: SmallStudy, recorded: Recorded) -> None:
+    in_processes_of_their_own(changeable, slots=1)
+    edit_yaml(changeable.profile, lambda profile: profile.update(judges=[profile["teacher"]]))
+    with pytest.raises(UpstreamMissing):
+        changeable.sweep("8|3")
+    assert recorded == Recorded(["cell 8|3", "controls"], [])
+
+
+def test_one_training_that_is_lacking_is_its_cells_own_and_several_are_a_sweep(
+    changeable: SmallStudy, recorded: Recorded
+) -> None:
+    in_processes_of_their_own(changeable, slots=1)
+    shutil.rmtree(changeable.home / "storage" / "adapters" / "16_3")
+    changeable.sweep(*CELLS)
+    assert recorded == Recorded(["cell 16|3"], ["report"])
+    shutil.rmtree(changeable.home / "storage" / "adapters" / "8_3")
+    changeable.sweep(*CELLS)
+    assert recorded.apart[1:] == ["sweep (2 cells)", "cell 8|3", "cell 16|3"], (
+        "the sweep did nothing, so each does its own"
+    )
+
+
+def test_ctrl_c_ends_all_sweeps_and_frees_slots_leases_and_drafts(
+    changeable: SmallStudy, until: Callable[..., object]
+) -> None:
+    in_processes_of_their_own(changeable, slots=2)
+    for path in (changeable.task / "task.yaml", changeable.profile):
+        edit_yaml(path, lambda content: content["sweep"].update(steps=[60]))
+    (changeable.root / "tmp").mkdir()
+    known = changeable.run_ids()
+    process = subprocess.Popen(
+        [str(SYNTHPOST), "run"],
+        env=changeable.environment(TMPDIR=str(changeable.root / "tmp")),
+        cwd=changeable.root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until("two sweeps train", lambda: len(list((changeable.home / "tmp").glob("*/trainer"))) == 2, seconds=120)
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert said == "synthpost: stopped; run again to go on from there\n", "no traceback"
+    until("no process is left", lambda: not any(child.is_running() for child in started))
+    assert not [path for path in (changeable.home / "tmp").rglob("*") if path.is_file()]
+    devices = Devices("cpu", 2, changeable.root / "tmp" / "synthpost-devices")
+    with devices.lease(0.01, 0), devices.lease(0.01, 0), changeable.instance() as instance:
+        held = instance.event_log_storage.get_concurrency_info("gpu")
+        assert not held.active_run_ids | held.pending_run_ids
+    assert {run.status for run in changeable.runs(without=known)} <= {"FAILURE", "CANCELED"}
 
 
 @pytest.fixture

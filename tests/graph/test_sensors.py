@@ -18,20 +18,21 @@ from dagster import (
 from small_study import SmallStudy, edit_yaml
 
 
-def evaluate(study: SmallStudy, sensor: str, job: str, by_driver: bool = False) -> list[tuple[str | None, str | None]]:
-    """Job and partition of what a sensor starts after the latest run of `job`, taken as one that the UI launched."""
+def sensed(study: SmallStudy, sensor: str, job: str, tags: dict[str, str | None] | None = None) -> list[RunRequest]:
+    """What a sensor asks for after the latest run of `job`, taken as one that the UI launched; `tags` change its own,
+    and None takes one off.
+    """
     from synthpost_dagster.graph import build_definitions
     from synthpost_dagster.records import DRIVER_TAG
 
     definitions = build_definitions(study.settings)
-    repository = definitions.get_repository_def()
-    watched = repository.get_sensor_def(sensor)
+    watched = definitions.get_repository_def().get_sensor_def(sensor)
     assert isinstance(watched, RunStatusSensorDefinition)
     with study.instance() as instance:
-        run = next(run for run in instance.get_runs() if run.job_name == job)
+        run = next(run for run in instance.get_runs() if run.job_name == job and run.is_finished)
         assert DRIVER_TAG in run.tags, "the fixture's runs are those of the driver"
-        if not by_driver:
-            run = run.with_tags({key: value for key, value in run.tags.items() if key != DRIVER_TAG})
+        changed = {**run.tags, DRIVER_TAG: None, **(tags or {})}
+        run = run.with_tags({name: value for name, value in changed.items() if value is not None})
         made = build_run_status_sensor_context(
             sensor_name=sensor,
             dagster_instance=instance,
@@ -41,16 +42,19 @@ def evaluate(study: SmallStudy, sensor: str, job: str, by_driver: bool = False) 
         )
         with made as context:
             asked: Any = list(watched(context))
-    found = []
-    for request in asked:
-        if isinstance(request, RunRequest):
-            is_one = request.job_name in ("controls", "report")
-            cause = request.job_name if is_one else f"{run.run_id}:{request.job_name}"
-            assert str(request.run_key).startswith(f"{cause}:")
-            found.append((request.job_name, request.partition_key))
-        else:
-            assert isinstance(request, SkipReason)
-    return found
+    assert all(isinstance(one, RunRequest | SkipReason) for one in asked)
+    return [one for one in asked if isinstance(one, RunRequest)]
+
+
+def evaluate(study: SmallStudy, sensor: str, job: str) -> list[tuple[str | None, str | None]]:
+    """Job and partition of what a sensor asks for after the latest run of `job`; for a sweep, its cells."""
+    return [brief(one) for one in sensed(study, sensor, job)]
+
+
+def brief(request: RunRequest) -> tuple[str | None, str | None]:
+    if request.job_name == "sweep":
+        return "sweep", " ".join(request.run_config["ops"]["fill"]["config"]["cells"])
+    return request.job_name, request.partition_key
 
 
 def success_of(instance: DagsterInstance, run_id: str) -> Any:
@@ -66,33 +70,108 @@ def other_learning_rate(study: SmallStudy) -> None:
     edit_yaml(study.profile, lambda profile: profile["training"].__setitem__("learning_rate", 1.0e-3))
 
 
+def add_run(study: SmallStudy, job: str, status: DagsterRunStatus, cells: list[str] | None = None, **tags: str) -> None:
+    """A run as Dagster's daemon would record it; of a sweep, with the cells that it was asked for."""
+    from synthpost_dagster.graph import build_definitions
+
+    asked = {} if cells is None else {"ops": {"fill": {"config": {"cells": cells}}}}
+    with study.instance() as instance:
+        definition = build_definitions(study.settings).resolve_job_def(job)
+        instance.create_run_for_job(definition, run_config=asked, tags=tags, status=status)
+
+
+ALL = "8|3 8|1-epoch 16|3 16|1-epoch"
+
+
 @pytest.mark.parametrize(
-    ("sensor", "job"), [("after_upstream", "upstream"), ("after_subsets", "subsets"), ("after_cell", "cell")]
+    ("sensor", "job"),
+    [("after_upstream", "upstream"), ("after_subsets", "subsets"), ("after_sweep", "sweep"), ("after_cell", "cell")],
 )
 def test_where_all_is_up_to_date_nothing_is_started(changeable: SmallStudy, sensor: str, job: str) -> None:
     assert evaluate(changeable, sensor, job) == []
 
 
-def test_after_the_upstream_the_cells_that_changed_are_started(changeable: SmallStudy) -> None:
+def test_after_the_upstream_the_changed_subsets_are_started_and_nothing_before_them(changeable: SmallStudy) -> None:
     other_learning_rate(changeable)
-    assert evaluate(changeable, "after_upstream", "upstream") == [
-        ("cell", cell) for cell in ("8|3", "8|1-epoch", "16|3", "16|1-epoch")
-    ]
+    shutil.rmtree(changeable.home / "storage" / "data_subsets" / "16")
+    assert evaluate(changeable, "after_upstream", "upstream") == [("subsets", "16")]
+    add_run(changeable, "subsets", DagsterRunStatus.STARTED, **{"dagster/partition": "16"})
+    assert evaluate(changeable, "after_upstream", "upstream") == [], "it is under way"
 
 
-def test_a_cell_that_is_under_way_is_not_started_twice(changeable: SmallStudy) -> None:
-    from synthpost_dagster.graph import build_definitions
-
+@pytest.mark.parametrize(("sensor", "job"), [("after_upstream", "upstream"), ("after_subsets", "subsets")])
+def test_cells_that_lack_adapters_or_predictions_are_filled_by_one_sweep(
+    changeable: SmallStudy, sensor: str, job: str
+) -> None:
     other_learning_rate(changeable)
+    assert evaluate(changeable, sensor, job) == [("sweep", ALL)]
+
+
+def test_one_cell_that_lacks_them_gets_its_own_run_as_do_cells_that_need_only_be_judged(changeable: SmallStudy) -> None:
+    for cell in ("16_3", "8_3"):
+        shutil.rmtree(changeable.home / "storage" / "verdicts" / cell)
+    shutil.rmtree(changeable.home / "storage" / "predictions" / "16_3")
+    assert evaluate(changeable, "after_subsets", "subsets") == [("cell", "8|3"), ("cell", "16|3")]
+    shutil.rmtree(changeable.home / "storage" / "adapters" / "16_1-epoch")
+    assert evaluate(changeable, "after_subsets", "subsets") == [("cell", "8|3"), ("sweep", "16|3 16|1-epoch")]
+
+
+def test_further_seeds_of_one_cell_are_worth_a_sweep(changeable: SmallStudy) -> None:
+    edit_yaml(changeable.profile, lambda profile: profile["sweep"].update(more_seeds=[7, 8], steps=[3], data_sizes=[8]))
+    assert evaluate(changeable, "after_subsets", "subsets") == [("sweep", "8|3")]
+
+
+def test_nothing_follows_a_subset_while_another_is_under_way(changeable: SmallStudy) -> None:
+    other_learning_rate(changeable)
+    add_run(changeable, "subsets", DagsterRunStatus.NOT_STARTED, **{"dagster/partition": "8"})
+    assert evaluate(changeable, "after_subsets", "subsets") == []
+
+
+def test_a_subset_that_failed_leaves_its_cells_out_and_lets_the_others_follow(changeable: SmallStudy) -> None:
+    other_learning_rate(changeable)
+    shutil.rmtree(changeable.home / "storage" / "data_subsets" / "16")
+    assert evaluate(changeable, "after_failed_subsets", "subsets") == [("sweep", "8|3 8|1-epoch")]
+
+
+def test_two_subsets_of_one_upstream_that_end_together_ask_for_one_sweep(changeable: SmallStudy) -> None:
+    from synthpost_dagster.sensors import CAUSE_TAG
+
+    def keys(**tags: str | None) -> list[str | None]:
+        return [one.run_key for one in sensed(changeable, "after_subsets", "subsets", tags)]
+
+    shutil.rmtree(changeable.home / "storage" / "data_subsets" / "8")
+    (request,) = sensed(changeable, "after_upstream", "upstream")
     with changeable.instance() as instance:
-        job = build_definitions(changeable.settings).resolve_job_def("cell")
-        instance.create_run_for_job(job, tags={"dagster/partition": "16|3"}, status=DagsterRunStatus.STARTED)
-    assert evaluate(changeable, "after_subsets", "subsets") == [("cell", "16|1-epoch")]
-
-
-def test_after_a_subset_the_cells_of_its_size_alone_are_started(changeable: SmallStudy) -> None:
+        upstream = next(run.run_id for run in instance.get_runs() if run.job_name == "upstream")
+    assert request.tags[CAUSE_TAG] == upstream
+    edit_yaml(changeable.profile, lambda profile: profile["sweep"].update(data_sizes=[16]))
     other_learning_rate(changeable)
-    assert evaluate(changeable, "after_subsets", "subsets") == [("cell", "16|3"), ("cell", "16|1-epoch")]
+    (one,), (other,) = (keys(**{CAUSE_TAG: "upstream", "from": name}) for name in ("88", "176"))
+    assert one == other
+    assert one and one.startswith("upstream:sweep:")
+    assert keys(**{CAUSE_TAG: "a later one"}) != [one]
+    edit_yaml(changeable.profile, lambda profile: profile["sweep"].update(steps=["1-epoch", 3]))
+    assert keys(**{CAUSE_TAG: "upstream"}) != [one], "other cells are another sweep"
+
+
+@pytest.mark.parametrize("cells", [["16|3", "8|3", "8|1-epoch"], None])
+def test_a_cell_that_is_under_way_is_not_started_twice(changeable: SmallStudy, cells: list[str] | None) -> None:
+    other_learning_rate(changeable)
+    add_run(changeable, "sweep", DagsterRunStatus.STARTED, cells)
+    # The one that is left lacks its adapter alone.
+    assert evaluate(changeable, "after_subsets", "subsets") == ([("cell", "16|1-epoch")] if cells else [])
+    add_run(changeable, "cell", DagsterRunStatus.STARTED, **{"dagster/partition": "16|1-epoch"})
+    assert evaluate(changeable, "after_subsets", "subsets") == []
+
+
+@pytest.mark.parametrize("sensor", ["after_sweep", "after_failed_sweep", "after_canceled_sweep"])
+def test_after_the_sweep_each_changed_cell_gets_its_run_whatever_became_of_the_sweep(
+    changeable: SmallStudy, sensor: str
+) -> None:
+    other_learning_rate(changeable)
+    requests = sensed(changeable, sensor, "sweep")
+    assert [brief(one) for one in requests] == [("cell", cell) for cell in ALL.split()]
+    assert len({one.run_key for one in requests}) == 4
 
 
 def test_after_a_cell_the_report_is_made_of_what_is_there(changeable: SmallStudy) -> None:
@@ -116,5 +195,7 @@ def test_controls_that_failed_are_not_started_again_and_the_report_says_so(chang
 
 
 def test_runs_of_the_command_line_start_nothing(changeable: SmallStudy) -> None:
+    from synthpost_dagster.records import DRIVER_TAG
+
     other_learning_rate(changeable)
-    assert evaluate(changeable, "after_upstream", "upstream", by_driver=True) == []
+    assert sensed(changeable, "after_upstream", "upstream", {DRIVER_TAG: "cli"}) == []

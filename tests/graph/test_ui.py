@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from small_study import SYNTHPOST, SmallStudy, Whole, edit_yaml
-
-REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "synthpost_dagster.definitions"}
+import yaml
+from small_study import Whole, edit_yaml
+from ui_server import REPOSITORY, Server, served
 
 DEPENDENCIES = {
     "catalog": set(),
@@ -39,24 +30,14 @@ LINEAGE = """query Lineage { assetNodes {
   partitionKeys
   metadataEntries { __typename label ... on TableSchemaMetadataEntry { schema { columns { name type description } } } }
 } }"""
-LAUNCH = """mutation Launch($executionParams: ExecutionParams!) {
-  launchPipelineExecution(executionParams: $executionParams) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on InvalidSubsetError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}"""
-RUN = """query Run($runId: ID!) { runOrError(runId: $runId) { ... on Run {
-  status
-  assetMaterializations { assetKey { path } partition metadataEntries { __typename label } }
-} } }"""
 CHECKS = """query Checks($assetKey: AssetKeyInput!, $checkName: String!) {
   assetCheckExecutions(assetKey: $assetKey, checkName: $checkName, limit: 1) {
     runId status evaluation { success severity description metadataEntries { label } }
   }
 }"""
+OUTPUTS = """query Outputs($runId: ID!) { logsForRun(runId: $runId) { ... on EventConnection { events {
+  __typename ... on ExecutionStepOutputEvent { metadataEntries { label ... on IntMetadataEntry { intValue } } }
+} } } }"""
 INSTIGATORS = """query Instigators($repositorySelector: RepositorySelector!) {
   repositoryOrError(repositorySelector: $repositorySelector) { ... on Repository {
     schedules { name cronSchedule pipelineName scheduleState { status } }
@@ -70,81 +51,6 @@ SCHEDULE_DRY_RUN = """mutation Dry($selectorData: ScheduleSelector!, $timestamp:
     ... on PythonError { message }
   }
 }"""
-SENSOR_DRY_RUN = """mutation Dry($selectorData: SensorSelector!, $cursor: String) {
-  sensorDryRun(selectorData: $selectorData, cursor: $cursor) {
-    ... on DryRunInstigationTick { evaluationResult {
-      cursor skipReason error { message } runRequests { jobName runKey tags { key value } } } }
-    ... on PythonError { message }
-  }
-}"""
-
-
-class Server:
-    """The running webserver of a study."""
-
-    def __init__(self, study: SmallStudy, port: int) -> None:
-        self.study, self.port = study, port
-
-    def ask(self, query: str, **variables: object) -> dict[str, Any]:
-        """The data of a GraphQL answer."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            content = json.load(answer)
-        assert "errors" not in content, content["errors"]
-        found: dict[str, Any] = content["data"]
-        return found
-
-    def is_ready(self) -> bool:
-        try:
-            return bool(self.ask("{ assetNodes { id } }")["assetNodes"])
-        except (OSError, urllib.error.HTTPError):
-            return False
-
-    def run(self, job: str, assets: Sequence[str], tags: Mapping[str, str], seconds: float = 90) -> dict[str, Any]:
-        """Launches a job on a partition as the UI's launchpad does, and waits until it has ended."""
-        parameters = {
-            "mode": "default",
-            "runConfigData": "{}",
-            "selector": {
-                **REPOSITORY,
-                "pipelineName": job,
-                "assetSelection": [{"path": [asset]} for asset in assets],
-                "assetCheckSelection": None,
-            },
-            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
-        }
-        launched = self.ask(LAUNCH, executionParams=parameters)["launchPipelineExecution"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found: dict[str, Any] = self.ask(RUN, runId=launched["run"]["runId"])["runOrError"]
-            if found["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
-                return {**found, "runId": launched["run"]["runId"]}
-            time.sleep(0.3)
-        pytest.fail(f"{job} {tags}: not ended within {seconds:.0f} s")
-
-    def sensor(self, name: str, cursor: str | None) -> dict[str, Any]:
-        """What a sensor would start after `cursor`."""
-        selector = {**REPOSITORY, "sensorName": name}
-        found: dict[str, Any] = self.ask(SENSOR_DRY_RUN, selectorData=selector, cursor=cursor)["sensorDryRun"]
-        result: dict[str, Any] = found["evaluationResult"]
-        assert result["error"] is None, result["error"]
-        return result
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -152,36 +58,8 @@ def server(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """`synthpost ui` over a copy of the whole study whose profile covers a further data size."""
     study = whole.study.copy_to(tmp_path_factory.mktemp("ui"))
     edit_yaml(study.profile, lambda profile: profile["sweep"]["data_sizes"].append(24))
-    port, log = free_port(), study.root / "ui.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(SYNTHPOST), "ui", "--port", str(port)],
-            env=study.environment(),
-            cwd=study.root,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    served = Server(study, port)
-    try:
-        deadline = time.monotonic() + 60
-        while not served.is_ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the webserver did not come up:\n{log.read_text()[-3000:]}")
-            time.sleep(0.2)
-        yield served
-    finally:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    # What was killed goes a moment after it.
-    deadline = time.monotonic() + 20
-    while is_open(port) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not is_open(port), "something still listens on the port of the UI"
+    with served(study) as running:
+        yield running
 
 
 def names(keys: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:
@@ -225,6 +103,11 @@ def test_schedule_and_sensors_are_there_and_switched_off(server: Server) -> None
     assert {sensor["name"] for sensor in found["sensors"]} == {
         "after_upstream",
         "after_subsets",
+        "after_failed_subsets",
+        "after_canceled_subsets",
+        "after_sweep",
+        "after_failed_sweep",
+        "after_canceled_sweep",
         "after_cell",
         "after_canceled_cell",
         "after_failed_cell",
@@ -259,6 +142,13 @@ def requested(result: Mapping[str, Any]) -> set[tuple[str, str | None]]:
     return found
 
 
+def results(server: Server, run: Mapping[str, Any]) -> dict[str, int]:
+    """The counts that stand beside the output of a run's only step."""
+    events = server.ask(OUTPUTS, runId=run["runId"])["logsForRun"]["events"]
+    (entries,) = [event["metadataEntries"] for event in events if event["__typename"] == "ExecutionStepOutputEvent"]
+    return {entry["label"]: entry["intValue"] for entry in entries if "intValue" in entry}
+
+
 def assert_checked(server: Server, run: Mapping[str, Any], asset: str, checks: Sequence[str]) -> None:
     """The UI's page of each check shows that it passed in this run."""
     for check in checks:
@@ -268,10 +158,10 @@ def assert_checked(server: Server, run: Mapping[str, Any], asset: str, checks: S
         assert "finding" in {entry["label"] for entry in shown["evaluation"]["metadataEntries"]}
 
 
-def test_upstream_a_subset_and_a_cell_launched_in_the_ui_make_their_assets_and_pass_their_checks(
+def test_upstream_a_subset_a_sweep_and_a_cell_launched_in_the_ui_make_their_assets_and_pass_their_checks(
     server: Server,
 ) -> None:
-    sensors = ("after_upstream", "after_subsets", "after_cell", "after_controls")
+    sensors = ("after_upstream", "after_subsets", "after_sweep", "after_cell", "after_controls")
     cursors = {name: server.sensor(name, None)["cursor"] for name in sensors}
     for name in sensors:
         assert server.sensor(name, cursors[name])["runRequests"] == [], "nothing has run since"
@@ -296,10 +186,21 @@ def test_upstream_a_subset_and_a_cell_launched_in_the_ui_make_their_assets_and_p
     assert materialized(subset) == {("data_subsets", "24")}
     assert_checked(server, subset, "data_subsets", ["schema", "duplicates", "factor_coverage"])
     after_subsets = server.sensor("after_subsets", cursors["after_subsets"])
-    assert requested(after_subsets) == {("cell", "24|3"), ("cell", "24|1-epoch")}
-    assert {request["runKey"] for request in after_subsets["runRequests"]} == {
-        f"{subset['runId']}:cell:24|3",
-        f"{subset['runId']}:cell:24|1-epoch",
+    assert requested(after_subsets) == {("sweep", None)}
+    (request,) = after_subsets["runRequests"]
+    assert request["runKey"].startswith(f"{subset['runId']}:sweep:")
+    asked = yaml.safe_load(request["runConfigYaml"])
+    assert asked == {"ops": {"fill": {"config": {"cells": ["24|3", "24|1-epoch"]}}}}
+
+    sweep = server.run("sweep", [], {}, asked)
+    assert sweep["status"] == "SUCCESS"
+    assert materialized(sweep) == set()
+    assert results(server, sweep)["made"] == 2
+    after_sweep = server.sensor("after_sweep", cursors["after_sweep"])
+    assert requested(after_sweep) == {("cell", "24|3"), ("cell", "24|1-epoch")}
+    assert {one["runKey"] for one in after_sweep["runRequests"]} == {
+        f"{sweep['runId']}:cell:24|3",
+        f"{sweep['runId']}:cell:24|1-epoch",
     }
 
     tags = {"dagster/partition": "24|3", "dagster/partition/data_size": "24", "dagster/partition/steps": "3"}

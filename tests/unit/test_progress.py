@@ -41,3 +41,11 @@ def test_the_log_gets_a_line_when_enough_time_has_passed() -> None:
     listen = to_log(lines.append, seconds=0)
     listen(Event("training", 1, 50, "steps"))
     assert lines == ["training: 1 of 50 steps"]
+
+
+def test_work_at_one_place_of_several_names_the_place() -> None:
+    heard: list[str] = []
+    place = Progress(lambda event: heard.append(event.text)).within("88|50")
+    place.update("training", 1, 50, "steps")
+    place.note("the device is held by another process")
+    assert heard == ["88|50 training: 1 of 50 steps", "88|50: the device is held by another process"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -85,10 +86,66 @@ def test_a_terminal_shows_progress_in_place_and_is_left_clean() -> None:
     assert out.getvalue().count("\x1b[?25h") == out.getvalue().count("\x1b[?25l") == 1
 
 
+def test_several_runs_at_a_time_have_a_line_each_and_what_is_said_once_stays_above() -> None:
+    out = io.StringIO()
+    screen = Terminal(Console(file=out, force_terminal=True, width=60, color_system=None))
+    screen.started("sweep 1 of 2")
+    screen.started("sweep 2 of 2")
+    screen.heard(Event("88|50 training", 16, 50, "steps"), "sweep 1 of 2")
+    screen.heard(Event("176|50 training", 3, 50, "steps"), "sweep 2 of 2")
+    screen.heard(Event("the device is held by another process; " + "x" * 60, 0, 0, ""), "sweep 1 of 2")
+    screen.failed("sweep 2 of 2")
+    screen.finished("sweep 1 of 2", 1)
+    screen.close()
+    final = left_on(out.getvalue())
+    assert (
+        "▸ sweep 1 of 2: 88|50 training: 16 of 50 steps\n▸ sweep 2 of 2: 176|50 training: 3 of 50 steps"
+        in out.getvalue()
+    )
+    assert [line.partition(" (")[0].rstrip() for line in final if line.strip()] == [
+        "  sweep 1 of 2: the device is held by another process; " + "x" * 60,
+        "✗ sweep 2 of 2 failed",
+        "✓ sweep 1 of 2",
+    ]
+
+
+def test_what_a_run_tells_of_its_work_is_counted_once() -> None:
+    screen, out = pipe()
+    screen.plan(8)
+    screen.started("sweep")
+    for done in range(1, 5):
+        screen.heard(Event("done", done, 4, "trainings", work=1.0))
+    screen.finished("sweep", 4)
+    screen.started("cell")
+    screen.finished("cell", 4)
+    lines = [line for line in out.getvalue().splitlines() if "trainings" in line or line.startswith("✓")]
+    assert len(lines) == 6, "a training that is done is worth a line, however quick"
+    assert all("left" in line for line in lines[:5])
+    assert "left" not in lines[5], "nothing is left, so all work was counted, and none of it twice"
+
+
+def left_on(written: str) -> list[str]:
+    """The lines that stand on a terminal in the end, where what was written moves up and clears lines."""
+    lines: list[str] = [""]
+    row = 0
+    for part in re.findall(r"\x1b\[[0-9?;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part.endswith("A") and part.startswith("\x1b"):
+            row -= int(part[2:-1])
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b") and part != "\r":
+            lines[row] += part
+    return lines
+
+
 def test_no_time_is_promised_before_the_first_run_has_ended_or_after_the_last() -> None:
     screen, out = pipe()
     screen.plan(2)
     screen.reused("catalog", 1)
+    screen.started("cell")
     screen.finished("cell", 1)
     assert "left" not in out.getvalue()
 

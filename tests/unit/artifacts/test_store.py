@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from synthpost_dagster.artifacts.store import (
     MANIFEST,
@@ -363,6 +364,47 @@ def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> No
     said = sorted(process.communicate(timeout=60)[0].strip() for process in started)
     assert said == ["False", "True"]
     assert (tmp_path / "made").read_text() == "x"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+root = Path(sys.argv[1])
+def make(draft):
+    print("makes", flush=True)
+    sys.stdin.readline()
+    (draft.folder / "note.txt").write_text("a note")
+ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog", "", {"a": 1}), make)
+"""
+
+
+def test_what_another_process_is_making_is_left_to_it_by_one_that_does_not_wait(tmp_path: Path) -> None:
+    store, maker = ArtifactStore(tmp_path / "storage", tmp_path / "home"), Maker()
+    plan, other = Plan("catalog", "", {"a": 1}), Plan("catalog", "", {"a": 2})
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == "makes\n"
+        assert store.reuse_or_make(plan, maker, wait=False) is None
+        assert maker.calls == 0
+        made = store.reuse_or_make(other, maker, wait=False)
+        assert made and not made.is_reused
+        process.communicate("go on\n", timeout=60)
+    reused = store.reuse_or_make(plan, maker, wait=False)
+    assert reused and reused.is_reused
+    assert reused.manifest.files.keys() == {"note.txt"}
+    assert maker.calls == 1
+
+
+def test_an_artifact_that_is_there_is_had_without_its_lock(store: ArtifactStore) -> None:
+    """Another process that holds it only looks whether it is there."""
+    store.reuse_or_make(PLAN, Maker())
+    (lock,) = (store.home / "locks").glob("*.lock")
+    with FileLock(lock):
+        reused = store.reuse_or_make(PLAN, Maker(), wait=False)
+    assert reused and reused.is_reused
 
 
 def test_a_local_folder_holds_the_files_and_is_gone_afterwards(store: ArtifactStore) -> None:

@@ -1,0 +1,168 @@
+"""The sensors that carry a change through the graph: what is to be started when a run has ended.
+
+https://docs.dagster.io/guides/automate/sensors. Subsets follow the upstream, then come the sweep, which fills what the
+cells lack, the cells, the controls and the report. What is out of date is decided in `planning`.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from dagster import (
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    JobDefinition,
+    RunRequest,
+    RunsFilter,
+    RunStatusSensorContext,
+    RunStatusSensorDefinition,
+    SkipReason,
+    run_status_sensor,
+)
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from synthpost_dagster import planning
+from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.jobs import Jobs, cells_of, sweep_config
+from synthpost_dagster.planning import Recorded
+from synthpost_dagster.records import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
+from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.stages.models import predictions_plan
+from synthpost_dagster.stages.report import ratio_report_plan
+from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.verdicts import control_verdicts_plan
+
+Job = JobDefinition | UnresolvedAssetJobDefinition
+CAUSE_TAG = "synthpost/cause"
+"""On runs of `subsets`: the run that asked for them all. Several may end together, and what follows is their common
+doing, which run keys tell by it.
+"""
+
+
+def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
+    """One sensor for each job and way to end.
+
+    Where a subset, the sweep or a cell fails or is cancelled, the rest follows all the same: the report names what is
+    missing.
+    """
+    good, failed, canceled = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
+    return [
+        _sensor("after_upstream", jobs.upstream, jobs[1:], good),
+        _sensor("after_subsets", jobs.subsets, jobs[2:], good),
+        _sensor("after_failed_subsets", jobs.subsets, jobs[2:], failed),
+        _sensor("after_canceled_subsets", jobs.subsets, jobs[2:], canceled),
+        _sensor("after_sweep", jobs.sweep, jobs[3:], good),
+        _sensor("after_failed_sweep", jobs.sweep, jobs[3:], failed),
+        _sensor("after_canceled_sweep", jobs.sweep, jobs[3:], canceled),
+        _sensor("after_cell", jobs.cell, jobs[4:], good),
+        _sensor("after_failed_cell", jobs.cell, jobs[4:], failed),
+        _sensor("after_canceled_cell", jobs.cell, jobs[4:], canceled),
+        _sensor("after_controls", jobs.controls, jobs[5:], good),
+        _sensor("after_failed_controls", jobs.controls, jobs[5:], failed),
+    ]
+
+
+def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun) -> list[RunRequest]:
+    """The runs to start after a run has ended.
+
+    After the upstream: the changed subsets. When no subset is under way any more: one sweep for the cells that lack
+    adapters or predictions, and the other changed cells. After the sweep: the changed cells. Where nothing is under way
+    and nothing is left to do before them: the controls, and after these, judged or failed, the report. The keys name
+    what is to be made, so that two runs that end together do not start one thing twice.
+    """
+    recorded = recorded_in(instance)
+    sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
+    begun = _partitions_under_way(instance, "subsets")
+    if finished.job_name == "upstream" and (new := [size for size in sizes if str(size) not in begun]):
+        return [_subset_request(size, finished) for size in new]
+    if begun:
+        return []
+    begun = _cells_under_way(study, instance)
+    if finished.job_name in ("upstream", "subsets", "sweep"):
+        ready = [cell for cell in study.cells if cell.data_size not in sizes and cell.key not in begun]
+        if requests := _cell_requests(study, recorded, ready, finished):
+            return requests
+    if begun or _partitions_under_way(instance, "controls"):
+        return []
+    if finished.job_name != "controls" and planning.are_controls_stale(study, recorded) and _has_cells(study):
+        plan = control_verdicts_plan(study)
+        return [RunRequest(run_key=f"controls:{plan.fingerprint}", job_name="controls")]
+    if planning.is_report_stale(study, recorded):
+        plan = ratio_report_plan(study)
+        return [RunRequest(run_key=f"report:{plan.fingerprint}", job_name="report")]
+    return []
+
+
+def _sensor(
+    name: str,
+    monitored: Job,
+    requested: Sequence[Job],
+    status: DagsterRunStatus,
+) -> RunStatusSensorDefinition:
+    @run_status_sensor(
+        run_status=status,
+        name=name,
+        monitored_jobs=[monitored],
+        request_jobs=requested,
+        description=f"When a run of `{monitored.name}` ends with {status.value}, starts what is out of date after it.",
+    )
+    def sensor(context: RunStatusSensorContext, study: StudyResource) -> Iterator[RunRequest | SkipReason]:
+        run = context.dagster_run
+        if DRIVER_TAG in run.tags:
+            yield SkipReason("the command line started this run and starts what follows by itself")
+            return
+        requests = next_requests(study.open(), context.instance, run)
+        if not requests:
+            yield SkipReason("nothing is out of date, or other runs of the sweep are still under way")
+        yield from requests
+
+    return sensor
+
+
+def _subset_request(size: int, upstream: DagsterRun) -> RunRequest:
+    return RunRequest(
+        run_key=f"{upstream.run_id}:subsets:{size}",
+        job_name="subsets",
+        partition_key=str(size),
+        tags={CAUSE_TAG: upstream.run_id},
+    )
+
+
+def _cell_requests(study: Study, recorded: Recorded, ready: Sequence[Cell], finished: DagsterRun) -> list[RunRequest]:
+    """A sweep for the cells that it is to fill, unless it was one that has just ended; runs of their own for others."""
+    stale = planning.stale_cells(study, recorded, ready)
+    filled = [] if finished.job_name == "sweep" else planning.cells_to_fill(study, stale)
+    cause = finished.tags.get(CAUSE_TAG, finished.run_id)
+    requests = [
+        RunRequest(run_key=f"{cause}:cell:{cell.key}", job_name="cell", partition_key=cell.key)
+        for cell in stale
+        if cell not in filled
+    ]
+    if filled:
+        chosen = fingerprint({"cells": [cell.key for cell in filled]})
+        key = f"{cause}:sweep:{chosen}"
+        requests.append(RunRequest(run_key=key, job_name="sweep", run_config={"ops": sweep_config(filled)}))
+    return requests
+
+
+def _has_cells(study: Study) -> bool:
+    """Whether any cell has posts, which the controls need."""
+    return any(study.has(partial(predictions_plan, study, cell)) for cell in study.cells)
+
+
+def _under_way(instance: DagsterInstance, job: str) -> list[DagsterRun]:
+    """A job's runs that have not ended; one whose driver was killed never will, and counts not."""
+    runs = instance.get_runs(RunsFilter(job_name=job, statuses=list(UNFINISHED)))
+    return [run for run in runs if not is_orphan(run)]
+
+
+def _partitions_under_way(instance: DagsterInstance, job: str) -> set[str]:
+    return {run.tags.get("dagster/partition", "") for run in _under_way(instance, job)}
+
+
+def _cells_under_way(study: Study, instance: DagsterInstance) -> set[str]:
+    """Keys of the cells that have a run of their own, or stand in a sweep, which names none where it fills them all."""
+    begun = _partitions_under_way(instance, "cell")
+    for run in _under_way(instance, "sweep"):
+        begun |= set(cells_of(run.run_config) or (cell.key for cell in study.cells))
+    return begun

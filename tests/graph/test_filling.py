@@ -1,0 +1,128 @@
+"""Filling many cells at once: what is made, what is there, what is left to others, and what fails or cannot be had."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from small_study import CELLS, SmallStudy, edit_yaml
+
+from synthpost_dagster import planning
+from synthpost_dagster.progress import SILENT, Event, Progress
+from synthpost_dagster.stages import models
+from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.sweep import Filled, fill
+
+
+def other_learning_rate(study: SmallStudy, **more: Any) -> Study:
+    """The study whose cells all have to be tuned anew."""
+    edit_yaml(study.profile, lambda profile: profile["training"].update(learning_rate=1.0e-3))
+    edit_yaml(study.profile, lambda profile: profile["sweep"].update(more))
+    return study.open()
+
+
+def counts(filled: Filled) -> tuple[int, int, int, int, int]:
+    return filled.made, filled.reused, filled.left, len(filled.failed), len(filled.skipped)
+
+
+def made_files(study: SmallStudy) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in study.manifests()}
+
+
+def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
+    changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = other_learning_rate(changeable, more_seeds=[7], steps=[3])
+    events: list[Event] = []
+    filled = fill(study, study.cells, Progress(events.append))
+    assert counts(filled) == (4, 0, 0, 0, 0)
+    assert planning.unfilled(study, study.cells) == []
+    told = [event for event in events if event.unit == "trainings"]
+    assert [(event.done, event.total) for event in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert {event.what for event in events if event.unit == "steps"} == {
+        f"{place} training" for place in ("8|3", "8|3|7", "16|3", "16|3|7")
+    }
+
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the student is loaded for nothing"))
+    before = made_files(changeable)
+    filled = fill(study, study.cells, SILENT)
+    assert counts(filled) == (0, 4, 0, 0, 0)
+    assert filled.text == "4 there before"
+    assert made_files(changeable) == before
+
+
+def test_work_that_events_tell_of_is_the_work_that_was_to_be_done(changeable: SmallStudy) -> None:
+    study = other_learning_rate(changeable, steps=[3])
+    fill(study, [Cell(8, "3")], SILENT)
+    events: list[Event] = []
+    planned = planning.work_to_fill(study, study.cells)
+    fill(study, study.cells, Progress(events.append))
+    assert planned > 0
+    assert sum(event.work for event in events) == planned
+
+
+def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others(changeable: SmallStudy) -> None:
+    study = other_learning_rate(changeable, steps=[3], data_sizes=[8, 16, 24])
+    (subset,) = (changeable.home / "storage" / "data_subsets" / "8").glob("*/data_subsets.parquet")
+    subset.write_bytes(bytes(subset.stat().st_size))
+    notes: list[str] = []
+    filled = fill(study, study.cells, Progress(lambda event: notes.append(event.text)))
+    assert counts(filled) == (1, 0, 0, 1, 1)
+    assert "differs from its manifest" in filled.failed["8|3"]
+    assert "needs 24 kept rows" in filled.skipped["24|3"]
+    assert [note.partition(":")[0] for note in notes if "manifest" in note or "kept rows" in note] == [
+        "8|3",
+        "24|3",
+    ]
+    assert filled.text == "1 made, 1 failed, 1 skipped"
+    assert [one.place for one in planning.unfilled(study, study.cells)] == ["8|3", "24|3"]
+
+
+def test_a_loss_that_is_no_number_fails_its_cell_alone_and_leaves_no_adapter(changeable: SmallStudy) -> None:
+    study = other_learning_rate(changeable, steps=[3])
+    edit_yaml(changeable.profile, lambda profile: profile["training"].update(learning_rate=1.0e30, warmup_steps=0))
+    filled = fill(changeable.open(), study.cells, SILENT)
+    assert counts(filled) == (0, 0, 0, 2, 0)
+    assert all("the loss is not a number" in reason for reason in filled.failed.values())
+    assert not list((changeable.home / "tmp").iterdir())
+
+
+def test_what_another_process_is_making_is_left_to_it(changeable: SmallStudy) -> None:
+    study = other_learning_rate(changeable, steps=[3])
+    plan = models.adapters_plan(study, Cell(8, "3"))
+    with FileLock(changeable.home / "locks" / f"adapters-8_3-{plan.fingerprint}.lock"):
+        filled = fill(study, study.cells, SILENT)
+    assert counts(filled) == (1, 0, 1, 0, 0)
+    assert filled.text == "1 made, 1 left to another run"
+    assert [one.place for one in planning.unfilled(study, study.cells)] == ["8|3"]
+
+
+def test_a_sweep_is_for_more_than_one_training(changeable: SmallStudy) -> None:
+    study = changeable.open()
+    assert planning.cells_to_fill(study, study.cells) == []
+    shutil.rmtree(changeable.home / "storage" / "predictions" / "16_3")
+    assert planning.cells_to_fill(study, study.cells) == []
+    shutil.rmtree(changeable.home / "storage" / "adapters" / "8_3")
+    assert planning.cells_to_fill(study, study.cells) == [Cell(8, "3"), Cell(16, "3")]
+
+
+def test_cells_are_dealt_so_that_the_longest_part_ends_early(
+    changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = dict(zip(CELLS, (5.0, 3.0, 4.0, 7.0), strict=True))
+    monkeypatch.setattr(planning, "work_to_fill", lambda _, cells: sum(work[cell.key] for cell in cells))
+    study = changeable.open()
+    parts = planning.dealt(study, study.cells, 2)
+    assert [[cell.key for cell in part] for part in parts] == [["8|1-epoch", "16|1-epoch"], ["8|3", "16|3"]]
+    assert planning.dealt(study, study.cells[:1], 3) == [study.cells[:1]]
+    assert planning.dealt(study, [], 3) == []
+
+
+def test_the_work_of_a_sweep_and_of_its_cells_is_that_of_the_cells(changeable: SmallStudy) -> None:
+    study = other_learning_rate(changeable, more_seeds=[7])
+    whole = sum(planning.cell_work(study, cell) for cell in study.cells)
+    left = whole - planning.work_to_fill(study, study.cells)
+    assert 0 < left < whole / 2, "what is left is judging"
