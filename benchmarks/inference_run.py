@@ -176,7 +176,7 @@ def with_engine(is_compiled: bool) -> Callable[[argparse.Namespace, Prompts, Clo
         from synthpost_dagster.profiles.models import Sampling
         from synthpost_dagster.progress import SILENT
 
-        loaded = Loaded(load(options), word_tokenizer(512))
+        loaded = Loaded(load(options), word_tokenizer(2_048))
         folders = [options.adapters / str(number) for number in range(options.count)]
         sampling = Sampling(temperature=0, top_p=1, max_new_tokens=options.new_tokens, batch_size=1, seed=0)
         plain = Options(ignores_ends=True, is_compiled=is_compiled)

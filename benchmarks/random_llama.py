@@ -43,7 +43,7 @@ SMALL = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 128,
-    "vocab_size": 512,
+    "vocab_size": 2_048,
 }
 SHAPES = {"llama3-8b": LLAMA_3_8B, "small": SMALL}
 

@@ -55,7 +55,7 @@ def fill(context: OpExecutionContext, config: SweepConfig, study: StudyResource)
     opened = study.open()
     cells = opened.cells if config.cells is None else [Cell.parse(key) for key in config.cells]
     filled = stage.fill(opened, cells, progress_of(context))
-    context.log.info(f"trainings: {filled.text}")
+    context.log.info(f"trainings: {filled.text}; models loaded: {filled.model_loads}")
     context.add_output_metadata(
         {
             "made": filled.made,
@@ -63,6 +63,7 @@ def fill(context: OpExecutionContext, config: SweepConfig, study: StudyResource)
             "left_to_another_run": filled.left,
             "failed": filled.failed,
             "skipped": filled.skipped,
+            "model_loads": filled.model_loads,
         }
     )
 

@@ -157,7 +157,7 @@ def _quiet_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    for name in ("bitsandbytes", "huggingface_hub"):
+    for name in ("bitsandbytes", "huggingface_hub", "transformers.integrations.bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

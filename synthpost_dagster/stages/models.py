@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
+from synthpost_dagster.apart import run_apart
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
 from synthpost_dagster.devices import Lease
+from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
+from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
 from synthpost_dagster.stages.student import Student, holding
-from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.tasks.prompting import short_hash
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
 from synthpost_dagster.training.sft import Job, Tuner
+from synthpost_dagster.training.trainers import APART
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,14 +94,59 @@ def _wall(seconds: float, expected: Expected) -> dict[str, Any]:
 
 def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """The cell's adapter: a PEFT folder with its loss curve."""
+    plan, steps = adapters_plan(study, cell), steps_of(study, cell)
+    if study.profile.training.trainer in APART and not study.has(lambda: plan):
+        tune_apart(study, [cell], progress)
+        return Outcome(study.store.need(plan, _cell_remedy(cell)), is_reused=False)
     with holding(study, progress) as student:
-        return tuned_adapter(study, cell, student, steps_of(study, cell), progress)
+        return tuned_adapter(study, cell, student, steps, progress)
 
 
-def tuned_adapter(study: Study, cell: Cell, student: Student, steps: int, progress: Progress) -> Outcome:
+def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress) -> None:
+    """Tunes the cells' adapters in a process of their own, from one loaded student.
+
+    Raises SynthpostError with what failed, once the others are there.
+    """
+
+    def heard(event: Event, title: str) -> None:
+        del title
+        progress.update(*event)
+
+    missing = [tuple(cell) for cell in cells if not study.has(partial(adapters_plan, study, cell))]
+    calls = {"training": (study.settings, missing)} if missing else {}
+    run_apart(_tune_here, calls, heard, lambda title, is_good: None)  # noqa: ARG005 - nothing to tell
+
+
+def _tune_here(settings: Settings, cells: Sequence[tuple[int, str, int | None]]) -> None:
+    study, progress, failures = open_study(settings), Progress(), []
+    wanted = [Cell(*cell) for cell in cells]
+    steps = sum(steps_of(study, cell) for cell in wanted)
+    with holding(study, progress) as student:
+        for cell in wanted:
+            try:
+                tuned_adapter(study, cell, student, steps, progress.within(cell.place), wait=False)
+            except SynthpostError as error:
+                failures.append(f"{cell.place}: {error}")
+    if failures:
+        raise SynthpostError("; ".join(failures))
+
+
+@overload
+def tuned_adapter(study: Study, cell: Cell, student: Student, steps: int, progress: Progress) -> Outcome: ...
+
+
+@overload
+def tuned_adapter(
+    study: Study, cell: Cell, student: Student, steps: int, progress: Progress, *, wait: bool
+) -> Outcome | None: ...
+
+
+def tuned_adapter(
+    study: Study, cell: Cell, student: Student, steps: int, progress: Progress, *, wait: bool = True
+) -> Outcome | None:
     """The cell's adapter, tuned on the student where it is missing; its checkpoints go once it is there.
 
-    `steps` are all that will be trained on the student.
+    `steps` are all that will be trained on the student. With `wait=False` it is None where another process is at it.
     """
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
     plan = adapters_plan(study, cell)
@@ -104,8 +154,9 @@ def tuned_adapter(study: Study, cell: Cell, student: Student, steps: int, progre
     def make(draft: Draft) -> None:
         _tune_into(draft, study, cell, student.tuner(steps), student.lease, progress)
 
-    outcome = study.store.reuse_or_make(plan, make)
-    _checkpoints(study, plan).remove()
+    outcome = study.store.reuse_or_make(plan, make, wait=wait)
+    if outcome is not None:
+        _checkpoints(study, plan).remove()
     return outcome
 
 
@@ -164,22 +215,34 @@ class _Set(NamedTuple):
 
 def baseline_predictions(study: Study, progress: Progress) -> Outcome:
     """The untuned model's posts: with the student prompt (`base`) and with the teacher prompt (`prompted`)."""
+    return _both(study, _baselines, _controls, progress)
+
+
+_Write = Callable[[Study, Student, Progress, bool], Outcome | None]
+
+
+def _both(study: Study, first: _Write, other: _Write, progress: Progress) -> Outcome:
+    """What the first writes; the other's posts are written by the same loaded model, unless another process is at it:
+    whoever holds the device must not wait for one who may want it.
+    """
     with holding(study, progress) as student:
-        outcome = _baselines(study, student, progress)
-        _controls(study, student, progress)
-    return outcome
+        outcome = first(study, student, progress, True)
+        other(study, student, progress, False)
+    return cast(Outcome, outcome)
 
 
-def _baselines(study: Study, student: Student, progress: Progress) -> Outcome:
+def _baselines(study: Study, student: Student, progress: Progress, wait: bool) -> Outcome | None:
     sampling = study.profile.predictions
     sets = [
         _Set("base", "student_prompt", _seeded(sampling, "base")),
         _Set("prompted", "teacher_prompt", _seeded(sampling, "prompted")),
     ]
-    return _untuned(study, baseline_predictions_plan(study), sets, student, progress)
+    return _untuned(study, baseline_predictions_plan(study), sets, student, progress, wait)
 
 
-def _untuned(study: Study, plan: Plan, sets: list[_Set], student: Student, progress: Progress) -> Outcome:
+def _untuned(
+    study: Study, plan: Plan, sets: list[_Set], student: Student, progress: Progress, wait: bool
+) -> Outcome | None:
     """The sets' posts, written by the student where they are missing."""
     import pandas as pd
 
@@ -200,7 +263,7 @@ def _untuned(study: Study, plan: Plan, sets: list[_Set], student: Student, progr
         study.add_gated_table(draft, plan.asset, table)
         draft.facts |= {"peak_gib": student.lease.take_peak_gib(), **_wall(seconds, expected), **_lengths(table)}
 
-    return study.store.reuse_or_make(plan, make)
+    return study.store.reuse_or_make(plan, make, wait=wait)
 
 
 def _requests(study: Study, texts: Iterable[str], adapter: int | None, sampling: Sampling) -> list[Request]:
@@ -218,20 +281,14 @@ def control_predictions_plan(study: Study) -> Plan:
 
 
 def control_predictions(study: Study, progress: Progress) -> Outcome:
-    """The untuned model's posts from the student prompt, sampled twice, each time under a seed of its own.
-
-    Those of `baseline_predictions` are written by the same loaded model, and so are these where they are asked first.
-    """
-    with holding(study, progress) as student:
-        outcome = _controls(study, student, progress)
-        _baselines(study, student, progress)
-    return outcome
+    """The untuned model's posts from the student prompt, sampled twice, each time under a seed of its own."""
+    return _both(study, _controls, _baselines, progress)
 
 
-def _controls(study: Study, student: Student, progress: Progress) -> Outcome:
+def _controls(study: Study, student: Student, progress: Progress, wait: bool) -> Outcome | None:
     sampling = _control_sampling(study)
     sets = [_Set(name, "student_prompt", _seeded(sampling, name)) for name in CONTROL_SETS]
-    return _untuned(study, control_predictions_plan(study), sets, student, progress)
+    return _untuned(study, control_predictions_plan(study), sets, student, progress, wait)
 
 
 def _control_sampling(study: Study) -> Sampling:

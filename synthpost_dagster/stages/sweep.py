@@ -6,15 +6,18 @@ A cell's own stages are in `models`. Which cells are to be filled is decided in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Outcome, Plan
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
+from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.stages import models
+from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.training.trainers import APART
 
 Fate = Literal["made", "reused", "left", "failed", "skipped"]
 
@@ -30,6 +33,8 @@ class Filled:
     left: int
     failed: dict[str, str]
     skipped: dict[str, str]
+    model_loads: int = 0
+    """How often this process loaded a model for it: once, or not at all where nothing was to be made."""
 
     @property
     def text(self) -> str:
@@ -51,49 +56,99 @@ def filling_work(study: Study, training: Cell) -> float:
 
 
 def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
-    """Makes the adapters and predictions that the cells lack, under every seed.
+    """Makes the adapters and predictions that the cells lack, under every seed, from one loaded student.
 
-    What another process is making right now is left to it: waiting for it while holding the device, which that process
-    may wait for, would never end. A training that fails is noted and does not stop the others; its cell's own run will
-    meet the error again and report it. A cell whose subset is not there is skipped.
+    All adapters are tuned first; then the posts of all are written together. What another process is making right now
+    is left to it: waiting for it while holding the device, which that process may wait for, would never end. A training
+    that fails is noted and does not stop the others; its cell's own run will meet the error again and report it. A cell
+    whose subset is not there is skipped.
     """
-    filling = replace(study, store=_NotWaiting(study.store.root, study.store.home))
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
-    fates: Counter[Fate] = Counter()
-    reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
-    for done, training in enumerate(trainings, start=1):
-        fate, reason = _fill_one(filling, training, progress.within(training.place))
-        fates[fate] += 1
-        if reason:
-            reasons[fate][training.place] = reason
-            progress.within(training.place).note(f"{fate}: {reason}")
-        work = filling_work(study, training) if fate == "made" else 0.0
-        progress.update("done", done, len(trainings), "trainings", work=work)
-    return Filled(fates["made"], fates["reused"], fates["left"], reasons["failed"], reasons["skipped"])
+    told, loads_before = _Told(study, progress, len(trainings)), loads.made
+    lacking = []
+    for training in trainings:
+        if study.has(partial(models.predictions_plan, study, training)):
+            told.add(training, "reused")
+        else:
+            lacking.append(training)
+    with holding(study, progress) as student:
+        tuned = _tuned_apart if study.profile.training.trainer in APART else _tuned
+        _write(study, tuned(study, lacking, student, told, progress), student, told, progress)
+    return replace(told.filled, model_loads=loads.made - loads_before)
 
 
-def _fill_one(study: Study, training: Cell, progress: Progress) -> tuple[Fate, str]:
-    """What became of one training, and the reason where it failed or was skipped."""
+def _tuned_apart(
+    study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress
+) -> list[Cell]:
+    """As `_tuned`, with a trainer that needs a process of its own."""
+    del student
+    failure, ready = "", []
     try:
-        outcomes = [models.adapters(study, training, progress), models.predictions(study, training, progress)]
-    except _InTheMaking:
-        return "left", ""
-    except UpstreamMissing as error:
-        return "skipped", str(error)
+        models.tune_apart(study, trainings, progress)
     except SynthpostError as error:
-        return "failed", str(error)
-    return "reused" if all(outcome.is_reused for outcome in outcomes) else "made", ""
+        failure = str(error)
+    for training in trainings:
+        if study.has(partial(models.adapters_plan, study, training)):
+            ready.append(training)
+        else:
+            told.add(training, "failed", failure)
+    return ready
 
 
-class _InTheMaking(Exception):
-    """Another process is making the artifact right now."""
+def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> list[Cell]:
+    """Those of the trainings whose adapter is there now."""
+    missing = [one for one in trainings if not study.has(partial(models.adapters_plan, study, one))]
+    steps = sum(models.steps_of(study, training) for training in missing)
+    ready = []
+    for training in trainings:
+        try:
+            within = progress.within(training.place)
+            outcome = models.tuned_adapter(study, training, student, steps, within, wait=False)
+        except UpstreamMissing as error:
+            told.add(training, "skipped", str(error))
+        except SynthpostError as error:
+            told.add(training, "failed", str(error))
+        else:
+            if outcome is None:
+                told.add(training, "left")
+            else:
+                ready.append(training)
+    return ready
 
 
-class _NotWaiting(ArtifactStore):
-    """The store as a filler uses it: raises where it would have to wait for another process."""
+def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> None:
+    """The posts of the trainings, published as each training's are there."""
+    left = list(trainings)
+    try:
+        for training, posts in models.tuned_posts(study, trainings, student, progress) if trainings else ():
+            make = partial(models.put_posts, study=study, cell=training, posts=posts)
+            outcome = study.store.reuse_or_make(models.predictions_plan(study, training), make, wait=False)
+            told.add(training, "left" if outcome is None else "made")
+            left.remove(training)
+    except SynthpostError as error:
+        for training in left:
+            told.add(training, "failed", str(error))
 
-    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], *, wait: bool = False) -> Outcome:
-        outcome = super().reuse_or_make(plan, make, wait=wait)
-        if outcome is None:
-            raise _InTheMaking(plan.title)
-        return outcome
+
+class _Told:
+    """Puts down what became of each training, and tells of it."""
+
+    def __init__(self, study: Study, progress: Progress, total: int) -> None:
+        self._study, self._progress, self._total = study, progress, total
+        self._fates: Counter[Fate] = Counter()
+        self._reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
+
+    def add(self, training: Cell, fate: Fate, reason: str = "") -> None:
+        """Another training is done with."""
+        self._fates[fate] += 1
+        if reason:
+            self._reasons[fate][training.place] = reason
+            self._progress.within(training.place).note(f"{fate}: {reason}")
+        work = filling_work(self._study, training) if fate == "made" else 0.0
+        self._progress.update("done", self._fates.total(), self._total, "trainings", work=work)
+
+    @property
+    def filled(self) -> Filled:
+        """What became of all."""
+        fates, reasons = self._fates, self._reasons
+        return Filled(fates["made"], fates["reused"], fates["left"], reasons["failed"], reasons["skipped"])

@@ -12,7 +12,7 @@ from small_study import CELLS, SmallStudy, edit_yaml
 
 from synthpost_dagster import planning
 from synthpost_dagster.progress import SILENT, Event, Progress
-from synthpost_dagster.stages import models
+from synthpost_dagster.stages import models, student
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import Filled, fill
 
@@ -39,6 +39,7 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
     events: list[Event] = []
     filled = fill(study, study.cells, Progress(events.append))
     assert counts(filled) == (4, 0, 0, 0, 0)
+    assert filled.model_loads == 1, "one loaded student tunes and answers for all"
     assert planning.unfilled(study, study.cells) == []
     told = [event for event in events if event.unit == "trainings"]
     assert [(event.done, event.total) for event in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -46,10 +47,11 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
         f"{place} training" for place in ("8|3", "8|3|7", "16|3", "16|3|7")
     }
 
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the student is loaded for nothing"))
+    monkeypatch.setattr(student, "load", lambda *_: pytest.fail("the student is loaded for nothing"))
     before = made_files(changeable)
     filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (0, 4, 0, 0, 0)
+    assert filled.model_loads == 0
     assert filled.text == "4 there before"
     assert made_files(changeable) == before
 
