@@ -29,6 +29,7 @@ from bench_training import machine
 from random_llama import SHAPES, make_checkpoint
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # the package is this checkout's, installed or not
 SIZES, STEPS, PROMPTS, NEW_TOKENS = (88, 176), (10, 20), 110, 64
 LOOKS_SECONDS = 0.5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -103,11 +104,15 @@ def test_compiled_layers_answer_and_are_taken_off_again(
 
 
 def test_nothing_is_left_on_the_device(loaded: Loaded, adapters: list[Path], requests: list[Request]) -> None:
+    def memory() -> tuple[int, int]:
+        gc.collect()  # earlier tests may have left cycles
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
     answers(loaded, adapters, GREEDY, requests)  # libraries keep what they set up once
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    before = memory()
     answers(loaded, adapters, GREEDY, requests)
-    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
+    assert memory() <= before
 
 
 def test_memory_that_is_not_there_halves_the_slots(
