@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -121,6 +122,9 @@ def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     )
     yield process
     process.kill()
+    for place in tmp_path.glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(place.read_text()), signal.SIGKILL)
     process.communicate()
 
 
@@ -147,6 +151,8 @@ def test_ctrl_c_ends_all_of_them_after_they_have_freed_what_they_hold(
     parent: subprocess.Popen[str], tmp_path: Path, send: Callable[[int, int], None]
 ) -> None:
     started = children(tmp_path)
+    # What the terminal sends to a group does not reach them, so that they hear of it once, from their parent.
+    assert parent.pid not in {os.getpgid(process.pid) for process in started}
     send(parent.pid, signal.SIGINT)
     _, said = parent.communicate(timeout=60)
     assert parent.returncode == 130
