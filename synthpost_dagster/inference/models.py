@@ -73,7 +73,7 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
     loads.made += 1
     if _is_packed(model) and _may_be_decoded(spec, model, device):
         _decode(model, getattr(torch, spec.dtype))
-    return Loaded(model.eval(), tokenizer)
+    return Loaded(model.eval().requires_grad_(False), tokenizer)
 
 
 @dataclass
@@ -102,7 +102,6 @@ def _may_be_decoded(spec: ModelSpec, model: PreTrainedModel, device: Device) -> 
 def _decode(model: PreTrainedModel, dtype: Any) -> None:
     """The same weights without their packing: what is computed stays the same and takes less time."""
     model.dequantize(dtype=dtype)
-    model.requires_grad_(False)
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:

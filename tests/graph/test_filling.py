@@ -11,6 +11,7 @@ from filelock import FileLock
 from small_study import CELLS, SmallStudy, edit_yaml
 
 from synthpost_dagster import planning
+from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.stages import models, student
 from synthpost_dagster.stages.study import Cell, Study
@@ -54,6 +55,35 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
     assert filled.model_loads == 0
     assert filled.text == "4 there before"
     assert made_files(changeable) == before
+
+
+def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy, tmp_path: Path) -> None:
+    alone = changeable.copy_to(tmp_path / "alone")
+    together, single = other_learning_rate(changeable, steps=[3]), other_learning_rate(alone, steps=[3])
+    fill(together, together.cells, SILENT)
+    for cell in single.cells:
+        models.adapters(single, cell, SILENT)
+        made = models.predictions(single, cell, SILENT).manifest
+        filled = together.store.need(models.predictions_plan(together, cell), "")
+        assert made.digest == filled.digest
+        assert made.parts == filled.parts
+
+
+def test_both_sets_of_the_untuned_models_posts_are_written_by_one_loaded_model(changeable: SmallStudy) -> None:
+    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
+    study, before = changeable.open(), loads.made
+    assert not models.control_predictions(study, SILENT).is_reused
+    assert models.baseline_predictions(study, SILENT).is_reused
+    assert loads.made == before + 1
+
+
+def test_a_set_of_posts_that_another_process_is_writing_is_left_to_it(changeable: SmallStudy) -> None:
+    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
+    study = changeable.open()
+    plan = models.control_predictions_plan(study)
+    with FileLock(changeable.home / "locks" / f"control_predictions-all-{plan.fingerprint}.lock"):
+        assert not models.baseline_predictions(study, SILENT).is_reused
+    assert not study.has(lambda: plan)
 
 
 def test_work_that_events_tell_of_is_the_work_that_was_to_be_done(changeable: SmallStudy) -> None:

@@ -1,0 +1,49 @@
+"""Replies under several adapters, by the engine and without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
+from tuning_world import CPU, state_of
+
+from synthpost_dagster.inference import engine
+from synthpost_dagster.inference.answering import answers
+from synthpost_dagster.inference.engine import Request
+from synthpost_dagster.inference.generate import Completion, chat
+from synthpost_dagster.inference.models import Loaded, load
+from synthpost_dagster.profiles.models import Sampling
+from synthpost_dagster.progress import SILENT
+
+GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=12, batch_size=2, seed=1)
+REQUESTS = [
+    Request(chat(f"Write a sales post about {what}."), adapter, place)
+    for place, (what, adapter) in enumerate([("rain", 0), ("a bicycle", 0), ("tea", 1), ("shoes", None), ("a lamp", 1)])
+]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return load(EMBEDDED, CPU)
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [save_random_adapter(tmp_path_factory.mktemp("adapter"), seed, 4, ALL_LAYERS) for seed in (1, 2)]
+
+
+def replies(loaded: Loaded, adapters: list[Path]) -> list[Completion]:
+    made = dict(answers(loaded, adapters, REQUESTS, GREEDY, SILENT, "posts"))
+    assert set(made) == set(range(len(REQUESTS)))
+    return [made[place] for place in range(len(REQUESTS))]
+
+
+def test_a_model_that_the_engine_cannot_take_answers_the_same_under_one_adapter_after_the_other(
+    loaded: Loaded, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, before = replies(loaded, adapters), state_of(loaded.model)
+    monkeypatch.setattr(engine, "suits", lambda _: False)
+    assert replies(loaded, adapters) == together
+    assert state_of(loaded.model) == before, "no adapter is left on it"
+    assert len({reply.text for reply in together}) > 2
