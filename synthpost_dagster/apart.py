@@ -124,6 +124,8 @@ def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Con
     os.setpgid(0, 0)
     resend_lost_interrupts()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ignored where the parent was started in the background by a script, and inherited from it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         with subscribed(sender.send):
