@@ -185,7 +185,8 @@ def _refuse_short_memory(device: Device, memory_gib: float) -> None:
     if free < memory_gib:
         raise DeviceError(
             f"{device.label} has {free:.1f} GiB free and this work needs {memory_gib:.1f}; "
-            "stop what else uses it, or lower memory_gib, batch_size or micro_batch in the profile"
+            "stop what else uses it, raise device.memory_gib where it is set, or lower the model's own memory_gib in "
+            "the profile"
         )
 
 

@@ -24,10 +24,11 @@ from pydantic import Field
 
 from synthpost_dagster import planning
 from synthpost_dagster.assets.common import progress_of
+from synthpost_dagster.errors import SpecError
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages import sweep as stage
-from synthpost_dagster.stages.study import Cell
+from synthpost_dagster.stages.study import Cell, Study
 
 WEEKLY = "0 6 * * 1"
 
@@ -49,11 +50,21 @@ def cells_of(run_config: Mapping[str, Any]) -> list[str] | None:
     return cells
 
 
+def _chosen(study: Study, keys: Sequence[str] | None) -> list[Cell]:
+    """The cells of the keys, each once; all without keys. Raises SpecError for one that the profile does not have."""
+    known = {cell.key: cell for cell in study.cells}
+    if unknown := [key for key in keys or () if key not in known]:
+        raise SpecError(
+            f"ops.fill.config.cells: {', '.join(unknown)} is none of the profile's cells ({', '.join(known)})"
+        )
+    return [known[key] for key in dict.fromkeys(known if keys is None else keys)]
+
+
 @op(pool=POOL, out=Out(Nothing), description="Makes the adapters and predictions that the cells lack.")
 def fill(context: OpExecutionContext, config: SweepConfig, study: StudyResource) -> None:
     """The op of the job `sweep`."""
     opened = study.open()
-    cells = opened.cells if config.cells is None else [Cell.parse(key) for key in config.cells]
+    cells = _chosen(opened, config.cells)
     filled = stage.fill(opened, cells, progress_of(context))
     context.log.info(f"trainings: {filled.text}; models loaded: {filled.model_loads}")
     context.add_output_metadata(

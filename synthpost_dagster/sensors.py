@@ -42,8 +42,8 @@ doing, which run keys tell by it.
 def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
     """One sensor for each job and way to end.
 
-    Where a subset, the sweep or a cell fails or is cancelled, the rest follows all the same: the report names what is
-    missing.
+    Where a subset, the sweep, a cell or the controls fail or are cancelled, the rest follows all the same, but for the
+    cells that a cancelled sweep had not filled: the report names what is missing.
     """
     good, failed, canceled = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
     return [
@@ -59,6 +59,7 @@ def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
         _sensor("after_canceled_cell", jobs.cell, jobs[4:], canceled),
         _sensor("after_controls", jobs.controls, jobs[5:], good),
         _sensor("after_failed_controls", jobs.controls, jobs[5:], failed),
+        _sensor("after_canceled_controls", jobs.controls, jobs[5:], canceled),
     ]
 
 
@@ -131,6 +132,9 @@ def _subset_request(size: int, upstream: DagsterRun) -> RunRequest:
 def _cell_requests(study: Study, recorded: Recorded, ready: Sequence[Cell], finished: DagsterRun) -> list[RunRequest]:
     """A sweep for the cells that it is to fill, unless it was one that has just ended; runs of their own for others."""
     stale = planning.stale_cells(study, recorded, ready)
+    if finished.job_name == "sweep" and finished.status is DagsterRunStatus.CANCELED:
+        # Whoever stops a sweep does not want its cells to do the same work one by one.
+        stale = [cell for cell in stale if not planning.unfilled(study, [cell])]
     filled = [] if finished.job_name == "sweep" else planning.cells_to_fill(study, stale)
     cause = finished.tags.get(CAUSE_TAG, finished.run_id)
     requests = [

@@ -22,16 +22,17 @@ def answers(
     sampling: Sampling,
     progress: Progress,
     what: str,
+    limit_gib: float | None = None,
 ) -> Iterator[tuple[int, Completion]]:
     """The number of a request and its reply, as they end; requests of one group should stand together.
 
     The model is the plain base before and afterwards. A model whose attention the engine cannot take over answers
-    under one adapter after the other.
+    under one adapter after the other. `limit_gib` is the most memory that may be taken of a GPU.
     """
-    from synthpost_dagster.inference.engine import engine, suits
+    from synthpost_dagster.inference.engine import Options, engine, suits
 
     if suits(loaded):
-        with engine(loaded, adapters, sampling) as running:
+        with engine(loaded, adapters, sampling, Options(limit_gib=limit_gib)) as running:
             yield from running.answer(requests, progress, what)
         return
     for adapter in dict.fromkeys(request.adapter for request in requests):

@@ -43,6 +43,10 @@ class Cache:
             kept[:, end : end + length] = kept[:, start : start + length]
 
 
+AMPERE = 8
+"""Compute capability."""
+
+
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """What a token takes in the cache."""
     return 2 * int(config.num_hidden_layers * config.num_key_value_heads * _head_size(config)) * dtype.itemsize
@@ -52,9 +56,13 @@ def _head_size(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-def uses_flash(device: torch.device) -> bool:
-    """Whether flash attention and its fixed shapes are used there."""
-    return device.type == "cuda"
+def uses_flash(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's flash attention, which knows half precision on Ampere and later alone, and its fixed shapes are
+    used there.
+    """
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return torch.cuda.get_device_capability(device)[0] >= AMPERE
 
 
 def flash(

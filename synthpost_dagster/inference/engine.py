@@ -28,6 +28,9 @@ from synthpost_dagster.progress import Progress
 
 MARGIN = 0.85
 """Of the free memory, what is planned with."""
+LEAST_CHUNK = 512
+"""Tokens that are prefilled at a time at least."""
+GIB = 1024**3
 NARROWINGS = 4
 """How often a chunk of a prefill and a step on a GPU are halved at most; each size is compiled or captured."""
 
@@ -46,6 +49,7 @@ class Options(NamedTuple):
     `chunk_tokens` are prefilled at a time. `is_compiled` compiles the decoder layers, on a GPU. `keeps_shapes` computes
     every step over all slots and every prefill over a whole chunk, so that a reply is the same to the bit whatever
     shares its batch; `slots` has to be given for that. `ignores_ends` draws all new tokens, for measurements.
+    `limit_gib` is the most memory that this process may take of a GPU.
     """
 
     slots: int | None = None
@@ -53,14 +57,17 @@ class Options(NamedTuple):
     is_compiled: bool = False
     keeps_shapes: bool = False
     ignores_ends: bool = False
+    limit_gib: float | None = None
 
 
 DEFAULTS = Options()
 
 
 def suits(loaded: Loaded) -> bool:
-    """Whether the engine can answer with this model; others are for `generate`."""
-    return attention_suits(loaded.model) and loaded.model.device.type in PACES
+    """Whether the engine can answer with this model where it lies; others are for `generate`."""
+    device = loaded.model.device
+    can_attend = device.type == "cpu" or uses_flash(device, loaded.model.dtype)
+    return attention_suits(loaded.model) and device.type in PACES and can_attend
 
 
 @contextlib.contextmanager
@@ -157,6 +164,7 @@ class Engine:
                 f"{self._loaded.model.device} has too little memory for a single reply; stop what else uses it, or "
                 "lower predictions.max_new_tokens in the profile"
             )
+        self._pace = self._pace._replace(chunk=max(LEAST_CHUNK, self._pace.chunk // 2))
         progress.note(f"memory ran out with {slots} replies at a time; going on with {slots // 2}")
         return slots // 2
 
@@ -178,7 +186,7 @@ class Engine:
         chunk = self._pace.chunk * (12 * config.hidden_size + 4 * config.intermediate_size) * item
         copies = 3 if self._sampling.top_p == 1 else 8
         slot = self._room(prompts) * bytes_per_token(config, model.dtype) + 4 * copies * config.vocab_size
-        fitting = int((_free_bytes(model.device) * MARGIN - chunk) / slot)
+        fitting = int((_free_bytes(model.device, self._options.limit_gib) * MARGIN - chunk) / slot)
         return max(1, min(fitting, self._pace.slots, len(prompts)))
 
     def _round(self, prompts: dict[int, Prompt], count: int) -> Iterator[tuple[int, list[int]]]:
@@ -196,7 +204,8 @@ class Engine:
 
     def _chunks(self) -> list[int]:
         """The lengths that prefills have."""
-        return self._halves(self._pace.chunk) if uses_flash(self._loaded.model.device) else []
+        model = self._loaded.model
+        return self._halves(self._pace.chunk) if uses_flash(model.device, model.dtype) else []
 
     def _prepared(self, slots: Slots, count: int) -> list[int]:
         """How many slots a step may be over, in ascending order; on a GPU each has a graph."""
@@ -213,11 +222,12 @@ class Engine:
         return sorted({-(-whole // 2**halved) for halved in range(times + 1)})
 
 
-def _free_bytes(device: torch.device) -> int:
-    """Free memory, with what torch holds back unused counted in."""
+def _free_bytes(device: torch.device, limit_gib: float | None) -> int:
+    """Free memory within the limit, with what torch holds back unused counted in."""
     if device.type == "cpu":
         import psutil
 
         return int(psutil.virtual_memory().available)
     idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0] + idle)
+    free = int(torch.cuda.mem_get_info(device)[0] + idle)
+    return free if limit_gib is None else min(free, int(limit_gib * GIB) - torch.cuda.memory_allocated(device))

@@ -157,7 +157,7 @@ class Slots:
         return hidden
 
     def _prefill_job(self, places: Tensor, sizes: list[int]) -> Job:
-        if not uses_flash(places.device):
+        if not uses_flash(places.device, self._cache.keys[0].dtype):
             return PlainPrefill(places, sizes)
         # Always as many ends as slots, so that compiled code meets one shape; a prompt more has no tokens.
         ends = np.full(self._cache.slots + 1, sum(sizes), dtype=np.int32)
@@ -167,7 +167,7 @@ class Slots:
     def _step_job(self, width: int) -> Job:
         positions = self._positions[:width]
         places = self._starts[:width] + positions
-        if uses_flash(places.device):
+        if uses_flash(places.device, self._cache.keys[0].dtype):
             starts, lengths = self._starts[: width + 1].int(), (positions + 1).int()
             return FlashStep(places, self._one_each[: width + 1], starts, lengths, self._cache.tokens)
         longest = int(positions.max()) + 1

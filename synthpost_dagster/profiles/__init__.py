@@ -27,12 +27,12 @@ class Lora(Record):
     r: int = Field(ge=1)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
-    bias: Literal["none", "all", "lora_only"]
+    bias: Literal["none"] = Field(description="trained biases would change the base that other cells start from")
     target_modules: tuple[Identifier, ...] = Field(min_length=1)
 
 
-LAYOUT = ("micro_batch", "gradient_checkpointing", "padding_free", "compile", "checkpoint_seconds")
-"""Keys of a training that its result does not depend on, but for rounding."""
+LAYOUT = ("micro_batch", "gradient_checkpointing", "padding_free", "compile", "checkpoint_seconds", "max_length")
+"""Keys of a training that its result does not depend on, but for rounding; rows over `max_length` are refused."""
 
 
 class TrainingSpec(Record):

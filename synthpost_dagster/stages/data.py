@@ -267,7 +267,10 @@ def _subset_plan(study: Study, size: int, table: pd.DataFrame) -> Plan:
 
 def data_subsets_plan(study: Study, size: int) -> Plan:
     """Shaped by the rows in the subset, so that rows added later change nothing, and by what its gates look at."""
-    return _subset_plan(study, size, _subset_table(study, size))
+    key = (current_rows(study).fingerprint, size)
+    if key not in study.subset_plans:
+        study.subset_plans[key] = _subset_plan(study, size, _subset_table(study, size))
+    return study.subset_plans[key]
 
 
 def data_subsets(study: Study, size: int) -> Outcome:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 from synthpost_dagster.apart import run_apart
@@ -69,7 +70,7 @@ def expected_training(study: Study, steps: int) -> Expected:
     training, student = _less_seed(study.profile.training.shaping), identity(study.profile.student)
     made = [manifest for cell in study.trainings for manifest in study.store.all_of("adapters", cell.place)]
     alike = [m.facts for m in made if (_less_seed(m.parts["training"]), m.parts["student"]) == (training, student)]
-    done = sum(facts["optimizer_steps"] for facts in alike)
+    done = sum(facts["timed_steps"] for facts in alike)
     return local(steps, sum(facts["wall_seconds"] for facts in alike), done, "steps")
 
 
@@ -178,6 +179,7 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
     draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
     draft.facts |= {
         "optimizer_steps": steps,
+        "timed_steps": tuned.steps_now,
         "rows_seen": rows_seen(steps, len(rows), study.profile.training.rows_per_step),
         "first_loss": round(float(curve["loss"].iloc[0]), 4),
         "last_loss": round(float(curve["loss"].iloc[-1]), 4),
@@ -190,7 +192,8 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
 
 
 def _checkpoints(study: Study, plan: Plan) -> Checkpoints:
-    folder = study.settings.home / "checkpoints" / plan.fingerprint
+    # By the place too, as the artifact's lock is: two cells may come to the same number of steps.
+    folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
     return Checkpoints(folder, study.profile.training.checkpoint_seconds)
 
 
@@ -255,7 +258,7 @@ def _untuned(
         started, parts = time.perf_counter(), []
         for contestant, column, sampling in sets:
             requests = _requests(study, prompts[column], None, sampling)
-            replies = dict(answers(loaded, [], requests, sampling, progress, f"{contestant} posts"))
+            replies = dict(answers(loaded, [], requests, sampling, progress, f"{contestant} posts", student.limit_gib))
             posts = [replies[place] for place in range(len(requests))]
             parts.append(_predictions(prompts, posts, contestant, study.profile.student.model))
         seconds = time.perf_counter() - started
@@ -316,8 +319,8 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """The tuned model's posts."""
 
     def make(draft: Draft) -> None:
-        with holding(study, progress) as student:
-            ((_, posts),) = tuned_posts(study, [cell], student, progress)
+        with holding(study, progress) as student, adapter_folder(study, cell) as folder:
+            ((_, posts),) = tuned_posts(study, {cell: folder}, student, progress)
         put_posts(draft, study, cell, posts)
 
     return study.store.reuse_or_make(predictions_plan(study, cell), make)
@@ -331,15 +334,25 @@ def put_posts(draft: Draft, study: Study, cell: Cell, posts: Posts) -> None:
     draft.facts |= {**posts.facts, **_lengths(posts.table), "longest_shared_words": shared}
 
 
+@contextlib.contextmanager
+def adapter_folder(study: Study, cell: Cell) -> Iterator[Path]:
+    """A local folder with the cell's adapter. Raises UpstreamMissing, GateFailed or StorageError as the store does."""
+    with study.store.local_folder(study.store.need(adapters_plan(study, cell), _cell_remedy(cell))) as folder:
+        yield folder
+
+
 def tuned_posts(
-    study: Study, cells: Sequence[Cell], student: Student, progress: Progress
+    study: Study, folders: Mapping[Cell, Path], student: Student, progress: Progress
 ) -> Iterator[tuple[Cell, Posts]]:
-    """The tuned models' posts of several cells, written together by one loaded model; each cell's as they are there."""
+    """The tuned models' posts of several cells, written together by one loaded model; each cell's as they are there.
+
+    `folders` hold the cells' adapters.
+    """
+    cells = list(folders)
     prompts, sampling = _evaluation_table(study), study.profile.predictions
     made = [study.store.need(adapters_plan(study, cell), _cell_remedy(cell)) for cell in cells]
     expected = expected_posts(study, len(prompts))
-    with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(study.store.local_folder(adapter)) for adapter in made]
+    if cells:
         requests = [
             request
             for number, cell in enumerate(cells)
@@ -347,7 +360,9 @@ def tuned_posts(
         ]
         loaded, started = student.untuned(), time.perf_counter()
         replies: list[dict[int, Completion]] = [{} for _ in cells]
-        for place, reply in answers(loaded, folders, requests, sampling, progress, "tuned posts"):
+        for place, reply in answers(
+            loaded, list(folders.values()), requests, sampling, progress, "tuned posts", student.limit_gib
+        ):
             number, row = divmod(place, len(prompts))
             replies[number][row] = reply
             if len(replies[number]) == len(prompts):

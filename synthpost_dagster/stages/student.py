@@ -46,6 +46,11 @@ class Student:
             self._lease = self._stack.enter_context(self._study.devices.lease(memory, waiting=self._progress.note))
         return self._lease
 
+    @property
+    def limit_gib(self) -> float | None:
+        """The most memory that it may take of a GPU."""
+        return self.lease.device.limit_gib
+
     def untuned(self) -> Loaded:
         """The plain base model, no tuner being on it any more."""
         self._untune()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +62,8 @@ class Study:
     devices: Devices
     settings: Settings
     journal: Journal
+    subset_plans: dict[tuple[str, int], Plan] = field(default_factory=dict, compare=False, repr=False)
+    """By the rows' fingerprint and the size: making one reads and hashes all rows, and a sweep asks for it often."""
 
     @property
     def cells(self) -> list[Cell]:

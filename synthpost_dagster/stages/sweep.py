@@ -5,10 +5,12 @@ A cell's own stages are in `models`. Which cells are to be filled is decided in 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
@@ -91,7 +93,7 @@ def _tuned_apart(
         if study.has(partial(models.adapters_plan, study, training)):
             ready.append(training)
         else:
-            told.add(training, "failed", failure)
+            told.add(training, "failed" if failure else "left", failure)
     return ready
 
 
@@ -118,9 +120,20 @@ def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
 
 def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> None:
     """The posts of the trainings, published as each training's are there."""
-    left = list(trainings)
+    with contextlib.ExitStack() as stack:
+        folders = {}
+        for training in trainings:
+            try:
+                folders[training] = stack.enter_context(models.adapter_folder(study, training))
+            except SynthpostError as error:
+                told.add(training, "failed", str(error))
+        _write_from(study, folders, student, told, progress)
+
+
+def _write_from(study: Study, folders: Mapping[Cell, Path], student: Student, told: _Told, progress: Progress) -> None:
+    left = list(folders)
     try:
-        for training, posts in models.tuned_posts(study, trainings, student, progress) if trainings else ():
+        for training, posts in models.tuned_posts(study, folders, student, progress):
             make = partial(models.put_posts, study=study, cell=training, posts=posts)
             outcome = study.store.reuse_or_make(models.predictions_plan(study, training), make, wait=False)
             told.add(training, "left" if outcome is None else "made")

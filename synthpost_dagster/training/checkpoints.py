@@ -6,6 +6,7 @@ Trainer: the weights as safetensors, what belongs to the optimizer by torch, whi
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -30,8 +31,12 @@ class Checkpoints:
         return True
 
     def written(self, step: int) -> None:
-        """The checkpoint of this step is whole: earlier ones go."""
-        (self.folder / f"{PREFIX}{step}" / WHOLE).touch()
+        """The checkpoint of this step is whole and on the disk: earlier ones go."""
+        folder = self.folder / f"{PREFIX}{step}"
+        for path in folder.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        (folder / WHOLE).touch()
         for place in self._all():
             if self._step(place) != step:
                 shutil.rmtree(place, ignore_errors=True)
@@ -42,6 +47,11 @@ class Checkpoints:
             if not (place / WHOLE).exists():
                 shutil.rmtree(place, ignore_errors=True)
         return max(self._all(), key=self._step, default=None)
+
+    def last_step(self) -> int:
+        """The step of the latest whole one; 0 where there is none."""
+        last = self.last()
+        return self._step(last) if last else 0
 
     def remove(self) -> None:
         """All of it, once the adapter is published."""

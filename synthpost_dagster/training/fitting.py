@@ -66,8 +66,9 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, config: Any, itemsize: int) -> Shape:
-        """From a transformers configuration."""
-        return cls(config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.vocab_size, itemsize)
+        """From a transformers configuration; four hidden sizes are reckoned where it names no intermediate one."""
+        intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        return cls(config.num_hidden_layers, config.hidden_size, intermediate, config.vocab_size, itemsize)
 
 
 def fitting(

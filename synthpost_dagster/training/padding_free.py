@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - as everywhere
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+from synthpost_dagster.inference.attention import uses_flash
 from synthpost_dagster.training.fitting import PIECE
 from synthpost_dagster.training.supervision import MASKED
 
@@ -94,7 +95,7 @@ def attend_within_rows(
 
     Gives 1 × tokens × heads × size. Key and value may have fewer heads (arXiv:2305.13245).
     """
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+    if uses_flash(query.device, query.dtype):
         parts = [part[0].transpose(0, 1) for part in (query, key, value)]
         found = torch.ops.aten._flash_attention_forward(
             *parts, ends, ends, longest, longest, 0.0, True, False, scale=scaling

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from synthpost_dagster.artifacts.store import writing
 from synthpost_dagster.devices import Device, free_gib
-from synthpost_dagster.errors import DeviceError, SynthpostError
+from synthpost_dagster.errors import DeviceError, SpecError, StorageError, SynthpostError
 from synthpost_dagster.inference.generate import end_tokens
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles import TrainingSpec
@@ -36,11 +37,14 @@ CURVE = ("step", "loss", "learning_rate")
 
 
 class Tuned(NamedTuple):
-    """The loss curve (schema LossCurve), what of each row was learned (schema Supervision), and how it was laid out."""
+    """The loss curve (schema LossCurve), what of each row was learned (schema Supervision), how it was laid out, and
+    how many of the steps were done now: the others were, before a checkpoint.
+    """
 
     curve: pd.DataFrame
     supervision: pd.DataFrame
     layout: Layout
+    steps_now: int
 
 
 class Job(NamedTuple):
@@ -93,9 +97,10 @@ class Tuner:
         layout: Layout | None = self._layout(job.spec, conversations)
         while layout is not None:
             progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step")
-            if (curve := self._trained(job, conversations, layout, checkpoints, progress)) is not None:
-                adapter.save(self.model, self.base_name, folder)
-                return Tuned(curve, learned, layout)
+            if (ran := self._trained(job, conversations, layout, checkpoints, progress)) is not None:
+                with writing(folder):
+                    adapter.save(self.model, self.base_name, folder)
+                return Tuned(ran.curve, learned, layout, ran.steps)
             spent, layout = layout, layout.smaller()
             progress.note(f"{self.device.label} ran out of memory with {spent.text}")
         raise DeviceError(
@@ -106,7 +111,7 @@ class Tuner:
     @contextlib.contextmanager
     def as_loaded(self) -> Iterator[None]:
         """Within it, the model has its adapter and is otherwise as loaded; what is compiled is kept for later."""
-        layers = list(self.loaded.model.model.layers)
+        layers = self._layers
         compiled = [layer._compiled_call_impl for layer in layers]
         self.loaded.model.set_attn_implementation(self._attention)
         for layer in layers:
@@ -130,6 +135,7 @@ class Tuner:
     def _wrapped(self, spec: TrainingSpec) -> Any:
         from peft import get_peft_model
 
+        refuse_targets(self.loaded.model, spec.lora.target_modules)
         return get_peft_model(self.loaded.model, adapter.lora_config(spec.lora))
 
     def _trainer_class(self, spec: TrainingSpec) -> type:
@@ -176,16 +182,18 @@ class Tuner:
         layout: Layout,
         checkpoints: Checkpoints,
         progress: Progress,
-    ) -> pd.DataFrame | None:
-        """The loss curve; None where memory ran out."""
+    ) -> _Ran | None:
+        """What ran; None where memory ran out."""
         import torch
 
         hooks = set(self._input_hooks)
         trainer = self._trainer(job, conversations, layout, checkpoints, progress)
         try:
-            curve = _run(trainer, checkpoints, progress, job.steps)
+            ran, is_spoilt = _run(trainer, checkpoints, progress, job.steps), False
+        except _SpoiltCheckpoint:
+            ran, is_spoilt = None, True
         except torch.OutOfMemoryError:
-            curve = None
+            ran, is_spoilt = None, False
         finally:
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
             trainer.accelerator.free_memory()
@@ -195,7 +203,8 @@ class Tuner:
                 del self._input_hooks[hook]
             del trainer
             self._free()
-        return curve
+        # The checkpoint is gone: this time it begins anew.
+        return self._trained(job, conversations, layout, checkpoints, progress) if is_spoilt else ran
 
     @property
     def _input_hooks(self) -> dict[int, Any]:
@@ -243,11 +252,16 @@ class Tuner:
         """Compiles each decoder layer, or takes that back."""
         if is_wanted == self._is_compiled:
             return
-        for layer in self.loaded.model.model.layers:
+        for layer in self._layers:
             layer._compiled_call_impl = None
             if is_wanted:
                 layer.compile()
         self._is_compiled = is_wanted
+
+    @property
+    def _layers(self) -> list[Any]:
+        """The decoder's layers, where they are found as LLaMA has them; others are never compiled."""
+        return list(getattr(getattr(self.loaded.model, "model", None), "layers", ()))
 
     def _free(self) -> None:
         import torch
@@ -257,22 +271,73 @@ class Tuner:
             torch.cuda.empty_cache()
 
 
-def _run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int) -> pd.DataFrame:
-    import pandas as pd
+class _Ran(NamedTuple):
+    """The whole loss curve, and how many of the steps were done now."""
 
-    last = checkpoints.last()
-    if last is not None:
-        progress.note(f"training goes on from step {last.name.rpartition('-')[2]} of {steps}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)
+    curve: pd.DataFrame
+    steps: int
+
+
+class _SpoiltCheckpoint(Exception):
+    """A checkpoint cannot be gone on from, and is removed."""
+
+
+@contextlib.contextmanager
+def _saving(folder: Path) -> Iterator[None]:
+    """Turns what the system or safetensors say against writing a checkpoint into a StorageError."""
+    from safetensors import SafetensorError
+
+    with writing(folder):
         try:
+            yield
+        except SafetensorError as error:
+            raise StorageError(f"{folder}: cannot be written ({error}); free space, or set SYNTHPOST_HOME") from error
+
+
+def _run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int) -> _Ran:
+    import pandas as pd
+    import torch
+
+    last, begin = checkpoints.last(), checkpoints.last_step()
+    if last is not None:
+        progress.note(f"training goes on from step {begin} of {steps}")
+    try:
+        with warnings.catch_warnings(), _saving(checkpoints.folder):
+            warnings.filterwarnings("ignore", category=FutureWarning)
             trainer.train(resume_from_checkpoint=str(last) if last else None)
-        except SynthpostError:
-            # The next run would go on from weights that are spoilt already.
-            checkpoints.remove()
+    except StorageError:
+        raise
+    except SynthpostError:
+        # The next run would go on from weights that are spoilt already.
+        checkpoints.remove()
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if last is None or trainer.state.global_step > begin:
             raise
+        progress.note(f"{last} cannot be read ({error}); it is removed, and the training begins anew")
+        checkpoints.remove()
+        raise _SpoiltCheckpoint from error
     entries = [entry for entry in trainer.state.log_history if set(CURVE) <= set(entry)]
-    return pd.DataFrame([{name: entry[name] for name in CURVE} for entry in entries]).astype({"loss": float})
+    curve = pd.DataFrame([{name: entry[name] for name in CURVE} for entry in entries]).astype({"loss": float})
+    return _Ran(curve, steps - begin)
+
+
+def refuse_targets(model: Any, targets: Sequence[str]) -> None:
+    """Raises SpecError where a target is no linear layer within the decoder, before anything is put on the model."""
+    import torch
+
+    head = model.get_output_embeddings()
+    linear = (
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    )
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    if unknown := [target for target in targets if target not in known]:
+        raise SpecError(
+            f"training.lora.target_modules: {', '.join(unknown)} cannot be adapted in this student; choose among "
+            f"{', '.join(known)} in the profile"
+        )
 
 
 def refuse_infinite(step: int, loss: float) -> None:
@@ -299,6 +364,8 @@ def sft_config(spec: TrainingSpec, layout: Layout, steps: int, folder: Path, dev
         max_length=spec.max_length,
         packing=spec.packing,
         completion_only_loss=spec.loss == "completion",
+        # TRL's default puts another forward pass on the model, and leaves it there.
+        loss_type="nll",
         gradient_checkpointing=layout.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": spec.lora.dropout > 0},
         max_grad_norm=spec.max_grad_norm,

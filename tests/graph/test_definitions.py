@@ -111,6 +111,7 @@ SENSORS = {
     "after_canceled_cell": ("cell", {"controls", "report"}),
     "after_controls": ("controls", {"report"}),
     "after_failed_controls": ("controls", {"report"}),
+    "after_canceled_controls": ("controls", {"report"}),
 }
 
 

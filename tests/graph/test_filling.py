@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from filelock import FileLock
 from small_study import CELLS, SmallStudy, edit_yaml
 
 from synthpost_dagster import planning
+from synthpost_dagster.errors import SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.stages import models, student
@@ -158,3 +160,25 @@ def test_the_work_of_a_sweep_and_of_its_cells_is_that_of_the_cells(changeable: S
     whole = sum(planning.cell_work(study, cell) for cell in study.cells)
     left = whole - planning.work_to_fill(study, study.cells)
     assert 0 < left < whole / 2, "what is left is judging"
+
+
+@pytest.mark.parametrize("keys", [["8|3", "88|abc"], ["8|100"]])
+def test_cells_that_the_profile_does_not_have_are_refused_by_key(changeable: SmallStudy, keys: list[str]) -> None:
+    from synthpost_dagster.jobs import _chosen
+
+    study = changeable.open()
+    with pytest.raises(SpecError, match=rf"ops.fill.config.cells: {re.escape(keys[-1])} is none of .*8\|3"):
+        _chosen(study, keys)
+    assert [cell.key for cell in _chosen(study, ["16|3", "8|3", "16|3"])] == ["16|3", "8|3"]
+
+
+def test_an_adapter_that_is_damaged_costs_no_other_cell_its_posts(changeable: SmallStudy) -> None:
+    study = other_learning_rate(changeable, steps=[3])
+    fill(study, study.cells, SILENT)
+    shutil.rmtree(changeable.home / "storage" / "predictions")
+    plan = models.adapters_plan(study, Cell(8, "3"))
+    weights = changeable.home / "storage" / "adapters" / "8_3" / plan.fingerprint / "adapter_model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    filled = fill(study, study.cells, SILENT)
+    assert counts(filled) == (1, 0, 0, 1, 0)
+    assert "differs from its manifest" in filled.failed["8|3"]

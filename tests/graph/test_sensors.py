@@ -17,6 +17,10 @@ from dagster import (
 )
 from small_study import SmallStudy, edit_yaml
 
+from synthpost_dagster.progress import SILENT
+from synthpost_dagster.stages.study import Cell
+from synthpost_dagster.stages.sweep import fill
+
 
 def sensed(study: SmallStudy, sensor: str, job: str, tags: dict[str, str | None] | None = None) -> list[RunRequest]:
     """What a sensor asks for after the latest run of `job`, taken as one that the UI launched; `tags` change its own,
@@ -33,6 +37,8 @@ def sensed(study: SmallStudy, sensor: str, job: str, tags: dict[str, str | None]
         assert DRIVER_TAG in run.tags, "the fixture's runs are those of the driver"
         changed = {**run.tags, DRIVER_TAG: None, **(tags or {})}
         run = run.with_tags({name: value for name, value in changed.items() if value is not None})
+        if "canceled" in sensor:
+            run = run.with_status(DagsterRunStatus.CANCELED)
         made = build_run_status_sensor_context(
             sensor_name=sensor,
             dagster_instance=instance,
@@ -164,7 +170,7 @@ def test_a_cell_that_is_under_way_is_not_started_twice(changeable: SmallStudy, c
     assert evaluate(changeable, "after_subsets", "subsets") == []
 
 
-@pytest.mark.parametrize("sensor", ["after_sweep", "after_failed_sweep", "after_canceled_sweep"])
+@pytest.mark.parametrize("sensor", ["after_sweep", "after_failed_sweep"])
 def test_after_the_sweep_each_changed_cell_gets_its_run_whatever_became_of_the_sweep(
     changeable: SmallStudy, sensor: str
 ) -> None:
@@ -172,6 +178,14 @@ def test_after_the_sweep_each_changed_cell_gets_its_run_whatever_became_of_the_s
     requests = sensed(changeable, sensor, "sweep")
     assert [brief(one) for one in requests] == [("cell", cell) for cell in ALL.split()]
     assert len({one.run_key for one in requests}) == 4
+
+
+def test_after_a_cancelled_sweep_the_cells_that_it_filled_get_their_runs_and_no_other(changeable: SmallStudy) -> None:
+    other_learning_rate(changeable)
+    assert evaluate(changeable, "after_canceled_sweep", "sweep") == [("report", None)]
+    study = changeable.open()
+    fill(study, [Cell(8, "3")], SILENT)
+    assert evaluate(changeable, "after_canceled_sweep", "sweep") == [("cell", "8|3")]
 
 
 def test_after_a_cell_the_report_is_made_of_what_is_there(changeable: SmallStudy) -> None:

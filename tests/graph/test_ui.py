@@ -113,6 +113,7 @@ def test_schedule_and_sensors_are_there_and_switched_off(server: Server) -> None
         "after_failed_cell",
         "after_controls",
         "after_failed_controls",
+        "after_canceled_controls",
     }
     assert {sensor["sensorType"] for sensor in found["sensors"]} == {"RUN_STATUS"}
     assert {sensor["sensorState"]["status"] for sensor in found["sensors"]} == {"STOPPED"}

@@ -150,7 +150,7 @@ def test_what_flash_attention_is_given_makes_the_same_replies(
     """The path of a GPU with a stand-in for its kernel, which leaves what is not asked for not a number."""
     monkeypatch.setattr(attention, "flash", flash_by_rows)
     for part in (module, slots):
-        monkeypatch.setattr(part, "uses_flash", lambda _: True)
+        monkeypatch.setattr(part, "uses_flash", lambda *_: True)
     assert answers(loaded, adapters, GREEDY, requests, Options(slots=3, chunk_tokens=600)) == mixed
 
 

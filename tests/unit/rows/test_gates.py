@@ -66,7 +66,14 @@ def supervised(rows: pd.DataFrame) -> pd.DataFrame:
     """What is learned of good training rows."""
     ids = rows["prompt_id"].head(88)
     return pd.DataFrame(
-        {"prompt_id": ids, "tokens": 120, "supervised_tokens": 30, "is_end_supervised": True, "learned": ""}
+        {
+            "prompt_id": ids,
+            "tokens": 120,
+            "supervised_tokens": 30,
+            "is_end_supervised": True,
+            "is_begin_doubled": False,
+            "learned": "",
+        }
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from tuning_world import NEVER, Told, alone, furthest, half_done, rows_of, spec_of
+from tuning_world import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_of, spec_of
 
+from synthpost_dagster.errors import StorageError
 from synthpost_dagster.training.checkpoints import WHOLE, Checkpoints
 from synthpost_dagster.training.sft import Tuned
 
@@ -91,8 +93,9 @@ def test_pickle_that_would_run_code_is_not_run_out_of_a_checkpoint(tmp_path: Pat
     last = half_done(tmp_path, 2, rows=ROWS, steps=STEPS)
     torch.save({"state": Harm()}, last / "optimizer.pt")
     (last / "training_args.bin").write_bytes(pickle.dumps(Harm()))
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        alone(tmp_path, rows=ROWS, steps=STEPS)
+    told = Told()
+    assert alone(tmp_path, rows=ROWS, steps=STEPS, told=told).steps_now == STEPS
+    assert any("Weights only load failed" in line and "begins anew" in line for line in told)
     assert not (tmp_path / "harmed").exists()
 
 
@@ -126,3 +129,32 @@ def test_the_latest_whole_checkpoint_is_the_last_by_its_number(tmp_path: Path) -
     checkpoints.remove()
     assert not (tmp_path / "none").exists()
     checkpoints.remove()
+
+
+def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begins_anew(tmp_path: Path) -> None:
+    undisturbed, spoilt = tmp_path / "undisturbed", tmp_path / "spoilt"
+    alone(undisturbed, steps=3)
+    last = half_done(spoilt, after=1, steps=3)
+    (last / "optimizer.pt").write_bytes(b"")
+    told = Told()
+    tuned = alone(spoilt, steps=3, told=told)
+    assert any("cannot be read" in line and "begins anew" in line for line in told)
+    assert tuned.curve["step"].tolist() == [1, 2, 3]
+    assert furthest(spoilt, undisturbed) < 1e-5
+
+
+def test_the_steps_that_were_done_now_are_told_apart_from_those_before(tmp_path: Path) -> None:
+    half_done(tmp_path, after=2, steps=3)
+    assert alone(tmp_path, steps=3).steps_now == 1
+    assert alone(tmp_path / "other", steps=3).steps_now == 3
+
+
+def test_a_disk_that_is_full_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Trainer
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(StorageError, match=r"checkpoints: cannot be written \(No space left on device\); free space"):
+        alone(tmp_path, steps=3, seconds=ALWAYS)

@@ -12,8 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from peft import get_peft_model
-from tuning_world import CPU, SPEC, STUDENT, cell, furthest, rows_of, spec_of, tuner_of
+from tuning_world import CPU, SPEC, STUDENT, cell, furthest, rows_of, spec_of, state_of, tuner_of
 
+from synthpost_dagster.errors import SpecError
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import tokenized
@@ -26,7 +27,7 @@ from synthpost_dagster.training.padding_free import (
     piece_loss,
     suits,
 )
-from synthpost_dagster.training.sft import Tuned
+from synthpost_dagster.training.sft import Tuned, Tuner
 from synthpost_dagster.training.supervision import MASKED
 
 Padded = Callable[[str], tuple[Path, Tuned]]
@@ -223,3 +224,39 @@ def test_a_model_that_does_not_suit_is_tuned_in_trls_padded_way(padded: Padded, 
         ours = cell(tuner, tmp_path)
     assert ours.curve.equals(theirs.curve)
     assert furthest(tmp_path, folder) == 0
+
+
+def test_a_model_of_another_shape_is_tuned_padded_and_is_as_before_afterwards(tmp_path: Path) -> None:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    tokenizer = load(STUDENT, CPU).tokenizer
+    config = GPTNeoXConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, name, getattr(tokenizer, name))
+    model = GPTNeoXForCausalLM(config).eval().requires_grad_(False)
+    spec = SPEC.model_copy(
+        update={
+            "lora": SPEC.lora.model_copy(update={"target_modules": ("query_key_value",)}),
+            "gradient_checkpointing": "auto",
+            "micro_batch": "auto",
+        }
+    )
+    before = state_of(model)
+    with Tuner(Loaded(model, tokenizer), "other", spec, 2, CPU) as tuner:
+        tuned = cell(tuner, tmp_path, spec, steps=2)
+        with tuner.as_loaded():
+            assert model(torch.tensor([[1, 2, 3]])).logits.shape[1] == 3
+    assert len(tuned.curve) == 2
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "qkv"])
+def test_what_cannot_be_adapted_is_refused_by_key_before_anything_is_put_on_the_model(target: str) -> None:
+    loaded = load(STUDENT, CPU)
+    before = state_of(loaded.model)
+    spec = SPEC.model_copy(update={"lora": SPEC.lora.model_copy(update={"target_modules": ("q_proj", target)})})
+    with pytest.raises(SpecError, match=rf"training.lora.target_modules: {target} cannot.*q_proj"):
+        Tuner(loaded, "embedded", spec, 1, CPU)
+    assert state_of(loaded.model) == before
