@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
@@ -13,7 +14,7 @@ from synthpost_dagster.apart import run_apart
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
 from synthpost_dagster.devices import Lease
-from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.inference.generate import Completion, chat
@@ -42,6 +43,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 DRAWING = "a seed for each post"
 """How posts are drawn: another way makes other posts."""
+MORE_LIBRARIES = {"unsloth": ("unsloth", "unsloth_zoo")}
+"""By trainer."""
 GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -55,9 +58,19 @@ def adapters_plan(study: Study, cell: Cell) -> Plan:
         "training": study.training_of(cell).shaping,
         "system_prompt": study.system_prompt,
         "steps": optimizer_steps(cell.steps, subset.facts["rows"], study.profile.training.rows_per_step),
-        "libraries": library_versions(*TRAINER_LIBRARIES),
+        "libraries": _trainer_libraries(study.profile.training.trainer),
     }
     return Plan("adapters", cell.place, parts)
+
+
+def _trainer_libraries(trainer: str) -> dict[str, str]:
+    try:
+        return library_versions(*TRAINER_LIBRARIES, *MORE_LIBRARIES.get(trainer, ()))
+    except PackageNotFoundError as error:
+        raise ModelError(
+            f"training.trainer: {trainer} needs the package {error.name}; install the extra `gpu`, or set it to trl in "
+            "the profile"
+        ) from None
 
 
 def steps_of(study: Study, cell: Cell) -> int:
@@ -97,16 +110,17 @@ def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
     """The cell's adapter: a PEFT folder with its loss curve."""
     plan, steps = adapters_plan(study, cell), steps_of(study, cell)
     if study.profile.training.trainer in APART and not study.has(lambda: plan):
-        tune_apart(study, [cell], progress)
+        tune_apart(study, [cell], progress, wait=True)
         return Outcome(study.store.need(plan, _cell_remedy(cell)), is_reused=False)
     with holding(study, progress) as student:
         return tuned_adapter(study, cell, student, steps, progress)
 
 
-def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress) -> None:
+def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bool) -> None:
     """Tunes the cells' adapters in a process of their own, from one loaded student.
 
-    Raises SynthpostError with what failed, once the others are there.
+    Without `wait`, what another process is at is left to it. Raises SynthpostError with what failed, once the others
+    are there.
     """
 
     def heard(event: Event, title: str) -> None:
@@ -114,18 +128,18 @@ def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress) -> None:
         progress.update(*event)
 
     missing = [tuple(cell) for cell in cells if not study.has(partial(adapters_plan, study, cell))]
-    calls = {"training": (study.settings, missing)} if missing else {}
+    calls = {"training": (study.settings, missing, wait)} if missing else {}
     run_apart(_tune_here, calls, heard, lambda title, is_good: None)  # noqa: ARG005 - nothing to tell
 
 
-def _tune_here(settings: Settings, cells: Sequence[tuple[int, str, int | None]]) -> None:
+def _tune_here(settings: Settings, cells: Sequence[tuple[int, str, int | None]], wait: bool) -> None:
     study, progress, failures = open_study(settings), Progress(), []
     wanted = [Cell(*cell) for cell in cells]
     steps = sum(steps_of(study, cell) for cell in wanted)
     with holding(study, progress) as student:
         for cell in wanted:
             try:
-                tuned_adapter(study, cell, student, steps, progress.within(cell.place), wait=False)
+                tuned_adapter(study, cell, student, steps, progress.within(cell.place), wait=wait)
             except SynthpostError as error:
                 failures.append(f"{cell.place}: {error}")
     if failures:

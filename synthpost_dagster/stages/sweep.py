@@ -86,7 +86,7 @@ def _tuned_apart(
     del student
     failure, ready = "", []
     try:
-        models.tune_apart(study, trainings, progress)
+        models.tune_apart(study, trainings, progress, wait=False)
     except SynthpostError as error:
         failure = str(error)
     for training in trainings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.devices import Device
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.models import Loaded, load_tokenizer, source_of
+from synthpost_dagster.inference.models import Loaded, load_tokenizer, loads, source_of
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.training.sft import Tuner
@@ -49,6 +49,7 @@ class UnslothTuner(Tuner):
             revision=spec.revision,
             use_exact_model_name=True,
         )
+        loads.made += 1
         return Loaded(model, tokenizer)
 
     def _wrapped(self, spec: TrainingSpec) -> Any:

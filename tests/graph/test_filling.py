@@ -15,7 +15,7 @@ from synthpost_dagster import planning
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import SILENT, Event, Progress
-from synthpost_dagster.stages import models, student
+from synthpost_dagster.stages import models, student, sweep
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import Filled, fill
 
@@ -182,3 +182,21 @@ def test_an_adapter_that_is_damaged_costs_no_other_cell_its_posts(changeable: Sm
     filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (1, 0, 0, 1, 0)
     assert "differs from its manifest" in filled.failed["8|3"]
+
+
+def test_a_trainer_that_needs_a_process_of_its_own_tunes_the_same_adapters_there(
+    changeable: SmallStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = changeable.copy_to(tmp_path / "here")
+    expected = other_learning_rate(here, steps=[3])
+    fill(expected, expected.cells, SILENT)
+    for module in (models, sweep):
+        monkeypatch.setattr(module, "APART", {"trl"})
+    study, events = other_learning_rate(changeable, steps=[3]), list[Event]()
+    filled = fill(study, study.cells, Progress(events.append))
+    assert counts(filled) == (2, 0, 0, 0, 0)
+    assert filled.model_loads == 1, "this process loads the student to answer, the other one to tune"
+    assert {event.what for event in events if event.unit == "steps"} == {"8|3 training", "16|3 training"}
+    for cell in study.cells:
+        ours, theirs = (one.store.need(models.adapters_plan(one, cell), "") for one in (study, expected))
+        assert ours.digest == theirs.digest
