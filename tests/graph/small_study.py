@@ -155,6 +155,10 @@ class SmallStudy:
         found |= {f"data_subsets {size}": self.recorded("data_subsets", size) for size in sizes}
         return found | {f"{asset} {cell}": self.recorded(asset, cell) for asset in BY_CELL for cell in cells}
 
+    def trainings(self) -> list[Path]:
+        """Where the trainings that are under way, or were stopped, keep their checkpoints."""
+        return list((self.home / "checkpoints").glob("*"))
+
     def manifests(self) -> list[Path]:
         """Every manifest in the storage."""
         return sorted((self.home / "storage").glob("*/*/*/manifest.json"))

@@ -217,7 +217,7 @@ def test_ctrl_c_ends_all_sweeps_and_frees_slots_leases_and_drafts(
         start_new_session=True,
     )
     try:
-        until("two sweeps train", lambda: len(list((changeable.home / "tmp").glob("*/trainer"))) == 2, seconds=120)
+        until("two sweeps train", lambda: len(changeable.trainings()) == 2, seconds=120)
         started = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
@@ -260,7 +260,7 @@ def test_successor_of_a_killed_driver_frees_its_slot_and_completes(
     changeable: SmallStudy, driver: subprocess.Popen[bytes], until: Callable[..., object]
 ) -> None:
     before = changeable.run_ids()
-    until("the driver trains", lambda: list((changeable.home / "tmp").glob("*/trainer")))
+    until("the driver trains", changeable.trainings)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     with changeable.instance() as instance:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,9 +77,10 @@ def tags_of(cell: str) -> dict[str, str]:
 def begin(server: Server, until: Callable[..., object], cell: str, job: str = "cell") -> str:
     """Starts the cell, by itself or in a sweep, and waits until it trains and holds slot and lease; the run's id."""
     study = server.study
+    shutil.rmtree(study.home / "checkpoints", ignore_errors=True)  # those of runs that were stopped before
     config = {"ops": {"fill": {"config": {"cells": [cell]}}}}
     run_id = server.launch("cell", ASSETS, tags_of(cell)) if job == "cell" else server.launch(job, (), {}, config)
-    until("the run trains", lambda: list((study.home / "tmp").glob("*/trainer")), seconds=90, every=0.05)
+    until("the run trains", study.trainings, seconds=90, every=0.05)
     assert slot_holders(study) == {run_id}, "the run holds no slot: the test shows nothing"
     assert is_leased(study), "the run holds no lease: the test shows nothing"
     assert not study.recorded("adapters", cell)
