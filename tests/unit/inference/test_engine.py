@@ -337,7 +337,7 @@ def test_slots_follow_from_the_memory_found(
 ) -> None:
     found = {}
     for mebibytes in (0, 60, 65, 10_000):
-        monkeypatch.setattr(module, "_free_bytes", lambda _, size=mebibytes: size * 2**20)
+        monkeypatch.setattr(module, "_free_bytes", lambda *_, size=mebibytes: size * 2**20)
         with engine(loaded, [], GREEDY.model_copy(update={"max_new_tokens": 1})) as running:
             dict(running.answer([request._replace(adapter=None) for request in requests], SILENT, "posts"))
             found[mebibytes] = running.spent.slots
