@@ -140,7 +140,8 @@ def test_fault_14_after_kill_9_the_next_run_goes_on_from_the_last_checkpoint_to_
     with killed_at(world, 3) as said:
         assert said[-1] == "training: 3 of 4 steps"
     study = world.open()
-    folder = study.settings.home / "checkpoints" / adapters_plan(study, study.cells[0]).fingerprint
+    plan = adapters_plan(study, study.cells[0])
+    folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
     assert [place.name for place in folder.glob("checkpoint-*")] == ["checkpoint-2"]
     assert not study.has(lambda: adapters_plan(study, study.cells[0])), "nothing is published of it"
     is_safe: list[object] = []
