@@ -110,7 +110,7 @@ def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address:
     games = study.store.read_table(manifest)
     assert set(games["outcome"]) == {"unscored"}
     assert set(games["attempts"]) == {2}
-    assert (games["raw_reply"].str.len() > 5).all()
+    assert (games["raw_reply"].str.len() > 0).all(), "every reply is kept"
     assert set(games["reason"]) <= {"reply cut off", "no verdict in the reply"}
     assert (games["prompt_tokens"] > 100).all() and (games["completion_tokens"] > 0).all()
     (controls,) = study.store.all_of("control_verdicts")
