@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from synthpost_dagster.devices import GIB
 from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference.attention import attending, bytes_per_token, uses_flash
 from synthpost_dagster.inference.attention import suits as attention_suits
@@ -30,7 +31,6 @@ MARGIN = 0.85
 """Of the free memory, what is planned with."""
 LEAST_CHUNK = 512
 """Tokens that are prefilled at a time at least."""
-GIB = 1024**3
 NARROWINGS = 4
 """How often a chunk of a prefill and a step on a GPU are halved at most; each size is compiled or captured."""
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from synthpost_dagster.profiles import TrainingSpec
 
-GIB = 1024**3
 MARGIN = 0.95
 """The share of free memory that is reckoned with."""
 WIDTHS, INNER_WIDTHS = 16, 4

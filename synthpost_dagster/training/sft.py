@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from synthpost_dagster.artifacts.store import writing
-from synthpost_dagster.devices import Device, free_gib
+from synthpost_dagster.devices import GIB, Device, free_gib
 from synthpost_dagster.errors import DeviceError, SpecError, StorageError, SynthpostError
 from synthpost_dagster.inference.generate import end_tokens
 from synthpost_dagster.inference.models import Loaded, load
@@ -26,7 +26,7 @@ from synthpost_dagster.progress import Progress
 from synthpost_dagster.training import adapter
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.conversations import Conversation, tokenized
-from synthpost_dagster.training.fitting import GIB, Layout, Shape, fitting
+from synthpost_dagster.training.fitting import Layout, Shape, fitting
 from synthpost_dagster.training.supervision import refuse_untaught, supervision
 
 if TYPE_CHECKING:

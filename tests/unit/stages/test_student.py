@@ -60,7 +60,8 @@ def test_an_error_frees_the_device_and_lets_the_model_go(study: Study) -> None:
         raise SynthpostError("it went wrong")
 
     known: list[weakref.ref[object]] = []
-    with pytest.raises(SynthpostError, match="it went wrong"), holding(study, SILENT) as student:
+    with pytest.raises(SynthpostError, match="it went wrong") as caught, holding(study, SILENT) as student:
         fail(student)
     assert is_free(study)
-    assert known[0]() is None, "the frames of the error hold the model no more"
+    assert caught.tb is not None, "the error is still there, with its frames"
+    assert known[0]() is None, "its frames hold the model no more"

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tuning_world import spec_of
 
+from synthpost_dagster.devices import GIB
 from synthpost_dagster.training import fitting as module
-from synthpost_dagster.training.fitting import COMPILING_STEPS, GIB, MARGIN, Layout, Shape, fitting, needed_bytes
+from synthpost_dagster.training.fitting import COMPILING_STEPS, MARGIN, Layout, Shape, fitting, needed_bytes
 
 SMALL = Shape(layers=2, hidden=8, intermediate=16, vocabulary=100, itemsize=2)
 LLAMA_8B = Shape(layers=32, hidden=4096, intermediate=14336, vocabulary=128_256, itemsize=2)
