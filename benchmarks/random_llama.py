@@ -66,6 +66,8 @@ def make_checkpoint(folder: Path, shape: str, device: str, tokenizer: Any = None
     with torch.device(device):
         model = LlamaForCausalLM(LlamaConfig(**{**SHAPES[shape], **own}, architectures=["LlamaForCausalLM"]))
     torch.set_default_dtype(before)
+    # Left at zero by transformers: a tokenizer for which it is a word would meet gradients that grow without bound.
+    model.get_input_embeddings().weight.data[tokenizer.pad_token_id].normal_(0, model.config.initializer_range)
     model.save_pretrained(folder, max_shard_size="4GB")
     tokenizer.save_pretrained(folder)
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from trl import SFTConfig
 
+    from synthpost_dagster.training.joint_lora import JointProjections
+
 CURVE = ("step", "loss", "learning_rate")
 
 
@@ -67,6 +69,7 @@ class Tuner:
         self._attention, self._use_cache = loaded.model.config._attn_implementation, loaded.model.config.use_cache
         self.model = self._wrapped(spec)
         self._is_compiled = False
+        self._joints: JointProjections | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +117,7 @@ class Tuner:
         layers = self._layers
         compiled = [layer._compiled_call_impl for layer in layers]
         self.loaded.model.set_attn_implementation(self._attention)
+        self._join(False)
         for layer in layers:
             layer._compiled_call_impl = None
         try:
@@ -125,11 +129,12 @@ class Tuner:
     def close(self) -> None:
         """Takes the adapter off, and all that was put on the model for it."""
         self._compile(False)
+        self._join(False)
         self.model.unload()
         self.loaded.model.set_attn_implementation(self._attention)
         self.loaded.model.config.use_cache = self._use_cache
         self.loaded.model.eval()
-        del self.model
+        del self.model, self._joints
         self._free()
 
     def _wrapped(self, spec: TrainingSpec) -> Any:
@@ -230,6 +235,7 @@ class Tuner:
         logging.getLogger("trl").setLevel(logging.ERROR)
         set_seed(job.spec.seed)
         self._lay_out(layout)
+        self._join(self._is_padding_free(job.spec))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)
             trainer = self._trainer_class(job.spec)(
@@ -257,6 +263,15 @@ class Tuner:
             if is_wanted:
                 layer.compile()
         self._is_compiled = is_wanted
+
+    def _join(self, is_wanted: bool) -> None:
+        """Lets projections that read the same input be computed as one, or each by itself again."""
+        from synthpost_dagster.training.joint_lora import JointProjections
+
+        if is_wanted and self._joints is None:
+            self._joints = JointProjections(self._layers)
+        if self._joints is not None:
+            (self._joints.put_on if is_wanted else self._joints.take_off)()
 
     @property
     def _layers(self) -> list[Any]:

@@ -1,0 +1,135 @@
+"""Projections that are computed as one give what PEFT's modules give, one by one, and leave the model as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model
+from tuning_world import CPU, SPEC, STUDENT, rows_of
+
+from synthpost_dagster.inference.models import Loaded, load
+from synthpost_dagster.profiles import Lora
+from synthpost_dagster.training.adapter import lora_config
+from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.joint_lora import JointProjections
+
+ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def adapted(**changes: Any) -> tuple[Loaded, Any]:
+    """The embedded model with an adapter that says something, in training mode."""
+    loaded = load(STUDENT, CPU)
+    model = get_peft_model(loaded.model, lora_config(Lora(**{**SPEC.lora.model_dump(), **changes})))
+    generator = torch.Generator().manual_seed(5)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_(0, 0.05, generator=generator)
+    return loaded, model.train()
+
+
+def outcome(loaded: Loaded, model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits of a row, and the adapter's gradients."""
+    (row,) = tokenized(rows_of(1), loaded.tokenizer, "full", None)
+    torch.manual_seed(1)
+    logits = model(input_ids=torch.tensor([row.input_ids])).logits
+    logits.square().mean().backward()
+    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return logits.detach(), found
+
+
+def layers_of(loaded: Loaded) -> list[Any]:
+    return list(loaded.model.model.layers)
+
+
+def test_outputs_and_gradients_are_those_of_each_projection_by_itself() -> None:
+    loaded, model = adapted()
+    logits, gradients = outcome(loaded, model)
+    JointProjections(layers_of(loaded)).put_on()
+    found, theirs = outcome(loaded, model)
+    torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
+    assert set(theirs) == set(gradients)
+    assert len(theirs) == 4 * 2 * len(ALL)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(theirs[name], gradient, atol=1e-5 * float(gradient.abs().max()), rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while compiling
+def test_one_compiled_layer_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, model = adapted()
+    JointProjections(layers_of(loaded)).put_on()
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    for layer in layers_of(loaded):
+        layer.compile(backend="eager")
+    (row,) = tokenized(rows_of(1), loaded.tokenizer, "full", None)
+    embedded = loaded.model.model.embed_tokens(torch.tensor([row.input_ids])).detach().requires_grad_()
+    model(inputs_embeds=embedded, use_cache=False)
+    assert counted["unique_graphs"] == 1
+
+
+def test_fewer_products_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, model = adapted()
+    made: list[str] = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *given, **more: made.append("") or linear(*given, **more))
+    outcome(loaded, model)
+    alone = len(made)
+    made.clear()
+    JointProjections(layers_of(loaded)).put_on()
+    outcome(loaded, model)
+    assert (alone, len(made)) == (4 * 3 * 7 + 1, 4 * 3 * 4 + 1)
+
+
+def test_taken_off_the_model_is_as_before() -> None:
+    loaded, model = adapted()
+    logits, _ = outcome(loaded, model)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    types = {name: type(module) for name, module in model.named_modules()}
+    joints = JointProjections(layers_of(loaded))
+    for _ in range(2):
+        joints.put_on()
+        assert {name: type(module) for name, module in model.named_modules()} != types
+        joints.take_off()
+        joints.take_off()
+    assert {name: type(module) for name, module in model.named_modules()} == types
+    assert not [name for name, module in model.named_modules() if hasattr(module, "_joint")]
+    after = model.state_dict()
+    assert list(after) == list(weights)
+    assert all(torch.equal(after[name], weight) for name, weight in weights.items())
+    assert torch.equal(outcome(loaded, model)[0], logits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "joined"),
+    [
+        ({"target_modules": ("q_proj", "v_proj", "gate_proj", "up_proj")}, {"gate_proj", "up_proj"}),
+        ({"target_modules": ("o_proj",)}, {"o_proj"}),
+        ({"dropout": 0.1}, set()),
+        ({}, ALL),
+    ],
+    ids=["some of a group", "one alone", "dropout", "all"],
+)
+def test_what_cannot_be_joined_is_left_to_peft(changes: dict[str, Any], joined: set[str]) -> None:
+    loaded, model = adapted(**changes)
+    logits, gradients = outcome(loaded, model)
+    types = {name: type(module) for name, module in model.named_modules()}
+    JointProjections(layers_of(loaded)).put_on()
+    changed = {name.rpartition(".")[2] for name, module in model.named_modules() if type(module) is not types[name]}
+    assert changed & ALL == joined
+    found, theirs = outcome(loaded, model)
+    torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
+    assert set(theirs) == set(gradients)
+
+
+def test_a_projection_with_a_bias_keeps_it() -> None:
+    loaded, model = adapted()
+    bias = torch.nn.Parameter(torch.ones(256), requires_grad=False)
+    layers_of(loaded)[0].self_attn.q_proj.base_layer.bias = bias
+    logits, _ = outcome(loaded, model)
+    JointProjections(layers_of(loaded)).put_on()
+    torch.testing.assert_close(outcome(loaded, model)[0], logits, atol=1e-4, rtol=1e-4)
