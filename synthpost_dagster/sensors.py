@@ -27,7 +27,7 @@ from synthpost_dagster.jobs import Jobs, cells_of, sweep_config
 from synthpost_dagster.planning import Recorded
 from synthpost_dagster.records import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages.models import predictions_plan
+from synthpost_dagster.stages.predictions import predictions_plan
 from synthpost_dagster.stages.report import ratio_report_plan
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.verdicts import control_verdicts_plan
