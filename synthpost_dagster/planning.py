@@ -13,7 +13,7 @@ from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
-from synthpost_dagster.stages import data, models, report, verdicts
+from synthpost_dagster.stages import adapters, data, predictions, report, verdicts
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import filling_work
 
@@ -27,8 +27,8 @@ def is_upstream_stale(study: Study, recorded: Recorded, rows: int) -> bool:
         data.catalog_plan,
         data.prompts_plan,
         data.evaluation_prompts_plan,
-        models.baseline_predictions_plan,
-        models.control_predictions_plan,
+        predictions.baseline_predictions_plan,
+        predictions.control_predictions_plan,
     )
     return any(_is_stale(study, partial(plan, study), recorded) for plan in plans) or are_rows_stale(
         study, recorded, rows
@@ -59,7 +59,7 @@ def is_report_stale(study: Study, recorded: Recorded) -> bool:
 def unfilled(study: Study, cells: Iterable[Cell]) -> list[Cell]:
     """The cells, each under each of its seeds, whose adapter or predictions are not there."""
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
-    return [one for one in trainings if not study.has(partial(models.predictions_plan, study, one))]
+    return [one for one in trainings if not study.has(partial(predictions.predictions_plan, study, one))]
 
 
 def cells_to_fill(study: Study, cells: Iterable[Cell]) -> list[Cell]:
@@ -111,7 +111,7 @@ def _judging_work(study: Study) -> float:
 
 
 def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:
-    plans = (models.adapters_plan, models.predictions_plan, verdicts.verdicts_plan)
+    plans = (adapters.adapters_plan, predictions.predictions_plan, verdicts.verdicts_plan)
     if any(_is_stale(study, partial(plan, study, cell), recorded) for plan in plans):
         return True
     # What Dagster has recorded of a cell is what the first seed made.

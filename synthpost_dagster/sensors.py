@@ -1,6 +1,6 @@
 """The sensors that carry a change through the graph: what is to be started when a run has ended.
 
-https://docs.dagster.io/guides/automate/sensors. Subsets follow the upstream, then come the sweep, which fills what the
+https://docs.dagster.io/guides/automate/sensors. Subsets follow the upstream, then come the sweeps, which fill what the
 cells lack, the cells, the controls and the report. What is out of date is decided in `planning`.
 """
 
@@ -27,7 +27,7 @@ from synthpost_dagster.jobs import Jobs, cells_of, sweep_config
 from synthpost_dagster.planning import Recorded
 from synthpost_dagster.records import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages.models import predictions_plan
+from synthpost_dagster.stages.predictions import predictions_plan
 from synthpost_dagster.stages.report import ratio_report_plan
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.verdicts import control_verdicts_plan
@@ -42,7 +42,7 @@ doing, which run keys tell by it.
 def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
     """One sensor for each job and way to end.
 
-    Where a subset, the sweep, a cell or the controls fail or are cancelled, the rest follows all the same, but for the
+    Where a subset, a sweep, a cell or the controls fail or are cancelled, the rest follows all the same, but for the
     cells that a cancelled sweep had not filled: the report names what is missing.
     """
     good, failed, canceled = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
@@ -66,10 +66,10 @@ def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
 def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun) -> list[RunRequest]:
     """The runs to start after a run has ended.
 
-    After the upstream: the changed subsets. When no subset is under way any more: one sweep for the cells that lack
-    adapters or predictions, and the other changed cells. After the sweep: the changed cells. Where nothing is under way
-    and nothing is left to do before them: the controls, and after these, judged or failed, the report. The keys name
-    what is to be made, so that two runs that end together do not start one thing twice.
+    After the upstream: the changed subsets. When no subset is under way any more: sweeps for the cells that lack
+    adapters or predictions, and the other changed cells. After a sweep: those of its cells that have changed. Where
+    nothing is under way and nothing is left to do before them: the controls, and after these, judged or failed, the
+    report. The keys name what is to be made, so that two runs that end together do not start one thing twice.
     """
     recorded = recorded_in(instance)
     sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
@@ -80,7 +80,9 @@ def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun)
         return []
     begun = _cells_under_way(study, instance)
     if finished.job_name in ("upstream", "subsets", "sweep"):
-        ready = [cell for cell in study.cells if cell.data_size not in sizes and cell.key not in begun]
+        # The cells of another sweep follow that one, which may be under way yet, have ended as well, or been cancelled.
+        own = _keys_of(study, finished) if finished.job_name == "sweep" else {cell.key for cell in study.cells}
+        ready = [cell for cell in study.cells if cell.data_size not in sizes and cell.key in own - begun]
         if requests := _cell_requests(study, recorded, ready, finished):
             return requests
     if begun or _partitions_under_way(instance, "controls"):
@@ -130,7 +132,9 @@ def _subset_request(size: int, upstream: DagsterRun) -> RunRequest:
 
 
 def _cell_requests(study: Study, recorded: Recorded, ready: Sequence[Cell], finished: DagsterRun) -> list[RunRequest]:
-    """A sweep for the cells that it is to fill, unless it was one that has just ended; runs of their own for others."""
+    """Sweeps for the cells that are to be filled, as many as the device has slots, unless it was a sweep that has just
+    ended; runs of their own for others.
+    """
     stale = planning.stale_cells(study, recorded, ready)
     if finished.job_name == "sweep" and finished.status is DagsterRunStatus.CANCELED:
         # Whoever stops a sweep does not want its cells to do the same work one by one.
@@ -142,11 +146,13 @@ def _cell_requests(study: Study, recorded: Recorded, ready: Sequence[Cell], fini
         for cell in stale
         if cell not in filled
     ]
-    if filled:
-        chosen = fingerprint({"cells": [cell.key for cell in filled]})
-        key = f"{cause}:sweep:{chosen}"
-        requests.append(RunRequest(run_key=key, job_name="sweep", run_config={"ops": sweep_config(filled)}))
-    return requests
+    parts = planning.dealt(study, filled, study.profile.device.slots)
+    return requests + [_sweep_request(part, cause) for part in parts]
+
+
+def _sweep_request(cells: Sequence[Cell], cause: str) -> RunRequest:
+    chosen = fingerprint({"cells": [cell.key for cell in cells]})
+    return RunRequest(run_key=f"{cause}:sweep:{chosen}", job_name="sweep", run_config={"ops": sweep_config(cells)})
 
 
 def _has_cells(study: Study) -> bool:
@@ -165,8 +171,13 @@ def _partitions_under_way(instance: DagsterInstance, job: str) -> set[str]:
 
 
 def _cells_under_way(study: Study, instance: DagsterInstance) -> set[str]:
-    """Keys of the cells that have a run of their own, or stand in a sweep, which names none where it fills them all."""
+    """Keys of the cells that have a run of their own, or stand in a sweep."""
     begun = _partitions_under_way(instance, "cell")
     for run in _under_way(instance, "sweep"):
-        begun |= set(cells_of(run.run_config) or (cell.key for cell in study.cells))
+        begun |= _keys_of(study, run)
     return begun
+
+
+def _keys_of(study: Study, sweep: DagsterRun) -> set[str]:
+    """Keys of the cells of a sweep, which names none where it fills them all."""
+    return set(cells_of(sweep.run_config) or (cell.key for cell in study.cells))

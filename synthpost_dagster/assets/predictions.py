@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import models
+from synthpost_dagster.stages import predictions as stage
 from synthpost_dagster.stages.study import Cell
 
 
@@ -27,6 +27,6 @@ def build_predictions(cells: PartitionsDefinition) -> AssetsDefinition:
         """The tuned model's posts on the evaluation prompts, from the student's prompt."""
         opened = study.open()
         cells = opened.seeds_of(Cell.parse(context.partition_key))
-        return materialized(opened, *[models.predictions(opened, cell, progress_of(context)) for cell in cells])
+        return materialized(opened, *[stage.predictions(opened, cell, progress_of(context)) for cell in cells])
 
     return predictions

@@ -284,3 +284,8 @@ def data_subsets(study: Study, size: int) -> Outcome:
         draft.facts |= diversity_facts(varied)
 
     return study.store.reuse_or_make(_subset_plan(study, size, table), make)
+
+
+def subset_rows(study: Study, size: int) -> pd.DataFrame:
+    """The rows of the subset that is there."""
+    return study.store.read_table(study.store.need(data_subsets_plan(study, size), UPSTREAM_REMEDY))

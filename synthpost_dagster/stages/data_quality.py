@@ -14,8 +14,9 @@ from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.report import data as page
 from synthpost_dagster.report import data_quality as quality
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.stages.adapters import adapters_plan
 from synthpost_dagster.stages.data import current_rows, data_subsets_plan, evaluation_prompts_plan, prompts_plan
-from synthpost_dagster.stages.models import adapters_plan, predictions_plan
+from synthpost_dagster.stages.predictions import predictions_plan
 from synthpost_dagster.stages.study import Cell, Study
 
 if TYPE_CHECKING:

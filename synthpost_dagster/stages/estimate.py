@@ -12,7 +12,7 @@ from typing import NamedTuple
 from synthpost_dagster.generation.estimate import Expected
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import COMPARISONS, CONTROL_SETS, OPPONENTS
-from synthpost_dagster.stages import data, models, verdicts
+from synthpost_dagster.stages import adapters, data, predictions, verdicts
 from synthpost_dagster.stages.study import Cell, Study
 
 
@@ -28,27 +28,27 @@ def estimate(study: Study, cells: Sequence[Cell]) -> list[Line]:
     """One line a stage that takes time or money, in the order they run."""
     rows = max(cell.data_size for cell in cells)
     trainings = [one for cell in cells for one in study.seeds_of(cell)]
-    untuned = [cell for cell in trainings if not study.has(partial(models.adapters_plan, study, cell))]
-    silent = [cell for cell in trainings if not study.has(partial(models.predictions_plan, study, cell))]
+    untuned = [cell for cell in trainings if not study.has(partial(adapters.adapters_plan, study, cell))]
+    silent = [cell for cell in trainings if not study.has(partial(predictions.predictions_plan, study, cell))]
     unjudged = [cell for cell in trainings if not study.has(partial(verdicts.verdicts_plan, study, cell))]
     are_controlled = study.has(partial(verdicts.control_verdicts_plan, study))
     first = _untuned_posts(study)
     posts = len(silent) * study.evaluation_count
-    steps = sum(models.steps_of(study, cell) for cell in untuned)
+    steps = sum(adapters.steps_of(study, cell) for cell in untuned)
     games = verdicts.games_of(study, len(unjudged) * study.evaluation_count * len(OPPONENTS))
     controls = 0 if are_controlled else verdicts.games_of(study, len(COMPARISONS) * study.evaluation_count)
     return [
         Line("synthetic rows", f"{rows:,} rows", data.expected_rows(study, training_prompts(study.task), rows)),
-        Line("untuned posts", f"{first:,} posts", models.expected_posts(study, first)),
-        Line("training", f"{len(untuned)} cells, {steps:,} steps", models.expected_training(study, steps)),
-        Line("predictions", f"{posts:,} posts", models.expected_posts(study, posts)),
+        Line("untuned posts", f"{first:,} posts", predictions.expected_posts(study, first)),
+        Line("training", f"{len(untuned)} cells, {steps:,} steps", adapters.expected_training(study, steps)),
+        Line("predictions", f"{posts:,} posts", predictions.expected_posts(study, posts)),
         Line("verdicts", f"{games:,} games", verdicts.expected_verdicts(study, unjudged)),
         Line("controls", f"{controls:,} games", verdicts.expected_controls(study, bool(controls))),
     ]
 
 
 def _untuned_posts(study: Study) -> int:
-    plans = (models.baseline_predictions_plan, models.control_predictions_plan)
+    plans = (predictions.baseline_predictions_plan, predictions.control_predictions_plan)
     sets = (len(OPPONENTS), len(CONTROL_SETS))
     missing = [count for plan, count in zip(plans, sets, strict=True) if not study.has(partial(plan, study))]
     return sum(missing) * study.evaluation_count

@@ -24,11 +24,11 @@ from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.adapters import adapters_plan
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, current_rows, teacher_of
 from synthpost_dagster.stages.data_quality import data_quality
 from synthpost_dagster.stages.forgetting import forgetting_data
-from synthpost_dagster.stages.models import (
-    adapters_plan,
+from synthpost_dagster.stages.predictions import (
     baseline_predictions_plan,
     control_predictions_plan,
     predictions_plan,

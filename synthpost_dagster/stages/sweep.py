@@ -1,6 +1,6 @@
 """The stage that fills the artifacts of many cells: adapters and predictions, which each cell's own run then adopts.
 
-A cell's own stages are in `models`. Which cells are to be filled is decided in `planning`.
+A cell's own stages are in `adapters` and `predictions`. Which cells are to be filled is decided in `planning`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import Progress
-from synthpost_dagster.stages import models
+from synthpost_dagster.stages import adapters, predictions
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.training.trainers import APART
@@ -53,7 +53,7 @@ class Filled:
 
 def filling_work(study: Study, training: Cell) -> float:
     """A rough measure of what filling takes: rows trained and posts written."""
-    rows = study.profile.training.rows_per_step * models.steps_of(study, training)
+    rows = study.profile.training.rows_per_step * adapters.steps_of(study, training)
     return 0.6 * rows + study.evaluation_count
 
 
@@ -69,7 +69,7 @@ def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
     told, loads_before = _Told(study, progress, len(trainings)), loads.made
     lacking = []
     for training in trainings:
-        if study.has(partial(models.predictions_plan, study, training)):
+        if study.has(partial(predictions.predictions_plan, study, training)):
             told.add(training, "reused")
         else:
             lacking.append(training)
@@ -86,11 +86,11 @@ def _tuned_apart(
     del student
     failure, ready = "", []
     try:
-        models.tune_apart(study, trainings, progress, wait=False)
+        adapters.tune_apart(study, trainings, progress, wait=False)
     except SynthpostError as error:
         failure = str(error)
     for training in trainings:
-        if study.has(partial(models.adapters_plan, study, training)):
+        if study.has(partial(adapters.adapters_plan, study, training)):
             ready.append(training)
         else:
             told.add(training, "failed" if failure else "left", failure)
@@ -99,13 +99,13 @@ def _tuned_apart(
 
 def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> list[Cell]:
     """Those of the trainings whose adapter is there now."""
-    missing = [one for one in trainings if not study.has(partial(models.adapters_plan, study, one))]
-    steps = sum(models.steps_of(study, training) for training in missing)
+    missing = [one for one in trainings if not study.has(partial(adapters.adapters_plan, study, one))]
+    steps = sum(adapters.steps_of(study, training) for training in missing)
     ready = []
     for training in trainings:
         try:
             within = progress.within(training.place)
-            outcome = models.tuned_adapter(study, training, student, steps, within, wait=False)
+            outcome = adapters.tuned_adapter(study, training, student, steps, within, wait=False)
         except UpstreamMissing as error:
             told.add(training, "skipped", str(error))
         except SynthpostError as error:
@@ -124,7 +124,7 @@ def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
         folders = {}
         for training in trainings:
             try:
-                folders[training] = stack.enter_context(models.adapter_folder(study, training))
+                folders[training] = stack.enter_context(adapters.adapter_folder(study, training))
             except SynthpostError as error:
                 told.add(training, "failed", str(error))
         _write_from(study, folders, student, told, progress)
@@ -133,9 +133,9 @@ def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
 def _write_from(study: Study, folders: Mapping[Cell, Path], student: Student, told: _Told, progress: Progress) -> None:
     left = list(folders)
     try:
-        for training, posts in models.tuned_posts(study, folders, student, progress):
-            make = partial(models.put_posts, study=study, cell=training, posts=posts)
-            outcome = study.store.reuse_or_make(models.predictions_plan(study, training), make, wait=False)
+        for training, posts in predictions.tuned_posts(study, folders, student, progress):
+            make = partial(predictions.put_posts, study=study, cell=training, posts=posts)
+            outcome = study.store.reuse_or_make(predictions.predictions_plan(study, training), make, wait=False)
             told.add(training, "left" if outcome is None else "made")
             left.remove(training)
     except SynthpostError as error:

@@ -1,4 +1,4 @@
-"""What the stages of a study took, from the facts in their manifests, for the page."""
+"""What the stages of a study took: as facts for their manifests, and from these for the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.generation.estimate import Expected
 from synthpost_dagster.report.data import Took
+
+
+def wall_facts(seconds: float, expected: Expected) -> dict[str, Any]:
+    """Facts of work on this machine: what it took, and what was expected."""
+    return {"wall_seconds": round(seconds, 2), "estimate": expected.facts}
 
 
 def took(

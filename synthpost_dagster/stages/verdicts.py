@@ -17,7 +17,7 @@ from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, known_rows
-from synthpost_dagster.stages.models import (
+from synthpost_dagster.stages.predictions import (
     baseline_predictions_plan,
     control_predictions_plan,
     predictions_plan,

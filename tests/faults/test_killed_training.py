@@ -20,9 +20,8 @@ from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.settings import read_settings
-from synthpost_dagster.stages import models
+from synthpost_dagster.stages.adapters import ADAPTER_WEIGHTS, adapters, adapters_plan
 from synthpost_dagster.stages.data import catalog, data_subsets, prompts, synthetic_rows_plan
-from synthpost_dagster.stages.models import adapters, adapters_plan
 from synthpost_dagster.stages.study import Study, open_study
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.training.sft import Tuner
@@ -106,7 +105,7 @@ def run(study: Study) -> Run:
     events: list[Event] = []
     manifest = adapters(study, study.cells[0], Progress(events.append)).manifest
     return Run(
-        load(study.store.read_file(manifest, models.ADAPTER_WEIGHTS)),
+        load(study.store.read_file(manifest, ADAPTER_WEIGHTS)),
         study.store.read_table(manifest),
         [event.text for event in events],
         [event.done for event in events if event.what == "training"],

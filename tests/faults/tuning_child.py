@@ -7,7 +7,7 @@ import threading
 
 from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.settings import keep_quiet, read_settings
-from synthpost_dagster.stages.models import adapters
+from synthpost_dagster.stages.adapters import adapters
 from synthpost_dagster.stages.study import open_study
 
 

@@ -19,7 +19,7 @@ from small_study import BIN, Whole
 from synthpost_dagster.judging.people import is_candidate_first, read_labels
 from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.report.page import render_page
-from synthpost_dagster.stages.models import predictions_plan
+from synthpost_dagster.stages.predictions import predictions_plan
 from synthpost_dagster.stages.report import gather
 from synthpost_dagster.stages.verdicts import verdicts_plan
 

@@ -15,7 +15,7 @@ from synthpost_dagster import planning
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import SILENT, Event, Progress
-from synthpost_dagster.stages import models, student, sweep
+from synthpost_dagster.stages import adapters, predictions, student, sweep
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import Filled, fill
 
@@ -64,9 +64,9 @@ def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy
     together, single = other_learning_rate(changeable, steps=[3]), other_learning_rate(alone, steps=[3])
     fill(together, together.cells, SILENT)
     for cell in single.cells:
-        models.adapters(single, cell, SILENT)
-        made = models.predictions(single, cell, SILENT).manifest
-        filled = together.store.need(models.predictions_plan(together, cell), "")
+        adapters.adapters(single, cell, SILENT)
+        made = predictions.predictions(single, cell, SILENT).manifest
+        filled = together.store.need(predictions.predictions_plan(together, cell), "")
         assert made.digest == filled.digest
         assert made.parts == filled.parts
 
@@ -74,17 +74,17 @@ def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy
 def test_both_sets_of_the_untuned_models_posts_are_written_by_one_loaded_model(changeable: SmallStudy) -> None:
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
     study, before = changeable.open(), loads.made
-    assert not models.control_predictions(study, SILENT).is_reused
-    assert models.baseline_predictions(study, SILENT).is_reused
+    assert not predictions.control_predictions(study, SILENT).is_reused
+    assert predictions.baseline_predictions(study, SILENT).is_reused
     assert loads.made == before + 1
 
 
 def test_a_set_of_posts_that_another_process_is_writing_is_left_to_it(changeable: SmallStudy) -> None:
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
     study = changeable.open()
-    plan = models.control_predictions_plan(study)
+    plan = predictions.control_predictions_plan(study)
     with FileLock(changeable.home / "locks" / f"control_predictions-all-{plan.fingerprint}.lock"):
-        assert not models.baseline_predictions(study, SILENT).is_reused
+        assert not predictions.baseline_predictions(study, SILENT).is_reused
     assert not study.has(lambda: plan)
 
 
@@ -126,7 +126,7 @@ def test_a_loss_that_is_no_number_fails_its_cell_alone_and_leaves_no_adapter(cha
 
 def test_what_another_process_is_making_is_left_to_it(changeable: SmallStudy) -> None:
     study = other_learning_rate(changeable, steps=[3])
-    plan = models.adapters_plan(study, Cell(8, "3"))
+    plan = adapters.adapters_plan(study, Cell(8, "3"))
     with FileLock(changeable.home / "locks" / f"adapters-8_3-{plan.fingerprint}.lock"):
         filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (1, 0, 1, 0, 0)
@@ -176,7 +176,7 @@ def test_an_adapter_that_is_damaged_costs_no_other_cell_its_posts(changeable: Sm
     study = other_learning_rate(changeable, steps=[3])
     fill(study, study.cells, SILENT)
     shutil.rmtree(changeable.home / "storage" / "predictions")
-    plan = models.adapters_plan(study, Cell(8, "3"))
+    plan = adapters.adapters_plan(study, Cell(8, "3"))
     weights = changeable.home / "storage" / "adapters" / "8_3" / plan.fingerprint / "adapter_model.safetensors"
     weights.write_bytes(bytes(weights.stat().st_size))
     filled = fill(study, study.cells, SILENT)
@@ -190,7 +190,7 @@ def test_a_trainer_that_needs_a_process_of_its_own_tunes_the_same_adapters_there
     here = changeable.copy_to(tmp_path / "here")
     expected = other_learning_rate(here, steps=[3])
     fill(expected, expected.cells, SILENT)
-    for module in (models, sweep):
+    for module in (adapters, sweep):
         monkeypatch.setattr(module, "APART", {"trl"})
     study, events = other_learning_rate(changeable, steps=[3]), list[Event]()
     filled = fill(study, study.cells, Progress(events.append))
@@ -198,5 +198,5 @@ def test_a_trainer_that_needs_a_process_of_its_own_tunes_the_same_adapters_there
     assert filled.model_loads == 1, "this process loads the student to answer, the other one to tune"
     assert {event.what for event in events if event.unit == "steps"} == {"8|3 training", "16|3 training"}
     for cell in study.cells:
-        ours, theirs = (one.store.need(models.adapters_plan(one, cell), "") for one in (study, expected))
+        ours, theirs = (one.store.need(adapters.adapters_plan(one, cell), "") for one in (study, expected))
         assert ours.digest == theirs.digest

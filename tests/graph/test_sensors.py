@@ -22,9 +22,15 @@ from synthpost_dagster.stages.study import Cell
 from synthpost_dagster.stages.sweep import fill
 
 
-def sensed(study: SmallStudy, sensor: str, job: str, tags: dict[str, str | None] | None = None) -> list[RunRequest]:
+def sensed(
+    study: SmallStudy,
+    sensor: str,
+    job: str,
+    tags: dict[str, str | None] | None = None,
+    cells: list[str] | None = None,
+) -> list[RunRequest]:
     """What a sensor asks for after the latest run of `job`, taken as one that the UI launched; `tags` change its own,
-    and None takes one off.
+    and None takes one off. `cells` are those that a sweep was asked for, in place of its own.
     """
     from synthpost_dagster.graph import build_definitions
     from synthpost_dagster.records import DRIVER_TAG
@@ -37,6 +43,7 @@ def sensed(study: SmallStudy, sensor: str, job: str, tags: dict[str, str | None]
         assert DRIVER_TAG in run.tags, "the fixture's runs are those of the driver"
         changed = {**run.tags, DRIVER_TAG: None, **(tags or {})}
         run = run.with_tags({name: value for name, value in changed.items() if value is not None})
+        run = run if cells is None else run._replace(run_config=asked_for(cells))
         if "canceled" in sensor:
             run = run.with_status(DagsterRunStatus.CANCELED)
         made = build_run_status_sensor_context(
@@ -52,15 +59,22 @@ def sensed(study: SmallStudy, sensor: str, job: str, tags: dict[str, str | None]
     return [one for one in asked if isinstance(one, RunRequest)]
 
 
-def evaluate(study: SmallStudy, sensor: str, job: str) -> list[tuple[str | None, str | None]]:
+def evaluate(
+    study: SmallStudy, sensor: str, job: str, cells: list[str] | None = None
+) -> list[tuple[str | None, str | None]]:
     """Job and partition of what a sensor asks for after the latest run of `job`; for a sweep, its cells."""
-    return [brief(one) for one in sensed(study, sensor, job)]
+    return [brief(one) for one in sensed(study, sensor, job, cells=cells)]
 
 
 def brief(request: RunRequest) -> tuple[str | None, str | None]:
     if request.job_name == "sweep":
         return "sweep", " ".join(request.run_config["ops"]["fill"]["config"]["cells"])
     return request.job_name, request.partition_key
+
+
+def asked_for(cells: list[str]) -> dict[str, Any]:
+    """The run configuration of a sweep over these cells."""
+    return {"ops": {"fill": {"config": {"cells": cells}}}}
 
 
 def success_of(instance: DagsterInstance, run_id: str) -> Any:
@@ -76,17 +90,23 @@ def other_learning_rate(study: SmallStudy) -> None:
     edit_yaml(study.profile, lambda profile: profile["training"].__setitem__("learning_rate", 1.0e-3))
 
 
+def two_slots(study: SmallStudy) -> None:
+    edit_yaml(study.profile, lambda profile: profile["device"].update(slots=2))
+
+
 def add_run(study: SmallStudy, job: str, status: DagsterRunStatus, cells: list[str] | None = None, **tags: str) -> None:
     """A run as Dagster's daemon would record it; of a sweep, with the cells that it was asked for."""
     from synthpost_dagster.graph import build_definitions
 
-    asked = {} if cells is None else {"ops": {"fill": {"config": {"cells": cells}}}}
+    asked = {} if cells is None else asked_for(cells)
     with study.instance() as instance:
         definition = build_definitions(study.settings).resolve_job_def(job)
         instance.create_run_for_job(definition, run_config=asked, tags=tags, status=status)
 
 
 ALL = "8|3 8|1-epoch 16|3 16|1-epoch"
+PARTS = ("8|3 16|1-epoch", "8|1-epoch 16|3")
+"""The cells, dealt to two sweeps."""
 
 
 @pytest.mark.parametrize(
@@ -160,6 +180,25 @@ def test_two_subsets_of_one_upstream_that_end_together_ask_for_one_sweep(changea
     assert keys(**{CAUSE_TAG: "upstream"}) != [one], "other cells are another sweep"
 
 
+@pytest.mark.parametrize(("sensor", "job"), [("after_upstream", "upstream"), ("after_subsets", "subsets")])
+def test_with_two_slots_the_cells_are_dealt_to_two_sweeps_each_of_which_is_asked_for_once(
+    changeable: SmallStudy, sensor: str, job: str
+) -> None:
+    from synthpost_dagster.sensors import CAUSE_TAG
+
+    other_learning_rate(changeable)
+    two_slots(changeable)
+    requests = sensed(changeable, sensor, job)
+    assert [brief(one) for one in requests] == [("sweep", part) for part in PARTS]
+    ended_together = [
+        [one.run_key for one in sensed(changeable, sensor, job, {CAUSE_TAG: "upstream", "from": name})]
+        for name in ("8", "16")
+    ]
+    assert ended_together[0] == ended_together[1]
+    assert len(set(ended_together[0])) == 2
+    assert not set(ended_together[0]) & {one.run_key for one in requests}, "another cause asks for them anew"
+
+
 @pytest.mark.parametrize("cells", [["16|3", "8|3", "8|1-epoch"], None])
 def test_a_cell_that_is_under_way_is_not_started_twice(changeable: SmallStudy, cells: list[str] | None) -> None:
     other_learning_rate(changeable)
@@ -186,6 +225,46 @@ def test_after_a_cancelled_sweep_the_cells_that_it_filled_get_their_runs_and_no_
     study = changeable.open()
     fill(study, [Cell(8, "3")], SILENT)
     assert evaluate(changeable, "after_canceled_sweep", "sweep") == [("cell", "8|3")]
+
+
+@pytest.mark.parametrize("sensor", ["after_sweep", "after_failed_sweep"])
+def test_the_cells_of_a_sweep_follow_it_while_another_is_under_way_and_the_others_wait(
+    changeable: SmallStudy, sensor: str
+) -> None:
+    other_learning_rate(changeable)
+    one, other = (part.split() for part in PARTS)
+    add_run(changeable, "sweep", DagsterRunStatus.STARTED, other)
+    assert evaluate(changeable, sensor, "sweep", one) == [("cell", cell) for cell in one]
+
+
+def test_of_two_sweeps_that_end_together_each_is_followed_by_its_own_cells(changeable: SmallStudy) -> None:
+    other_learning_rate(changeable)
+    for part in PARTS:
+        cells = part.split()
+        assert evaluate(changeable, "after_sweep", "sweep", cells) == [("cell", cell) for cell in cells]
+
+
+def test_where_one_of_two_sweeps_is_cancelled_nobody_starts_the_cells_that_it_had_not_filled(
+    changeable: SmallStudy,
+) -> None:
+    other_learning_rate(changeable)
+    one, other = (part.split() for part in PARTS)
+    fill(changeable.open(), [Cell.parse(one[0]), Cell.parse(other[0])], SILENT)
+    assert evaluate(changeable, "after_canceled_sweep", "sweep", one) == [("cell", one[0])]
+    assert evaluate(changeable, "after_sweep", "sweep", other) == [("cell", cell) for cell in other]
+
+
+@pytest.mark.parametrize("job", ["sweep", "cell", "controls"])
+def test_controls_and_report_wait_for_the_last_sweep(changeable: SmallStudy, job: str) -> None:
+    (changeable.home / "report" / "index.html").unlink()
+    if job != "controls":
+        shutil.rmtree(changeable.home / "storage" / "control_verdicts")
+    one, other = (part.split() for part in PARTS)
+    last = [("report" if job == "controls" else "controls", None)]
+    cells = one if job == "sweep" else None
+    assert evaluate(changeable, f"after_{job}", job, cells) == last
+    add_run(changeable, "sweep", DagsterRunStatus.STARTED, other)
+    assert evaluate(changeable, f"after_{job}", job, cells) == []
 
 
 def test_after_a_cell_the_report_is_made_of_what_is_there(changeable: SmallStudy) -> None:

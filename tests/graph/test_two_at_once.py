@@ -18,7 +18,7 @@ from pathlib import Path
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.settings import read_settings
-from synthpost_dagster.stages import models
+from synthpost_dagster.stages import adapters, predictions
 from synthpost_dagster.stages.study import Cell, open_study
 
 held, notes, lease = [], [], Devices.lease
@@ -38,7 +38,7 @@ folder, name, study, cell = Path(sys.argv[1]), sys.argv[2], open_study(read_sett
 while len(list(folder.iterdir())) < 2:
     time.sleep(0.01)
 progress = Progress(lambda event: event.total or notes.append(event.what))
-outcomes = [models.adapters(study, cell, progress), models.predictions(study, cell, progress)]
+outcomes = [adapters.adapters(study, cell, progress), predictions.predictions(study, cell, progress)]
 made = {one.manifest.asset: (one.manifest.fingerprint, one.manifest.digest, one.is_reused) for one in outcomes}
 print(json.dumps({"made": made, "held": held, "notes": notes}))
 """

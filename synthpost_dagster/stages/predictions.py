@@ -1,37 +1,28 @@
-"""The stages that hold the student: adapters, baseline_predictions, control_predictions, predictions."""
+"""The stages that write the student's posts: baseline_predictions, control_predictions, predictions."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from importlib.metadata import PackageNotFoundError
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from synthpost_dagster.apart import run_apart
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
-from synthpost_dagster.devices import Lease
-from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import Event, Progress
+from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
-from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages.data import UPSTREAM_REMEDY, data_subsets_plan, evaluation_prompts_plan
+from synthpost_dagster.stages.adapters import adapter_folder, adapter_of
+from synthpost_dagster.stages.data import UPSTREAM_REMEDY, evaluation_prompts_plan, subset_rows
 from synthpost_dagster.stages.student import Student, holding
-from synthpost_dagster.stages.study import Cell, Study, open_study
+from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.took import wall_facts
 from synthpost_dagster.tasks.prompting import short_hash
-from synthpost_dagster.training.checkpoints import Checkpoints
-from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
-from synthpost_dagster.training.sft import Job, Tuner
-from synthpost_dagster.training.trainers import APART
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,56 +30,9 @@ if TYPE_CHECKING:
     from synthpost_dagster.inference.engine import Request
 
 UNTUNED = ("baseline_predictions", "control_predictions")
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 DRAWING = "a seed for each post"
 """How posts are drawn: another way makes other posts."""
-MORE_LIBRARIES = {"unsloth": ("unsloth", "unsloth_zoo")}
-"""By trainer."""
 GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-
-
-def adapters_plan(study: Study, cell: Cell) -> Plan:
-    """Shaped by the subset, the student, the hyper-parameters, the steps and the trainer's libraries."""
-    remedy = f"materialize data_subsets {cell.data_size} first (job `subsets`), or use `synthpost run`"
-    subset = study.store.need(data_subsets_plan(study, cell.data_size), remedy)
-    parts = {
-        "subset": subset.digest,
-        "student": identity(study.profile.student),
-        "training": study.training_of(cell).shaping,
-        "system_prompt": study.system_prompt,
-        "steps": optimizer_steps(cell.steps, subset.facts["rows"], study.profile.training.rows_per_step),
-        "libraries": _trainer_libraries(study.profile.training.trainer),
-    }
-    return Plan("adapters", cell.place, parts)
-
-
-def _trainer_libraries(trainer: str) -> dict[str, str]:
-    try:
-        return library_versions(*TRAINER_LIBRARIES, *MORE_LIBRARIES.get(trainer, ()))
-    except PackageNotFoundError as error:
-        raise ModelError(
-            f"training.trainer: {trainer} needs the package {error.name}; install the extra `gpu`, or set it to trl in "
-            "the profile"
-        ) from None
-
-
-def steps_of(study: Study, cell: Cell) -> int:
-    """Optimizer steps of a cell, if its subset holds all rows asked for."""
-    return optimizer_steps(cell.steps, cell.data_size, study.profile.training.rows_per_step)
-
-
-def expected_training(study: Study, steps: int) -> Expected:
-    """The time of so many optimizer steps, from cells tuned before under the same arguments."""
-    training, student = _less_seed(study.profile.training.shaping), identity(study.profile.student)
-    made = [manifest for cell in study.trainings for manifest in study.store.all_of("adapters", cell.place)]
-    alike = [m.facts for m in made if (_less_seed(m.parts["training"]), m.parts["student"]) == (training, student)]
-    done = sum(facts["timed_steps"] for facts in alike)
-    return local(steps, sum(facts["wall_seconds"] for facts in alike), done, "steps")
-
-
-def _less_seed(training: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in training.items() if name != "seed"}
 
 
 def expected_posts(study: Study, posts: int) -> Expected:
@@ -99,122 +43,6 @@ def expected_posts(study: Study, posts: int) -> Expected:
     alike = [m.facts for m in made if m.parts["student"] == student]
     done = sum(facts["rows"] for facts in alike)
     return local(posts, sum(facts["wall_seconds"] for facts in alike), done, "posts")
-
-
-def _wall(seconds: float, expected: Expected) -> dict[str, Any]:
-    """Facts of work on this machine: what it took, and what was expected."""
-    return {"wall_seconds": round(seconds, 2), "estimate": expected.facts}
-
-
-def adapters(study: Study, cell: Cell, progress: Progress) -> Outcome:
-    """The cell's adapter: a PEFT folder with its loss curve."""
-    plan, steps = adapters_plan(study, cell), steps_of(study, cell)
-    if study.profile.training.trainer in APART and not study.has(lambda: plan):
-        tune_apart(study, [cell], progress, wait=True)
-        return Outcome(study.store.need(plan, _cell_remedy(cell)), is_reused=False)
-    with holding(study, progress) as student:
-        return tuned_adapter(study, cell, student, steps, progress)
-
-
-def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bool) -> None:
-    """Tunes the cells' adapters in a process of their own, from one loaded student.
-
-    Without `wait`, what another process is at is left to it. Raises SynthpostError with what failed, once the others
-    are there.
-    """
-
-    def heard(event: Event, title: str) -> None:
-        del title
-        progress.update(*event)
-
-    missing = [tuple(cell) for cell in cells if not study.has(partial(adapters_plan, study, cell))]
-    calls = {"training": (study.settings, missing, wait)} if missing else {}
-    run_apart(_tune_here, calls, heard, lambda title, is_good: None)  # noqa: ARG005 - nothing to tell
-
-
-def _tune_here(settings: Settings, cells: Sequence[tuple[int, str, int | None]], wait: bool) -> None:
-    study, progress, failures = open_study(settings), Progress(), []
-    wanted = [Cell(*cell) for cell in cells]
-    steps = sum(steps_of(study, cell) for cell in wanted)
-    with holding(study, progress) as student:
-        for cell in wanted:
-            try:
-                tuned_adapter(study, cell, student, steps, progress.within(cell.place), wait=wait)
-            except SynthpostError as error:
-                failures.append(f"{cell.place}: {error}")
-    if failures:
-        raise SynthpostError("; ".join(failures))
-
-
-@overload
-def tuned_adapter(study: Study, cell: Cell, student: Student, steps: int, progress: Progress) -> Outcome: ...
-
-
-@overload
-def tuned_adapter(
-    study: Study, cell: Cell, student: Student, steps: int, progress: Progress, *, wait: bool
-) -> Outcome | None: ...
-
-
-def tuned_adapter(
-    study: Study, cell: Cell, student: Student, steps: int, progress: Progress, *, wait: bool = True
-) -> Outcome | None:
-    """The cell's adapter, tuned on the student where it is missing; its checkpoints go once it is there.
-
-    `steps` are all that will be trained on the student. With `wait=False` it is None where another process is at it.
-    """
-    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
-    plan = adapters_plan(study, cell)
-
-    def make(draft: Draft) -> None:
-        _tune_into(draft, study, cell, student.tuner(steps), student.lease, progress)
-
-    outcome = study.store.reuse_or_make(plan, make, wait=wait)
-    if outcome is not None:
-        _checkpoints(study, plan).remove()
-    return outcome
-
-
-def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Lease, progress: Progress) -> None:
-    """Tunes a cell's adapter into a draft, with its loss curve and what was learned of each row."""
-    from synthpost_dagster.training.forgetting import forgetting, forgetting_facts
-
-    rows, plan = _subset_rows(study, cell), adapters_plan(study, cell)
-    steps = plan.parts["steps"]
-    expected, started = expected_training(study, steps), time.perf_counter()
-    job = Job(rows, steps, study.training_of(cell), study.system_prompt)
-    tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), progress)
-    seconds = time.perf_counter() - started
-    progress.note("measuring general text with the adapter and without")
-    with tuner.as_loaded():
-        kinds = forgetting(tuner.loaded)
-    curve = tuned.curve
-    study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)
-    draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
-    draft.facts |= {
-        "optimizer_steps": steps,
-        "timed_steps": tuned.steps_now,
-        "rows_seen": rows_seen(steps, len(rows), study.profile.training.rows_per_step),
-        "first_loss": round(float(curve["loss"].iloc[0]), 4),
-        "last_loss": round(float(curve["loss"].iloc[-1]), 4),
-        **forgetting_facts(kinds),
-        **_wall(seconds, expected),
-        "layout": tuned.layout.text,
-        "peak_gib": lease.take_peak_gib(),
-        "device": lease.device.label,
-    }
-
-
-def _checkpoints(study: Study, plan: Plan) -> Checkpoints:
-    # By the place too, as the artifact's lock is: two cells may come to the same number of steps.
-    folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
-    return Checkpoints(folder, study.profile.training.checkpoint_seconds)
-
-
-def _sha256(draft: Draft, name: str) -> str:
-    import hashlib
-
-    return hashlib.sha256((draft.folder / name).read_bytes()).hexdigest()
 
 
 def baseline_predictions_plan(study: Study) -> Plan:
@@ -278,7 +106,7 @@ def _untuned(
         seconds = time.perf_counter() - started
         table = pd.concat(parts, ignore_index=True)
         study.add_gated_table(draft, plan.asset, table)
-        draft.facts |= {"peak_gib": student.lease.take_peak_gib(), **_wall(seconds, expected), **_lengths(table)}
+        draft.facts |= {"peak_gib": student.lease.take_peak_gib(), **wall_facts(seconds, expected), **_lengths(table)}
 
     return study.store.reuse_or_make(plan, make, wait=wait)
 
@@ -314,7 +142,7 @@ def _control_sampling(study: Study) -> Sampling:
 
 def predictions_plan(study: Study, cell: Cell) -> Plan:
     """Shaped by the adapter, the evaluation prompts, the sampling and the libraries that generate."""
-    adapter = study.store.need(adapters_plan(study, cell), _cell_remedy(cell))
+    adapter = adapter_of(study, cell)
     return Plan(
         "predictions",
         cell.place,
@@ -342,17 +170,10 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
 
 def put_posts(draft: Draft, study: Study, cell: Cell, posts: Posts) -> None:
     """Puts a cell's posts into a draft, with what of them stands in its training posts."""
-    memorised = memorisation(posts.table, _subset_rows(study, cell))
+    memorised = memorisation(posts.table, subset_rows(study, cell.data_size))
     study.add_gated_table(draft, "predictions", posts.table, memorisation=memorised)
     shared = int(memorised["shared_words"].max())
     draft.facts |= {**posts.facts, **_lengths(posts.table), "longest_shared_words": shared}
-
-
-@contextlib.contextmanager
-def adapter_folder(study: Study, cell: Cell) -> Iterator[Path]:
-    """A local folder with the cell's adapter. Raises UpstreamMissing, GateFailed or StorageError as the store does."""
-    with study.store.local_folder(study.store.need(adapters_plan(study, cell), _cell_remedy(cell))) as folder:
-        yield folder
 
 
 def tuned_posts(
@@ -364,7 +185,7 @@ def tuned_posts(
     """
     cells = list(folders)
     prompts, sampling = _evaluation_table(study), study.profile.predictions
-    made = [study.store.need(adapters_plan(study, cell), _cell_remedy(cell)) for cell in cells]
+    made = [adapter_of(study, cell) for cell in cells]
     expected = expected_posts(study, len(prompts))
     if cells:
         requests = [
@@ -382,14 +203,9 @@ def tuned_posts(
             if len(replies[number]) == len(prompts):
                 now, name = time.perf_counter(), f"{study.profile.student.model} + {made[number].fingerprint}"
                 table = _predictions(prompts, [replies[number][at] for at in range(len(prompts))], "tuned", name)
-                facts = {"peak_gib": student.lease.take_peak_gib(), **_wall(now - started, expected)}
+                facts = {"peak_gib": student.lease.take_peak_gib(), **wall_facts(now - started, expected)}
                 yield cells[number], Posts(table, facts)
                 started = now
-
-
-def _subset_rows(study: Study, cell: Cell) -> pd.DataFrame:
-    """The rows that the cell is trained on."""
-    return study.store.read_table(study.store.need(data_subsets_plan(study, cell.data_size), UPSTREAM_REMEDY))
 
 
 def _generation_parts(study: Study) -> dict[str, Any]:
@@ -434,7 +250,3 @@ def _lengths(table: pd.DataFrame) -> dict[str, Any]:
         "mean_completion_tokens": round(float(table["completion_tokens"].mean()), 1),
         "mean_prompt_tokens": table.groupby("contestant")["prompt_tokens"].mean().round(1).to_dict(),
     }
-
-
-def _cell_remedy(cell: Cell) -> str:
-    return f"materialize the job `cell` for {cell.key} first, or use `synthpost run`"
