@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 import yaml
 from postgres_cluster import postgres_cluster
+from small_task import write_small_task, write_yaml
 
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.settings import keep_quiet
-from synthpost_dagster.tasks.loading import PACKAGED, Task, load_task
+from synthpost_dagster.tasks.loading import Task, load_task
 
 keep_quiet()
 
@@ -45,19 +46,7 @@ def all_prompts(_all_prompts: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def _small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two companies with two train products and one holdout product each: 220 training, 110 evaluation prompts."""
-    folder = tmp_path_factory.mktemp("small") / "sales_posts"
-    shutil.copytree(PACKAGED / "sales_posts", folder)
-    catalog = yaml.safe_load((folder / "catalog.yaml").read_text(encoding="utf-8"))
-    catalog["companies"] = catalog["companies"][:2]
-    for company in catalog["companies"]:
-        company["products"] = {"train": company["products"]["train"][:2], "holdout": company["products"]["holdout"][:1]}
-    _write(folder / "catalog.yaml", catalog)
-    task = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8"))
-    task["sweep"] = {"data_sizes": [8, 88, 176, 220], "steps": [2, 50, "1-epoch"]}
-    task["evaluation"] = {"prompts": 110}
-    _write(folder / "task.yaml", task)
-    return folder
+    return write_small_task(tmp_path_factory.mktemp("small") / "sales_posts")
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +69,7 @@ def edit_task(small_task: Task) -> EditTask:
         path = small_task.folder / name
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         change(content)
-        _write(path, content)
+        write_yaml(path, content)
         return load_task(str(small_task.folder))
 
     return edit
@@ -114,7 +103,3 @@ def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
     return f"{server}?options=-csearch_path%3D{schema}"
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")

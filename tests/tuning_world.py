@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,13 @@ OPENING = "Ready for rain? Order yours today, and ride on with a smile! We keep 
 WORDS = OPENING.split(" ")
 NEVER, ALWAYS = 1e6, 1e-9
 """Seconds between checkpoints."""
+BF16 = STUDENT.model_copy(update={"dtype": "bfloat16"})
+ROUNDING = 0.01
+"""Of a loss, relative: bfloat16 has 8 bits."""
+FAR = 1e-3
+"""Between two adapters after a few steps of 2e-3: Adam's steps have the sign of gradients, which rounding may turn."""
+FEW_OR_ODD = [(1, 8, [1, 1, 1]), (3, 2, [3, 3, 3]), (10, 4, [8, 2, 8]), (11, 2, [8, 3, 8])]
+"""Rows, the micro-batch, and how many rows each of three steps of at most eight takes."""
 
 
 def rows_of(count: int) -> pd.DataFrame:
@@ -178,3 +185,30 @@ def state_of(model: Any) -> dict[str, Any]:
         "attention": model.config._attn_implementation,
         "config": model.config.to_dict(),
     }
+
+
+def assert_steps_take(
+    folder: Path,
+    rows: int,
+    taken: Sequence[int],
+    spec: TrainingSpec,
+    student: ModelSpec = STUDENT,
+    device: Device = CPU,
+) -> None:
+    """With so many rows each step takes that many, in micro-batches as full as can be, and the model learns."""
+    batches: list[int] = []
+    with tuner_of(spec, student, device) as tuner:
+        handle = tuner.loaded.model.get_input_embeddings().register_forward_hook(
+            lambda module, inputs, output: batches.append(_rows_in(inputs[0]))
+        )
+        curve = cell(tuner, folder, spec, rows=rows_of(rows), steps=len(taken)).curve
+        handle.remove()
+    size = spec.micro_batch
+    assert batches == [min(size, left) for step in taken for left in range(step, 0, -size)]
+    assert curve["step"].tolist() == list(range(1, len(taken) + 1))
+    assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
+
+
+def _rows_in(ids: Any) -> int:
+    """Rows begin with token 0 each, whether they lie end to end or below each other; a GPU's filling is all zeros."""
+    return int(((ids[:, :-1] == 0) & (ids[:, 1:] != 0)).sum())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from synthpost_dagster.settings import keep_quiet  # noqa: E402
 from synthpost_dagster.tasks.loading import Task, load_task  # noqa: E402
 
 keep_quiet()
+# One GPU, for the processes that tests start as well: with two, none would wait for another.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
 
 def _has_gpu() -> bool:

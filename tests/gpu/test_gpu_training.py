@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from tuning_world import (
-    STUDENT,
+    BF16,
+    FAR,
+    ROUNDING,
     Told,
     alone,
     cell,
@@ -36,13 +38,8 @@ from synthpost_dagster.training.sft import Tuner
 
 pytestmark = pytest.mark.gpu
 
-BF16 = STUDENT.model_copy(update={"dtype": "bfloat16"})
 SPEC = spec_of(precision="bfloat16")
 CHILD = Path(__file__).with_name("losses_child.py")
-ROUNDING = 0.01
-"""Of a loss, relative: bfloat16 has 8 bits."""
-FAR = 1e-3
-"""Between two adapters after a few steps of 2e-3: Adam's steps have the sign of gradients, which rounding may turn."""
 
 
 def bf16(**changes: Any) -> Any:

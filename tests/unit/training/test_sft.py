@@ -9,7 +9,20 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 import torch
-from tuning_world import ALWAYS, CPU, STUDENT, Told, alone, cell, furthest, rows_of, spec_of, tuner_of
+from tuning_world import (
+    ALWAYS,
+    CPU,
+    FEW_OR_ODD,
+    STUDENT,
+    Told,
+    alone,
+    assert_steps_take,
+    cell,
+    furthest,
+    rows_of,
+    spec_of,
+    tuner_of,
+)
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.generate import chat
@@ -118,29 +131,11 @@ def test_fault_16_no_rows_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
-@pytest.mark.parametrize(
-    ("rows", "micro_batch", "seen"),
-    [(1, 8, [1, 1, 1]), (3, 2, [3, 3, 3]), (10, 4, [8, 2, 8]), (11, 2, [8, 3, 8])],
-)
+@pytest.mark.parametrize(("rows", "micro_batch", "taken"), FEW_OR_ODD)
 def test_fault_16_with_few_or_odd_rows_a_step_takes_what_there_is(
-    tmp_path: Path, rows: int, micro_batch: int, seen: list[int], padding_free: bool
+    tmp_path: Path, rows: int, micro_batch: int, taken: list[int], padding_free: bool
 ) -> None:
-    spec = spec_of(micro_batch=micro_batch, padding_free=padding_free)
-    batches: list[int] = []
-    with tuner_of(spec) as tuner:
-        handle = tuner.loaded.model.get_input_embeddings().register_forward_hook(
-            lambda module, inputs, output: batches.append(_rows_in(inputs[0]))
-        )
-        tuned = cell(tuner, tmp_path, spec, rows=rows_of(rows), steps=3)
-        handle.remove()
-    assert batches == [min(micro_batch, left) for step in seen for left in range(step, 0, -micro_batch)]
-    assert tuned.curve["step"].tolist() == [1, 2, 3]
-    assert tuned.curve["loss"].iloc[-1] < tuned.curve["loss"].iloc[0]
-
-
-def _rows_in(ids: torch.Tensor) -> int:
-    """Each row has one begin token, whether rows lie end to end or below each other."""
-    return int((ids == 0).sum())
+    assert_steps_take(tmp_path, rows, taken, spec_of(micro_batch=micro_batch, padding_free=padding_free))
 
 
 def test_fault_16_rows_of_one_type_alone_are_learned_as_well(tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Faults 12, 14, 16 and 20 on a GPU in bfloat16: processes that share it or are ended in training, and odd rows."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from side_by_side import Worker, assert_apart, assert_made_once, side_by_side
+from tuning_home import Run, World, ready_to_tune, run, standing_at
+from tuning_world import BF16, FAR, FEW_OR_ODD, ROUNDING, alone, assert_steps_take, rows_of, spec_of
+
+from synthpost_dagster.apart import INTERRUPTED
+from synthpost_dagster.devices import Device, free_gib
+from synthpost_dagster.errors import DeviceError, SynthpostError
+from synthpost_dagster.stages.data import evaluation_prompts
+
+pytestmark = pytest.mark.gpu
+
+SPEC = spec_of(precision="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def world(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """To be copied: the same for all tests here."""
+    made = ready_to_tune(tmp_path_factory.mktemp("world"), "cuda", "bfloat16", steps=(4, 5, 6))
+    evaluation_prompts(made.open())
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(world.copied(tmp_path_factory.mktemp("undisturbed") / "home").open())
+
+
+class Shared(NamedTuple):
+    world: World
+    workers: list[Worker]
+
+
+@pytest.fixture(scope="module")
+def shared(world: World, tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Two processes on one cell, then each on one of its own."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "ready").mkdir()
+    copy = world.copied(folder / "home")
+    return Shared(copy, side_by_side(copy.environment, folder / "ready", ["8|4", "8|5"], ["8|4", "8|6"]))
+
+
+def test_fault_12_two_processes_on_one_cell_train_it_once_and_end_with_the_same_artifact(shared: Shared) -> None:
+    assert_made_once(shared.workers, "8|4")
+    store = shared.world.open().store
+    for asset in ("adapters", "predictions"):
+        (manifest,) = store.all_of(asset, "8|4")
+        store.read_table(manifest)
+    assert not list((shared.world.home / "tmp").iterdir())
+
+
+def test_fault_12_processes_hold_the_gpu_one_after_the_other(shared: Shared) -> None:
+    assert_apart(shared.workers, times=6)
+    for worker, cell in zip(shared.workers, ("8|5", "8|6"), strict=True):
+        assert [worker.made[f"{asset} {cell}"][2] for asset in ("adapters", "predictions")] == [False, False]
+    notes = [note for worker in shared.workers for note in worker.notes if not note.startswith("8|4")]
+    assert any("held by another process" in note for note in notes), "none had to wait"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "drafts"),
+    [(signal.SIGKILL, -signal.SIGKILL, 1), (signal.SIGINT, INTERRUPTED, 0)],
+    ids=["killed", "cancelled"],
+)
+def test_faults_14_and_20_a_training_that_is_ended_frees_the_gpu_and_the_next_goes_on_to_the_same_adapter(
+    gpu: Device, world: World, undisturbed: Run, tmp_path: Path, ending: signal.Signals, code: int, drafts: int
+) -> None:
+    """A kill leaves a draft behind, which nobody reads; a cancel leaves none."""
+    world = world.copied(tmp_path / "home")
+    study = world.open()
+    before = free_gib(gpu)
+    with standing_at(world, 3) as process:
+        assert before - free_gib(gpu) > 0.2, "it has nothing on the GPU: the test shows nothing"
+        with pytest.raises(DeviceError, match="held by another process"), study.devices.lease(0.001, timeout_seconds=0):
+            pass
+        process.send_signal(ending)
+        assert process.wait(30) == code
+    with study.devices.lease(0.001, timeout_seconds=0):
+        pass
+    assert _comes_to(gpu, before - 0.05)
+    assert not (world.home / "storage" / "adapters").exists()
+    assert len(list((world.home / "tmp").iterdir())) == drafts
+    finished = run(study)
+    assert "training goes on from step 2 of 4" in finished.notes
+    assert finished.steps == [3, 4]
+    assert finished.curve["step"].tolist() == [1, 2, 3, 4]
+    assert finished.curve["loss"].tolist() == pytest.approx(undisturbed.curve["loss"].tolist(), rel=ROUNDING)
+    assert set(finished.weights) == set(undisturbed.weights)
+    for name, weight in undisturbed.weights.items():
+        assert weight.abs().max() > FAR
+        assert (finished.weights[name] - weight).abs().max() < FAR
+    assert not list((world.home / "checkpoints").iterdir())
+
+
+def _comes_to(device: Device, free: float) -> bool:
+    """Whether so many GiB are free soon: a driver may take a moment to give back what a killed process had."""
+    deadline = time.monotonic() + 10
+    while free_gib(device) < free and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return free_gib(device) >= free
+
+
+def test_fault_16_no_rows_are_refused_by_name(gpu: Device, tmp_path: Path) -> None:
+    with pytest.raises(SynthpostError, match="there are no training rows; make rows first"):
+        alone(tmp_path, SPEC, BF16, gpu, rows=rows_of(0))
+
+
+@pytest.mark.parametrize(("rows", "micro_batch", "taken"), FEW_OR_ODD)
+def test_fault_16_with_few_or_odd_rows_a_step_takes_what_there_is(
+    gpu: Device, tmp_path: Path, rows: int, micro_batch: int, taken: list[int]
+) -> None:
+    spec = SPEC.model_copy(update={"micro_batch": micro_batch})
+    assert_steps_take(tmp_path, rows, taken, spec, BF16, gpu)
+
+
+def test_fault_16_rows_of_one_type_alone_are_learned_as_well(gpu: Device, tmp_path: Path) -> None:
+    rows = rows_of(8).assign(post="Same again. Same again.")
+    curve = alone(tmp_path, SPEC, BF16, gpu, rows=rows, steps=4).curve
+    assert curve["loss"].iloc[-1] < 0.9 * curve["loss"].iloc[0]
