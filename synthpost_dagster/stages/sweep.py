@@ -53,8 +53,11 @@ class Filled:
 
 def filling_work(study: Study, training: Cell) -> float:
     """A rough measure of what filling takes: rows trained and posts written."""
-    rows = study.profile.training.rows_per_step * adapters.steps_of(study, training)
-    return 0.6 * rows + study.evaluation_count
+    return _tuning_work(study, training) + study.evaluation_count
+
+
+def _tuning_work(study: Study, training: Cell) -> float:
+    return 0.6 * study.profile.training.rows_per_step * adapters.steps_of(study, training)
 
 
 def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
@@ -91,6 +94,7 @@ def _tuned_apart(
         failure = str(error)
     for training in trainings:
         if study.has(partial(adapters.adapters_plan, study, training)):
+            told.tuned(training)
             ready.append(training)
         else:
             told.add(training, "failed" if failure else "left", failure)
@@ -114,6 +118,7 @@ def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
             if outcome is None:
                 told.add(training, "left")
             else:
+                told.tuned(training)
                 ready.append(training)
     return ready
 
@@ -148,8 +153,13 @@ class _Told:
 
     def __init__(self, study: Study, progress: Progress, total: int) -> None:
         self._study, self._progress, self._total = study, progress, total
-        self._fates: Counter[Fate] = Counter()
+        self._tuned, self._fates = 0, Counter[Fate]()
         self._reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
+
+    def tuned(self, training: Cell) -> None:
+        """Another adapter is there."""
+        self._tuned += 1
+        self._progress.update("tuned", self._tuned, self._total, "adapters", work=_tuning_work(self._study, training))
 
     def add(self, training: Cell, fate: Fate, reason: str = "") -> None:
         """Another training is done with."""
@@ -157,7 +167,7 @@ class _Told:
         if reason:
             self._reasons[fate][training.place] = reason
             self._progress.within(training.place).note(f"{fate}: {reason}")
-        work = filling_work(self._study, training) if fate == "made" else 0.0
+        work = self._study.evaluation_count if fate == "made" else 0.0
         self._progress.update("done", self._fates.total(), self._total, "trainings", work=work)
 
     @property

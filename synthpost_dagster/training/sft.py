@@ -70,6 +70,7 @@ class Tuner:
         self.model = self._wrapped(spec)
         self._is_compiled = False
         self._joints: JointProjections | None = None
+        self._shown = ""
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +97,7 @@ class Tuner:
         conversations = tokenized(job.rows, self.loaded.tokenizer, job.spec.loss, job.system_prompt)
         learned = self._supervision(job, conversations)
         refuse_untaught(learned, job.spec.max_length)
-        progress.note(f"the first row teaches: {learned['learned'].iloc[0]!r}")
+        self._show(learned["learned"].iloc[0], progress)
         layout: Layout | None = self._layout(job.spec, conversations)
         while layout is not None:
             progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step")
@@ -110,6 +111,12 @@ class Tuner:
             f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
             "lora.r, or set student.quantization: nf4 in the profile"
         )
+
+    def _show(self, text: str, progress: Progress) -> None:
+        """Tells what a row teaches, once: data subsets are nested, so that most trainings begin with the same row."""
+        if text != self._shown:
+            progress.note(f"the first row teaches: {text!r}")
+        self._shown = text
 
     @contextlib.contextmanager
     def as_loaded(self) -> Iterator[None]:

@@ -40,12 +40,18 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
 ) -> None:
     study = other_learning_rate(changeable, more_seeds=[7], steps=[3])
     events: list[Event] = []
+    work = planning.work_to_fill(study, study.cells)
     filled = fill(study, study.cells, Progress(events.append))
     assert counts(filled) == (4, 0, 0, 0, 0)
     assert filled.model_loads == 1, "one loaded student tunes and answers for all"
     assert planning.unfilled(study, study.cells) == []
-    told = [event for event in events if event.unit == "trainings"]
-    assert [(event.done, event.total) for event in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    told = [event for event in events if event.unit in ("adapters", "trainings")]
+    assert [(event.what, event.done, event.total) for event in told] == [
+        (what, done, 4) for what in ("tuned", "done") for done in (1, 2, 3, 4)
+    ]
+    assert sum(event.work for event in told) == pytest.approx(work), "what is left is told from it"
+    assert all(event.work > 0 for event in told)
+    assert sum("the first row teaches" in event.what for event in events) == 1
     assert {event.what for event in events if event.unit == "steps"} == {
         f"{place} training" for place in ("8|3", "8|3|7", "16|3", "16|3|7")
     }
