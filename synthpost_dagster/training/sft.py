@@ -273,10 +273,11 @@ class Tuner:
 
     def _join(self, is_wanted: bool) -> None:
         """Lets projections that read the same input be computed as one, or each by itself again."""
-        from synthpost_dagster.training.joint_lora import JointProjections
-
         if is_wanted and self._joints is None:
+            from synthpost_dagster.training.joint_lora import JointProjections
+
             self._joints = JointProjections(self._layers)
+            self._free()
         if self._joints is not None:
             (self._joints.put_on if is_wanted else self._joints.take_off)()
 

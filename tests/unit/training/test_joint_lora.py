@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
 from tuning_world import CPU, SPEC, STUDENT, rows_of
 
 from synthpost_dagster.inference.models import Loaded, load
@@ -14,6 +16,7 @@ from synthpost_dagster.profiles import Lora
 from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.joint_lora import JointProjections
+from synthpost_dagster.training.padding_free import SUITABLE
 
 ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
@@ -33,7 +36,10 @@ def outcome(loaded: Loaded, model: Any) -> tuple[torch.Tensor, dict[str, torch.T
     """Logits of a row, and the adapter's gradients."""
     (row,) = tokenized(rows_of(1), loaded.tokenizer, "full", None)
     torch.manual_seed(1)
-    logits = model(input_ids=torch.tensor([row.input_ids])).logits
+    return _with_gradients(model(input_ids=torch.tensor([row.input_ids])).logits, model)
+
+
+def _with_gradients(logits: torch.Tensor, model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     logits.square().mean().backward()
     found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -124,6 +130,43 @@ def test_what_cannot_be_joined_is_left_to_peft(changes: dict[str, Any], joined: 
     found, theirs = outcome(loaded, model)
     torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
     assert set(theirs) == set(gradients)
+
+
+@pytest.mark.parametrize("kind", sorted(SUITABLE))
+def test_every_decoder_that_suits_computes_the_same_and_can_be_saved_afterwards(kind: str, tmp_path: Path) -> None:
+    base, model = small_decoder(kind)
+    logits, gradients = small_outcome(model)
+    before = {name: weight.clone() for name, weight in base.state_dict().items() if "lora_" not in name}
+    joints = JointProjections(list(base.model.layers))
+    joints.put_on()
+    found, theirs = small_outcome(model)
+    torch.testing.assert_close(found, logits, atol=1e-5, rtol=1e-4)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(theirs[name], gradient, atol=1e-6, rtol=1e-3)
+    joints.take_off()
+    model.unload()
+    base.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert len(again) == len(before)
+    assert all(torch.equal(weight, again[name.replace(".base_layer", "")]) for name, weight in before.items())
+
+
+def small_decoder(kind: str) -> tuple[Any, Any]:
+    """A decoder of the kind with random weights and fewer heads for keys than for queries; the same with an adapter."""
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(kind, **sizes, head_dim=16, intermediate_size=48, vocab_size=50)
+    base = AutoModelForCausalLM.from_config(config)
+    model = get_peft_model(base, lora_config(SPEC.lora))
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_(0, 0.3)
+    return base, model.train()
+
+
+def small_outcome(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    logits = model(input_ids=torch.arange(20)[None]).logits
+    return _with_gradients(logits, model)
 
 
 def test_a_projection_with_a_bias_keeps_it() -> None:
