@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
-from tuning_world import CPU, SPEC, STUDENT, rows_of
+from tuning_world import CPU, SPEC, STUDENT, alone, cell, rows_of, spec_of, tuner_of
 
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles import Lora
@@ -60,6 +60,25 @@ def test_outputs_and_gradients_are_those_of_each_projection_by_itself() -> None:
     assert len(theirs) == 4 * 2 * len(ALL)
     for name, gradient in gradients.items():
         torch.testing.assert_close(theirs[name], gradient, atol=1e-5 * float(gradient.abs().max()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_student_learns_in_every_dtype_and_precision(tmp_path: Path, dtype: str, precision: str) -> None:
+    """On a CPU there is no autocast, whatever the precision."""
+    student, told = STUDENT.model_copy(update={"dtype": dtype}), []
+    spec = spec_of(precision=precision)
+    with tuner_of(spec, student) as tuner:
+        part = tuner.loaded.model.model.layers[0].mlp
+        part.register_forward_pre_hook(lambda module, given: told.append(type(module).__name__))
+        joined = cell(tuner, tmp_path / "joined", spec, rows=rows_of(8), steps=3).curve["loss"]
+        with tuner.as_loaded():
+            assert type(part).__name__ == "LlamaMLP"
+    apart = spec_of(precision=precision, padding_free=False)
+    theirs = alone(tmp_path / "apart", apart, student, rows=rows_of(8), steps=3).curve["loss"]
+    assert told == ["WithOutputs"] * 3
+    assert joined.iloc[-1] < 0.97 * joined.iloc[0]
+    assert joined.tolist() == pytest.approx(theirs.tolist(), rel=1e-4 if dtype == "float32" else 0.01)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while compiling

@@ -15,9 +15,11 @@ from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import load, loads
 from synthpost_dagster.training.sft import Tuner
 
-# Dropout draws numbers at every step, so that a generator that another cell has used would show.
+# Dropout draws numbers at every step, so that a generator that another cell has used would show; without it projections
+# are computed as one.
 LORA = spec_of().lora.model_copy(update={"dropout": 0.1})
 SPECS = {"one": spec_of(lora=LORA, seed=1), "other": spec_of(lora=LORA, seed=2)}
+PLAIN = {name: spec.model_copy(update={"lora": spec_of().lora}) for name, spec in SPECS.items()}
 ROWS = {"one": rows_of(8), "other": rows_of(14).tail(8)}
 CELLS = ("one", "other")
 
@@ -27,6 +29,7 @@ def each_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     for name in CELLS:
         alone(folder / name, SPECS[name], rows=ROWS[name], steps=2)
+        alone(folder / "plain" / name, PLAIN[name], rows=ROWS[name], steps=2)
     assert furthest(folder / "one", folder / "other") > 1e-3
     return folder
 
@@ -41,6 +44,13 @@ def test_each_of_several_cells_learns_what_it_learns_alone_whatever_their_order(
             cell(tuner, tmp_path / str(place), SPECS[name], rows=ROWS[name], steps=2)
             assert furthest(tmp_path / str(place), each_alone / name) == 0
     assert loads.made == before + 1
+
+
+def test_the_same_holds_where_projections_are_computed_as_one(each_alone: Path, tmp_path: Path) -> None:
+    with Tuner(load(STUDENT, CPU), "embedded", PLAIN["one"], 4, CPU) as tuner:
+        for place, name in enumerate(("one", "other", "one")):
+            cell(tuner, tmp_path / str(place), PLAIN[name], rows=ROWS[name], steps=2)
+            assert furthest(tmp_path / str(place), each_alone / "plain" / name) == 0
 
 
 def test_another_seed_gives_another_adapter(each_alone: Path, tmp_path: Path) -> None:
