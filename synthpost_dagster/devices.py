@@ -156,6 +156,20 @@ class Devices:
         return found
 
 
+@contextlib.contextmanager
+def memory_for(device: Device, work: str) -> Iterator[None]:
+    """Turns a lack of the device's memory during some work into a DeviceError with the remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be imported here
+            raise
+        raise DeviceError(
+            f"{device.label} ran out of memory {work}; stop what else uses it, or choose a smaller model or "
+            "quantization: nf4 in the profile"
+        ) from error
+
+
 def free_gib(device: Device) -> float:
     """Free memory of the device in GiB."""
     if device.name == "cpu":

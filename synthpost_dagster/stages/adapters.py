@@ -13,7 +13,7 @@ from typing import Any, overload
 from synthpost_dagster.apart import run_apart
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan
-from synthpost_dagster.devices import Lease
+from synthpost_dagster.devices import Lease, memory_for
 from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.models import check_suits_task, identity
@@ -157,7 +157,7 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
     tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), progress)
     seconds = time.perf_counter() - started
     progress.note("measuring general text with the adapter and without")
-    with tuner.as_loaded():
+    with tuner.as_loaded(), memory_for(lease.device, "while general text was measured"):
         kinds = forgetting(tuner.loaded)
     curve = tuned.curve
     study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)

@@ -6,12 +6,14 @@ import contextlib
 import traceback
 from collections.abc import Iterator
 
-from synthpost_dagster.devices import Lease
+from synthpost_dagster.devices import Lease, memory_for
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.trainers import trainer
+
+LOADING = "while the student was loaded"
 
 
 class Student:
@@ -33,9 +35,10 @@ class Student:
         if self._tuner is None:
             profile, device = self._study.profile, self.lease.device
             kind = trainer(profile.training.trainer)
-            if self._loaded is None:
-                self._loaded = kind.load(profile.student, profile.training, device)
-            self._tuner = kind(self._loaded, profile.student.model, profile.training, steps, device)
+            with memory_for(device, LOADING):
+                if self._loaded is None:
+                    self._loaded = kind.load(profile.student, profile.training, device)
+                self._tuner = kind(self._loaded, profile.student.model, profile.training, steps, device)
         return self._tuner
 
     @property
@@ -55,7 +58,8 @@ class Student:
         """The plain base model, no tuner being on it any more."""
         self._untune()
         if self._loaded is None:
-            self._loaded = load(self._study.profile.student, self.lease.device)
+            with memory_for(self.lease.device, LOADING):
+                self._loaded = load(self._study.profile.student, self.lease.device)
         return self._loaded
 
     def put_down(self) -> None:

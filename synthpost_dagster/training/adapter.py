@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthpost_dagster.errors import SpecError
 from synthpost_dagster.profiles import Lora
 
 if TYPE_CHECKING:
@@ -28,6 +29,22 @@ def lora_config(lora: Lora) -> LoraConfig:
         target_modules=list(lora.target_modules),
         task_type="CAUSAL_LM",
     )
+
+
+def refuse_targets(model: Any, targets: Sequence[str]) -> None:
+    """Raises SpecError where a target is no linear layer within the decoder, before anything is put on the model."""
+    import torch
+
+    head = model.get_output_embeddings()
+    linear = (
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    )
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    if unknown := [target for target in targets if target not in known]:
+        raise SpecError(
+            f"training.lora.target_modules: {', '.join(unknown)} cannot be adapted in this student; choose among "
+            f"{', '.join(known)} in the profile"
+        )
 
 
 def begin(model: Any, seed: int) -> None:

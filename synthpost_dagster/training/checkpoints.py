@@ -6,6 +6,7 @@ Trainer: the weights as safetensors, what belongs to the optimizer by torch, whi
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -14,6 +15,9 @@ from pathlib import Path
 WHOLE = "whole"
 """A file that is written once a checkpoint is: a kill while it is written leaves none."""
 PREFIX = "checkpoint-"
+WEIGHTS, STATE = "adapter_model.safetensors", "trainer_state.json"
+OPTIMIZER = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+"""What transformers goes on from; without one of these it would go on all the same, from something else."""
 
 
 class Checkpoints:
@@ -63,3 +67,20 @@ class Checkpoints:
     @staticmethod
     def _step(place: Path) -> int:
         return int(place.name.removeprefix(PREFIX))
+
+
+def fault_of(checkpoint: Path) -> str:
+    """Why a checkpoint cannot be gone on from; empty where it can. Reads all of it, and runs nothing that is in it."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers.trainer_pt_utils import safe_globals
+
+    try:
+        load_file(checkpoint / WEIGHTS)
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        with safe_globals():
+            for name in OPTIMIZER:
+                torch.load(checkpoint / name, map_location="cpu", weights_only=True)  # noqa: TID251 - no pickle is run
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ""

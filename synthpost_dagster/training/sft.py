@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from synthpost_dagster.artifacts.store import writing
 from synthpost_dagster.devices import GIB, Device, free_gib
-from synthpost_dagster.errors import DeviceError, SpecError, StorageError, SynthpostError
+from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.generate import end_tokens
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles import TrainingSpec
@@ -27,15 +26,14 @@ from synthpost_dagster.training import adapter
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.conversations import Conversation, tokenized
 from synthpost_dagster.training.fitting import Layout, Shape, fitting
+from synthpost_dagster.training.running import Ran, run
 from synthpost_dagster.training.supervision import refuse_untaught, supervision
+from synthpost_dagster.training.trl_arguments import sft_config
 
 if TYPE_CHECKING:
     import pandas as pd
-    from trl import SFTConfig
 
     from synthpost_dagster.training.joint_lora import JointProjections
-
-CURVE = ("step", "loss", "learning_rate")
 
 
 class Tuned(NamedTuple):
@@ -147,7 +145,7 @@ class Tuner:
     def _wrapped(self, spec: TrainingSpec) -> Any:
         from peft import get_peft_model
 
-        refuse_targets(self.loaded.model, spec.lora.target_modules)
+        adapter.refuse_targets(self.loaded.model, spec.lora.target_modules)
         return get_peft_model(self.loaded.model, adapter.lora_config(spec.lora))
 
     def _trainer_class(self, spec: TrainingSpec) -> type:
@@ -194,29 +192,28 @@ class Tuner:
         layout: Layout,
         checkpoints: Checkpoints,
         progress: Progress,
-    ) -> _Ran | None:
+    ) -> Ran | None:
         """What ran; None where memory ran out."""
         import torch
 
-        hooks = set(self._input_hooks)
-        trainer = self._trainer(job, conversations, layout, checkpoints, progress)
+        hooks, trainer = set(self._input_hooks), None
+        ran: Ran | None = None
         try:
-            ran, is_spoilt = _run(trainer, checkpoints, progress, job.steps), False
-        except _SpoiltCheckpoint:
-            ran, is_spoilt = None, True
+            trainer = self._trainer(job, conversations, layout, checkpoints, progress)
+            ran = run(trainer, checkpoints, progress, job.steps)
         except torch.OutOfMemoryError:
-            ran, is_spoilt = None, False
+            ran = None
         finally:
-            trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-            trainer.accelerator.free_memory()
+            if trainer is not None:
+                trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+                trainer.accelerator.free_memory()
             self.model.zero_grad(set_to_none=True)
             self.loaded.model.gradient_checkpointing_disable()
             for hook in set(self._input_hooks) - hooks:
                 del self._input_hooks[hook]
             del trainer
             self._free()
-        # The checkpoint is gone: this time it begins anew.
-        return self._trained(job, conversations, layout, checkpoints, progress) if is_spoilt else ran
+        return ran
 
     @property
     def _input_hooks(self) -> dict[int, Any]:
@@ -292,115 +289,3 @@ class Tuner:
         gc.collect()
         if self.device.name != "cpu":
             torch.cuda.empty_cache()
-
-
-class _Ran(NamedTuple):
-    """The whole loss curve, and how many of the steps were done now."""
-
-    curve: pd.DataFrame
-    steps: int
-
-
-class _SpoiltCheckpoint(Exception):
-    """A checkpoint cannot be gone on from, and is removed."""
-
-
-@contextlib.contextmanager
-def _saving(folder: Path) -> Iterator[None]:
-    """Turns what the system or safetensors say against writing a checkpoint into a StorageError."""
-    from safetensors import SafetensorError
-
-    with writing(folder):
-        try:
-            yield
-        except SafetensorError as error:
-            raise StorageError(f"{folder}: cannot be written ({error}); free space, or set SYNTHPOST_HOME") from error
-
-
-def _run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int) -> _Ran:
-    import pandas as pd
-    import torch
-
-    last, begin = checkpoints.last(), checkpoints.last_step()
-    if last is not None:
-        progress.note(f"training goes on from step {begin} of {steps}")
-    try:
-        with warnings.catch_warnings(), _saving(checkpoints.folder):
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-    except StorageError:
-        raise
-    except SynthpostError:
-        # The next run would go on from weights that are spoilt already.
-        checkpoints.remove()
-        raise
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        if last is None or trainer.state.global_step > begin:
-            raise
-        progress.note(f"{last} cannot be read ({error}); it is removed, and the training begins anew")
-        checkpoints.remove()
-        raise _SpoiltCheckpoint from error
-    entries = [entry for entry in trainer.state.log_history if set(CURVE) <= set(entry)]
-    curve = pd.DataFrame([{name: entry[name] for name in CURVE} for entry in entries]).astype({"loss": float})
-    return _Ran(curve, steps - begin)
-
-
-def refuse_targets(model: Any, targets: Sequence[str]) -> None:
-    """Raises SpecError where a target is no linear layer within the decoder, before anything is put on the model."""
-    import torch
-
-    head = model.get_output_embeddings()
-    linear = (
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
-    )
-    known = sorted({name.rpartition(".")[2] for name in linear})
-    if unknown := [target for target in targets if target not in known]:
-        raise SpecError(
-            f"training.lora.target_modules: {', '.join(unknown)} cannot be adapted in this student; choose among "
-            f"{', '.join(known)} in the profile"
-        )
-
-
-def refuse_infinite(step: int, loss: float) -> None:
-    """Raises SynthpostError where the loss is not a number."""
-    if not math.isfinite(loss):
-        raise SynthpostError(f"the loss is not a number at step {step}; lower training.learning_rate in the profile")
-
-
-def sft_config(spec: TrainingSpec, layout: Layout, steps: int, folder: Path, device: str) -> SFTConfig:
-    """The profile's hyper-parameters as TRL's arguments; what TRL would choose by itself is set here."""
-    from trl import SFTConfig
-
-    return SFTConfig(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=layout.micro_batch,
-        gradient_accumulation_steps=spec.rows_per_step // layout.micro_batch,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=spec.scheduler,
-        warmup_steps=spec.warmup_steps,
-        weight_decay=spec.weight_decay,
-        optim=spec.optimizer,
-        seed=spec.seed,
-        max_length=spec.max_length,
-        packing=spec.packing,
-        completion_only_loss=spec.loss == "completion",
-        # TRL's default puts another forward pass on the model, and leaves it there.
-        loss_type="nll",
-        gradient_checkpointing=layout.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": spec.lora.dropout > 0},
-        max_grad_norm=spec.max_grad_norm,
-        bf16=spec.precision == "bfloat16" and device != "cpu",
-        use_cpu=device == "cpu",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=device != "cpu",
-        # A copy that blocks waits until the GPU has ended the step before.
-        accelerator_config={"non_blocking": device != "cpu"},
-        average_tokens_across_devices=False,
-    )

@@ -15,7 +15,7 @@ from trl import SFTTrainer
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.padding_free import ATTENTION, learned_loss, piece_loss
-from synthpost_dagster.training.sft import refuse_infinite
+from synthpost_dagster.training.running import refuse_infinite
 
 FETCHED = 10
 """Losses stay on the device for so many steps: fetching each would let the GPU wait for Python at every step."""

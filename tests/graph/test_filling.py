@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 from small_study import CELLS, SmallStudy, edit_yaml
 
@@ -18,6 +19,7 @@ from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.stages import adapters, predictions, student, sweep
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import Filled, fill
+from synthpost_dagster.training import forgetting
 
 
 def other_learning_rate(study: SmallStudy, **more: Any) -> Study:
@@ -128,6 +130,23 @@ def test_a_loss_that_is_no_number_fails_its_cell_alone_and_leaves_no_adapter(cha
     assert counts(filled) == (0, 0, 0, 2, 0)
     assert all("the loss is not a number" in reason for reason in filled.failed.values())
     assert not list((changeable.home / "tmp").iterdir())
+
+
+def test_memory_that_runs_out_after_a_training_fails_its_cell_alone(
+    changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, measure, times = other_learning_rate(changeable, steps=[3]), forgetting.forgetting, []
+
+    def short_once(*arguments: Any) -> Any:
+        times.append(1)
+        if len(times) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return measure(*arguments)
+
+    monkeypatch.setattr(forgetting, "forgetting", short_once)
+    filled = fill(study, study.cells, SILENT)
+    assert counts(filled) == (1, 0, 0, 1, 0)
+    assert filled.failed["8|3"].startswith("CPU ran out of memory while general text was measured; stop what else")
 
 
 def test_what_another_process_is_making_is_left_to_it(changeable: SmallStudy) -> None:

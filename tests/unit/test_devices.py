@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from synthpost_dagster.devices import Devices
+from synthpost_dagster.devices import Device, Devices, memory_for
 from synthpost_dagster.errors import DeviceError
 
 
@@ -80,6 +81,15 @@ def test_too_little_memory_is_refused_with_figures_and_remedy_and_frees_the_devi
     assert "GiB free and this work needs 1000000.0" in message
     assert "memory_gib" in message
     assert is_free(devices)
+
+
+def test_a_lack_of_memory_is_told_with_the_device_the_work_and_the_remedy_and_other_errors_are_left_alone() -> None:
+    device = Device("cuda:0", "uuid", "a card")
+    text = r"a card ran out of memory while it looked; stop .* quantization: nf4"
+    with pytest.raises(DeviceError, match=text), memory_for(device, "while it looked"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match=r"^something else$"), memory_for(device, "while it looked"):
+        raise RuntimeError("something else")
 
 
 def test_a_device_that_is_held_too_long_is_an_error_after_one_word_about_waiting(devices: Devices) -> None:

@@ -15,6 +15,7 @@ from tuning_world import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_o
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.training.checkpoints import WHOLE, Checkpoints
 from synthpost_dagster.training.sft import Tuned
+from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer
 
 ROWS = rows_of(12)
 STEPS = 5
@@ -131,16 +132,36 @@ def test_the_latest_whole_checkpoint_is_the_last_by_its_number(tmp_path: Path) -
     checkpoints.remove()
 
 
-def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begins_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["optimizer.pt", "adapter_model.safetensors", "trainer_state.json"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begins_anew(
+    tmp_path: Path, name: str, is_there: bool
+) -> None:
     undisturbed, spoilt = tmp_path / "undisturbed", tmp_path / "spoilt"
     alone(undisturbed, steps=3)
     last = half_done(spoilt, after=1, steps=3)
-    (last / "optimizer.pt").write_bytes(b"")
+    (last / name).unlink()
+    if is_there:
+        (last / name).touch()
     told = Told()
     tuned = alone(spoilt, steps=3, told=told)
     assert any("cannot be read" in line and "begins anew" in line for line in told)
     assert tuned.curve["step"].tolist() == [1, 2, 3]
     assert furthest(spoilt, undisturbed) < 1e-5
+
+
+def test_another_error_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = half_done(tmp_path, after=1, steps=3)
+    with monkeypatch.context() as broken:
+        broken.setattr(PaddingFreeTrainer, "training_step", lambda *given, **named: cut_off())
+        with pytest.raises(RuntimeError, match="the GPU fell off the bus"):
+            alone(tmp_path, steps=3)
+    assert (last / WHOLE).exists()
+    assert alone(tmp_path, steps=3).steps_now == 2
+
+
+def cut_off() -> None:
+    raise RuntimeError("the GPU fell off the bus")
 
 
 def test_the_steps_that_were_done_now_are_told_apart_from_those_before(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from tuning_world import ALWAYS, Told, alone, cell, furthest, rows_of, spec_of, state_of, tuner_of
 
 from synthpost_dagster.errors import DeviceError
+from synthpost_dagster.training import joint_lora
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.sft import Tuner
 
@@ -100,6 +101,21 @@ def test_fault_15_where_not_even_one_row_fits_the_error_names_the_remedy_and_the
     with tuner_of() as other:
         untouched = other.loaded.model
     assert state_of(model) == state_of(untouched)
+    assert furthest(tmp_path / "next", undisturbed) == 0
+
+
+def test_fault_15_memory_that_runs_out_before_the_first_step_is_told_and_the_next_cell_is_as_ever(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with tuner_of() as tuner:
+        with monkeypatch.context() as small:
+            small.setattr(joint_lora.Joint, "__init__", short)
+            with pytest.raises(DeviceError, match="CPU has too little memory even for one row at a time"):
+                cell(tuner, tmp_path, rows=ROWS, steps=3)
+        cell(tuner, tmp_path / "next", rows=ROWS, steps=3)
     assert furthest(tmp_path / "next", undisturbed) == 0
 
 
