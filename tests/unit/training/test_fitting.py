@@ -14,6 +14,8 @@ from synthpost_dagster.training import fitting as module
 from synthpost_dagster.training.fitting import COMPILING_STEPS, MARGIN, Layout, Shape, fitting, needed_bytes
 
 SMALL = Shape(layers=2, hidden=8, intermediate=16, vocabulary=100, itemsize=2)
+DEEP = SMALL._replace(layers=64)
+"""Deep enough that making activations again saves more than holding fewer rows."""
 LLAMA_8B = Shape(layers=32, hidden=4096, intermediate=14336, vocabulary=128_256, itemsize=2)
 FREE_CHOICE = spec_of(micro_batch="auto", gradient_checkpointing="auto", compile="auto")
 STUDY_LORA = FREE_CHOICE.lora.model_copy(update={"r": 16})
@@ -73,23 +75,36 @@ def test_a_larger_rank_needs_more_memory() -> None:
     assert needed_bytes(larger, SMALL, [10], layout) - needed_bytes(FREE_CHOICE, SMALL, [10], layout) == ADAPTER
 
 
-def chosen(free: float, lengths: list[int], steps: int = 1, is_gpu: bool = False, **changes: Any) -> Layout:
+def chosen(
+    free: float, lengths: list[int], steps: int = 1, is_gpu: bool = False, shape: Shape = SMALL, **changes: Any
+) -> Layout:
     """The layout for the small shape under a specification that leaves all open but the changes."""
-    return fitting(FREE_CHOICE.model_copy(update=changes), SMALL, lengths, free, steps, is_gpu)
+    return fitting(FREE_CHOICE.model_copy(update=changes), shape, lengths, free, steps, is_gpu)
 
 
-def just_enough(layout: Layout, lengths: list[int]) -> float:
-    return needed_bytes(FREE_CHOICE, SMALL, lengths, layout) / MARGIN + 1
+def just_enough(layout: Layout, lengths: list[int], shape: Shape = SMALL) -> float:
+    return needed_bytes(FREE_CHOICE, shape, lengths, layout) / MARGIN + 1
 
 
-def test_with_less_and_less_memory_first_fewer_rows_are_held_then_activations_are_made_again() -> None:
+def test_with_less_and_less_memory_rows_are_halved_once_and_then_activations_are_made_again() -> None:
     lengths = [2_000] * 8
-    order = [Layout(size, False, False) for size in (8, 4, 2, 1)]
-    needs = [just_enough(layout, lengths) for layout in order]
-    assert [chosen(need, lengths) for need in needs] == order
-    again = just_enough(Layout(1, True, False), lengths)
-    assert again < needs[-1]
-    assert chosen(again, lengths).gradient_checkpointing
+    order = [Layout(8, False, False), Layout(4, False, False), *(Layout(size, True, False) for size in (8, 4, 2, 1))]
+    needs = [just_enough(layout, lengths, DEEP) for layout in order]
+    assert needs == sorted(needs, reverse=True)
+    assert [chosen(need, lengths, shape=DEEP) for need in needs] == order
+
+
+@pytest.mark.parametrize(
+    ("again", "each", "expected"), [(1.5, 0.3, (8, True)), (1.5, 0.05, (2, False)), (3, 0.3, (2, False))]
+)
+def test_whether_fewer_rows_or_activations_made_again_are_faster_follows_from_what_each_costs(
+    monkeypatch: pytest.MonkeyPatch, again: float, each: float, expected: tuple[int, bool]
+) -> None:
+    monkeypatch.setattr(module, "AGAIN", again)
+    monkeypatch.setattr(module, "EACH", each)
+    lengths = [2_000] * 8
+    free = just_enough(Layout(2, False, False), lengths, DEEP)
+    assert chosen(free, lengths, shape=DEEP) == Layout(*expected, False)
 
 
 def test_a_byte_less_than_a_layout_needs_gives_the_next() -> None:
@@ -138,11 +153,10 @@ def llama(free_gib: float) -> Layout:
     return fitting(spec, LLAMA_8B, [320] * 8, free_gib * GIB, 50, is_gpu=True)
 
 
-def test_beside_llama_3_8b_24_gib_hold_all_rows_9_gib_fewer_and_2_5_gib_only_with_activations_made_again() -> None:
+def test_beside_llama_3_8b_24_gib_hold_all_rows_14_half_of_them_and_4_all_with_activations_made_again() -> None:
     assert llama(24) == Layout(8, False, False)
-    tight = llama(9)
-    assert tight.micro_batch < 8 or tight.gradient_checkpointing
-    assert llama(2.5).gradient_checkpointing
+    assert llama(14) == Layout(4, False, False)
+    assert llama(4) == Layout(8, True, False)
 
 
 def test_a_shape_is_read_from_the_models_configuration() -> None:
