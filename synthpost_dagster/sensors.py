@@ -69,7 +69,8 @@ def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun)
     After the upstream: the changed subsets. When no subset is under way any more: sweeps for the cells that lack
     adapters or predictions, and the other changed cells. After a sweep: those of its cells that have changed. Where
     nothing is under way and nothing is left to do before them: the controls, and after these, judged or failed, the
-    report. The keys name what is to be made, so that two runs that end together do not start one thing twice.
+    report. The keys name what is to be made, so that one sensor does not start one thing twice; where two of them do,
+    because runs end together in different ways, the second run finds it made.
     """
     recorded = recorded_in(instance)
     sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
