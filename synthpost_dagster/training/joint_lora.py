@@ -39,10 +39,9 @@ class Joint:
         down = torch.cat([member.lora_A[NAME].weight for member in self.members])
         ups = (member.lora_B[NAME].weight * member.scaling[NAME] for member in self.members)
         up: Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
-        out = F.linear(x, self.weight)
-        # Adapters are float32: autocast sees to that, and where there is none it is done as PEFT does.
-        low = x if torch.is_autocast_enabled(x.device.type) else x.to(down.dtype)
-        return out + F.linear(F.linear(low, down), up).to(out.dtype)
+        # Adapters are float32, and computed in the dtype of `x`, as when posts are written (`inference.mixed_lora`).
+        narrow = F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+        return F.linear(x, self.weight) + narrow
 
 
 class _Joined(NamedTuple):
