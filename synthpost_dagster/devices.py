@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from synthpost_dagster.errors import DeviceError
 
 GIB = 1024**3
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
+"""What the messages of torch, the CUDA driver and cuBLAS have in common."""
 LOCK_FOLDER = Path(tempfile.gettempdir()) / "synthpost-devices"
 
 
@@ -86,8 +88,7 @@ class Devices:
             self._limit_threads(device)
             yield lease
         except BaseException as error:
-            # The frames of the error hold the model that is to be freed.
-            traceback.clear_frames(error.__traceback__)
+            let_go(error)
             raise
         finally:
             _free_memory(device)
@@ -156,18 +157,25 @@ class Devices:
         return found
 
 
+def let_go(error: BaseException | None) -> None:
+    """Clears the frames of an error and of those it came from: they hold the model that is to be freed."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 @contextlib.contextmanager
-def memory_for(device: Device, work: str) -> Iterator[None]:
-    """Turns a lack of the device's memory during some work into a DeviceError with the remedy."""
+def memory_for(device: Device, work: str, remedy: str) -> Iterator[None]:
+    """Turns a lack of the device's memory during some work into a DeviceError with the remedy.
+
+    torch raises an error of its own for it, or a plain RuntimeError where the driver or cuBLAS could not allocate.
+    """
     try:
         yield
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be imported here
+        if not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
-        raise DeviceError(
-            f"{device.label} ran out of memory {work}; stop what else uses it, or choose a smaller model or "
-            "quantization: nf4 in the profile"
-        ) from error
+        raise DeviceError(f"{device.label} ran out of memory {work}; {remedy}") from error
 
 
 def free_gib(device: Device) -> float:

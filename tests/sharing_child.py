@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synthpost_dagster.devices import Devices, Lease
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.settings import keep_quiet, read_settings
 from synthpost_dagster.stages import adapters, predictions
 from synthpost_dagster.stages.study import Cell, open_study
@@ -41,7 +41,12 @@ def main(folder: Path, name: str, cells: list[str]) -> None:
     while len(list(folder.iterdir())) < 2:
         time.sleep(0.01)
     for cell in map(Cell.parse, cells):
-        progress = Progress(lambda event, place=cell.place: event.total or notes.append(f"{place}: {event.what}"))
+
+        def note(event: Event, place: str = cell.place) -> None:
+            if not event.total:
+                notes.append(f"{place}: {event.what}")
+
+        progress = Progress(note)
         for stage in (adapters.adapters, predictions.predictions):
             manifest, is_reused = stage(study, cell, progress)
             made[f"{manifest.asset} {cell.place}"] = (manifest.fingerprint, manifest.digest, is_reused)

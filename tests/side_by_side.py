@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 CHILD = Path(__file__).with_name("sharing_child.py")
 
@@ -35,11 +35,16 @@ def side_by_side(environment: Mapping[str, str], ready: Path, one: list[str], ot
         for place, cells in enumerate((one, other))
     ]
     try:
-        said: list[Any] = [json.loads(process.communicate(timeout=240)[0]) for process in processes]
+        return [_said(process) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [Worker(**worker) for worker in said]
+
+
+def _said(process: subprocess.Popen[str]) -> Worker:
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, "a process failed; what it said of it stands above"
+    return Worker(**json.loads(said))
 
 
 def assert_made_once(workers: list[Worker], cell: str) -> None:

@@ -68,7 +68,9 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
         settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
     try:
         model = AutoModelForCausalLM.from_pretrained(source_of(spec), **settings, **_pinned(spec))
-    except (OSError, ValueError, ImportError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise _unloadable(spec, error) from error
     loads.made += 1
     if _is_packed(model) and _may_be_decoded(spec, model, device):

@@ -20,7 +20,7 @@ from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data import data_subsets_plan, subset_rows
-from synthpost_dagster.stages.student import Student, holding
+from synthpost_dagster.stages.student import REMEDY, Student, holding
 from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.stages.took import wall_facts
 from synthpost_dagster.training.checkpoints import Checkpoints
@@ -157,11 +157,11 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
     tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), progress)
     seconds = time.perf_counter() - started
     progress.note("measuring general text with the adapter and without")
-    with tuner.as_loaded(), memory_for(lease.device, "while general text was measured"):
+    with tuner.as_loaded(), memory_for(lease.device, "while general text was measured", REMEDY):
         kinds = forgetting(tuner.loaded)
     curve = tuned.curve
     study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)
-    draft.digest = f"{_sha256(draft, ADAPTER_WEIGHTS)[:16]}"
+    draft.digest = _sha256(draft, ADAPTER_WEIGHTS)[:16]
     draft.facts |= {
         "optimizer_steps": steps,
         "timed_steps": tuned.steps_now,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Iterator
 
-from synthpost_dagster.devices import Lease, memory_for
+from synthpost_dagster.devices import Lease, let_go, memory_for
+from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.trainers import trainer
 
-LOADING = "while the student was loaded"
+REMEDY = "stop what else uses it, choose a smaller student, or set student.quantization: nf4 in the profile"
 
 
 class Student:
@@ -29,13 +29,14 @@ class Student:
         self._loaded: Loaded | None = None
         self._lease: Lease | None = None
         self._tuner: Tuner | None = None
+        self._failure: SynthpostError | None = None
 
     def tuner(self, steps: int) -> Tuner:
         """A tuner on it; `steps` are all that will be trained."""
         if self._tuner is None:
             profile, device = self._study.profile, self.lease.device
             kind = trainer(profile.training.trainer)
-            with memory_for(device, LOADING):
+            with self._loading():
                 if self._loaded is None:
                     self._loaded = kind.load(profile.student, profile.training, device)
                 self._tuner = kind(self._loaded, profile.student.model, profile.training, steps, device)
@@ -58,9 +59,22 @@ class Student:
         """The plain base model, no tuner being on it any more."""
         self._untune()
         if self._loaded is None:
-            with memory_for(self.lease.device, LOADING):
+            with self._loading():
                 self._loaded = load(self._study.profile.student, self.lease.device)
         return self._loaded
+
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[None]:
+        """One that cannot be loaded is not tried again for the next cell, and nothing of it stays."""
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure))
+        try:
+            with memory_for(self.lease.device, "while the student was loaded", REMEDY):
+                yield
+        except SynthpostError as error:
+            self._failure, self._loaded = error, None
+            let_go(error)
+            raise
 
     def put_down(self) -> None:
         """Frees the device, and ends the lease."""
@@ -84,8 +98,7 @@ def holding(study: Study, progress: Progress) -> Iterator[Student]:
     try:
         yield student
     except BaseException as error:
-        # The frames of the error hold the model that is to be freed.
-        traceback.clear_frames(error.__traceback__)
+        let_go(error)
         raise
     finally:
         student.put_down()

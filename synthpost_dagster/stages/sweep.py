@@ -153,13 +153,14 @@ class _Told:
 
     def __init__(self, study: Study, progress: Progress, total: int) -> None:
         self._study, self._progress, self._total = study, progress, total
-        self._tuned, self._fates = 0, Counter[Fate]()
+        self._fates: Counter[Fate] = Counter()
+        self._credited: dict[Cell, float] = {}
         self._reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
 
     def tuned(self, training: Cell) -> None:
         """Another adapter is there."""
-        self._tuned += 1
-        self._progress.update("tuned", self._tuned, self._total, "adapters", work=_tuning_work(self._study, training))
+        work = self._credited[training] = _tuning_work(self._study, training)
+        self._progress.update("tuned", len(self._credited), self._total, "adapters", work=work)
 
     def add(self, training: Cell, fate: Fate, reason: str = "") -> None:
         """Another training is done with."""
@@ -167,7 +168,7 @@ class _Told:
         if reason:
             self._reasons[fate][training.place] = reason
             self._progress.within(training.place).note(f"{fate}: {reason}")
-        work = self._study.evaluation_count if fate == "made" else 0.0
+        work = 0.0 if fate == "reused" else filling_work(self._study, training) - self._credited.get(training, 0.0)
         self._progress.update("done", self._fates.total(), self._total, "trainings", work=work)
 
     @property

@@ -6,17 +6,21 @@ Trainer: the weights as safetensors, what belongs to the optimizer by torch, whi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
 from pathlib import Path
 
+from synthpost_dagster.errors import StorageError
+
 WHOLE = "whole"
 """A file that is written once a checkpoint is: a kill while it is written leaves none."""
 PREFIX = "checkpoint-"
 WEIGHTS, STATE = "adapter_model.safetensors", "trainer_state.json"
-OPTIMIZER = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+RANDOM = "rng_state.pth"
+OPTIMIZER = ("optimizer.pt", "scheduler.pt", RANDOM)
 """What transformers goes on from; without one of these it would go on all the same, from something else."""
 
 
@@ -70,17 +74,35 @@ class Checkpoints:
 
 
 def fault_of(checkpoint: Path) -> str:
-    """Why a checkpoint cannot be gone on from; empty where it can. Reads all of it, and runs nothing that is in it."""
+    """Why a checkpoint cannot be gone on from; empty where it can. Reads all of it, and runs nothing that is in it.
+
+    Raises StorageError where it is the system that cannot read it.
+    """
+    try:
+        _read(checkpoint)
+    except FileNotFoundError as error:
+        return str(error)
+    except OSError as error:
+        raise StorageError(
+            f"{checkpoint}: cannot be read ({error.strerror}); mend the disk, or delete the folder to begin the "
+            "training anew"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _read(checkpoint: Path) -> None:
     import torch
     from safetensors.torch import load_file
     from transformers.trainer_pt_utils import safe_globals
 
-    try:
-        load_file(checkpoint / WEIGHTS)
-        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        with safe_globals():
-            for name in OPTIMIZER:
-                torch.load(checkpoint / name, map_location="cpu", weights_only=True)  # noqa: TID251 - no pickle is run
-    except Exception as error:
-        return str(error) or type(error).__name__
-    return ""
+    load_file(checkpoint / WEIGHTS)
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or "global_step" not in state:
+        raise ValueError(f"{STATE} holds no state of a training")
+    for name in OPTIMIZER:
+        with safe_globals() if name == RANDOM else contextlib.nullcontext():
+            torch.load(checkpoint / name, map_location="cpu", weights_only=True)  # noqa: TID251 - no pickle is run

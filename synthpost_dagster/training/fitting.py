@@ -27,8 +27,8 @@ longer still is what the halving after an out-of-memory error is for."""
 AGAIN = 1.5
 """Work of a step whose activations are made again, of one that keeps them: three passes instead of two."""
 EACH = 0.3
-"""What a micro-batch costs beside its rows, as a share of a step's work: kernels to start, weights to decode. Reckoned;
-Unsloth's 2 x 4 takes 1,731 ms on an H200 and its 8 x 1 538, which is 0.7, and compiled layers wait for Python less."""
+"""What a micro-batch costs beside its rows, as a share of a step's work: kernels to start, weights to decode. A guess;
+above 1, all rows with activations made again would come before half of them."""
 COMPILING_STEPS = 300
 """From so many optimizer steps on, compiling the layers costs less time than it saves."""
 PIECE = 512

@@ -23,9 +23,12 @@ ALONE = (("self_attn", "o_proj"), ("mlp", "down_proj"))
 
 
 class Joint:
-    """Adapted projections of one input. Their frozen weights come to lie end to end, and theirs become views of it."""
+    """Adapted projections of one input: one frozen weight, of which each projection's own becomes a view, and one pair
+    of adapter matrices, put together anew at each call and computed in `dtype`.
+    """
 
-    def __init__(self, members: Sequence[LoraLinear]) -> None:
+    def __init__(self, members: Sequence[LoraLinear], dtype: torch.dtype) -> None:
+        self.dtype = dtype
         bases = [member.base_layer for member in members]
         self.members, self.widths = list(members), [base.out_features for base in bases]
         self.weight = bases[0].weight.data
@@ -39,9 +42,9 @@ class Joint:
         down = torch.cat([member.lora_A[NAME].weight for member in self.members])
         ups = (member.lora_B[NAME].weight * member.scaling[NAME] for member in self.members)
         up: Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
-        # Adapters are float32, and computed in the dtype of `x`, as when posts are written (`inference.mixed_lora`).
-        narrow = F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
-        return F.linear(x, self.weight) + narrow
+        out = F.linear(x, self.weight)
+        narrow = F.linear(F.linear(x.to(self.dtype), down.to(self.dtype)), up.to(self.dtype))
+        return out + narrow.to(out.dtype)
 
 
 class _Joined(NamedTuple):
@@ -58,8 +61,12 @@ class JointProjections:
     Modules get another class for that, one for all of a kind, so that one compiled layer still serves all.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        """Joins what can be: projections without an adapter, with bias, dropout or packed weights are left to PEFT."""
+    def __init__(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
+        """Joins what can be: projections without an adapter, with bias, dropout or packed weights are left to PEFT.
+
+        Adapters are computed in `dtype`: that of autocast, or where there is none float32, as PEFT does.
+        """
+        self._dtype = dtype
         self._joined: list[_Joined] = []
         for layer in layers:
             for name, names in TOGETHER:
@@ -67,7 +74,7 @@ class JointProjections:
             for name, projection in ALONE:
                 member = getattr(getattr(layer, name), projection)
                 if _is_plain(member):
-                    self._joined.append(_Joined(member, _alone(member.__class__), Joint([member])))
+                    self._joined.append(_Joined(member, _alone(member.__class__), Joint([member], dtype)))
 
     def put_on(self) -> None:
         """The joints compute."""
@@ -85,7 +92,7 @@ class JointProjections:
         members = [getattr(part, name) for name in names]
         if not all(map(_is_plain, members)):
             return
-        joint, start = Joint(members), 0
+        joint, start = Joint(members, self._dtype), 0
         self._joined.append(_Joined(part, _with_outputs(part.__class__), joint))
         for member, width in zip(members, joint.widths, strict=True):
             self._joined.append(_Joined(member, _own(member.__class__), slice(start, start + width)))
@@ -107,16 +114,16 @@ def _with_outputs(kind: Any) -> type:
     def forward(self: Any, hidden_states: Tensor, **more: Any) -> Any:
         return kind.forward(self, self._joint(hidden_states), **more)
 
-    return type("WithOutputs", (kind,), {"forward": forward})
+    return type("PartGivenOutputs", (kind,), {"forward": forward})
 
 
 @cache
 def _own(kind: Any) -> type:
     """A projection that takes its own of the outputs that it is given."""
-    return type("Own", (kind,), {"forward": lambda self, outputs: outputs[..., self._joint]})
+    return type("OwnOutputs", (kind,), {"forward": lambda self, outputs: outputs[..., self._joint]})
 
 
 @cache
 def _alone(kind: Any) -> type:
     """A projection that is a joint by itself."""
-    return type("Alone", (kind,), {"forward": lambda self, x: self._joint(x)})
+    return type("JointProjection", (kind,), {"forward": lambda self, x: self._joint(x)})

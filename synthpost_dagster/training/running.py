@@ -49,6 +49,10 @@ def run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int) 
         # The next run would go on from weights that are spoilt already.
         checkpoints.remove()
         raise
+    except Exception as error:
+        if last:
+            error.add_note(f"The training went on from {last}; delete that folder to begin it anew.")
+        raise
     entries = [entry for entry in trainer.state.log_history if set(CURVE) <= set(entry)]
     curve = pd.DataFrame([{name: entry[name] for name in CURVE} for entry in entries]).astype({"loss": float})
     return Ran(curve, steps - begin)

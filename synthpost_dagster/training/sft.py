@@ -28,7 +28,7 @@ from synthpost_dagster.training.conversations import Conversation, tokenized
 from synthpost_dagster.training.fitting import Layout, Shape, fitting
 from synthpost_dagster.training.running import Ran, run
 from synthpost_dagster.training.supervision import refuse_untaught, supervision
-from synthpost_dagster.training.trl_arguments import sft_config
+from synthpost_dagster.training.trl_arguments import is_mixed, sft_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ class Tuner:
             progress.note(f"{self.device.label} ran out of memory with {spent.text}")
         raise DeviceError(
             f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
-            "lora.r, or set student.quantization: nf4 in the profile"
+            "training.lora.r, or set student.quantization: nf4 in the profile"
         )
 
     def _show(self, text: str, progress: Progress) -> None:
@@ -118,11 +118,13 @@ class Tuner:
 
     @contextlib.contextmanager
     def as_loaded(self) -> Iterator[None]:
-        """Within it, the model has its adapter and is otherwise as loaded; what is compiled is kept for later."""
+        """Within it, the model has its adapter and is otherwise as loaded. What is compiled is kept for the next
+        training, which sees to attention and joined projections itself.
+        """
         layers = self._layers
         compiled = [layer._compiled_call_impl for layer in layers]
         self.loaded.model.set_attn_implementation(self._attention)
-        self._join(False)
+        self._separate()
         for layer in layers:
             layer._compiled_call_impl = None
         try:
@@ -134,7 +136,7 @@ class Tuner:
     def close(self) -> None:
         """Takes the adapter off, and all that was put on the model for it."""
         self._compile(False)
-        self._join(False)
+        self._separate()
         self.model.unload()
         self.loaded.model.set_attn_implementation(self._attention)
         self.loaded.model.config.use_cache = self._use_cache
@@ -239,7 +241,10 @@ class Tuner:
         logging.getLogger("trl").setLevel(logging.ERROR)
         set_seed(job.spec.seed)
         self._lay_out(layout)
-        self._join(self._is_padding_free(job.spec))
+        if self._is_padding_free(job.spec):
+            self._join(job.spec)
+        else:
+            self._separate()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)
             trainer = self._trainer_class(job.spec)(
@@ -268,15 +273,22 @@ class Tuner:
                 layer.compile()
         self._is_compiled = is_wanted
 
-    def _join(self, is_wanted: bool) -> None:
-        """Lets projections that read the same input be computed as one, or each by itself again."""
-        if is_wanted and self._joints is None:
+    def _join(self, spec: TrainingSpec) -> None:
+        """Lets projections that read the same input be computed as one."""
+        if self._joints is None:
+            import torch
+
             from synthpost_dagster.training.joint_lora import JointProjections
 
-            self._joints = JointProjections(self._layers)
+            dtype = torch.bfloat16 if is_mixed(spec, self.device.name) else torch.float32
+            self._joints = JointProjections(self._layers, dtype)
             self._free()
+        self._joints.put_on()
+
+    def _separate(self) -> None:
+        """Lets each projection be computed by itself again."""
         if self._joints is not None:
-            (self._joints.put_on if is_wanted else self._joints.take_off)()
+            self._joints.take_off()
 
     @property
     def _layers(self) -> list[Any]:

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
 
+def is_mixed(spec: TrainingSpec, device: str) -> bool:
+    """Whether products are made in bfloat16 under autocast, the adapters staying in float32."""
+    return spec.precision == "bfloat16" and device != "cpu"
+
+
 def sft_config(spec: TrainingSpec, layout: Layout, steps: int, folder: Path, device: str) -> SFTConfig:
-    """The profile's hyper-parameters as TRL's arguments; what TRL would choose by itself is set here."""
+    """The arguments for a training; what TRL would choose by itself is set here."""
     from trl import SFTConfig
 
     return SFTConfig(
@@ -35,7 +40,7 @@ def sft_config(spec: TrainingSpec, layout: Layout, steps: int, folder: Path, dev
         gradient_checkpointing=layout.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": spec.lora.dropout > 0},
         max_grad_norm=spec.max_grad_norm,
-        bf16=spec.precision == "bfloat16" and device != "cpu",
+        bf16=is_mixed(spec, device),
         use_cpu=device == "cpu",
         logging_steps=1,
         logging_nan_inf_filter=False,

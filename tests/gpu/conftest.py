@@ -26,7 +26,7 @@ from synthpost_dagster.tasks.loading import Task, load_task  # noqa: E402
 
 keep_quiet()
 # One GPU, for the processes that tests start as well: with two, none would wait for another.
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
 def _has_gpu() -> bool:

@@ -13,13 +13,14 @@ from filelock import FileLock
 from small_study import CELLS, SmallStudy, edit_yaml
 
 from synthpost_dagster import planning
-from synthpost_dagster.errors import SpecError
+from synthpost_dagster.errors import DeviceError, SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.stages import adapters, predictions, student, sweep
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import Filled, fill
 from synthpost_dagster.training import forgetting
+from synthpost_dagster.training.sft import Tuner
 
 
 def other_learning_rate(study: SmallStudy, **more: Any) -> Study:
@@ -147,6 +148,26 @@ def test_memory_that_runs_out_after_a_training_fails_its_cell_alone(
     filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (1, 0, 0, 1, 0)
     assert filled.failed["8|3"].startswith("CPU ran out of memory while general text was measured; stop what else")
+
+
+def test_a_student_that_does_not_fit_is_loaded_once_for_all_cells_and_nothing_of_it_stays(
+    changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, tries = other_learning_rate(changeable, steps=[3]), []
+
+    def short(*arguments: Any) -> None:
+        tries.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Tuner, "_wrapped", short)
+    filled = fill(study, study.cells, SILENT)
+    assert counts(filled) == (0, 0, 0, 2, 0)
+    assert {reason[:50] for reason in filled.failed.values()} == {"CPU ran out of memory while the student was loaded"}
+    assert (len(tries), filled.model_loads) == (1, 1)
+    with student.holding(study, SILENT) as held:
+        with pytest.raises(DeviceError):
+            held.tuner(1)
+        assert held._loaded is None, "it may have a part of an adapter on it"
 
 
 def test_what_another_process_is_making_is_left_to_it(changeable: SmallStudy) -> None:

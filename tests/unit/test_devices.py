@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,11 +86,33 @@ def test_too_little_memory_is_refused_with_figures_and_remedy_and_frees_the_devi
 
 def test_a_lack_of_memory_is_told_with_the_device_the_work_and_the_remedy_and_other_errors_are_left_alone() -> None:
     device = Device("cuda:0", "uuid", "a card")
-    text = r"a card ran out of memory while it looked; stop .* quantization: nf4"
-    with pytest.raises(DeviceError, match=text), memory_for(device, "while it looked"):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(RuntimeError, match=r"^something else$"), memory_for(device, "while it looked"):
+    text = r"a card ran out of memory while it looked; look away"
+    for message in ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"):
+        with pytest.raises(DeviceError, match=text), memory_for(device, "while it looked", "look away"):
+            raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match=r"^something else$"), memory_for(device, "while it looked", "look away"):
         raise RuntimeError("something else")
+
+
+def test_what_an_error_under_a_lease_came_from_is_let_go_with_it(devices: Devices) -> None:
+    class Model:
+        pass
+
+    def fail() -> None:
+        model = Model()
+        held.append(weakref.ref(model))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    held: list[weakref.ref[Model]] = []
+    try:
+        with devices.lease(0.01), memory_for(Device("cpu", "cpu", "CPU"), "while it looked", "look away"):
+            fail()
+    except DeviceError as error:
+        gc.collect()
+        assert isinstance(error.__cause__, torch.OutOfMemoryError)
+        assert held[0]() is None, "its memory is not freed with the lease"
+    else:
+        pytest.fail("no error")
 
 
 def test_a_device_that_is_held_too_long_is_an_error_after_one_word_about_waiting(devices: Devices) -> None:

@@ -13,7 +13,7 @@ import torch
 from tuning_world import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_of, spec_of
 
 from synthpost_dagster.errors import StorageError
-from synthpost_dagster.training.checkpoints import WHOLE, Checkpoints
+from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WEIGHTS, WHOLE, Checkpoints, fault_of
 from synthpost_dagster.training.sft import Tuned
 from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer
 
@@ -132,17 +132,37 @@ def test_the_latest_whole_checkpoint_is_the_last_by_its_number(tmp_path: Path) -
     checkpoints.remove()
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "adapter_model.safetensors", "trainer_state.json"])
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begins_anew(
-    tmp_path: Path, name: str, is_there: bool
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, *OPTIMIZER])
+@pytest.mark.parametrize("content", [None, b"", b"null"])
+def test_a_checkpoint_that_lacks_something_is_faulty(whole: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    assert fault_of(copy) == ""
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content)
+    assert fault_of(copy)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return half_done(tmp_path_factory.mktemp("whole"), after=1, steps=3)
+
+
+def test_a_disk_that_cannot_be_read_costs_no_checkpoint(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    copy = shutil.copytree(whole.parent, tmp_path / "checkpoints")
+    monkeypatch.setattr(torch, "load", lambda *given, **named: fail(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(StorageError, match=r"checkpoint-1: cannot be read \(Input/output error\); mend the disk"):
+        alone(tmp_path, steps=3)
+    assert (copy / "checkpoint-1" / WHOLE).exists()
+
+
+def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begins_anew(tmp_path: Path) -> None:
     undisturbed, spoilt = tmp_path / "undisturbed", tmp_path / "spoilt"
     alone(undisturbed, steps=3)
     last = half_done(spoilt, after=1, steps=3)
-    (last / name).unlink()
-    if is_there:
-        (last / name).touch()
+    (last / "optimizer.pt").write_bytes(b"")
     told = Told()
     tuned = alone(spoilt, steps=3, told=told)
     assert any("cannot be read" in line and "begins anew" in line for line in told)
@@ -153,15 +173,18 @@ def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begi
 def test_another_error_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = half_done(tmp_path, after=1, steps=3)
     with monkeypatch.context() as broken:
-        broken.setattr(PaddingFreeTrainer, "training_step", lambda *given, **named: cut_off())
-        with pytest.raises(RuntimeError, match="the GPU fell off the bus"):
+        broken.setattr(
+            PaddingFreeTrainer, "training_step", lambda *given, **named: fail(RuntimeError("the GPU fell off"))
+        )
+        with pytest.raises(RuntimeError, match="the GPU fell off") as caught:
             alone(tmp_path, steps=3)
+    assert caught.value.__notes__ == [f"The training went on from {last}; delete that folder to begin it anew."]
     assert (last / WHOLE).exists()
     assert alone(tmp_path, steps=3).steps_now == 2
 
 
-def cut_off() -> None:
-    raise RuntimeError("the GPU fell off the bus")
+def fail(error: Exception) -> None:
+    raise error
 
 
 def test_the_steps_that_were_done_now_are_told_apart_from_those_before(tmp_path: Path) -> None:

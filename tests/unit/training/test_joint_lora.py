@@ -53,7 +53,7 @@ def layers_of(loaded: Loaded) -> list[Any]:
 def test_outputs_and_gradients_are_those_of_each_projection_by_itself() -> None:
     loaded, model = adapted()
     logits, gradients = outcome(loaded, model)
-    JointProjections(layers_of(loaded)).put_on()
+    JointProjections(layers_of(loaded), torch.float32).put_on()
     found, theirs = outcome(loaded, model)
     torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
     assert set(theirs) == set(gradients)
@@ -76,7 +76,7 @@ def test_a_student_learns_in_every_dtype_and_precision(tmp_path: Path, dtype: st
             assert type(part).__name__ == "LlamaMLP"
     apart = spec_of(precision=precision, padding_free=False)
     theirs = alone(tmp_path / "apart", apart, student, rows=rows_of(8), steps=3).curve["loss"]
-    assert told == ["WithOutputs"] * 3
+    assert told == ["PartGivenOutputs"] * 3
     assert joined.iloc[-1] < 0.97 * joined.iloc[0]
     assert joined.tolist() == pytest.approx(theirs.tolist(), rel=1e-4 if dtype == "float32" else 0.01)
 
@@ -84,7 +84,7 @@ def test_a_student_learns_in_every_dtype_and_precision(tmp_path: Path, dtype: st
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while compiling
 def test_one_compiled_layer_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, model = adapted()
-    JointProjections(layers_of(loaded)).put_on()
+    JointProjections(layers_of(loaded), torch.float32).put_on()
     monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
     torch._dynamo.reset()
     counted = torch._dynamo.utils.counters["stats"]
@@ -105,7 +105,7 @@ def test_fewer_products_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome(loaded, model)
     alone = len(made)
     made.clear()
-    JointProjections(layers_of(loaded)).put_on()
+    JointProjections(layers_of(loaded), torch.float32).put_on()
     outcome(loaded, model)
     assert (alone, len(made)) == (4 * 3 * 7 + 1, 4 * 3 * 4 + 1)
 
@@ -115,7 +115,7 @@ def test_taken_off_the_model_is_as_before() -> None:
     logits, _ = outcome(loaded, model)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     types = {name: type(module) for name, module in model.named_modules()}
-    joints = JointProjections(layers_of(loaded))
+    joints = JointProjections(layers_of(loaded), torch.float32)
     for _ in range(2):
         joints.put_on()
         assert {name: type(module) for name, module in model.named_modules()} != types
@@ -143,7 +143,7 @@ def test_what_cannot_be_joined_is_left_to_peft(changes: dict[str, Any], joined: 
     loaded, model = adapted(**changes)
     logits, gradients = outcome(loaded, model)
     types = {name: type(module) for name, module in model.named_modules()}
-    JointProjections(layers_of(loaded)).put_on()
+    JointProjections(layers_of(loaded), torch.float32).put_on()
     changed = {name.rpartition(".")[2] for name, module in model.named_modules() if type(module) is not types[name]}
     assert changed & ALL == joined
     found, theirs = outcome(loaded, model)
@@ -156,7 +156,7 @@ def test_every_decoder_that_suits_computes_the_same_and_can_be_saved_afterwards(
     base, model = small_decoder(kind)
     logits, gradients = small_outcome(model)
     before = {name: weight.clone() for name, weight in base.state_dict().items() if "lora_" not in name}
-    joints = JointProjections(list(base.model.layers))
+    joints = JointProjections(list(base.model.layers), torch.float32)
     joints.put_on()
     found, theirs = small_outcome(model)
     torch.testing.assert_close(found, logits, atol=1e-5, rtol=1e-4)
@@ -193,5 +193,5 @@ def test_a_projection_with_a_bias_keeps_it() -> None:
     bias = torch.nn.Parameter(torch.ones(256), requires_grad=False)
     layers_of(loaded)[0].self_attn.q_proj.base_layer.bias = bias
     logits, _ = outcome(loaded, model)
-    JointProjections(layers_of(loaded)).put_on()
+    JointProjections(layers_of(loaded), torch.float32).put_on()
     torch.testing.assert_close(outcome(loaded, model)[0], logits, atol=1e-4, rtol=1e-4)
