@@ -118,7 +118,7 @@ def measure(names: list[str], options: argparse.Namespace, checkpoint: Path, fol
 
 
 def claims(records: list[Record]) -> list[Record]:
-    """What the project says of itself, with what was measured."""
+    """What was asked of the project (docs/decisions/0009), with what was measured."""
     by_name = {record["configuration"]: record for record in records if "error" not in record}
     found = []
     for name in (name for name in OURS if name in by_name):
