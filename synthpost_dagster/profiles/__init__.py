@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec, ModelSpec, Sampling
+from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec, ModelSpec, PostSampling
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.spec import Identifier, Record, Text
 from synthpost_dagster.yaml_files import read_mapping, record_of
@@ -111,7 +111,7 @@ class Profile(Record):
     teacher: ChatSpec
     student: ModelSpec
     training: TrainingSpec
-    predictions: Sampling
+    predictions: PostSampling
     judges: tuple[JudgeSpec, ...] = Field(min_length=1, description="several are a panel; the majority decides")
     budget: float | None = Field(
         ge=0, description="US dollars that may be spent under this profile's name; null: no cap"

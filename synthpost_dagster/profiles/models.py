@@ -55,6 +55,17 @@ class Sampling(Record):
     seed: int = Field(ge=0)
 
 
+class PostSampling(Sampling):
+    """How the student's posts are drawn."""
+
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        description="posts written at a time, in steps that are always as wide: on a GPU the same posts to the bit, "
+        "whatever else is written with them; null: as many as memory holds, in 16 bits the same but for rounding",
+    )
+
+
 class HostedSampling(Record):
     """How an endpoint is to draw text."""
 

@@ -100,7 +100,8 @@ def _untuned(
         started, parts = time.perf_counter(), []
         for contestant, column, sampling in sets:
             requests = _requests(study, prompts[column], None, sampling)
-            replies = dict(answers(loaded, [], requests, sampling, progress, f"{contestant} posts", student.limit_gib))
+            what, slots = f"{contestant} posts", study.profile.predictions.slots
+            replies = dict(answers(loaded, [], requests, sampling, progress, what, student.limit_gib, slots))
             posts = [replies[place] for place in range(len(requests))]
             parts.append(_predictions(prompts, posts, contestant, study.profile.student.model))
         seconds = time.perf_counter() - started
@@ -196,7 +197,14 @@ def tuned_posts(
         loaded, started = student.untuned(), time.perf_counter()
         replies: list[dict[int, Completion]] = [{} for _ in cells]
         for place, reply in answers(
-            loaded, list(folders.values()), requests, sampling, progress, "tuned posts", student.limit_gib
+            loaded,
+            list(folders.values()),
+            requests,
+            sampling,
+            progress,
+            "tuned posts",
+            student.limit_gib,
+            sampling.slots,
         ):
             number, row = divmod(place, len(prompts))
             replies[number][row] = reply
@@ -220,8 +228,9 @@ def _generation_parts(study: Study) -> dict[str, Any]:
 
 
 def _sampling_parts(sampling: Sampling) -> dict[str, Any]:
-    """What of the sampling shapes a post: how many are written at a time does not."""
-    return sampling.model_dump(mode="json", exclude={"batch_size"})
+    """What of the sampling shapes a post: how many are written at a time does so only where it is promised."""
+    parts = sampling.model_dump(mode="json", exclude={"batch_size"})
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def _seeded(sampling: Sampling, contestant: str) -> Sampling:

@@ -68,7 +68,11 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
     assert made_files(changeable) == before
 
 
-def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("slots", [None, 6])
+def test_a_cells_posts_are_the_same_alone_and_with_others(
+    changeable: SmallStudy, tmp_path: Path, slots: int | None
+) -> None:
+    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(slots=slots))
     alone = changeable.copy_to(tmp_path / "alone")
     together, single = other_learning_rate(changeable, steps=[3]), other_learning_rate(alone, steps=[3])
     fill(together, together.cells, SILENT)
@@ -78,6 +82,15 @@ def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy
         filled = together.store.need(predictions.predictions_plan(together, cell), "")
         assert made.digest == filled.digest
         assert made.parts == filled.parts
+
+
+def test_slots_make_posts_anew_only_where_they_are_given(changeable: SmallStudy) -> None:
+    study = changeable.open()
+    before = predictions.predictions_plan(study, study.cells[0]).fingerprint
+    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(slots=None))
+    assert predictions.predictions_plan(changeable.open(), study.cells[0]).fingerprint == before
+    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(slots=6))
+    assert predictions.predictions_plan(changeable.open(), study.cells[0]).fingerprint != before
 
 
 def test_both_sets_of_the_untuned_models_posts_are_written_by_one_loaded_model(changeable: SmallStudy) -> None:

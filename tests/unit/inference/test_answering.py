@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
@@ -33,8 +34,8 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [save_random_adapter(tmp_path_factory.mktemp("adapter"), seed, 4, ALL_LAYERS) for seed in (1, 2)]
 
 
-def replies(loaded: Loaded, adapters: list[Path]) -> list[Completion]:
-    made = dict(answers(loaded, adapters, REQUESTS, GREEDY, SILENT, "posts"))
+def replies(loaded: Loaded, adapters: list[Path], slots: int | None = None) -> list[Completion]:
+    made = dict(answers(loaded, adapters, REQUESTS, GREEDY, SILENT, "posts", slots=slots))
     assert set(made) == set(range(len(REQUESTS)))
     return [made[place] for place in range(len(REQUESTS))]
 
@@ -47,3 +48,19 @@ def test_a_model_that_the_engine_cannot_take_answers_the_same_under_one_adapter_
     assert replies(loaded, adapters) == together
     assert state_of(loaded.model) == before, "no adapter is left on it"
     assert len({reply.text for reply in together}) > 2
+
+
+@pytest.mark.parametrize(("slots", "keeps_shapes"), [(None, False), (3, True)])
+def test_with_slots_every_step_is_as_wide_and_replies_are_the_same(
+    loaded: Loaded, adapters: list[Path], monkeypatch: pytest.MonkeyPatch, slots: int | None, keeps_shapes: bool
+) -> None:
+    together, used = replies(loaded, adapters), []
+    make = engine.engine
+
+    def recorded(*given: Any) -> Any:
+        used.append(given[-1])
+        return make(*given)
+
+    monkeypatch.setattr(engine, "engine", recorded)
+    assert replies(loaded, adapters, slots) == together
+    assert [(one.slots, one.keeps_shapes) for one in used] == [(slots, keeps_shapes)]
