@@ -157,23 +157,28 @@ class Devices:
         return found
 
 
-def let_go(error: BaseException | None) -> None:
+def let_go(error: BaseException) -> None:
     """Clears the frames of an error and of those it came from: they hold the model that is to be freed."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        traceback.clear_frames(cause.__traceback__)
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is torch's own error for a lack of memory, or a plain one of the CUDA driver or cuBLAS."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 @contextlib.contextmanager
 def memory_for(device: Device, work: str, remedy: str) -> Iterator[None]:
-    """Turns a lack of the device's memory during some work into a DeviceError with the remedy.
-
-    torch raises an error of its own for it, or a plain RuntimeError where the driver or cuBLAS could not allocate.
-    """
+    """Turns a lack of the device's memory during some work into a DeviceError with the remedy."""
     try:
         yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         raise DeviceError(f"{device.label} ran out of memory {work}; {remedy}") from error
 

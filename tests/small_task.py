@@ -1,14 +1,18 @@
-"""The packaged task, cut down until it can be exhausted."""
+"""The packaged task, cut down until it can be exhausted, and rows for it that no teacher wrote."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from synthpost_dagster.tasks.loading import PACKAGED
+from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.rows.prompts import training_prompts
+from synthpost_dagster.tasks.loading import PACKAGED, Task
 
 
 def write_small_task(folder: Path) -> Path:
@@ -24,6 +28,25 @@ def write_small_task(folder: Path) -> Path:
     task["evaluation"] = {"prompts": 110}
     write_yaml(folder / "task.yaml", task)
     return folder
+
+
+def kept_rows(task: Task, posts: Sequence[str]) -> pd.DataFrame:
+    """A kept row with each of the posts, for the first of the training prompts (schema SyntheticRows)."""
+    prompts = training_prompts(task).head(len(posts))
+    return prompts.drop(columns="teacher_prompt").assign(
+        attempt=0,
+        post=posts,
+        status="kept",
+        reason="",
+        stripped="",
+        is_in_band=True,
+        raw_reply=posts,
+        finish_reason="stop",
+        prompt_tokens=10,
+        completion_tokens=3,
+        teacher_model="fake",
+        reply_key=[fingerprint({"id": name}) for name in prompts["prompt_id"]],
+    )
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:

@@ -15,15 +15,14 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 import yaml
-from small_task import write_small_task, write_yaml
+from small_task import kept_rows, write_small_task, write_yaml
 
+from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.progress import Event, Progress
-from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.settings import read_settings
-from synthpost_dagster.stages.adapters import ADAPTER_WEIGHTS, adapters
+from synthpost_dagster.stages.adapters import adapters
 from synthpost_dagster.stages.data import catalog, data_subsets, prompts, synthetic_rows_plan
 from synthpost_dagster.stages.study import Study, open_study
-from synthpost_dagster.tasks.loading import Task
 
 CHILD = Path(__file__).with_name("tuning_child.py")
 MOST_SECONDS = 120
@@ -74,30 +73,10 @@ def ready_to_tune(folder: Path, device: str = "cpu", dtype: str = "float32", ste
     study = made.open()
     catalog(study)
     prompts(study)
-    rows = synthetic(study.task)
+    rows = kept_rows(study.task, [" ".join(f"word{at * place}" for place in range(1, 9 + 3 * at)) for at in range(8)])
     study.store.reuse_or_make(synthetic_rows_plan(study, 8), lambda draft: draft.table("synthetic_rows", rows))
     assert not data_subsets(study, 8).manifest.failed_gates
     return made
-
-
-def synthetic(task: Task) -> pd.DataFrame:
-    """A kept row for each of the first eight prompts."""
-    table = training_prompts(task).head(8)
-    posts = [" ".join(f"word{at * place}" for place in range(1, 9 + 3 * at)) for at in range(8)]
-    return table.drop(columns=["teacher_prompt"]).assign(
-        attempt=0,
-        post=posts,
-        status="kept",
-        reason="",
-        stripped="",
-        is_in_band=True,
-        raw_reply=posts,
-        finish_reason="stop",
-        prompt_tokens=1,
-        completion_tokens=1,
-        teacher_model="by hand",
-        reply_key=[f"{at:016x}" for at in range(8)],
-    )
 
 
 class Run(NamedTuple):
@@ -116,7 +95,7 @@ def run(study: Study) -> Run:
     events: list[Event] = []
     manifest = adapters(study, study.cells[0], Progress(events.append)).manifest
     return Run(
-        load(study.store.read_file(manifest, ADAPTER_WEIGHTS)),
+        load(study.store.read_file(manifest, WEIGHTS)),
         study.store.read_table(manifest),
         [event.text for event in events],
         [event.done for event in events if event.what == "training"],

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from synthpost_dagster.errors import ModelError
+from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 
-CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 UNSUPPORTED = (
     "use_dora",

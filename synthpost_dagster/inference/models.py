@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.devices import GIB, Device, free_gib
+from synthpost_dagster.devices import GIB, Device, free_gib, is_out_of_memory
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.profiles.models import EMBEDDED, ModelSpec
@@ -68,9 +68,9 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
         settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
     try:
         model = AutoModelForCausalLM.from_pretrained(source_of(spec), **settings, **_pinned(spec))
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _unloadable(spec, error) from error
     loads.made += 1
     if _is_packed(model) and _may_be_decoded(spec, model, device):

@@ -17,6 +17,7 @@ from synthpost_dagster.devices import Lease, memory_for
 from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.models import check_suits_task, identity
+from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data import data_subsets_plan, subset_rows
@@ -28,7 +29,6 @@ from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
 from synthpost_dagster.training.sft import Job, Tuner
 from synthpost_dagster.training.trainers import APART
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 MORE_LIBRARIES = {"unsloth": ("unsloth", "unsloth_zoo")}
 """By trainer."""
@@ -161,7 +161,7 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
         kinds = forgetting(tuner.loaded)
     curve = tuned.curve
     study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)
-    draft.digest = _sha256(draft, ADAPTER_WEIGHTS)[:16]
+    draft.digest = _sha256(draft, WEIGHTS)[:16]
     draft.facts |= {
         "optimizer_steps": steps,
         "timed_steps": tuned.steps_now,

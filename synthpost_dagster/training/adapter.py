@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.inference.peft_files import CONFIGURATION
 from synthpost_dagster.profiles import Lora
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def save(model: Any, base_name: str, folder: Path) -> None:
     """The adapter's safetensors and configuration, which names its base and not a path of this machine."""
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-    file = folder / "adapter_config.json"
+    file = folder / CONFIGURATION
     config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_name}
     file.write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
 

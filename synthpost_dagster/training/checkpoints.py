@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 
 from synthpost_dagster.errors import StorageError
+from synthpost_dagster.inference.peft_files import WEIGHTS
 
 WHOLE = "whole"
 """A file that is written once a checkpoint is: a kill while it is written leaves none."""
 PREFIX = "checkpoint-"
-WEIGHTS, STATE = "adapter_model.safetensors", "trainer_state.json"
+STATE = "trainer_state.json"
 RANDOM = "rng_state.pth"
 OPTIMIZER = ("optimizer.pt", "scheduler.pt", RANDOM)
 """What transformers goes on from; without one of these it would go on all the same, from something else."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from synthpost_dagster.devices import Device
 from synthpost_dagster.errors import ModelError
@@ -125,3 +127,18 @@ def test_a_folder_whose_model_cannot_be_loaded_is_an_error_with_the_remedy(tmp_p
     (tmp_path / "config.json").write_text('{"model_type": "no such kind"}', encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(EMBEDDED.model_copy(update={"model": str(tmp_path)}), CPU)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [("CUDA error: out of memory", RuntimeError), ("some issues during conversion", ModelError)],
+)
+def test_a_lack_of_memory_while_loading_is_not_taken_for_a_bad_model(
+    monkeypatch: pytest.MonkeyPatch, message: str, error: type[Exception]
+) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(error, match=message):
+        load(EMBEDDED, CPU)

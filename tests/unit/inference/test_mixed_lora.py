@@ -13,7 +13,8 @@ from random_adapters import save_random_adapter
 from safetensors.torch import load_file, save_file
 
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.mixed_lora import CONFIGURATION, WEIGHTS, read_adapter
+from synthpost_dagster.inference.mixed_lora import read_adapter
+from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 
 QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
 

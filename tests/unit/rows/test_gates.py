@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from small_task import kept_rows
 from varied_posts import WORDS, varied_posts
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
@@ -78,21 +79,7 @@ def supervised(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def good_rows(task: Task, count: int) -> pd.DataFrame:
-    prompts, posts = training_prompts(task).head(count), varied_posts(count)
-    return prompts.drop(columns="teacher_prompt").assign(
-        attempt=0,
-        post=posts,
-        status="kept",
-        reason="",
-        stripped="",
-        is_in_band=True,
-        raw_reply=posts,
-        finish_reason="stop",
-        prompt_tokens=10,
-        completion_tokens=3,
-        teacher_model="fake",
-        reply_key=[fingerprint({"id": name}) for name in prompts["prompt_id"]],
-    )
+    return kept_rows(task, varied_posts(count))
 
 
 def rejected(rows: pd.DataFrame, attempt: int = 2) -> pd.DataFrame:

@@ -13,7 +13,8 @@ import torch
 from tuning_world import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_of, spec_of
 
 from synthpost_dagster.errors import StorageError
-from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WEIGHTS, WHOLE, Checkpoints, fault_of
+from synthpost_dagster.inference.peft_files import WEIGHTS
+from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WHOLE, Checkpoints, fault_of
 from synthpost_dagster.training.sft import Tuned
 from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer
 
