@@ -119,12 +119,11 @@ class Tuner:
     @contextlib.contextmanager
     def as_loaded(self) -> Iterator[None]:
         """Within it, the model has its adapter and is otherwise as loaded. What is compiled is kept for the next
-        training, which sees to attention and joined projections itself.
+        training, which sees to attention itself.
         """
         layers = self._layers
         compiled = [layer._compiled_call_impl for layer in layers]
         self.loaded.model.set_attn_implementation(self._attention)
-        self._separate()
         for layer in layers:
             layer._compiled_call_impl = None
         try:
@@ -136,12 +135,11 @@ class Tuner:
     def close(self) -> None:
         """Takes the adapter off, and all that was put on the model for it."""
         self._compile(False)
-        self._separate()
         self.model.unload()
         self.loaded.model.set_attn_implementation(self._attention)
         self.loaded.model.config.use_cache = self._use_cache
         self.loaded.model.eval()
-        del self.model, self._joints
+        del self.model
         self._free()
 
     def _wrapped(self, spec: TrainingSpec) -> Any:
@@ -215,6 +213,7 @@ class Tuner:
                 del self._input_hooks[hook]
             del trainer
             self._free()
+            self._separate()
         return ran
 
     @property
@@ -243,8 +242,6 @@ class Tuner:
         self._lay_out(layout)
         if self._is_padding_free(job.spec):
             self._join(job.spec)
-        else:
-            self._separate()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)
             trainer = self._trainer_class(job.spec)(
@@ -275,20 +272,21 @@ class Tuner:
 
     def _join(self, spec: TrainingSpec) -> None:
         """Lets projections that read the same input be computed as one."""
-        if self._joints is None:
-            import torch
+        import torch
 
-            from synthpost_dagster.training.joint_lora import JointProjections
+        from synthpost_dagster.training.joint_lora import JointProjections
 
-            dtype = torch.bfloat16 if is_mixed(spec, self.device.name) else torch.float32
-            self._joints = JointProjections(self._layers, dtype)
-            self._free()
-        self._joints.put_on()
+        dtype = torch.bfloat16 if is_mixed(spec, self.device.name) else torch.float32
+        self._joints = JointProjections(self.loaded.model.model, dtype)
+        self._joints.join()
+        self._free()
 
     def _separate(self) -> None:
         """Lets each projection be computed by itself again."""
         if self._joints is not None:
-            self._joints.take_off()
+            self._joints.dissolve()
+            self._joints = None
+            self._free()
 
     @property
     def _layers(self) -> list[Any]:
