@@ -166,7 +166,7 @@ def with_continuous_batching(options: argparse.Namespace, prompts: Prompts, cloc
     return clock.record(len(made), round(tokens / len(made)))
 
 
-def with_engine(is_compiled: bool) -> Callable[[argparse.Namespace, Prompts, Clock], Record]:
+def with_engine(keeps_shapes: bool, is_compiled: bool) -> Callable[[argparse.Namespace, Prompts, Clock], Record]:
     """Ours: all adapters in one batch."""
 
     def run(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
@@ -179,10 +179,10 @@ def with_engine(is_compiled: bool) -> Callable[[argparse.Namespace, Prompts, Clo
         loaded = Loaded(load(options), word_tokenizer(2_048))
         folders = [options.adapters / str(number) for number in range(options.count)]
         sampling = Sampling(temperature=0, top_p=1, max_new_tokens=options.new_tokens, batch_size=1, seed=0)
-        plain = Options(ignores_ends=True, is_compiled=is_compiled)
+        how = Options(ignores_ends=True, keeps_shapes=keeps_shapes, is_compiled=is_compiled)
         clock.start()
 
-        def answered(adapters: list[Path], how: Options, lanes: list[int]) -> tuple[dict[int, list[int]], float, Any]:
+        def answered(adapters: list[Path], lanes: list[int]) -> tuple[dict[int, list[int]], float, Any]:
             asked = [Prompt(ids, lane, 0) for lane in lanes for ids in prompts]
             with engine(loaded, adapters, sampling, how) as running:
                 begin = time.perf_counter()
@@ -190,7 +190,7 @@ def with_engine(is_compiled: bool) -> Callable[[argparse.Namespace, Prompts, Clo
                 return made, time.perf_counter() - begin - running.spent.setup_seconds, running.spent
 
         begin = time.perf_counter()
-        mixed, seconds, spent = answered(folders, plain, list(range(options.count)))
+        mixed, seconds, spent = answered(folders, list(range(options.count)))
         setup = clock.setup_seconds + time.perf_counter() - begin - seconds
         found = rates(len(mixed), options.new_tokens, seconds, setup, options.device)
         found |= {
@@ -201,15 +201,8 @@ def with_engine(is_compiled: bool) -> Callable[[argparse.Namespace, Prompts, Clo
             "prefill_tokens_per_second": round(spent.prefill_tokens / spent.prefill_seconds, 1),
             "prefill_seconds": round(spent.prefill_seconds, 2),
         }
-        if is_compiled:
-            return found
-        alone, *_ = answered(folders[:1], plain, [0])
-        found["equal_alone"] = equal(alone, mixed)
-        if options.device != "cpu":
-            fixed = plain._replace(slots=options.count * len(prompts), keeps_shapes=True)
-            mixed, *_ = answered(folders, fixed, list(range(options.count)))
-            found["equal_alone_fixed"] = equal(answered(folders, fixed, [0])[0], mixed)
-        return found
+        alone, seconds, _ = answered(folders[:1], [0])
+        return found | {"equal_alone": equal(alone, mixed), "seconds_alone": round(seconds, 2)}
 
     return run
 
@@ -223,8 +216,9 @@ WAYS: dict[str, Callable[[argparse.Namespace, Prompts, Clock], Record]] = {
     "generate, PEFT": with_peft,
     "generate, PEFT, static cache": with_static_cache,
     "generate_batch, base": with_continuous_batching,
-    "engine": with_engine(is_compiled=False),
-    "engine, compiled layers": with_engine(is_compiled=True),
+    "engine": with_engine(keeps_shapes=True, is_compiled=False),
+    "engine, shapes not kept": with_engine(keeps_shapes=False, is_compiled=False),
+    "engine, compiled layers": with_engine(keeps_shapes=True, is_compiled=True),
 }
 
 

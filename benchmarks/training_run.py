@@ -47,10 +47,15 @@ WAYS = {
     "ours, bf16": Way({"compile": True}),
     "ours, NF4 decoded": Way({"compile": True}, NF4),
     "ours, NF4 decoded, not compiled": Way({"compile": False}, NF4),
+    "ours, NF4 decoded, 4 rows": Way({"compile": True, "micro_batch": 4}, NF4),
+    "ours, NF4 decoded, 2 rows": Way({"compile": True, "micro_batch": 2}, NF4),
+    "ours, NF4 decoded, activations made again": Way({"compile": True, "gradient_checkpointing": True}, NF4),
     "ours, NF4, 8 GiB": Way({"compile": True}, PACKED, memory_gib=8.0),
     "ours, NF4, 8 GiB, not compiled": Way({"compile": False}, PACKED, memory_gib=8.0),
+    "ours, NF4, 14 GiB": Way({"compile": True}, PACKED, memory_gib=14.0),
+    "ours, NF4, 22 GiB": Way({"compile": True}, NF4, memory_gib=22.0),
 }
-"""8 GiB is the share of a card with 16 GB that is left beside the desktop and another process."""
+"""14 and 22 GiB are what is left of a card with 16 or 24 GB, 8 GiB what others on it leave of 16 GB."""
 
 
 class Watch:

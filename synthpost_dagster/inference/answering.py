@@ -28,13 +28,14 @@ def answers(
     """The number of a request and its reply, as they end; requests of one group should stand together.
 
     The model is the plain base before and afterwards. A model whose attention the engine cannot take over answers
-    under one adapter after the other. `limit_gib` is the most memory that may be taken of a GPU. With `slots` all
-    steps are as wide, so that on a GPU a reply is the same to the bit whatever is asked beside it.
+    under one adapter after the other. `limit_gib` is the most memory that may be taken of a GPU. There, and where
+    `slots` are given, all steps are as wide, so that a reply is the same to the bit whatever is asked beside it.
     """
     from synthpost_dagster.inference.engine import Options, engine, suits
 
     if suits(loaded):
-        options = Options(slots=slots, keeps_shapes=slots is not None, limit_gib=limit_gib)
+        keeps_shapes = slots is not None or loaded.model.device.type == "cuda"
+        options = Options(slots=slots, keeps_shapes=keeps_shapes, limit_gib=limit_gib)
         with engine(loaded, adapters, sampling, options) as running:
             yield from running.answer(requests, progress, what)
         return

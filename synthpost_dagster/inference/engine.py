@@ -29,6 +29,8 @@ from synthpost_dagster.progress import Progress
 
 MARGIN = 0.85
 """Of the free memory, what is planned with."""
+ROOM = 256
+"""Where shapes are kept, a slot has room for a multiple of so many tokens."""
 LEAST_CHUNK = 512
 """Tokens that are prefilled at a time at least."""
 NARROWINGS = 4
@@ -48,8 +50,8 @@ class Options(NamedTuple):
 
     `chunk_tokens` are prefilled at a time. `is_compiled` compiles the decoder layers, on a GPU. `keeps_shapes` computes
     every step over all slots and every prefill over a whole chunk, so that a reply is the same to the bit whatever
-    shares its batch; `slots` has to be given for that. `ignores_ends` draws all new tokens, for measurements.
-    `limit_gib` is the most memory that this process may take of a GPU.
+    shares its batch, for as many slots. `ignores_ends` draws all new tokens, for measurements. `limit_gib` is the most
+    memory that this process may take of a GPU.
     """
 
     slots: int | None = None
@@ -130,6 +132,8 @@ class Engine:
         """
         left = dict(enumerate(prompts))
         total, slots = len(left), self._options.slots or self._affordable(prompts)
+        if self._options.keeps_shapes:
+            progress.note(f"{slots} posts at a time")
         progress.update(what, 0, total, "posts")
         while left:
             slots = slots if self._options.keeps_shapes else min(slots, len(left))
@@ -175,10 +179,14 @@ class Engine:
     def _room(self, prompts: Iterable[Prompt]) -> int:
         """Tokens of a slot; few numbers of them where shapes are kept."""
         room = max(len(prompt.ids) for prompt in prompts) + self._sampling.max_new_tokens
-        return 1 << (room - 1).bit_length() if self._options.keeps_shapes else room
+        return -(-room // ROOM) * ROOM if self._options.keeps_shapes else room
 
     def _affordable(self, prompts: Sequence[Prompt]) -> int:
-        """Slots that fit the free memory, at least one; fewer than the device's most if there are fewer prompts."""
+        """Slots that fit the free memory, at least one and at most the device's most.
+
+        Where shapes are kept, few numbers of them, whatever the prompts: somewhat more or less free memory changes
+        nothing. Where they are not, no more than there are prompts.
+        """
         if not prompts:
             return 0
         model: Any = self._loaded.model
@@ -187,7 +195,8 @@ class Engine:
         copies = 3 if self._sampling.top_p == 1 else 8
         slot = self._room(prompts) * bytes_per_token(config, model.dtype) + 4 * copies * config.vocab_size
         fitting = int((_free_bytes(model.device, self._options.limit_gib) * MARGIN - chunk) / slot)
-        return max(1, min(fitting, self._pace.slots, len(prompts)))
+        most = max(1, min(fitting, self._pace.slots))
+        return _round_number(most) if self._options.keeps_shapes else min(most, len(prompts))
 
     def _round(self, prompts: dict[int, Prompt], count: int) -> Iterator[tuple[int, list[int]]]:
         """The new tokens of each prompt, as they end, from so many slots."""
@@ -220,6 +229,12 @@ class Engine:
         """The whole, and unless shapes are kept its half, quarter and so on, in ascending order."""
         times = 0 if self._options.keeps_shapes else NARROWINGS
         return sorted({-(-whole // 2**halved) for halved in range(times + 1)})
+
+
+def _round_number(most: int) -> int:
+    """The largest power of two, or half as much more, that is no more than that."""
+    power = 1 << (most.bit_length() - 1)
+    return power + power // 2 if power + power // 2 <= most else power
 
 
 def _free_bytes(device: torch.device, limit_gib: float | None) -> int:

@@ -1,7 +1,9 @@
 """Several LoRA adapters on one model at a time, each token under its own or none.
 
-All adapters of a linear layer are stacked into one pair of narrow matrices; a mask over the ranks keeps, for each
-token, the columns of its adapter. Reads PEFT's folders; torch is imported with this module.
+All adapters of a linear layer are stacked into pairs of narrow matrices; a mask over the ranks keeps, for each token,
+the columns of its adapter. So that a GPU sums up an adapter's products alike, whichever others are there and wherever
+it stands, pairs are always as wide, and its ranks are filled up to whole tiles. Reads PEFT's folders; torch is imported
+with this module.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - as everywhere
 from torch import Tensor, nn
 
 from synthpost_dagster.errors import ModelError
@@ -36,6 +39,12 @@ UNSUPPORTED = (
 """Keys of PEFT's configuration that change what an adapter does; empty in those that can be mixed."""
 PLAIN = {"peft_type": "LORA", "bias": "none"}
 """Keys that can be mixed with this value only."""
+
+
+TILE = 16
+"""Ranks that a GPU's product sums up at once."""
+WIDTH = 128
+"""Ranks of a pair of narrow matrices: those of eight adapters, mostly."""
 
 
 class Pair(NamedTuple):
@@ -91,11 +100,12 @@ def _rank_and_scaling(file: Path) -> tuple[int, float]:
 class Lanes:
     """Which ranks of the stacked adapters each token of the present forward pass may use.
 
-    `table` is (adapters + 1) × ranks, its last row, all zeros, for the base; `mask` is tokens × ranks.
+    `table` is (adapters + 1) × ranks, its last row, all zeros, for the base; `mask` is tokens × ranks. Ranks are those
+    of whole pairs.
     """
 
     def __init__(self, ranks: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self.table = torch.zeros(len(ranks) + 1, sum(ranks), dtype=dtype, device=device)
+        self.table = torch.zeros(len(ranks) + 1, whole(sum(ranks), WIDTH), dtype=dtype, device=device)
         start = 0
         for row, rank in enumerate(ranks):
             self.table[row, start : start + rank] = 1
@@ -109,17 +119,18 @@ class Lanes:
 
 
 class MixedLinear(nn.Module):
-    """A linear layer and the stacked adapters beside it: `down` is in × ranks, `up` is ranks × out."""
+    """A linear layer and the stacked adapters beside it: pairs of in × WIDTH and WIDTH × out."""
 
-    def __init__(self, base: nn.Module, down: Tensor, up: Tensor, lanes: Lanes) -> None:
+    def __init__(self, base: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lanes: Lanes) -> None:
         super().__init__()
-        self.base, self.down, self.up, self.lanes = base, down, up, lanes
+        self.base, self.pairs, self.lanes = base, pairs, lanes
 
     def forward(self, x: Tensor) -> Tensor:
         """X is 1 × tokens × in; gives 1 × tokens × out."""
-        low = (x[0] @ self.down).mul_(self.lanes.mask)
         out: Tensor = self.base(x)
-        out[0].addmm_(low, self.up)  # in place, or the base's part would be copied first
+        for (down, up), mask in zip(self.pairs, torch.split(self.lanes.mask, WIDTH, dim=1), strict=True):
+            low = (x[0] @ down).mul_(mask)
+            out[0].addmm_(low, up)  # in place, or the base's part would be copied first
         return out
 
 
@@ -131,20 +142,44 @@ def mixed(model: nn.Module, folders: Sequence[Path], dtype: torch.dtype) -> Iter
     PEFT's detour over float32, whose result is rounded to bfloat16 in the end as well. Raises ModelError where an
     adapter cannot be mixed or was not made for this model.
     """
-    adapters = [read_adapter(folder) for folder in folders]
+    adapters = [_filled(read_adapter(folder)) for folder in folders]
     device = next(model.parameters()).device
     lanes = Lanes([adapter.rank for adapter in adapters], dtype, device)
     names = sorted({name for adapter in adapters for name in adapter.pairs})
     bases = {name: _linear(model, name, adapters) for name in names}
     try:
         for name, base in bases.items():
-            down, up = (part.to(dtype).t().contiguous() for part in _stacked(name, adapters, device))
-            _put(model, name, MixedLinear(base, down, up, lanes))
+            _put(model, name, MixedLinear(base, _pairs(_stacked(name, adapters, device), dtype), lanes))
         del adapters
         yield lanes
     finally:
         for name, base in bases.items():
             _put(model, name, base)
+
+
+def _filled(adapter: Adapter) -> Adapter:
+    """The same with ranks that do nothing, up to whole tiles."""
+    rank = whole(adapter.rank, TILE)
+    return Adapter(adapter.folder, rank, {name: _widened(pair, rank) for name, pair in adapter.pairs.items()})
+
+
+def _widened(pair: Pair, ranks: int) -> Pair:
+    spare = ranks - pair.down.shape[0]
+    return Pair(F.pad(pair.down, (0, 0, 0, spare)), F.pad(pair.up, (0, spare)))
+
+
+def whole(count: int, size: int) -> int:
+    """The least multiple of the size that is no less."""
+    return -(-count // size) * size
+
+
+def _pairs(stacked: Pair, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """The stacked matrices as MixedLinear wants them."""
+    down, up = _widened(stacked, whole(stacked.down.shape[0], WIDTH))
+    return [
+        (one.to(dtype).t().contiguous(), other.to(dtype).t().contiguous())
+        for one, other in zip(torch.split(down, WIDTH), torch.split(up, WIDTH, dim=1), strict=True)
+    ]
 
 
 def _linear(model: nn.Module, name: str, adapters: Sequence[Adapter]) -> nn.Module:

@@ -61,8 +61,8 @@ class PostSampling(Sampling):
     slots: int | None = Field(
         default=None,
         ge=1,
-        description="posts written at a time, in steps that are always as wide: on a GPU the same posts to the bit, "
-        "whatever else is written with them; null: as many as memory holds, in 16 bits the same but for rounding",
+        description="posts written at a time, in steps that are always as wide: the same posts to the bit, whatever "
+        "else is written with them; null: as many as the GPU's memory holds, and on a CPU as many as there are",
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 
 from synthpost_dagster.devices import Device
+from synthpost_dagster.inference import answering
 from synthpost_dagster.inference.engine import DEFAULTS, Options, Request, engine
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=60, batch_size=12, seed=1)
 WARM = GREEDY.model_copy(update={"temperature": 0.8, "top_p": 0.9})
 FIXED = Options(slots=8, chunk_tokens=1024, keeps_shapes=True)
+KEPT = Options(keeps_shapes=True)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,11 @@ def loaded(gpu: Device) -> Loaded:
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ranks = (4, 8, 16)
     return [save_random_adapter(tmp_path_factory.mktemp("adapter"), rank, rank, ALL_LAYERS) for rank in ranks]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [save_random_adapter(tmp_path_factory.mktemp("adapter"), seed, 16, ALL_LAYERS) for seed in range(15)]
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +60,29 @@ def answers(
     return [made[place] for place in range(len(requests))]
 
 
+@pytest.mark.parametrize("options", [FIXED, KEPT], ids=["slots given", "slots by memory"])
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "drawn"])
 def test_mixed_replies_are_those_of_each_adapter_alone(
-    loaded: Loaded, adapters: list[Path], requests: list[Request], sampling: Sampling
+    loaded: Loaded, adapters: list[Path], requests: list[Request], sampling: Sampling, options: Options
 ) -> None:
-    mixed = answers(loaded, adapters, sampling, requests, FIXED)
+    mixed = answers(loaded, adapters, sampling, requests, options)
     for adapter in (0, 1, 2, None):
         places = [place for place, request in enumerate(requests) if request.adapter == adapter]
-        alone = answers(loaded, adapters, sampling, [requests[place] for place in places], FIXED)
-        assert alone == [mixed[place] for place in places]
+        own = [] if adapter is None else [adapters[adapter]]
+        single = [requests[place]._replace(adapter=None if adapter is None else 0) for place in places]
+        assert answers(loaded, own, sampling, single, options) == [mixed[place] for place in places]
     assert len({reply.text for reply in mixed}) > 12
+
+
+def test_replies_under_many_adapters_are_those_of_each_alone(
+    loaded: Loaded, many: list[Path], requests: list[Request]
+) -> None:
+    """As many as a sweep has, whose ranks together are wider than a product's tile; as the stages ask for them."""
+    asked = [request._replace(adapter=place % len(many)) for place, request in enumerate(requests)]
+    mixed = dict(answering.answers(loaded, many, asked, GREEDY, SILENT, "posts"))
+    for place in (0, 7, 14):
+        single = [asked[place]._replace(adapter=0)]
+        assert dict(answering.answers(loaded, [many[place]], single, GREEDY, SILENT, "posts"))[0] == mixed[place]
 
 
 def test_graphs_compute_what_the_steps_compute_without(
@@ -85,7 +105,7 @@ def test_replies_of_the_base_are_much_as_generate_gives_them(loaded: Loaded, req
 def test_narrower_steps_and_refilled_slots_answer_every_request(
     loaded: Loaded, adapters: list[Path], requests: list[Request]
 ) -> None:
-    for options in (Options(slots=5), Options(slots=24), DEFAULTS):
+    for options in (Options(slots=5), Options(slots=24), DEFAULTS, KEPT):
         replies = answers(loaded, adapters, GREEDY, requests, options)
         assert all(reply.completion_tokens for reply in replies)
         fixed = answers(loaded, adapters, GREEDY, requests, FIXED)

@@ -231,6 +231,29 @@ def test_where_shapes_are_kept_few_requests_are_computed_over_as_many_slots(
     assert used == {False: 2, True: 5}
 
 
+def test_where_shapes_are_kept_the_slots_follow_from_the_memory_alone_and_are_told(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+    base = [request._replace(adapter=None) for request in requests]
+    for mebibytes in (76, 80, 90, 10_000):
+        monkeypatch.setattr(module, "_free_bytes", lambda *_, size=mebibytes: size * 2**20)
+        for asked in (base[:2], base[1:7]):
+            short = GREEDY.model_copy(update={"max_new_tokens": 1})
+            with engine(loaded, [], short, Options(keeps_shapes=True)) as running:
+                dict(running.answer(asked, Progress(told.append), "posts"))
+    numbers = [int(event.text.split()[0]) for event in told if event.text.endswith("posts at a time")]
+    assert numbers[::2] == numbers[1::2], "the same for two requests as for six"
+    assert numbers[0] == numbers[2] < numbers[4] < numbers[6] == 48
+
+
+@pytest.mark.parametrize(
+    ("most", "number"), [(1, 1), (2, 2), (3, 3), (5, 4), (6, 6), (500, 384), (512, 512), (800, 768)]
+)
+def test_round_numbers_of_slots(most: int, number: int) -> None:
+    assert module._round_number(most) == number
+
+
 def test_no_requests_give_no_replies(loaded: Loaded) -> None:
     assert answers(loaded, [], GREEDY, []) == []
 

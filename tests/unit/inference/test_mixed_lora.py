@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from random_adapters import save_random_adapter
+from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 from safetensors.torch import load_file, save_file
+from tuning_world import CPU
 
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.mixed_lora import read_adapter
+from synthpost_dagster.inference.engine import Request, engine
+from synthpost_dagster.inference.generate import chat
+from synthpost_dagster.inference.mixed_lora import TILE, WIDTH, mixed, read_adapter
+from synthpost_dagster.inference.models import load
 from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
+from synthpost_dagster.profiles.models import Sampling
+from synthpost_dagster.progress import SILENT
 
 QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -78,3 +84,31 @@ def test_damaged_or_missing_files_are_named(folder: Path) -> None:
     (folder / CONFIGURATION).write_text("{}")
     with pytest.raises(ModelError, match=rf"{CONFIGURATION} is no configuration of a LoRA adapter"):
         read_adapter(folder)
+
+
+def test_each_adapters_ranks_begin_at_a_tile_and_pairs_are_always_as_wide(tmp_path: Path) -> None:
+    """So that a GPU sums up an adapter's products alike, whichever others are there."""
+    folders = [save_random_adapter(tmp_path / str(rank), rank, rank, ["q_proj"]) for rank in (4, 16, 100, 17)]
+    loaded = load(EMBEDDED, CPU)
+    with mixed(loaded.model, folders, torch.float32) as lanes:
+        starts = [int(row.nonzero()[0]) for row in lanes.table[:-1]]
+        pairs = loaded.model.model.layers[0].self_attn.q_proj.pairs
+    assert starts == [0, TILE, 2 * TILE, 9 * TILE]
+    assert lanes.table.shape[1] == 2 * WIDTH
+    assert [(down.shape, up.shape) for down, up in pairs] == 2 * [((256, WIDTH), (WIDTH, 256))]
+    down = torch.cat([down for down, _ in pairs], dim=1)
+    used = {rank for rank in range(2 * WIDTH) if down[:, rank].any()}
+    assert used == {*range(4), *range(16, 32), *range(32, 132), *range(144, 161)}
+
+
+def test_adapters_in_several_pairs_answer_as_each_alone(tmp_path: Path) -> None:
+    folders = [save_random_adapter(tmp_path / str(seed), seed, 60, ALL_LAYERS) for seed in range(3)]
+    loaded = load(EMBEDDED, CPU)
+    requests = [Request(chat(f"Write a post about product {place}."), place % 3, place) for place in range(6)]
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=12, batch_size=1, seed=0)
+    with engine(loaded, folders, sampling) as running:
+        together = dict(running.answer(requests, SILENT, "posts"))
+    for place, request in enumerate(requests):
+        with engine(loaded, [folders[place % 3]], sampling) as running:
+            assert dict(running.answer([request._replace(adapter=0)], SILENT, "posts")) == {0: together[place]}
+    assert len({reply.text for reply in together.values()}) > 2
