@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/bench_sweep.py --results benchmarks/results/bench_sweep.json
     .venv/bin/python benchmarks/bench_sweep.py --device cpu --shape small
 
-Two data sizes × two lengths of training, 110 evaluation prompts; the student is a checkpoint of the model's shape with
-random weights, the teacher the embedded model, the judge the rubric. Meanwhile it looks every half second whether the
-device's lease is held and how many processes have memory on the GPU.
+Two data sizes × two lengths of training (`--steps`), 110 evaluation prompts; the student is a checkpoint of the model's
+shape with random weights, the teacher the embedded model, the judge the rubric. Meanwhile it looks every half second
+whether the device's lease is held and how many processes have memory on the GPU.
 
 Prints a table of the runs and one JSON line.
 """
@@ -30,7 +30,7 @@ from random_llama import SHAPES, make_checkpoint
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the package is this checkout's, installed or not
-SIZES, STEPS, PROMPTS, NEW_TOKENS = (88, 176), (10, 20), 110, 64
+SIZES, PROMPTS, NEW_TOKENS = (88, 176), 110, 128
 LOOKS_SECONDS = 0.5
 
 Record = dict[str, Any]
@@ -61,7 +61,7 @@ def written(options: argparse.Namespace, model: Path, folder: Path) -> tuple[Pat
     task = folder / "task"
     shutil.copytree(PACKAGED / "sales_posts", task)
     content = yaml.safe_load((task / "task.yaml").read_text())
-    content["sweep"] = {"data_sizes": list(SIZES), "steps": list(STEPS)}
+    content["sweep"] = {"data_sizes": list(SIZES), "steps": options.steps}
     (task / "task.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     tiny = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
     profile = {
@@ -73,7 +73,7 @@ def written(options: argparse.Namespace, model: Path, folder: Path) -> tuple[Pat
         "judges": [{"backend": "rubric"}],
         "budget": None,
         "device": {"device": options.device, "slots": options.slots},
-        "sweep": {"data_sizes": list(SIZES), "steps": list(STEPS)},
+        "sweep": {"data_sizes": list(SIZES), "steps": options.steps},
         "evaluation_prompts": PROMPTS,
         "allow_untrained_task": True,
     }
@@ -141,7 +141,8 @@ def trainings_of(home: Path) -> list[Record]:
     for asset in ("adapters", "predictions"):
         for file in sorted((home / "storage" / asset).glob("*/*/manifest.json")):
             manifest = json.loads(file.read_text())
-            names = ("optimizer_steps", "layout", "wall_seconds", "peak_gib", "mean_completion_tokens")
+            names = ("optimizer_steps", "layout", "wall_seconds", "general_text_seconds", "peak_gib")
+            names += ("mean_completion_tokens",)
             facts = {name: manifest["facts"][name] for name in names if name in manifest["facts"]}
             found.append({"asset": asset, "cell": manifest["partition"], **facts})
     return found
@@ -153,6 +154,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="where the random weights are or go; else a temporary folder")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="llama3-8b")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--steps", type=int, nargs=2, default=[200, 400], help="the two lengths")
     parser.add_argument("--slots", type=int, default=1, help="sweeps at a time on the device")
     parser.add_argument("--quantization", choices=("none", "nf4"), default="nf4")
     parser.add_argument("--results", type=Path, help="where the JSON line goes as well")

@@ -152,6 +152,27 @@ def with_static_cache(options: argparse.Namespace, prompts: Prompts, clock: Cloc
     return clock.record(len(prompts), options.new_tokens)
 
 
+def with_unsloth(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
+    """Unsloth's model and kernels, an adapter after the other."""
+    from unsloth import FastLanguageModel  # before what it changes
+
+    import torch
+    from peft import PeftModel
+
+    model, _ = FastLanguageModel.from_pretrained(
+        str(options.checkpoint),
+        max_seq_length=2_048,
+        dtype=torch.bfloat16,
+        load_in_4bit=False,
+        use_exact_model_name=True,
+    )
+    model = FastLanguageModel.for_inference(PeftModel.from_pretrained(model, options.adapters / "0"))
+    generated(model, prompts[:2], options)
+    clock.start()
+    generated(model, prompts, options)
+    return clock.record(len(prompts), options.new_tokens)
+
+
 def with_continuous_batching(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
     """Transformers' own continuous batching on the base model, which takes one adapter at most."""
     from transformers import GenerationConfig
@@ -215,6 +236,7 @@ def equal(alone: dict[int, list[int]], mixed: dict[int, list[int]]) -> float:
 WAYS: dict[str, Callable[[argparse.Namespace, Prompts, Clock], Record]] = {
     "generate, PEFT": with_peft,
     "generate, PEFT, static cache": with_static_cache,
+    "generate, Unsloth": with_unsloth,
     "generate_batch, base": with_continuous_batching,
     "engine": with_engine(keeps_shapes=True, is_compiled=False),
     "engine, shapes not kept": with_engine(keeps_shapes=False, is_compiled=False),

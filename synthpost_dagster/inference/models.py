@@ -73,7 +73,7 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
             raise
         raise _unloadable(spec, error) from error
     loads.made += 1
-    if _is_packed(model) and _may_be_decoded(spec, model, device):
+    if is_packed(model) and _may_be_decoded(spec, model, device):
         _decode(model, getattr(torch, spec.dtype))
     return Loaded(model.eval().requires_grad_(False), tokenizer)
 
@@ -89,7 +89,7 @@ loads = Loads()
 """Of this process: a sweep loads its student once."""
 
 
-def _is_packed(model: PreTrainedModel) -> bool:
+def is_packed(model: PreTrainedModel) -> bool:
     """Whether the weights are 4-bit codes, as bitsandbytes keeps them."""
     return bool(getattr(model, "is_loaded_in_4bit", False))
 

@@ -157,8 +157,10 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
     tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), progress)
     seconds = time.perf_counter() - started
     progress.note("measuring general text with the adapter and without")
+    started = time.perf_counter()
     with tuner.as_loaded(), memory_for(lease.device, "while general text was measured", REMEDY):
         kinds = forgetting(tuner.loaded)
+    general = time.perf_counter() - started
     curve = tuned.curve
     study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)
     draft.digest = _sha256(draft, WEIGHTS)[:16]
@@ -169,6 +171,7 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
         "first_loss": round(float(curve["loss"].iloc[0]), 4),
         "last_loss": round(float(curve["loss"].iloc[-1]), 4),
         **forgetting_facts(kinds),
+        "general_text_seconds": round(general, 3),
         **wall_facts(seconds, expected),
         "layout": tuned.layout.text,
         "peak_gib": lease.take_peak_gib(),

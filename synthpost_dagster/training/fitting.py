@@ -26,9 +26,13 @@ DEVIATIONS = 4.0
 longer still is what the halving after an out-of-memory error is for."""
 AGAIN = 1.5
 """Work of a step whose activations are made again, of one that keeps them: three passes instead of two."""
-EACH = 0.3
-"""What a micro-batch costs beside its rows, as a share of a step's work: kernels to start, weights to decode. A guess;
-above 1, all rows with activations made again would come before half of them."""
+EACH = 0.25
+"""What a micro-batch costs beside its rows, as a share of a step's work: smaller products, kernels to start. Measured
+on an H100 (docs/experiments.md), where steps of 1, 2 and 4 of them took 162, 198 and 252 ms, and 227 in one with
+activations made again."""
+LAYER_SECONDS = 3e-3
+"""What Python takes for a pass through a layer with packed weights, whose products are not compiled: measured there,
+where the GPU waits for it."""
 COMPILING_STEPS = 300
 """From so many optimizer steps on, compiling the layers costs less time than it saves."""
 PIECE = 512
@@ -74,28 +78,47 @@ class Shape(NamedTuple):
         intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         return cls(config.num_hidden_layers, config.hidden_size, intermediate, config.vocab_size, itemsize)
 
+    @property
+    def weights(self) -> int:
+        """Of the layers, attention's reckoned as hidden × hidden."""
+        return self.layers * self.hidden * (4 * self.hidden + 3 * self.intermediate)
+
 
 def fitting(
-    spec: TrainingSpec, shape: Shape, lengths: Sequence[int], free_bytes: float, steps: int, is_gpu: bool
+    spec: TrainingSpec,
+    shape: Shape,
+    lengths: Sequence[int],
+    free_bytes: float,
+    steps: int,
+    is_gpu: bool,
+    packed_rate: float | None = None,
 ) -> Layout:
     """The layout that is reckoned the fastest of those that fit into `free_bytes`, the model being loaded; the most
     frugal one where none does.
 
-    `lengths` are the rows' in tokens; `steps` are all that will be trained on this loaded model. What the profile says
-    itself is kept.
+    `lengths` are the rows' in tokens; `steps` are all that will be trained on this loaded model; `packed_rate` are the
+    device's operations a second, where the weights are packed. What the profile says itself is kept.
     """
     wants = steps >= COMPILING_STEPS and is_gpu and spec.padding_free
     is_compiled = wants if spec.compile == "auto" else spec.compile
     layouts = [Layout(size, again, is_compiled) for again in _again(spec) for size in _sizes(spec)]
-    layouts.sort(key=lambda layout: _time(layout, spec.rows_per_step))
+    waiting = _waiting(shape, statistics.fmean(lengths) * spec.rows_per_step, packed_rate)
+    layouts.sort(key=lambda layout: _time(layout, spec.rows_per_step, waiting))
     fit = (layout for layout in layouts if needed_bytes(spec, shape, lengths, layout) <= free_bytes * MARGIN)
     return next(fit, layouts[-1])
 
 
-def _time(layout: Layout, rows_per_step: int) -> float:
+def _waiting(shape: Shape, tokens: float, packed_rate: float | None) -> float:
+    """How long Python takes for a pass through packed layers, in the time of a step's mere work; 0 where none are."""
+    operations = 4 * shape.weights * tokens
+    return LAYER_SECONDS * shape.layers * (packed_rate or 0.0) / operations
+
+
+def _time(layout: Layout, rows_per_step: int, waiting: float) -> float:
     """Of a step, in that of its mere work with all activations kept."""
-    work = AGAIN if layout.gradient_checkpointing else 1.0
-    return work * (1 + EACH * rows_per_step / layout.micro_batch)
+    times = rows_per_step / layout.micro_batch
+    work, passes = (AGAIN, 3) if layout.gradient_checkpointing else (1.0, 2)
+    return max(work + EACH * times, waiting * passes * times)
 
 
 def needed_bytes(spec: TrainingSpec, shape: Shape, lengths: Sequence[int], layout: Layout) -> float:

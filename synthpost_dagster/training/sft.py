@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from synthpost_dagster.artifacts.store import writing
-from synthpost_dagster.devices import GIB, Device, free_gib
+from synthpost_dagster.devices import GIB, Device, free_gib, product_rate
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.generate import end_tokens
-from synthpost_dagster.inference.models import Loaded, load
+from synthpost_dagster.inference.models import Loaded, is_packed, load
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.progress import Progress
@@ -65,6 +65,7 @@ class Tuner:
     def __init__(self, loaded: Loaded, base_name: str, spec: TrainingSpec, steps: int, device: Device) -> None:
         self.loaded, self.base_name, self.device, self._steps = loaded, base_name, device, steps
         self._attention, self._use_cache = loaded.model.config._attn_implementation, loaded.model.config.use_cache
+        self._packed_rate = product_rate(device) if device.name != "cpu" and is_packed(loaded.model) else None
         self.model = self._wrapped(spec)
         self._is_compiled = False
         self._joints: JointProjections | None = None
@@ -183,7 +184,8 @@ class Tuner:
         shape, free = Shape.of(self.loaded.model.config, itemsize), free_gib(self.device) * GIB
         # Where the model does not suit, rows are padded whatever the profile says, and take more memory.
         done = spec.model_copy(update={"padding_free": self._is_padding_free(spec)})
-        return fitting(done, shape, lengths, free, self._steps, is_gpu=self.device.name != "cpu")
+        is_gpu = self.device.name != "cpu"
+        return fitting(done, shape, lengths, free, self._steps, is_gpu, self._packed_rate)
 
     def _trained(
         self,

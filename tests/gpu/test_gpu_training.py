@@ -28,7 +28,7 @@ from tuning_world import (
     weights,
 )
 
-from synthpost_dagster.devices import GIB, Device, Devices, free_gib
+from synthpost_dagster.devices import GIB, Device, Devices, free_gib, product_rate
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles import STUDY_TRAINING
@@ -148,6 +148,10 @@ def test_fault_15_where_nothing_fits_the_error_names_the_remedy_and_nothing_stay
         torch.cuda.set_per_process_memory_fraction(1.0, gpu.name)
         cell(tuner, tmp_path / "next", spec, rows=rows_of(8), steps=1)
     assert not list((tmp_path / "none" / "adapter").iterdir())
+
+
+def test_the_rate_of_products_is_that_of_a_gpu(gpu: Device) -> None:
+    assert 10e12 < product_rate(gpu) < 10e15
 
 
 def test_a_limited_device_has_no_more_free_memory_than_its_limit(gpu: Device) -> None:
