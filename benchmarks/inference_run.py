@@ -154,10 +154,9 @@ def with_static_cache(options: argparse.Namespace, prompts: Prompts, clock: Cloc
 
 def with_unsloth(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
     """Unsloth's model and kernels, an adapter after the other."""
-    from unsloth import FastLanguageModel  # before what it changes
-
     import torch
     from peft import PeftModel
+    from unsloth import FastLanguageModel
 
     model, _ = FastLanguageModel.from_pretrained(
         str(options.checkpoint),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthpost_dagster.devices import free_workspaces
 from synthpost_dagster.inference.attention import (
     Cache,
     FlashPrefill,
@@ -263,6 +264,4 @@ def slots_of(
         slots.close()
         lanes.mask = lanes.table[:0]
         if model.device.type == "cuda":
-            # Graphs and side streams had workspaces of cuBLAS; it makes new ones when it needs them.
-            torch.cuda.synchronize(model.device)
-            torch._C._cuda_clearCublasWorkspaces()
+            free_workspaces(model.device)  # those of graphs and side streams

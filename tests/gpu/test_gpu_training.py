@@ -150,8 +150,13 @@ def test_fault_15_where_nothing_fits_the_error_names_the_remedy_and_nothing_stay
     assert not list((tmp_path / "none" / "adapter").iterdir())
 
 
-def test_the_rate_of_products_is_that_of_a_gpu(gpu: Device) -> None:
+def test_the_rate_of_products_is_that_of_a_gpu_and_takes_no_memory_from_what_is_planned(gpu: Device) -> None:
+    import torch
+
+    _reset(gpu)
+    before = torch.cuda.memory_reserved(gpu.name)
     assert 10e12 < product_rate(gpu) < 10e15
+    assert torch.cuda.memory_reserved(gpu.name) <= before
 
 
 def test_a_limited_device_has_no_more_free_memory_than_its_limit(gpu: Device) -> None:
