@@ -18,11 +18,13 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,7 +147,7 @@ def claim(text: str, value: object, holds: bool) -> Record:
 
 
 def machine() -> Record:
-    """Where this ran."""
+    """Where, when and how this ran."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         gpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -153,6 +155,8 @@ def machine() -> Record:
         gpu = "none"
     return {
         "gpu": gpu,
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "cpus": os.cpu_count(),
         "load_at_start": round(os.getloadavg()[0], 2),
         "platform": platform.platform(),

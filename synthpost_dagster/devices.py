@@ -169,7 +169,10 @@ def let_go(error: BaseException) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it is torch's own error for a lack of memory, or a plain one of the CUDA driver or cuBLAS."""
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
+    import torch
+
+    is_told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or is_told
 
 
 @contextlib.contextmanager

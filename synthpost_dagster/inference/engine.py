@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from synthpost_dagster.devices import GIB
+from synthpost_dagster.devices import GIB, is_out_of_memory
 from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference.attention import attending, bytes_per_token, uses_flash
 from synthpost_dagster.inference.attention import suits as attention_suits
@@ -29,12 +29,15 @@ from synthpost_dagster.progress import Progress
 
 MARGIN = 0.85
 """Of the free memory, what is planned with."""
+ALLOWED_PAIRS = 2
+"""Pairs of narrow matrices that memory is kept for, there or not: so that as many slots fit for one adapter as for the
+sixteen that this mostly holds."""
 ROOM = 256
 """Where shapes are kept, a slot has room for a multiple of so many tokens."""
 LEAST_CHUNK = 512
 """Tokens that are prefilled at a time at least."""
 NARROWINGS = 4
-"""How often a chunk of a prefill and a step on a GPU are halved at most; each size is compiled or captured."""
+"""How often a chunk of a prefill and a step on a GPU are halved at most; a graph is captured of each step."""
 
 
 class Request(NamedTuple):
@@ -48,15 +51,14 @@ class Request(NamedTuple):
 class Options(NamedTuple):
     """How the engine works; the defaults choose by the device and its memory.
 
-    `chunk_tokens` are prefilled at a time. `is_compiled` compiles the decoder layers, on a GPU. `keeps_shapes` computes
-    every step over all slots and every prefill over a whole chunk, so that a reply is the same to the bit whatever
-    shares its batch, for as many slots. `ignores_ends` draws all new tokens, for measurements. `limit_gib` is the most
-    memory that this process may take of a GPU.
+    `chunk_tokens` are prefilled at a time. `keeps_shapes` computes every step over all slots, and on a GPU every
+    prefill over a whole chunk, so that there a reply is the same to the bit whatever shares its batch, for as many
+    slots. `ignores_ends` draws all new tokens, for measurements. `limit_gib` is the most memory that this process may
+    take of a GPU.
     """
 
     slots: int | None = None
     chunk_tokens: int | None = None
-    is_compiled: bool = False
     keeps_shapes: bool = False
     ignores_ends: bool = False
     limit_gib: float | None = None
@@ -83,26 +85,13 @@ def engine(
     """
     model: Any = loaded.model
     modes = [(module, module.training) for module in model.modules()]
-    is_compiled = options.is_compiled and model.device.type == "cuda"
-    with mixed(model, adapters, model.dtype) as lanes, attending(model), _compiled(model, is_compiled):
+    with mixed(model, adapters, model.dtype) as lanes, attending(model):
         model.eval()
         try:
             yield Engine(loaded, lanes, sampling, options)
         finally:
             for module, is_training in modes:
                 module.training = is_training
-
-
-@contextlib.contextmanager
-def _compiled(model: Any, is_wanted: bool) -> Iterator[None]:
-    before = [(layer, layer._compiled_call_impl) for layer in model.model.layers] if is_wanted else []
-    for layer, _ in before:
-        layer.compile()
-    try:
-        yield
-    finally:
-        for layer, call in before:
-            layer._compiled_call_impl = call
 
 
 class Engine:
@@ -127,8 +116,8 @@ class Engine:
     def continued(self, prompts: Sequence[Prompt], progress: Progress, what: str) -> Iterator[tuple[int, list[int]]]:
         """The number of a prompt and its new tokens, as they end; the last is one that ends a reply, or cut off.
 
-        Where memory runs out, what is left is begun again with half the slots. Raises DeviceError where one slot is too
-        many.
+        Where memory runs out, what is left is begun again with half the slots, and prefills of half as many tokens.
+        Raises DeviceError where one slot is too many.
         """
         left = dict(enumerate(prompts))
         total, slots = len(left), self._options.slots or self._affordable(prompts)
@@ -143,7 +132,9 @@ class Engine:
                     del left[index]
                     progress.update(what, total - len(left), total, "posts")
                     yield index, ids
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 is_short = True
             finally:
                 self._free_memory()
@@ -163,14 +154,16 @@ class Engine:
     def _halved(self, slots: int, progress: Progress) -> int:
         gc.collect()
         self._free_memory()
-        if slots == 1:
+        if slots == 1 and self._pace.chunk <= LEAST_CHUNK:
             raise DeviceError(
                 f"{self._loaded.model.device} has too little memory for a single reply; stop what else uses it, or "
                 "lower predictions.max_new_tokens in the profile"
             )
-        self._pace = self._pace._replace(chunk=max(LEAST_CHUNK, self._pace.chunk // 2))
-        progress.note(f"memory ran out with {slots} replies at a time; going on with {slots // 2}")
-        return slots // 2
+        chunk = max(LEAST_CHUNK, self._pace.chunk // 2)
+        self._pace = self._pace._replace(chunk=chunk)
+        fewer = max(1, slots // 2)
+        progress.note(f"memory ran out with {slots} at a time; going on with {fewer}, and {chunk} tokens of prompts")
+        return fewer
 
     def _free_memory(self) -> None:
         if self._loaded.model.device.type == "cuda":
@@ -184,8 +177,8 @@ class Engine:
     def _affordable(self, prompts: Sequence[Prompt]) -> int:
         """Slots that fit the free memory, at least one and at most the device's most.
 
-        Where shapes are kept, few numbers of them, whatever the prompts: somewhat more or less free memory changes
-        nothing. Where they are not, no more than there are prompts.
+        Where shapes are kept, one of few numbers, whatever the prompts and for up to ALLOWED_PAIRS of adapters: so much
+        more or less free memory mostly changes nothing. Where they are not, no more than there are prompts.
         """
         if not prompts:
             return 0
@@ -194,7 +187,9 @@ class Engine:
         chunk = self._pace.chunk * (12 * config.hidden_size + 4 * config.intermediate_size) * item
         copies = 3 if self._sampling.top_p == 1 else 8
         slot = self._room(prompts) * bytes_per_token(config, model.dtype) + 4 * copies * config.vocab_size
-        fitting = int((_free_bytes(model.device, self._options.limit_gib) * MARGIN - chunk) / slot)
+        pair, pairs = self._lanes.pair_bytes, self._lanes.pairs
+        free = _free_bytes(model.device, self._options.limit_gib) + pair * pairs
+        fitting = int((free * MARGIN - pair * max(pairs, ALLOWED_PAIRS) - chunk) / slot)
         most = max(1, min(fitting, self._pace.slots))
         return _round_number(most) if self._options.keeps_shapes else min(most, len(prompts))
 
@@ -221,7 +216,7 @@ class Engine:
         if self._loaded.model.device.type != "cuda":
             return [count] if self._options.keeps_shapes else list(range(1, count + 1))
         widths = self._halves(count)
-        slots.rehearse(self._options.is_compiled)
+        slots.rehearse()
         slots.capture(widths)
         return widths
 

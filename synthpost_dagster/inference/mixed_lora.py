@@ -2,8 +2,8 @@
 
 All adapters of a linear layer are stacked into pairs of narrow matrices; a mask over the ranks keeps, for each token,
 the columns of its adapter. So that a GPU sums up an adapter's products alike, whichever others are there and wherever
-it stands, pairs are always as wide, and its ranks are filled up to whole tiles. Reads PEFT's folders; torch is imported
-with this module.
+it stands, pairs are always as wide, and its ranks begin at a tile and lie in as few pairs as can be. Reads PEFT's
+folders; torch is imported with this module.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everywhere
 from torch import Tensor, nn
 
 from synthpost_dagster.errors import ModelError
@@ -101,21 +100,38 @@ class Lanes:
     """Which ranks of the stacked adapters each token of the present forward pass may use.
 
     `table` is (adapters + 1) × ranks, its last row, all zeros, for the base; `mask` is tokens × ranks. Ranks are those
-    of whole pairs.
+    of whole pairs; `pair_bytes` are what a pair takes in all layers.
     """
 
     def __init__(self, ranks: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self.table = torch.zeros(len(ranks) + 1, whole(sum(ranks), WIDTH), dtype=dtype, device=device)
-        start = 0
-        for row, rank in enumerate(ranks):
-            self.table[row, start : start + rank] = 1
-            start += rank
+        self.places = places(ranks)
+        width = whole(self.places[-1].stop, WIDTH) if ranks else 0
+        self.table = torch.zeros(len(ranks) + 1, width, dtype=dtype, device=device)
+        for row, place in enumerate(self.places):
+            self.table[row, place] = 1
         self.mask = self.table[:0]
+        self.pair_bytes = 0
+
+    @property
+    def pairs(self) -> int:
+        """Of narrow matrices beside each layer."""
+        return self.table.shape[1] // WIDTH
 
     @property
     def base(self) -> int:
         """The table's row for tokens without an adapter."""
         return len(self.table) - 1
+
+
+def places(ranks: Sequence[int]) -> list[slice]:
+    """Where adapters of these ranks stand: each at the next tile, or at the next pair where this one cannot hold it."""
+    found, end = [], 0
+    for rank in ranks:
+        left = -end % WIDTH
+        start = end if whole(rank, TILE) <= left else end + left
+        found.append(slice(start, start + rank))
+        end = start + whole(rank, TILE)
+    return found
 
 
 class MixedLinear(nn.Module):
@@ -142,30 +158,21 @@ def mixed(model: nn.Module, folders: Sequence[Path], dtype: torch.dtype) -> Iter
     PEFT's detour over float32, whose result is rounded to bfloat16 in the end as well. Raises ModelError where an
     adapter cannot be mixed or was not made for this model.
     """
-    adapters = [_filled(read_adapter(folder)) for folder in folders]
+    adapters = [read_adapter(folder) for folder in folders]
     device = next(model.parameters()).device
     lanes = Lanes([adapter.rank for adapter in adapters], dtype, device)
     names = sorted({name for adapter in adapters for name in adapter.pairs})
     bases = {name: _linear(model, name, adapters) for name in names}
     try:
         for name, base in bases.items():
-            _put(model, name, MixedLinear(base, _pairs(_stacked(name, adapters, device), dtype), lanes))
+            pairs = _pairs(_stacked(name, adapters, lanes), dtype)
+            lanes.pair_bytes += sum(part.nbytes for part in pairs[0])
+            _put(model, name, MixedLinear(base, pairs, lanes))
         del adapters
         yield lanes
     finally:
         for name, base in bases.items():
             _put(model, name, base)
-
-
-def _filled(adapter: Adapter) -> Adapter:
-    """The same with ranks that do nothing, up to whole tiles."""
-    rank = whole(adapter.rank, TILE)
-    return Adapter(adapter.folder, rank, {name: _widened(pair, rank) for name, pair in adapter.pairs.items()})
-
-
-def _widened(pair: Pair, ranks: int) -> Pair:
-    spare = ranks - pair.down.shape[0]
-    return Pair(F.pad(pair.down, (0, 0, 0, spare)), F.pad(pair.up, (0, spare)))
 
 
 def whole(count: int, size: int) -> int:
@@ -175,10 +182,9 @@ def whole(count: int, size: int) -> int:
 
 def _pairs(stacked: Pair, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     """The stacked matrices as MixedLinear wants them."""
-    down, up = _widened(stacked, whole(stacked.down.shape[0], WIDTH))
     return [
-        (one.to(dtype).t().contiguous(), other.to(dtype).t().contiguous())
-        for one, other in zip(torch.split(down, WIDTH), torch.split(up, WIDTH, dim=1), strict=True)
+        (down.to(dtype).t().contiguous(), up.to(dtype).t().contiguous())
+        for down, up in zip(torch.split(stacked.down, WIDTH), torch.split(stacked.up, WIDTH, dim=1), strict=True)
     ]
 
 
@@ -198,16 +204,16 @@ def _linear(model: nn.Module, name: str, adapters: Sequence[Adapter]) -> nn.Modu
     return found
 
 
-def _stacked(name: str, adapters: Sequence[Adapter], device: torch.device) -> Pair:
+def _stacked(name: str, adapters: Sequence[Adapter], lanes: Lanes) -> Pair:
     """All adapters' matrices of one layer, ranks × in and out × ranks; zeros for an adapter that leaves it alone."""
     wanted = next(adapter.pairs[name] for adapter in adapters if name in adapter.pairs)
-    inside, outside = wanted.down.shape[1], wanted.up.shape[0]
-    pairs = [
-        adapter.pairs.get(name, Pair(torch.zeros(adapter.rank, inside), torch.zeros(outside, adapter.rank)))
-        for adapter in adapters
-    ]
-    down = torch.cat([pair.down.to(device) for pair in pairs])
-    return Pair(down, torch.cat([pair.up.to(device) for pair in pairs], dim=1))
+    ranks, device = lanes.table.shape[1], lanes.table.device
+    down = torch.zeros(ranks, wanted.down.shape[1], device=device)
+    up = torch.zeros(wanted.up.shape[0], ranks, device=device)
+    for adapter, place in zip(adapters, lanes.places, strict=True):
+        if (pair := adapter.pairs.get(name)) is not None:
+            down[place], up[:, place] = pair.down.to(device), pair.up.to(device)
+    return Pair(down, up)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -90,8 +90,12 @@ loads = Loads()
 
 
 def is_packed(model: PreTrainedModel) -> bool:
-    """Whether the weights are 4-bit codes, as bitsandbytes keeps them."""
-    return bool(getattr(model, "is_loaded_in_4bit", False))
+    """Whether the weights are 4-bit codes, as bitsandbytes keeps them. A decoded model still says so of itself."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return False
+    from bitsandbytes.nn import Linear4bit
+
+    return any(isinstance(module, Linear4bit) for module in model.modules())
 
 
 def _may_be_decoded(spec: ModelSpec, model: PreTrainedModel, device: Device) -> bool:

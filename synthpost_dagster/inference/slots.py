@@ -107,7 +107,7 @@ class Slots:
         filled = [self._filled(part, padding) for part in (ids, positions, lanes)]
         job = self._prefill_job(self._filled(places, padding, self._cache.unread), sizes)
         hidden = self._hidden(filled[0], filled[1], self._lanes.table[filled[2]], job)
-        rows = self._cache.slots if padding else len(placed)  # as padded as the rest
+        rows = self._cache.slots if len(ids) + padding in self._chunks else len(placed)  # as padded as the rest
         last = self._filled(np.cumsum(sizes) - 1, rows - len(placed))
         self._take_in(placed, self._model.lm_head(hidden[last])[: len(placed)])
 
@@ -160,7 +160,7 @@ class Slots:
     def _prefill_job(self, places: Tensor, sizes: list[int]) -> Job:
         if not uses_flash(places.device, self._cache.keys[0].dtype):
             return PlainPrefill(places, sizes)
-        # Always as many ends as slots, so that compiled code meets one shape; a prompt more has no tokens.
+        # Always as many ends as slots, so that all prefills have one shape; a prompt more has no tokens.
         ends = np.full(self._cache.slots + 1, sum(sizes), dtype=np.int32)
         ends[: len(sizes) + 1] = np.cumsum([0, *sizes])
         return FlashPrefill(places, torch.from_numpy(ends).to(places.device), self._cache.tokens)
@@ -201,9 +201,9 @@ class Slots:
         self._done[source] = True
 
     @torch.inference_mode()
-    def rehearse(self, is_compiled: bool) -> None:
-        """A prefill of padding alone: takes the most memory that one takes, and lets kernels be chosen or compiled."""
-        for size in reversed(self._chunks if is_compiled else self._chunks[-1:]):
+    def rehearse(self) -> None:
+        """A prefill of padding alone: takes the most memory that one takes, and lets kernels be chosen."""
+        for size in self._chunks[-1:]:
             filled = [self._filled(np.zeros(0, dtype=np.int64), size) for _ in range(3)]
             places = self._filled(np.zeros(0, dtype=np.int64), size, self._cache.unread)
             self._hidden(filled[0], filled[1], self._lanes.table[filled[2]], self._prefill_job(places, []))

@@ -61,8 +61,8 @@ class PostSampling(Sampling):
     slots: int | None = Field(
         default=None,
         ge=1,
-        description="posts written at a time, in steps that are always as wide: the same posts to the bit, whatever "
-        "else is written with them; null: as many as the GPU's memory holds, and on a CPU as many as there are",
+        description="posts written at a time, in steps that are always as wide: by a 16-bit student on a GPU, or a "
+        "float32 one on a CPU, the same posts whatever else is written with them; null: as many as the memory holds",
     )
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from synthpost_dagster.artifacts.store import writing
-from synthpost_dagster.devices import GIB, Device, free_gib, product_rate
+from synthpost_dagster.devices import GIB, Device, free_gib, is_out_of_memory, product_rate
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.generate import end_tokens
 from synthpost_dagster.inference.models import Loaded, is_packed, load
@@ -56,6 +56,20 @@ class Job(NamedTuple):
     system_prompt: str | None
 
 
+class _Prepared(NamedTuple):
+    """A training's rows as tokens, and what of each is learned (schema Supervision)."""
+
+    job: Job
+    conversations: list[Conversation]
+    supervision: pd.DataFrame
+
+
+def _is_alike(job: Job, other: Job) -> bool:
+    """Whether the same is learned from the same rows, under whatever seed and for however long."""
+    spec = other.spec.model_copy(update={"seed": job.spec.seed})
+    return (job.spec, job.system_prompt) == (spec, other.system_prompt) and job.rows.equals(other.rows)
+
+
 class Tuner:
     """Tunes one adapter after another on a loaded model, which is as it was once the tuner is closed.
 
@@ -69,6 +83,7 @@ class Tuner:
         self.model = self._wrapped(spec)
         self._is_compiled = False
         self._joints: JointProjections | None = None
+        self._last: _Prepared | None = None
         self._shown = ""
 
     def __enter__(self) -> Self:
@@ -93,8 +108,7 @@ class Tuner:
         """
         if job.rows.empty:
             raise SynthpostError("there are no training rows; make rows first, or choose another data size")
-        conversations = tokenized(job.rows, self.loaded.tokenizer, job.spec.loss, job.system_prompt)
-        learned = self._supervision(job, conversations)
+        _, conversations, learned = self._prepared(job)
         refuse_untaught(learned, job.spec.max_length)
         self._show(learned["learned"].iloc[0], progress)
         layout: Layout | None = self._layout(job.spec, conversations)
@@ -110,6 +124,13 @@ class Tuner:
             f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
             "training.lora.r, or set student.quantization: nf4 in the profile"
         )
+
+    def _prepared(self, job: Job) -> _Prepared:
+        """A training's rows, tokenized; kept for the next one, since a data size is trained for several lengths."""
+        if self._last is None or not _is_alike(job, self._last.job):
+            conversations = tokenized(job.rows, self.loaded.tokenizer, job.spec.loss, job.system_prompt)
+            self._last = _Prepared(job, conversations, self._supervision(job, conversations))
+        return self._last
 
     def _show(self, text: str, progress: Progress) -> None:
         """Tells what a row teaches, once: data subsets are nested, so that most trainings begin with the same row."""
@@ -196,14 +217,14 @@ class Tuner:
         progress: Progress,
     ) -> Ran | None:
         """What ran; None where memory ran out."""
-        import torch
-
         hooks, trainer = set(self._input_hooks), None
         ran: Ran | None = None
         try:
             trainer = self._trainer(job, conversations, layout, checkpoints, progress)
             ran = run(trainer, checkpoints, progress, job.steps)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             ran = None
         finally:
             if trainer is not None:

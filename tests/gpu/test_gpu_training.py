@@ -28,7 +28,7 @@ from tuning_world import (
     weights,
 )
 
-from synthpost_dagster.devices import GIB, Device, Devices, free_gib, product_rate
+from synthpost_dagster.devices import GIB, Device, Devices, free_gib, free_workspaces, product_rate
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles import STUDY_TRAINING
@@ -153,6 +153,7 @@ def test_fault_15_where_nothing_fits_the_error_names_the_remedy_and_nothing_stay
 def test_the_rate_of_products_is_that_of_a_gpu_and_takes_no_memory_from_what_is_planned(gpu: Device) -> None:
     import torch
 
+    free_workspaces(gpu.name)  # earlier tests have left some
     _reset(gpu)
     before = torch.cuda.memory_reserved(gpu.name)
     assert 10e12 < product_rate(gpu) < 10e15

@@ -47,6 +47,7 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
     filled = fill(study, study.cells, Progress(events.append))
     assert counts(filled) == (4, 0, 0, 0, 0)
     assert filled.model_loads == 1, "one loaded student tunes and answers for all"
+    assert all(adapters.adapter_of(study, cell).facts["general_text_seconds"] > 0 for cell in study.cells)
     assert planning.unfilled(study, study.cells) == []
     told = [event for event in events if event.unit in ("adapters", "trainings")]
     assert [(event.what, event.done, event.total) for event in told] == [

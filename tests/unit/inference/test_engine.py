@@ -24,7 +24,7 @@ from synthpost_dagster.inference.attention import Cache
 from synthpost_dagster.inference.engine import Options, Request, engine, suits
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
-from synthpost_dagster.inference.slots import Slots
+from synthpost_dagster.inference.slots import Prompt, Slots
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows.prompts import evaluation_prompts
@@ -247,6 +247,52 @@ def test_where_shapes_are_kept_the_slots_follow_from_the_memory_alone_and_are_to
     assert numbers[0] == numbers[2] < numbers[4] < numbers[6] == 48
 
 
+def test_as_many_slots_fit_for_one_adapter_as_for_those_of_two_pairs(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = save_random_adapter(tmp_path / "adapter", 1, 16, ALL_LAYERS)
+    used = []
+    for count in (1, 9, 17):
+        with engine(loaded, [folder] * count, GREEDY, Options(keeps_shapes=True)) as running:
+            lanes = running._lanes
+            free = 108 * 2**20 - lanes.pairs * lanes.pair_bytes
+            monkeypatch.setattr(module, "_free_bytes", lambda *_, free=free: free)
+            dict(running.answer(requests[1:2], SILENT, "posts"))
+            used.append((lanes.pairs, running.spent.slots))
+    assert [pairs for pairs, _ in used] == [1, 2, 3]
+    assert used[0][1] == used[1][1] > used[2][1]
+
+
+def test_where_shapes_are_kept_slots_have_room_for_one_of_few_numbers_of_tokens(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms: list[int] = []
+    make = module.slots_of
+    monkeypatch.setattr(module, "slots_of", lambda *given: rooms.append(given[5]) or make(*given))
+    for asked in (requests[7:8], requests[10:11]):
+        with engine(loaded, [], GREEDY, Options(slots=2, keeps_shapes=True)) as running:
+            replies = dict(running.answer([asked[0]._replace(adapter=None)], SILENT, "posts"))
+            assert replies[0].prompt_tokens + GREEDY.max_new_tokens < rooms[-1]
+    assert rooms == [256, 256]
+
+
+@pytest.mark.parametrize("chunk", [99, 100, 101])
+def test_where_shapes_are_kept_so_are_those_of_a_prefill_that_fills_its_chunk_exactly(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(attention, "flash", flash_by_rows)
+    for part in (module, slots):
+        monkeypatch.setattr(part, "uses_flash", lambda *_: True)
+    rows: list[int] = []
+    handle = loaded.model.lm_head.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    try:
+        with engine(loaded, [], GREEDY, Options(slots=8, chunk_tokens=chunk, keeps_shapes=True)) as running:
+            list(running.continued([Prompt(list(range(40, 65)), 0, 0)] * 4, SILENT, "posts"))
+    finally:
+        handle.remove()
+    assert set(rows) == {8}
+
+
 @pytest.mark.parametrize(
     ("most", "number"), [(1, 1), (2, 2), (3, 3), (5, 4), (6, 6), (500, 384), (512, 512), (800, 768)]
 )
@@ -316,8 +362,14 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_alone(loaded: Loaded, ada
     assert state(loaded.model) == before
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("none left"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")])
 def test_where_memory_runs_out_half_the_slots_go_on(
-    loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion], monkeypatch: Any
+    loaded: Loaded,
+    adapters: list[Path],
+    requests: list[Request],
+    mixed: list[Completion],
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeError,
 ) -> None:
     events: list[Event] = []
     step, calls = Slots.step, []
@@ -325,7 +377,7 @@ def test_where_memory_runs_out_half_the_slots_go_on(
     def short(self: Slots, width: int, times: int) -> None:
         calls.append(width)
         if len(calls) == 10 or width > 6:
-            raise torch.OutOfMemoryError("none left")
+            raise error
         step(self, width, times)
 
     monkeypatch.setattr(Slots, "step", short)
@@ -334,9 +386,42 @@ def test_where_memory_runs_out_half_the_slots_go_on(
         assert running.spent.slots == 3
     assert [made[place] for place in range(12)] == mixed
     assert [event.text for event in events if not event.total] == [
-        "memory ran out with 12 replies at a time; going on with 6",
-        "memory ran out with 6 replies at a time; going on with 3",
+        "memory ran out with 12 at a time; going on with 6, and 1024 tokens of prompts",
+        "memory ran out with 6 at a time; going on with 3, and 512 tokens of prompts",
     ]
+
+
+def test_another_error_is_raised_as_it_is(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(Slots, "step", broken)
+    with engine(loaded, [], GREEDY) as running, pytest.raises(RuntimeError, match="illegal"):
+        dict(running.answer([requests[3]], SILENT, "posts"))
+
+
+def test_one_slot_is_given_up_only_when_the_least_of_a_prompt_at_a_time_is_too_much(
+    loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    rounds: list[int] = []
+    make = module.slots_of
+
+    def short(*given: Any) -> Any:
+        rounds.append(given[-1][-1])
+        if given[-1][-1] > 512:
+            raise torch.OutOfMemoryError("none left")
+        return make(*given)
+
+    monkeypatch.setattr(attention, "flash", flash_by_rows)
+    for part in (module, slots):
+        monkeypatch.setattr(part, "uses_flash", lambda *_: True)
+    monkeypatch.setattr(module, "slots_of", short)
+    with engine(loaded, [], GREEDY, Options(slots=1, keeps_shapes=True)) as running:
+        assert len(dict(running.answer([requests[3]], Progress(events.append), "posts"))) == 1
+    assert rounds == [2048, 1024, 512]
 
 
 def test_memory_for_not_even_one_reply_is_an_error_with_the_remedy(
@@ -352,7 +437,10 @@ def test_memory_for_not_even_one_reply_is_an_error_with_the_remedy(
         pytest.raises(DeviceError, match=r"too little memory for a single reply; .* predictions.max_new_tokens"),
     ):
         dict(running.answer([requests[3], requests[7]], Progress(events.append), "posts"))
-    assert events[-1].text == "memory ran out with 2 replies at a time; going on with 1"
+    assert [event.text for event in events[1:]] == [
+        "memory ran out with 2 at a time; going on with 1, and 1024 tokens of prompts",
+        "memory ran out with 1 at a time; going on with 1, and 512 tokens of prompts",
+    ]
 
 
 def test_slots_follow_from_the_memory_found(

@@ -16,7 +16,7 @@ from tuning_world import CPU
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.engine import Request, engine
 from synthpost_dagster.inference.generate import chat
-from synthpost_dagster.inference.mixed_lora import TILE, WIDTH, mixed, read_adapter
+from synthpost_dagster.inference.mixed_lora import WIDTH, mixed, places, read_adapter
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 from synthpost_dagster.profiles.models import Sampling
@@ -86,19 +86,49 @@ def test_damaged_or_missing_files_are_named(folder: Path) -> None:
         read_adapter(folder)
 
 
-def test_each_adapters_ranks_begin_at_a_tile_and_pairs_are_always_as_wide(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ranks", "starts"),
+    [
+        ([16, 16, 16], [0, 16, 32]),
+        ([4, 8, 17, 16], [0, 16, 32, 64]),
+        ([48, 48, 48, 16], [0, 48, 128, 176]),
+        ([128, 1], [0, 128]),
+        ([200, 16, 48, 200], [0, 208, 256, 384]),
+        ([], []),
+    ],
+)
+def test_an_adapter_begins_at_a_tile_and_lies_in_as_few_pairs_as_can_be(ranks: list[int], starts: list[int]) -> None:
     """So that a GPU sums up an adapter's products alike, whichever others are there."""
-    folders = [save_random_adapter(tmp_path / str(rank), rank, rank, ["q_proj"]) for rank in (4, 16, 100, 17)]
+    assert places(ranks) == [slice(start, start + rank) for start, rank in zip(starts, ranks, strict=True)]
+
+
+def test_pairs_are_always_as_wide(tmp_path: Path) -> None:
+    folders = [save_random_adapter(tmp_path / str(rank), rank, rank, ["q_proj"]) for rank in (4, 16, 100)]
     loaded = load(EMBEDDED, CPU)
     with mixed(loaded.model, folders, torch.float32) as lanes:
-        starts = [int(row.nonzero()[0]) for row in lanes.table[:-1]]
         pairs = loaded.model.model.layers[0].self_attn.q_proj.pairs
-    assert starts == [0, TILE, 2 * TILE, 9 * TILE]
-    assert lanes.table.shape[1] == 2 * WIDTH
+    assert lanes.table.shape == (4, 2 * WIDTH)
+    assert (lanes.pairs, lanes.pair_bytes) == (2, 4 * 2 * 256 * WIDTH * 4)
     assert [(down.shape, up.shape) for down, up in pairs] == 2 * [((256, WIDTH), (WIDTH, 256))]
     down = torch.cat([down for down, _ in pairs], dim=1)
     used = {rank for rank in range(2 * WIDTH) if down[:, rank].any()}
-    assert used == {*range(4), *range(16, 32), *range(32, 132), *range(144, 161)}
+    assert used == {*range(4), *range(16, 32), *range(WIDTH, WIDTH + 100)}
+
+
+@pytest.mark.parametrize("rank", [16, 48, 96, 200])
+def test_in_16_bits_an_adapter_gives_the_same_alone_and_beside_others(tmp_path: Path, rank: int) -> None:
+    folders = [save_random_adapter(tmp_path / str(seed), seed, rank, ["q_proj"]) for seed in range(4)]
+    model = load(EMBEDDED.model_copy(update={"dtype": "bfloat16"}), CPU).model
+    x = torch.randn(1, 64, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+    def given(adapters: list[Path], row: int) -> torch.Tensor:
+        with mixed(model, adapters, torch.bfloat16) as lanes, torch.inference_mode():
+            lanes.mask = lanes.table[[row] * 64]
+            return model.model.layers[0].self_attn.q_proj(x)
+
+    together = [given(folders, row) for row in range(4)]
+    assert all(torch.equal(given([folder], 0), out) for folder, out in zip(folders, together, strict=True))
+    assert not torch.equal(together[0], together[1])
 
 
 def test_adapters_in_several_pairs_answer_as_each_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,21 @@ def test_where_there_is_no_memory_for_copies_weights_are_given_back_by_way_of_th
     joints = JointProjections(loaded.model.model, torch.float32)
     joints.join()
     assert not all(weight.is_contiguous() for weight in model.state_dict().values())
+    extended = [weakref.ref(joint.extended) for joint in joints._joints]
+    to, left = torch.Tensor.to, list[int]()
+
+    def held() -> int:
+        return sum(reference() is not None for reference in extended)
+
     with monkeypatch.context() as small:
         small.setattr(torch.Tensor, "contiguous", short)
+        small.setattr(torch.Tensor, "to", lambda *given, **more: left.append(held()) or to(*given, **more))
         joints.dissolve()
     after = model.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in weights.items())
     assert all(weight.is_contiguous() for weight in after.values())
+    assert left[0] == 4 * 4
+    assert left[-1] == 0, "freed before the device is asked for more"
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,21 @@ FOUR_ROWS = 300
 """Tokens: more than any four of the rows have, fewer than all of them have."""
 
 
+NONE_LEFT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+NO_WORKSPACE = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
 class SmallDevice:
     """Runs out of memory where a forward pass has more tokens than `most`, or where `fails` says so of its number."""
 
-    def __init__(self, tuner: Tuner, most: int = 10**9, fails: Callable[[int], bool] = lambda number: False) -> None:
-        self.most, self.fails = most, fails
+    def __init__(
+        self,
+        tuner: Tuner,
+        most: int = 10**9,
+        fails: Callable[[int], bool] = lambda number: False,
+        error: RuntimeError = NONE_LEFT,
+    ) -> None:
+        self.most, self.fails, self.error = most, fails, error
         self.held: list[int] = []
         self._handle = tuner.loaded.model.model.embed_tokens.register_forward_pre_hook(self._look)
 
@@ -32,7 +42,7 @@ class SmallDevice:
         (ids,) = inputs
         self.held.append(int((ids == 0).sum()))  # a row begins with token 0
         if ids.numel() > self.most or self.fails(len(self.held)):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise self.error
 
     def grow(self) -> None:
         """Has all the memory of the world from now on."""
@@ -46,12 +56,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("error", [NONE_LEFT, NO_WORKSPACE])
 def test_fault_15_out_of_memory_halves_the_rows_held_keeps_those_of_a_step_and_says_so(
-    undisturbed: Path, tmp_path: Path
+    undisturbed: Path, tmp_path: Path, error: RuntimeError
 ) -> None:
     told = Told()
     with tuner_of() as tuner:
-        device = SmallDevice(tuner, most=FOUR_ROWS)
+        device = SmallDevice(tuner, most=FOUR_ROWS, error=error)
         tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, told=told)
         device.grow()
     assert device.held == [8, 4, 4, 4, 4, 4, 4]
@@ -63,6 +74,13 @@ def test_fault_15_out_of_memory_halves_the_rows_held_keeps_those_of_a_step_and_s
     assert told.steps == [1, 2, 3]
     assert tuned.layout == Layout(4, False, False)
     assert furthest(tmp_path, undisturbed) < 2e-4
+
+
+def test_another_error_of_the_device_ends_the_training(tmp_path: Path) -> None:
+    with tuner_of() as tuner:
+        SmallDevice(tuner, fails=lambda number: number == 2, error=RuntimeError("an illegal memory access"))
+        with pytest.raises(RuntimeError, match="illegal"):
+            cell(tuner, tmp_path, rows=ROWS, steps=3)
 
 
 def test_fault_15_out_of_memory_in_the_midst_goes_on_from_the_last_checkpoint(

@@ -9,7 +9,11 @@ import pytest
 import torch
 from tuning_world import CPU, STUDENT, alone, cell, rows_of, spec_of, weights
 
-from synthpost_dagster.inference.models import load
+from synthpost_dagster.devices import Device
+from synthpost_dagster.inference.models import is_packed, load
+from synthpost_dagster.profiles.models import ModelSpec
+from synthpost_dagster.training import sft
+from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.sft import Tuned, Tuner
 
 PACKED = STUDENT.model_copy(update={"quantization": "nf4", "dequantize": False})
@@ -32,6 +36,7 @@ def qlora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
     loaded = load(PACKED, CPU)
     before = base_weights(loaded.model)
     assert kinds(loaded.model) == {"Linear4bit"}
+    assert is_packed(loaded.model)
     with Tuner(loaded, "embedded", spec_of(), 4, CPU) as tuner:
         tuned = cell(tuner, folder, rows=ROWS, steps=4)
         adapter = [weight.dtype for name, weight in tuner.model.named_parameters() if "lora_" in name]
@@ -56,6 +61,7 @@ def test_decoded_weights_are_plain_and_learn_the_same(qlora: tuple[Path, Tuned],
     _, packed = qlora
     loaded = load(DECODED, CPU)
     assert kinds(loaded.model) == {"Linear"}
+    assert not is_packed(loaded.model)
     assert {weight.dtype for weight in loaded.model.parameters()} == {torch.float32}
     with Tuner(loaded, "embedded", spec_of(), 4, CPU) as tuner:
         decoded = cell(tuner, tmp_path, rows=ROWS, steps=4)
@@ -75,3 +81,18 @@ def test_weights_are_decoded_by_themselves_where_there_is_room(monkeypatch: pyte
     for free_gib, kind in ((1.0, "Linear"), (0.001, "Linear4bit")):
         monkeypatch.setattr(models, "free_gib", lambda device, free=free_gib: free)
         assert kinds(load(auto, CPU).model) == {kind}
+
+
+@pytest.mark.parametrize(("student", "rate"), [(PACKED, 7e14), (DECODED, None), (STUDENT, None)])
+def test_a_gpus_products_are_timed_for_packed_weights_alone_and_layouts_follow(
+    monkeypatch: pytest.MonkeyPatch, student: ModelSpec, rate: float | None
+) -> None:
+    given: list[float | None] = []
+    monkeypatch.setattr(sft, "product_rate", lambda _: 7e14)
+    monkeypatch.setattr(sft, "free_gib", lambda _: 1.0)
+    monkeypatch.setattr(sft, "fitting", lambda *arguments: given.append(arguments[-1]))
+    loaded = load(student, CPU)
+    conversations = tokenized(ROWS, loaded.tokenizer, "completion", None)
+    with Tuner(loaded, "embedded", spec_of(), 4, Device("cuda:0", "a GPU", "a GPU")) as tuner:
+        tuner._layout(spec_of(), conversations)
+    assert given == [rate]

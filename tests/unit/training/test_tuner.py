@@ -13,6 +13,7 @@ from tuning_world import CPU, STUDENT, alone, cell, furthest, rows_of, spec_of, 
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import load, loads
+from synthpost_dagster.training import sft
 from synthpost_dagster.training.sft import Tuner
 
 # Dropout draws numbers at every step, so that a generator that another cell has used would show; without it projections
@@ -56,6 +57,21 @@ def test_the_same_holds_where_projections_are_computed_as_one(each_alone: Path, 
 def test_another_seed_gives_another_adapter(each_alone: Path, tmp_path: Path) -> None:
     alone(tmp_path, SPECS["other"], rows=ROWS["one"], steps=2)
     assert furthest(tmp_path, each_alone / "one") > 1e-3
+
+
+def test_rows_are_tokenized_once_for_several_lengths_and_seeds_and_anew_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    make = sft.tokenized
+    monkeypatch.setattr(sft, "tokenized", lambda rows, *more: seen.append(len(rows)) or make(rows, *more))
+    other = spec_of(loss="full")
+    with Tuner(load(STUDENT, CPU), "embedded", spec_of(), 9, CPU) as tuner:
+        for number, (spec, count, steps) in enumerate(
+            [(spec_of(), 8, 1), (spec_of(seed=5), 8, 2), (spec_of(), 6, 1), (other, 6, 1), (other, 6, 2)]
+        ):
+            cell(tuner, tmp_path / str(number), spec, rows=rows_of(8)[:count], steps=steps)
+    assert seen == [8, 6, 6]
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
