@@ -29,7 +29,8 @@ def answers(
 
     The model is the plain base before and afterwards. A model whose attention the engine cannot take over answers
     under one adapter after the other. `limit_gib` is the most memory that may be taken of a GPU. There, and where
-    `slots` are given, all steps are as wide: on a GPU, a reply then is the same whatever is asked beside it.
+    `slots` are given, all steps are as wide: on a GPU, a reply then is the same whatever is asked beside it, as long as
+    the longest prompt is.
     """
     from synthpost_dagster.inference.engine import Options, engine, suits
 

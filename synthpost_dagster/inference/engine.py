@@ -30,8 +30,8 @@ from synthpost_dagster.progress import Progress
 MARGIN = 0.85
 """Of the free memory, what is planned with."""
 ALLOWED_PAIRS = 2
-"""Pairs of narrow matrices that memory is kept for, there or not: so that as many slots fit for one adapter as for the
-sixteen that this mostly holds."""
+"""Pairs of narrow matrices that memory is kept for where there is one: so that as many slots fit for one adapter as for
+the sixteen that this mostly holds."""
 ROOM = 256
 """Where shapes are kept, a slot has room for a multiple of so many tokens."""
 LEAST_CHUNK = 512
@@ -53,8 +53,8 @@ class Options(NamedTuple):
 
     `chunk_tokens` are prefilled at a time. `keeps_shapes` computes every step over all slots, and on a GPU every
     prefill over a whole chunk, so that there a reply is the same to the bit whatever shares its batch, for as many
-    slots. `ignores_ends` draws all new tokens, for measurements. `limit_gib` is the most memory that this process may
-    take of a GPU.
+    slots with as much room. `ignores_ends` draws all new tokens, for measurements. `limit_gib` is the most memory that
+    this process may take of a GPU.
     """
 
     slots: int | None = None
@@ -117,7 +117,7 @@ class Engine:
         """The number of a prompt and its new tokens, as they end; the last is one that ends a reply, or cut off.
 
         Where memory runs out, what is left is begun again with half the slots, and prefills of half as many tokens.
-        Raises DeviceError where one slot is too many.
+        Raises DeviceError where not even one slot with the least prefill fits.
         """
         left = dict(enumerate(prompts))
         total, slots = len(left), self._options.slots or self._affordable(prompts)
@@ -159,7 +159,7 @@ class Engine:
                 f"{self._loaded.model.device} has too little memory for a single reply; stop what else uses it, or "
                 "lower predictions.max_new_tokens in the profile"
             )
-        chunk = max(LEAST_CHUNK, self._pace.chunk // 2)
+        chunk = min(self._pace.chunk, max(LEAST_CHUNK, self._pace.chunk // 2))
         self._pace = self._pace._replace(chunk=chunk)
         fewer = max(1, slots // 2)
         progress.note(f"memory ran out with {slots} at a time; going on with {fewer}, and {chunk} tokens of prompts")
@@ -177,8 +177,9 @@ class Engine:
     def _affordable(self, prompts: Sequence[Prompt]) -> int:
         """Slots that fit the free memory, at least one and at most the device's most.
 
-        Where shapes are kept, one of few numbers, whatever the prompts and for up to ALLOWED_PAIRS of adapters: so much
-        more or less free memory mostly changes nothing. Where they are not, no more than there are prompts.
+        Where shapes are kept, one of few numbers, however many prompts there are and for up to ALLOWED_PAIRS of
+        adapters: somewhat more or less free memory mostly changes nothing. Where they are not, no more than there are
+        prompts.
         """
         if not prompts:
             return 0

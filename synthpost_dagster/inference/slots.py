@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthpost_dagster.devices import free_workspaces
+from synthpost_dagster.devices import free_workspaces, is_out_of_memory
 from synthpost_dagster.inference.attention import (
     Cache,
     FlashPrefill,
@@ -232,8 +232,9 @@ class Slots:
             with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                 self._advance(width)
         except RuntimeError as error:
-            if isinstance(error.__context__, torch.OutOfMemoryError):  # the end of the capture failed over it
-                raise error.__context__ from None
+            cause = error.__context__
+            if cause is not None and is_out_of_memory(cause):  # the end of the capture failed over it
+                raise cause from None
             raise
         return graph
 
