@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from tuning_world import CPU
 from synthpost_dagster.inference.attention import attending
 from synthpost_dagster.inference.mixed_lora import mixed
 from synthpost_dagster.inference.models import load
-from synthpost_dagster.inference.slots import GRID, Prompt, choose, slots_of, uniforms
+from synthpost_dagster.inference.slots import GRID, Prompt, Slots, choose, slots_of, uniforms
 from synthpost_dagster.profiles.models import Sampling
 
 NEW_TOKENS = 12
@@ -84,3 +87,37 @@ def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
 
     assert drawn(is_first_done=True) == drawn(is_first_done=False)
     assert len(drawn(is_first_done=True)) == NEW_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("cause", "raised"),
+    [
+        (torch.OutOfMemoryError("none left"), "none left"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), "ALLOC_FAILED"),
+        (RuntimeError("an illegal memory access"), "previous error during capture"),
+    ],
+)
+def test_lack_of_memory_within_a_capture_is_raised_in_place_of_the_captures_own_error(
+    monkeypatch: pytest.MonkeyPatch, cause: RuntimeError, raised: str
+) -> None:
+    @contextlib.contextmanager
+    def capture(*_: object, **more: object) -> Iterator[None]:
+        del more
+        steps.append("capture")
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def advance(width: int) -> None:
+        del width
+        if "capture" in steps:
+            raise cause
+
+    steps: list[str] = []
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    stand_ins = {"graph": capture, "CUDAGraph": object, "current_stream": lambda: stream}
+    for name, stand_in in {**stand_ins, "stream": lambda _: contextlib.nullcontext()}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    with pytest.raises(RuntimeError, match=raised):
+        Slots._captured(SimpleNamespace(_advance=advance), 2, stream, None)  # type: ignore[arg-type]
