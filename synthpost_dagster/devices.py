@@ -213,7 +213,6 @@ def product_rate(device: Device) -> float:
             for _ in range(times):
                 one @ one
             end.record()
-        torch.cuda.synchronize()
     del one
     free_workspaces(device.name)
     _free_memory(device)

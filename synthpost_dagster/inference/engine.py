@@ -122,7 +122,7 @@ class Engine:
         left = dict(enumerate(prompts))
         total, slots = len(left), self._options.slots or self._affordable(prompts)
         if self._options.keeps_shapes:
-            progress.note(f"{slots} posts at a time")
+            progress.note(f"{what}: {slots} at a time")
         progress.update(what, 0, total, "posts")
         while left:
             slots = slots if self._options.keeps_shapes else min(slots, len(left))
@@ -172,7 +172,7 @@ class Engine:
     def _room(self, prompts: Iterable[Prompt]) -> int:
         """Tokens of a slot; few numbers of them where shapes are kept."""
         room = max(len(prompt.ids) for prompt in prompts) + self._sampling.max_new_tokens
-        return -(-room // ROOM) * ROOM if self._options.keeps_shapes else room
+        return room + -room % ROOM if self._options.keeps_shapes else room
 
     def _affordable(self, prompts: Sequence[Prompt]) -> int:
         """Slots that fit the free memory, at least one and at most the device's most.

@@ -105,7 +105,7 @@ class Lanes:
 
     def __init__(self, ranks: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.places = places(ranks)
-        width = whole(self.places[-1].stop, WIDTH) if ranks else 0
+        width = _whole(self.places[-1].stop, WIDTH) if ranks else 0
         self.table = torch.zeros(len(ranks) + 1, width, dtype=dtype, device=device)
         for row, place in enumerate(self.places):
             self.table[row, place] = 1
@@ -128,9 +128,9 @@ def places(ranks: Sequence[int]) -> list[slice]:
     found, end = [], 0
     for rank in ranks:
         left = -end % WIDTH
-        start = end if whole(rank, TILE) <= left else end + left
+        start = end if _whole(rank, TILE) <= left else end + left
         found.append(slice(start, start + rank))
-        end = start + whole(rank, TILE)
+        end = start + _whole(rank, TILE)
     return found
 
 
@@ -175,7 +175,7 @@ def mixed(model: nn.Module, folders: Sequence[Path], dtype: torch.dtype) -> Iter
             _put(model, name, base)
 
 
-def whole(count: int, size: int) -> int:
+def _whole(count: int, size: int) -> int:
     """The least multiple of the size that is no less."""
     return -(-count // size) * size
 

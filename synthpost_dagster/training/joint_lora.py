@@ -22,6 +22,8 @@ from synthpost_dagster.training.adapter import NAME
 TOGETHER = (("self_attn", ("q_proj", "k_proj", "v_proj")), ("mlp", ("gate_proj", "up_proj")))
 """Parts of a decoder layer, and which of their projections read what the part is given."""
 ALONE = (("self_attn", "o_proj"), ("mlp", "down_proj"))
+_Members = tuple[tuple[slice, slice, float], ...]
+"""Of each projection: its outputs, its ranks, and its adapter's scaling."""
 
 
 class _Adapted(torch.autograd.Function):
@@ -48,10 +50,6 @@ class _Adapted(torch.autograd.Function):
         narrow = slope.t() @ both[:, inside:]
         ups = [narrow[rows, ranks].float() * scaling for rows, ranks, scaling in ctx.members]
         return found, None, low.t() @ both[:, :inside], None, *ups
-
-
-_Members = tuple[tuple[slice, slice, float], ...]
-"""Of each projection: its outputs, its ranks, and its adapter's scaling."""
 
 
 class Joint:

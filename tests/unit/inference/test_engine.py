@@ -242,7 +242,9 @@ def test_where_shapes_are_kept_the_slots_follow_from_the_memory_alone_and_are_to
             short = GREEDY.model_copy(update={"max_new_tokens": 1})
             with engine(loaded, [], short, Options(keeps_shapes=True)) as running:
                 dict(running.answer(asked, Progress(told.append), "posts"))
-    numbers = [int(event.text.split()[0]) for event in told if event.text.endswith("posts at a time")]
+    notes = [event.text.removeprefix("posts: ") for event in told if not event.total]
+    assert all(note.endswith(" at a time") for note in notes)
+    numbers = [int(note.split()[0]) for note in notes]
     assert numbers[::2] == numbers[1::2], "the same for two requests as for six"
     assert numbers[0] == numbers[2] < numbers[4] < numbers[6] == 48
 

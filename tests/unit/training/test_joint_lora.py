@@ -143,7 +143,7 @@ def test_adapters_are_as_they_are_when_a_forward_pass_begins() -> None:
     assert not torch.allclose(before, expected, atol=1e-2)
 
 
-def test_taken_off_the_model_is_as_before() -> None:
+def test_dissolved_the_model_is_as_before_and_can_be_joined_again() -> None:
     loaded, model = adapted()
     logits, _ = outcome(loaded, model)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
