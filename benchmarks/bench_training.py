@@ -40,7 +40,7 @@ MEANT = "llama3-8b"
 
 STUDY = "study, Unsloth"
 SAME = "study, TRL"
-OURS = ("ours, bf16", "ours, NF4 decoded")
+OURS = ("ours, bf16", "ours, NF4 decoded", "ours, NF4 decoded, float8")
 LOW_MEMORY = ("ours, NF4, 8 GiB", "ours, NF4, 8 GiB, not compiled")
 MOST_MS, LEAST_TIMES, MOST_LOW_MS, MOST_LOW_GIB = 165.0, 10.0, 450.0, 8.0
 COMPARED_STEPS, MOST_DIFFERENCE = 20, 0.02

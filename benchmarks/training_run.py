@@ -46,6 +46,7 @@ WAYS = {
     "TRL, bf16, 8 x 1": Way(BARE),
     "ours, bf16": Way({"compile": True}),
     "ours, NF4 decoded": Way({"compile": True}, NF4),
+    "ours, NF4 decoded, float8": Way({"compile": True, "precision": "float8"}, NF4),
     "ours, NF4 decoded, not compiled": Way({"compile": False}, NF4),
     "ours, NF4 decoded, 4 rows": Way({"compile": True, "micro_batch": 4}, NF4),
     "ours, NF4 decoded, 2 rows": Way({"compile": True, "micro_batch": 2}, NF4),

@@ -46,7 +46,9 @@ class TrainingSpec(Record):
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0, description="gradients are scaled down to this norm")
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "bfloat16", "float8"] = Field(
+        description="float8: the frozen weights' products in 8 bits, all else as in bfloat16; from Ada and Hopper on"
+    )
     rows_per_step: int = Field(ge=1)
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(description="rows held in memory at once")
     gradient_checkpointing: bool | Literal["auto"] = Field(description="activations are made again for the gradient")
@@ -65,6 +67,8 @@ class TrainingSpec(Record):
             raise ValueError(f"micro_batch {self.micro_batch} does not divide rows_per_step {self.rows_per_step}")
         if self.packing:
             raise ValueError("packing: rows packed into one would see each other; set it to false")
+        if self.precision == "float8" and (self.trainer != "trl" or not self.padding_free or self.lora.dropout):
+            raise ValueError("precision float8 needs trainer: trl, padding_free: true and lora.dropout: 0")
         return self
 
     @property

@@ -21,6 +21,8 @@ LOGIT_BYTES, COMPILED_LOGIT_BYTES = 16, 6
 PADDED_LOGIT_BYTES = 14
 WEIGHT_BYTES, WEIGHT_BYTES_8BIT = 16, 10
 """Of an adapter: weight and gradient in float32, two moments in float32 or in 8 bits."""
+FLOAT8_BYTES = 2
+"""Of a frozen weight beside itself, rounded for the way forth and for the way back."""
 DEVIATIONS = 4.0
 """A micro-batch is reckoned to be so many standard deviations longer than the mean one. One in a whole sweep that is
 longer still is what the halving after an out-of-memory error is for."""
@@ -129,7 +131,8 @@ def needed_bytes(spec: TrainingSpec, shape: Shape, lengths: Sequence[int], layou
     kept = shape.hidden * shape.itemsize * shape.layers + layer
     tokens = _tokens(spec, lengths, layout.micro_batch)
     activations = tokens * (kept if layout.gradient_checkpointing else layer * shape.layers)
-    return activations + _logit_bytes(spec, shape, tokens, layout) + _adapter_bytes(spec, shape)
+    rounded = FLOAT8_BYTES * shape.weights if spec.precision == "float8" else 0
+    return activations + _logit_bytes(spec, shape, tokens, layout) + _adapter_bytes(spec, shape) + rounded
 
 
 def _tokens(spec: TrainingSpec, lengths: Sequence[int], rows: int) -> float:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -22,15 +23,33 @@ from synthpost_dagster.training.adapter import NAME
 TOGETHER = (("self_attn", ("q_proj", "k_proj", "v_proj")), ("mlp", ("gate_proj", "up_proj")))
 """Parts of a decoder layer, and which of their projections read what the part is given."""
 ALONE = (("self_attn", "o_proj"), ("mlp", "down_proj"))
-_Members = tuple[tuple[slice, slice, float], ...]
+Members = tuple[tuple[slice, slice, float], ...]
 """Of each projection: its outputs, its ranks, and its adapter's scaling."""
+
+
+def add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds left @ right to the target in place, compiled too: there torch's own `addmm_` copies the target first."""
+    torch.ops.synthpost.add_product_(target, left, right)
+
+
+def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
+    target.addmm_(left, right)
+
+
+torch.library.define("synthpost::add_product_", "(Tensor(a!) target, Tensor left, Tensor right) -> ()")
+torch.library.impl("synthpost::add_product_", "CompositeExplicitAutograd", _add_product)
+
+
+def gradients_of(narrow: Tensor, members: Members) -> list[Tensor]:
+    """Of each projection's outer matrix, from that of them all, whose scaling is in it (outputs × ranks)."""
+    return [narrow[rows, ranks].float() * scaling for rows, ranks, scaling in members]
 
 
 class _Adapted(torch.autograd.Function):
     """Of x (tokens × in): the frozen weight's product and the adapters', as one product over in + ranks."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, extended: Tensor, down: Tensor, members: _Members, *ups: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, extended: Tensor, down: Tensor, members: Members, *ups: Tensor) -> Tensor:
         """`extended` is out × (in + ranks), with `ups` in its last columns; gradients are made for x, down and ups."""
         del ups
         both = torch.cat([x, x @ down.t()], dim=1)
@@ -45,10 +64,9 @@ class _Adapted(torch.autograd.Function):
         both, extended, down = ctx.saved_tensors
         inside = down.shape[1]
         slopes = slope @ extended
-        low = slopes[:, inside:]
-        found = torch.addmm(slopes[:, :inside], low, down)
-        narrow = slope.t() @ both[:, inside:]
-        ups = [narrow[rows, ranks].float() * scaling for rows, ranks, scaling in ctx.members]
+        low, found = slopes[:, inside:].contiguous(), slopes[:, :inside]
+        add_product(found, low, down)
+        ups = gradients_of(slope.t() @ both[:, inside:], ctx.members)
         return found, None, low.t() @ both[:, :inside], None, *ups
 
 
@@ -60,30 +78,41 @@ class Joint:
     """
 
     def __init__(self, projections: Sequence[LoraLinear]) -> None:
-        self.bases = bases = [projection.base_layer for projection in projections]
+        self.bases = [projection.base_layer for projection in projections]
         ranks = [projection.r[NAME] for projection in projections]
-        widths, inside = [base.out_features for base in bases], bases[0].in_features
+        widths = [base.out_features for base in self.bases]
         self.downs = [projection.lora_A[NAME].weight for projection in projections]
         self.ups = [projection.lora_B[NAME].weight for projection in projections]
-        weight = bases[0].weight.data
-        self.extended = weight.new_zeros(sum(widths), inside + sum(ranks))
-        self.members: _Members = tuple(
+        self.members: Members = tuple(
             (slice(end - width, end), slice(last - rank, last), projection.scaling[NAME])
             for projection, width, end, rank, last in zip(
                 projections, widths, accumulate(widths), ranks, accumulate(ranks), strict=True
             )
         )
-        self.narrow = [self.extended[rows, inside:][:, ranks] for rows, ranks, _ in self.members]
-        for base, (rows, _, _) in zip(bases, self.members, strict=True):
-            own = self.extended[rows, :inside]
-            own.copy_(base.weight.data)
-            base.weight.data = own
+        outer = self._hold(sum(widths), sum(ranks))
+        self.narrow = [outer[rows, ranks] for rows, ranks, _ in self.members]
 
     def __call__(self, x: Tensor) -> Tensor:
         """What all projections make of `x` (… × in), one beside the other: … × the sum of their widths."""
-        down = torch.cat(self.downs).to(self.extended.dtype)
-        out: Tensor = _Adapted.apply(x.flatten(0, -2), self.extended, down, self.members, *self.ups)  # type: ignore[no-untyped-call]
-        return out.view(*x.shape[:-1], -1)
+        down = torch.cat(self.downs).to(self.narrow[0].dtype)
+        out: Tensor = self._product(x.flatten(0, -2), down).view(*x.shape[:-1], -1)
+        return out
+
+    def _hold(self, width: int, ranks: int) -> Tensor:
+        """Takes the frozen weights; where the outer matrices go (width × ranks), zeros at first."""
+        inside = self.bases[0].in_features
+        self.extended = self.bases[0].weight.data.new_zeros(width, inside + ranks)
+        for base, (rows, _, _) in zip(self.bases, self.members, strict=True):
+            own = self.extended[rows, :inside]
+            own.copy_(base.weight.data)
+            base.weight.data = own
+        outer: Tensor = self.extended[:, inside:]
+        return outer
+
+    def _product(self, x: Tensor, down: Tensor) -> Tensor:
+        """Of `x` (tokens × in); `down` are the inner matrices (ranks × in)."""
+        found: Tensor = _Adapted.apply(x, self.extended, down, self.members, *self.ups)  # type: ignore[no-untyped-call]
+        return found
 
     def dissolve(self) -> None:
         """Each projection has a weight of its own again; by way of the host where the device has too little memory."""
@@ -114,9 +143,9 @@ class JointProjections:
     Modules get another class for that, one for all of a kind, so that one compiled layer still serves all.
     """
 
-    def __init__(self, decoder: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, decoder: nn.Module, dtype: torch.dtype, kind: type[Joint] = Joint) -> None:
         """Adapters are computed in `dtype`: autocast's, or where there is none float32."""
-        self._decoder, self._dtype = decoder, dtype
+        self._decoder, self._dtype, self._kind = decoder, dtype, kind
         self._joined: list[_Joined] = []
         self._hook: RemovableHandle | None = None
 
@@ -132,7 +161,7 @@ class JointProjections:
             for name, projection in ALONE:
                 member = getattr(getattr(layer, name), projection)
                 if self._suits(member):
-                    self._joined.append(_Joined(member, _alone(member.__class__), Joint([member])))
+                    self._joined.append(_Joined(member, _alone(member.__class__), self._kind([member])))
         joints = self._joints
         self._ups = [up for joint in joints for up in joint.ups]
         self._narrow = [narrow for joint in joints for narrow in joint.narrow]
@@ -155,6 +184,12 @@ class JointProjections:
         while joints:
             joints.pop().dissolve()
 
+    def apart(self) -> list[str]:
+        """The adapted projections of the decoder that PEFT still computes by itself."""
+        joined = {id(module) for module, _, _ in self._joined}
+        named = self._decoder.named_modules()
+        return [name for name, module in named if isinstance(module, LoraLayer) and id(module) not in joined]
+
     @property
     def _joints(self) -> list[Joint]:
         return [joint for _, _, joint in self._joined if isinstance(joint, Joint)]
@@ -168,7 +203,7 @@ class JointProjections:
         members = [getattr(part, name) for name in names]
         if not all(map(self._suits, members)):
             return
-        joint = Joint(members)
+        joint = self._kind(members)
         self._joined.append(_Joined(part, _with_outputs(part.__class__), joint))
         for member, (outputs, _, _) in zip(members, joint.members, strict=True):
             self._joined.append(_Joined(member, _own(member.__class__), outputs))

@@ -56,6 +56,21 @@ class Job(NamedTuple):
     system_prompt: str | None
 
 
+def refuse_float8(model: Any, spec: TrainingSpec, device: Device) -> None:
+    """Raises DeviceError where the GPU cannot multiply in 8 bits, SynthpostError where the model is none that can."""
+    import torch
+
+    from synthpost_dagster.training.float8 import CAPABILITY
+    from synthpost_dagster.training.padding_free import SUITABLE, suits
+
+    remedy = "choose training.precision: bfloat16"
+    if device.name != "cpu" and torch.cuda.get_device_capability(device.name) < CAPABILITY:
+        raise DeviceError(f"training.precision: float8: {device.label} is older than Ada and Hopper; {remedy}")
+    if not suits(model, spec.lora.target_modules):
+        known = ", ".join(sorted(SUITABLE))
+        raise SynthpostError(f"training.precision: float8 is for models of these kinds: {known}; {remedy}")
+
+
 class _Prepared(NamedTuple):
     """A training's rows as tokens, and what of each is learned (schema Supervision)."""
 
@@ -79,6 +94,8 @@ class Tuner:
     def __init__(self, loaded: Loaded, base_name: str, spec: TrainingSpec, steps: int, device: Device) -> None:
         self.loaded, self.base_name, self.device, self._steps = loaded, base_name, device, steps
         self._attention, self._use_cache = loaded.model.config._attn_implementation, loaded.model.config.use_cache
+        if spec.precision == "float8":
+            refuse_float8(loaded.model, spec, device)
         self._packed_rate = product_rate(device) if device.name != "cpu" and is_packed(loaded.model) else None
         self.model = self._wrapped(spec)
         self._is_compiled = False
@@ -122,8 +139,12 @@ class Tuner:
             progress.note(f"{self.device.label} ran out of memory with {spent.text}")
         raise DeviceError(
             f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
-            "training.lora.r, or set student.quantization: nf4 in the profile"
+            f"training.lora.r, or set {self._frugal(job.spec)} in the profile"
         )
+
+    @staticmethod
+    def _frugal(spec: TrainingSpec) -> str:
+        return "training.precision: bfloat16" if spec.precision == "float8" else "student.quantization: nf4"
 
     def _prepared(self, job: Job) -> _Prepared:
         """A training's rows, tokenized; kept for the next one, since a data size is trained for several lengths."""
@@ -200,7 +221,7 @@ class Tuner:
 
     def _layout(self, spec: TrainingSpec, conversations: Sequence[Conversation]) -> Layout:
         self._free()
-        itemsize = 2 if spec.precision == "bfloat16" else 4
+        itemsize = 4 if spec.precision == "float32" else 2
         lengths = [len(one.input_ids) for one in conversations]
         shape, free = Shape.of(self.loaded.model.config, itemsize), free_gib(self.device) * GIB
         # Where the model does not suit, rows are padded whatever the profile says, and take more memory.
@@ -294,14 +315,22 @@ class Tuner:
         self._is_compiled = is_wanted
 
     def _join(self, spec: TrainingSpec) -> None:
-        """Lets projections that read the same input be computed as one."""
+        """Lets projections that read the same input be computed as one, in the precision asked for."""
         import torch
 
-        from synthpost_dagster.training.joint_lora import JointProjections
+        from synthpost_dagster.training.float8 import Float8Joint
+        from synthpost_dagster.training.joint_lora import Joint, JointProjections
 
         dtype = torch.bfloat16 if is_mixed(spec, self.device.name) else torch.float32
-        self._joints = JointProjections(self.loaded.model.model, dtype)
+        kind = Float8Joint if spec.precision == "float8" else Joint
+        self._joints = JointProjections(self.loaded.model.model, dtype, kind)
         self._joints.join()
+        if kind is Float8Joint and (apart := self._joints.apart()):
+            raise SynthpostError(
+                f"training.precision: float8: {apart[0]} cannot be computed in 8 bits, since its weights are packed or "
+                f"not {str(dtype).removeprefix('torch.')}, or it has a bias; set student.dequantize: true where they "
+                "are packed, or training.precision: bfloat16"
+            )
         self._free()
 
     def _separate(self) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def is_mixed(spec: TrainingSpec, device: str) -> bool:
     """Whether products are made in bfloat16 under autocast, the adapters staying in float32."""
-    return spec.precision == "bfloat16" and device != "cpu"
+    return spec.precision != "float32" and device != "cpu"
 
 
 def sft_config(spec: TrainingSpec, layout: Layout, steps: int, folder: Path, device: str) -> SFTConfig:

@@ -63,6 +63,18 @@ class PaddingFreeTrainer(SFTTrainer):
         self._micro: list[Tensor] = []
         self._waiting: list[tuple[int, float, Tensor]] = []
 
+    def train(self, *arguments: Any, **more: Any) -> Any:
+        """As transformers has it, but that gradients are let go without looking for them in all modules."""
+        self.model.zero_grad = self._zero_grad
+        try:
+            return super().train(*arguments, **more)
+        finally:
+            del self.model.zero_grad
+
+    def _zero_grad(self) -> None:
+        for weight in self._weights:
+            weight.grad = None
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """The gradients of a micro-batch; its loss."""
         loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)

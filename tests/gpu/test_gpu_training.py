@@ -61,6 +61,18 @@ def test_losses_without_padding_are_those_of_trls_padded_trainer(
     assert {str(weight.dtype) for weight in weights(tmp_path / "ours").values()} == {"torch.float32"}
 
 
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_with_frozen_products_in_8_bits_much_the_same_is_learned(
+    gpu: Device, tmp_path: Path, is_compiled: bool
+) -> None:
+    exact = alone(tmp_path / "exact", bf16(compile=is_compiled), BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
+    spec = bf16(precision="float8", compile=is_compiled)
+    found = alone(tmp_path / "found", spec, BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
+    assert found.tolist() == pytest.approx(exact.tolist(), rel=0.03)
+    assert found.tolist() != exact.tolist()
+    assert found.iloc[-1] < 0.9 * found.iloc[0]
+
+
 def test_in_float32_the_adapter_is_that_of_the_cpu(gpu: Device, tmp_path: Path) -> None:
     alone(tmp_path / "cpu", spec_of(), steps=3)
     alone(tmp_path / "gpu", spec_of(), device=gpu, steps=3)

@@ -245,6 +245,16 @@ def test_how_rows_are_laid_out_and_how_often_they_are_saved_shapes_no_adapter(wr
     assert all(plain.model_copy(update=change).shaping != plain.shaping for change in others)
 
 
+@pytest.mark.parametrize("change", [{"trainer": "unsloth"}, {"padding_free": False}, {"lora__dropout": 0.1}])
+def test_products_in_8_bits_are_for_the_projects_own_way_of_training(
+    write: Write, sales_posts: Task, change: dict[str, object]
+) -> None:
+    assert load_profile(write(training__precision="float8"), sales_posts).training.precision == "float8"
+    changes = {"training__precision": "float8", **{f"training__{key}": value for key, value in change.items()}}
+    with pytest.raises(SpecError, match=r"float8 needs trainer: trl, padding_free: true and lora.dropout: 0"):
+        load_profile(write(**changes), sales_posts)
+
+
 def test_packed_rows_which_would_see_each_other_are_refused(write: Write, sales_posts: Task) -> None:
     with pytest.raises(SpecError, match=r"packing: rows packed into one would see each other; set it to false"):
         load_profile(write(training__packing=True), sales_posts)

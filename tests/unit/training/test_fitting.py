@@ -159,6 +159,16 @@ def test_beside_llama_3_8b_24_gib_hold_all_rows_14_half_of_them_and_4_all_with_a
     assert llama(4) == Layout(8, True, False)
 
 
+def test_products_in_8_bits_leave_14_gib_less_for_rows() -> None:
+    spec = FREE_CHOICE.model_copy(update={"lora": STUDY_LORA, "precision": "float8"})
+    given = {gib: fitting(spec, LLAMA_8B, [320] * 8, gib * GIB, 50, is_gpu=True) for gib in (38, 28)}
+    assert given == {38: Layout(8, False, False), 28: Layout(4, False, False)}
+    more = needed_bytes(spec, LLAMA_8B, [320] * 8, given[38]) - needed_bytes(
+        spec.model_copy(update={"precision": "bfloat16"}), LLAMA_8B, [320] * 8, given[38]
+    )
+    assert more == pytest.approx(14.5 * GIB, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("rate", "expected"),
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -88,10 +89,10 @@ def test_a_student_learns_in_every_dtype_and_precision(tmp_path: Path, dtype: st
     "ignore:The .grad attribute of a Tensor that is not a leaf",
     "ignore:.*should not be instantiated:DeprecationWarning",
 )
-def test_one_compiled_layer_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
+@torch._dynamo.config.patch(error_on_recompile=True)
+def test_one_compiled_layer_serves_all() -> None:
     loaded, model = adapted()
     JointProjections(loaded.model.model, torch.float32).join()
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
     torch._dynamo.reset()
     counted = torch._dynamo.utils.counters["stats"]
     counted.clear()
