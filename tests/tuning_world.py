@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from synthpost_dagster.devices import Device
 from synthpost_dagster.inference.models import load
@@ -80,6 +82,19 @@ def tuner_of(
     """A tuner on a model of its own."""
     with Tuner(load(student, device), student.model, spec, steps, device) as tuner:
         yield tuner
+
+
+class Scaled(TorchDispatchMode):
+    """Counts products in 8 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        self.made += function is torch.ops.aten._scaled_mm.default
+        return function(*args, **(kwargs or {}))
 
 
 class Told(list[str]):

@@ -31,8 +31,11 @@ class Lora(Record):
     target_modules: tuple[Identifier, ...] = Field(min_length=1)
 
 
+PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+"""Of a decoder layer, as LLaMA names them."""
 LAYOUT = ("micro_batch", "gradient_checkpointing", "padding_free", "compile", "checkpoint_seconds", "max_length")
-"""Keys of a training that its result does not depend on, but for rounding; rows over `max_length` are refused."""
+"""Keys of a training that its result does not depend on, but for rounding, which in float8 is that of 3 bits; rows over
+`max_length` are refused."""
 
 
 class TrainingSpec(Record):
@@ -47,7 +50,7 @@ class TrainingSpec(Record):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0, description="gradients are scaled down to this norm")
     precision: Literal["float32", "bfloat16", "float8"] = Field(
-        description="float8: the frozen weights' products in 8 bits, all else as in bfloat16; from Ada and Hopper on"
+        description="float8: the decoder's frozen products in 8 bits, all else as in bfloat16; for Ada and Hopper"
     )
     rows_per_step: int = Field(ge=1)
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(description="rows held in memory at once")
@@ -67,8 +70,16 @@ class TrainingSpec(Record):
             raise ValueError(f"micro_batch {self.micro_batch} does not divide rows_per_step {self.rows_per_step}")
         if self.packing:
             raise ValueError("packing: rows packed into one would see each other; set it to false")
-        if self.precision == "float8" and (self.trainer != "trl" or not self.padding_free or self.lora.dropout):
+        return self
+
+    @model_validator(mode="after")
+    def _is_done_in_8_bits(self) -> TrainingSpec:
+        if self.precision != "float8":
+            return self
+        if self.trainer != "trl" or not self.padding_free or self.lora.dropout:
             raise ValueError("precision float8 needs trainer: trl, padding_free: true and lora.dropout: 0")
+        if missing := sorted(PROJECTIONS - set(self.lora.target_modules)):
+            raise ValueError(f"precision float8 needs adapters on all projections; add {', '.join(missing)}")
         return self
 
     @property

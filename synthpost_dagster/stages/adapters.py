@@ -174,6 +174,7 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
         "general_text_seconds": round(general, 3),
         **wall_facts(seconds, expected),
         "layout": tuned.layout.text,
+        "precision": job.spec.precision,
         "peak_gib": lease.take_peak_gib(),
         "device": lease.device.label,
     }

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -183,12 +182,6 @@ class JointProjections:
         joints, self._joined, self._ups, self._narrow = self._joints, [], [], []
         while joints:
             joints.pop().dissolve()
-
-    def apart(self) -> list[str]:
-        """The adapted projections of the decoder that PEFT still computes by itself."""
-        joined = {id(module) for module, _, _ in self._joined}
-        named = self._decoder.named_modules()
-        return [name for name, module in named if isinstance(module, LoraLayer) and id(module) not in joined]
 
     @property
     def _joints(self) -> list[Joint]:

@@ -56,21 +56,6 @@ class Job(NamedTuple):
     system_prompt: str | None
 
 
-def refuse_float8(model: Any, spec: TrainingSpec, device: Device) -> None:
-    """Raises DeviceError where the GPU cannot multiply in 8 bits, SynthpostError where the model is none that can."""
-    import torch
-
-    from synthpost_dagster.training.float8 import CAPABILITY
-    from synthpost_dagster.training.padding_free import SUITABLE, suits
-
-    remedy = "choose training.precision: bfloat16"
-    if device.name != "cpu" and torch.cuda.get_device_capability(device.name) < CAPABILITY:
-        raise DeviceError(f"training.precision: float8: {device.label} is older than Ada and Hopper; {remedy}")
-    if not suits(model, spec.lora.target_modules):
-        known = ", ".join(sorted(SUITABLE))
-        raise SynthpostError(f"training.precision: float8 is for models of these kinds: {known}; {remedy}")
-
-
 class _Prepared(NamedTuple):
     """A training's rows as tokens, and what of each is learned (schema Supervision)."""
 
@@ -95,7 +80,9 @@ class Tuner:
         self.loaded, self.base_name, self.device, self._steps = loaded, base_name, device, steps
         self._attention, self._use_cache = loaded.model.config._attn_implementation, loaded.model.config.use_cache
         if spec.precision == "float8":
-            refuse_float8(loaded.model, spec, device)
+            from synthpost_dagster.training import float8
+
+            float8.refuse(loaded.model, spec, device)
         self._packed_rate = product_rate(device) if device.name != "cpu" and is_packed(loaded.model) else None
         self.model = self._wrapped(spec)
         self._is_compiled = False
@@ -130,7 +117,8 @@ class Tuner:
         self._show(learned["learned"].iloc[0], progress)
         layout: Layout | None = self._layout(job.spec, conversations)
         while layout is not None:
-            progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step")
+            how = ", frozen products in 8 bits" if job.spec.precision == "float8" else ""
+            progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step{how}")
             if (ran := self._trained(job, conversations, layout, checkpoints, progress)) is not None:
                 with writing(folder):
                     adapter.save(self.model, self.base_name, folder)
@@ -139,12 +127,8 @@ class Tuner:
             progress.note(f"{self.device.label} ran out of memory with {spent.text}")
         raise DeviceError(
             f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
-            f"training.lora.r, or set {self._frugal(job.spec)} in the profile"
+            "training.lora.r, or set student.quantization: nf4 in the profile"
         )
-
-    @staticmethod
-    def _frugal(spec: TrainingSpec) -> str:
-        return "training.precision: bfloat16" if spec.precision == "float8" else "student.quantization: nf4"
 
     def _prepared(self, job: Job) -> _Prepared:
         """A training's rows, tokenized; kept for the next one, since a data size is trained for several lengths."""
@@ -324,13 +308,15 @@ class Tuner:
         dtype = torch.bfloat16 if is_mixed(spec, self.device.name) else torch.float32
         kind = Float8Joint if spec.precision == "float8" else Joint
         self._joints = JointProjections(self.loaded.model.model, dtype, kind)
-        self._joints.join()
-        if kind is Float8Joint and (apart := self._joints.apart()):
-            raise SynthpostError(
-                f"training.precision: float8: {apart[0]} cannot be computed in 8 bits, since its weights are packed or "
-                f"not {str(dtype).removeprefix('torch.')}, or it has a bias; set student.dequantize: true where they "
-                "are packed, or training.precision: bfloat16"
-            )
+        try:
+            self._joints.join()
+        except RuntimeError as error:
+            if kind is Joint or not is_out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"training.precision: float8: {self.device.label} has too little memory for the frozen weights in 8 "
+                "bits beside themselves; choose bfloat16 in the profile"
+            ) from error
         self._free()
 
     def _separate(self) -> None:

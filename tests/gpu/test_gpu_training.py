@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import itertools
@@ -16,6 +17,7 @@ from tuning_world import (
     BF16,
     FAR,
     ROUNDING,
+    Scaled,
     Told,
     alone,
     cell,
@@ -34,6 +36,7 @@ from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles import STUDY_TRAINING
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.fitting import Layout
+from synthpost_dagster.training.float8 import refuse_device
 from synthpost_dagster.training.sft import Tuner
 
 pytestmark = pytest.mark.gpu
@@ -65,11 +68,16 @@ def test_losses_without_padding_are_those_of_trls_padded_trainer(
 def test_with_frozen_products_in_8_bits_much_the_same_is_learned(
     gpu: Device, tmp_path: Path, is_compiled: bool
 ) -> None:
+    try:
+        refuse_device(gpu)
+    except DeviceError as error:
+        pytest.skip(str(error))
     exact = alone(tmp_path / "exact", bf16(compile=is_compiled), BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
     spec = bf16(precision="float8", compile=is_compiled)
-    found = alone(tmp_path / "found", spec, BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
+    with contextlib.nullcontext() if is_compiled else Scaled() as scaled:
+        found = alone(tmp_path / "found", spec, BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
+    assert scaled is None or scaled.made > 6 * 4 * 4
     assert found.tolist() == pytest.approx(exact.tolist(), rel=0.03)
-    assert found.tolist() != exact.tolist()
     assert found.iloc[-1] < 0.9 * found.iloc[0]
 
 

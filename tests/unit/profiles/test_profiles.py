@@ -255,6 +255,15 @@ def test_products_in_8_bits_are_for_the_projects_own_way_of_training(
         load_profile(write(**changes), sales_posts)
 
 
+def test_products_in_8_bits_want_adapters_on_all_projections(write: Write, sales_posts: Task) -> None:
+    changes = {
+        "training__precision": "float8",
+        "training__lora__target_modules": ["q_proj", "v_proj", "o_proj", "up_proj"],
+    }
+    with pytest.raises(SpecError, match=r"needs adapters on all projections; add down_proj, gate_proj, k_proj"):
+        load_profile(write(**changes), sales_posts)
+
+
 def test_packed_rows_which_would_see_each_other_are_refused(write: Write, sales_posts: Task) -> None:
     with pytest.raises(SpecError, match=r"packing: rows packed into one would see each other; set it to false"):
         load_profile(write(training__packing=True), sales_posts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,13 @@ import torch
 import torch._dynamo
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from torch.utils._python_dispatch import TorchDispatchMode
-from tuning_world import BF16, CPU, STUDENT, Told, alone, cell, rows_of, spec_of, state_of, tuner_of
+from tuning_world import BF16, CPU, STUDENT, Scaled, alone, cell, furthest, half_done, rows_of, spec_of, tuner_of
 
-from synthpost_dagster.devices import Device
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles import Lora
 from synthpost_dagster.training.adapter import NAME, lora_config
-from synthpost_dagster.training.float8 import Float8Joint, product, rounded
+from synthpost_dagster.training.float8 import Float8Joint, Rounded, product, rounded
 from synthpost_dagster.training.joint_lora import JointProjections
 from synthpost_dagster.training.sft import Tuner
 
@@ -43,6 +43,13 @@ def test_each_row_is_rounded_on_a_scale_of_its_own() -> None:
     assert torch.equal(found.numbers.float().abs().amax(dim=1), torch.full((40,), 448.0))
     # Half a step of the fraction; of numbers too small for that, half of the least step that there is.
     assert ((back - rows).abs() <= rows.abs() * 2.0 ** -(BITS + 1) + most / 448 * 2.0**-10).all()
+
+
+def test_columns_are_rounded_as_rows_are() -> None:
+    columns = torch.randn(32, 16).t()
+    found, same = rounded(columns), rounded(columns.contiguous())
+    assert found.numbers.is_contiguous()
+    assert torch.equal(found.numbers.float(), same.numbers.float())
 
 
 def test_a_row_of_zeros_stays_zero_and_what_is_no_number_is_not_hidden() -> None:
@@ -87,19 +94,6 @@ def test_adapters_are_not_rounded(projection: LoraLinear) -> None:
     assert 0.001 < off(theirs["x"], x.grad) < NOISE
 
 
-class Scaled(TorchDispatchMode):
-    """Counts products in 8 bits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        self.made += function is torch.ops.aten._scaled_mm.default
-        return function(*args, **(kwargs or {}))
-
-
 def test_a_student_learns_much_the_same_and_is_left_as_it_was(tmp_path: Path) -> None:
     exact = alone(tmp_path / "exact", rows=rows_of(8), steps=6).curve["loss"]
     with tuner_of(FLOAT8) as tuner:
@@ -123,10 +117,10 @@ def test_what_was_rounded_is_let_go() -> None:
     get_peft_model(loaded.model, lora_config(FLOAT8.lora))
     joints = JointProjections(loaded.model.model, torch.float32, Float8Joint)
     joints.join()
-    made = list(joints._joints)
-    assert len(made) == 4 * 4
+    made = [weakref.ref(kept.numbers) for joint in joints._joints for kept in (joint.forth, joint.back)]
+    assert len(made) == 4 * 4 * 2
     joints.dissolve()
-    assert not [joint for joint in made for name in ("forth", "back", "outer", "narrow") if hasattr(joint, name)]
+    assert [reference() for reference in made] == [None] * len(made)
 
 
 @pytest.mark.filterwarnings(  # torch's own, while compiling
@@ -148,49 +142,101 @@ def test_one_compiled_layer_serves_all() -> None:
     assert counted["unique_graphs"] == 1
 
 
+@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"seed": 3407}], ids=["made again", "gone on"])
+def test_activations_made_again_and_going_on_from_a_checkpoint_change_nothing(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    alone(tmp_path / "whole", FLOAT8, rows=rows_of(8), steps=3)
+    spec = FLOAT8.model_copy(update=changes)
+    if "seed" in changes:
+        half_done(tmp_path / "other", 1, spec, rows=rows_of(8), steps=3)
+    alone(tmp_path / "other", spec, rows=rows_of(8), steps=3)
+    assert furthest(tmp_path / "other", tmp_path / "whole") == 0
+
+
+def test_with_fewer_rows_at_a_time_much_the_same_is_learned(tmp_path: Path) -> None:
+    """Sums in another order turn the rounding of numbers that lie between two."""
+    whole, parts = (
+        alone(tmp_path / str(size), FLOAT8.model_copy(update={"micro_batch": size}), rows=rows_of(8), steps=4)
+        for size in (8, 2)
+    )
+    assert parts.layout.micro_batch == 2
+    assert parts.curve["loss"].tolist() == pytest.approx(whole.curve["loss"].tolist(), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("student", "told"),
     [
-        (STUDENT.model_copy(update={"quantization": "nf4", "dequantize": False}), "its weights are packed"),
-        (BF16, "not float32"),
+        (
+            STUDENT.model_copy(update={"quantization": "nf4", "dequantize": False}),
+            "has packed weights; set .*dequantize",
+        ),
+        (BF16, "is in bfloat16; set student.dtype: float32 in the profile"),
     ],
     ids=["packed", "another dtype"],
 )
-def test_what_cannot_be_computed_so_is_refused_before_a_step(tmp_path: Path, student: Any, told: str) -> None:
-    heard = Told()
-    with tuner_of(FLOAT8, student) as tuner:
-        before = state_of(tuner.loaded.model)
-        with pytest.raises(SynthpostError, match=rf"layers\.0\.self_attn\.q_proj cannot be computed .*{told}") as error:
-            cell(tuner, tmp_path, FLOAT8, told=heard)
-        assert state_of(tuner.loaded.model) == before
-    assert "set student.dequantize: true where they are packed, or training.precision: bfloat16" in str(error.value)
-    assert not heard.steps
+def test_weights_that_cannot_be_multiplied_so_are_refused_with_the_reason(student: Any, told: str) -> None:
+    loaded = load(student, CPU)
+    with pytest.raises(SynthpostError, match=rf"float8: projection 0\.self_attn\.q_proj {told}"):
+        Tuner(loaded, "embedded", FLOAT8, 1, CPU)
+    assert not [module for module in loaded.model.modules() if isinstance(module, LoraLinear)]
 
 
-def test_a_decoder_of_another_kind_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"bias": True}, "has a bias"), ({"out_features": 40}, "is 40 × 256, which 16 does not divide")],
+    ids=["bias", "width"],
+)
+def test_projections_that_cannot_be_computed_so_are_refused_with_the_reason(changes: dict[str, Any], told: str) -> None:
     loaded = load(STUDENT, CPU)
-    loaded.model.config.model_type = "gpt_neox"
-    with pytest.raises(SynthpostError, match=r"float8 is for models of these kinds: llama.*choose .*bfloat16"):
+    sizes = {"in_features": 256, "out_features": 256, "bias": False}
+    loaded.model.model.layers[2].self_attn.k_proj = torch.nn.Linear(**{**sizes, **changes})
+    with pytest.raises(
+        SynthpostError, match=rf"projection 2\.self_attn\.k_proj {told}; choose bfloat16 in the profile"
+    ):
         Tuner(loaded, "embedded", FLOAT8, 1, CPU)
 
 
-def test_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda name: (8, 0))
+def test_a_decoder_that_is_tuned_padded_is_refused() -> None:
+    loaded = load(STUDENT, CPU)
+    loaded.model.config.model_type = "gpt_neox"
     with pytest.raises(
-        DeviceError, match=r"float8: NVIDIA A100 \(cuda:0\) is older than Ada and Hopper; choose .*bfloat16"
+        SynthpostError, match=r"float8: a student of type gpt_neox is tuned padded here.*choose bfloat16"
     ):
-        Tuner(load(STUDENT, CPU), "embedded", FLOAT8, 1, Device("cuda:0", "GPU-1", "NVIDIA A100 (cuda:0)"))
+        Tuner(loaded, "embedded", FLOAT8, 1, CPU)
 
 
-def test_fault_15_where_memory_does_not_suffice_the_remedy_is_more_bits(
+def test_a_device_that_does_not_multiply_so_is_refused_in_torchs_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("torch._scaled_mm is only supported on newer devices\nException raised from …")
+
+    monkeypatch.setattr(torch, "_scaled_mm", missing)
+    words = r"CPU does not multiply in 8 bits \(torch._scaled_mm is only supported on newer devices\); choose bfloat16"
+    with pytest.raises(DeviceError, match=words):
+        Tuner(load(STUDENT, CPU), "embedded", FLOAT8, 1, CPU)
+
+
+def test_fault_15_where_there_is_no_memory_for_rounded_weights_all_is_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(rows: torch.Tensor) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    made: list[weakref.ref[torch.Tensor]] = []
 
+    def short(rows: torch.Tensor) -> Rounded:
+        if len(made) == 7:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        found = rounded(rows)
+        made.append(weakref.ref(found.numbers))
+        return found
+
+    alone(tmp_path / "alone", FLOAT8, rows=rows_of(8), steps=2)
     with tuner_of(FLOAT8) as tuner:
-        before = state_of(tuner.loaded.model)
-        with monkeypatch.context() as small, pytest.raises(DeviceError, match=r"or set training.precision: bfloat16"):
+        with monkeypatch.context() as small:
             small.setattr("synthpost_dagster.training.float8.rounded", short)
-            cell(tuner, tmp_path, FLOAT8)
-        assert state_of(tuner.loaded.model) == before
+            with pytest.raises(
+                DeviceError, match=r"float8: CPU has too little memory for the frozen weights in 8 bits"
+            ):
+                cell(tuner, tmp_path / "short", FLOAT8, rows=rows_of(8), steps=2)
+        gc.collect()
+        assert [reference() for reference in made] == [None] * 7
+        cell(tuner, tmp_path / "again", FLOAT8, rows=rows_of(8), steps=2)
+    assert furthest(tmp_path / "again", tmp_path / "alone") == 0
