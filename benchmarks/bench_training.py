@@ -5,10 +5,11 @@
 
 A checkpoint of the model's shape with random weights is made first (`random_llama.py`). A step has 8 rows of uneven
 length, about 2,540 tokens; 10 steps are for warming up, 30 are measured. Every configuration runs in a process of its
-own (`training_run.py`). Several load and compile at a time (`--together`), but while the steps of one are measured the
-others of its group wait, so that nothing else runs on the GPU. `peak_gib` is the most that torch reserved.
+own (`training_run.py`). With `--together` several load and compile at a time where memory holds them (80 GB hold two),
+but while the steps of one are measured the others of its group wait, so that nothing else runs on the GPU.
+`peak_gib` is the most that torch reserved.
 
-Prints a table, what became of the claims, and one JSON line. Needs an NVIDIA GPU with 80 GB for all of it, and the
+Prints a table, what became of the claims, and one JSON line. Needs an NVIDIA GPU with 48 GB for all of it, and the
 package's dependencies; with `--device cpu --shape small --ways "ours, bf16"` it shows that all works.
 """
 
@@ -208,7 +209,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="those of warm-up, 10, counted in")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="llama3-8b")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--together", type=int, default=4, help="so many load and compile at a time")
+    parser.add_argument("--together", type=int, default=1, help="so many load and compile at a time, and hold memory")
     parser.add_argument("--checkpoint", type=Path, help="where the random weights are or go; else a temporary folder")
     parser.add_argument("--patience", type=float, default=300.0, help="most seconds for loading, and for the steps")
     parser.add_argument("--results", type=Path, help="where the JSON line goes as well")
