@@ -23,6 +23,8 @@ LEAST = 1e-12
 """A row's largest number is taken for at least this, so that a row of zeros has a scale."""
 MULTIPLE = 16
 """GPUs multiply widths that this divides."""
+TRIED = 256
+"""Of the product that is tried on a device: as wide as the embedded model, which was tuned so on one."""
 
 
 class Rounded(NamedTuple):
@@ -129,7 +131,7 @@ def refuse(model: Any, spec: TrainingSpec, device: Device) -> None:
 
 def refuse_device(device: Device) -> None:
     """Raises DeviceError, with torch's own words, where a small product in 8 bits fails on the device."""
-    numbers = torch.ones(MULTIPLE, MULTIPLE, device=device.name)
+    numbers = torch.ones(TRIED, TRIED, device=device.name)
     try:
         product(rounded(numbers), rounded(numbers), torch.bfloat16)
     except RuntimeError as error:
