@@ -159,7 +159,7 @@ def machine() -> Record:
     return {
         "gpu": gpu,
         "date": datetime.now(UTC).date().isoformat(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(part).name if Path(part).is_absolute() else part for part in sys.argv]),
         "cpus": os.cpu_count(),
         "load_at_start": round(os.getloadavg()[0], 2),
         "platform": platform.platform(),

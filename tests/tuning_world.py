@@ -84,17 +84,22 @@ def tuner_of(
         yield tuner
 
 
-class Scaled(TorchDispatchMode):
-    """Counts products in 8 bits."""
+class Counted(TorchDispatchMode):
+    """Counts calls of some of torch's operators."""
 
-    def __init__(self) -> None:
+    def __init__(self, *operators: Any) -> None:
         super().__init__()
-        self.made = 0
+        self._operators, self.made = operators, 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        self.made += function is torch.ops.aten._scaled_mm.default
+        self.made += function in self._operators
         return function(*args, **(kwargs or {}))
+
+
+def scaled_products() -> Counted:
+    """Counts products in 8 bits."""
+    return Counted(torch.ops.aten._scaled_mm.default)
 
 
 class Told(list[str]):

@@ -31,7 +31,7 @@ class Lora(Record):
     target_modules: tuple[Identifier, ...] = Field(min_length=1)
 
 
-PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Of a decoder layer, as LLaMA names them."""
 LAYOUT = ("micro_batch", "gradient_checkpointing", "padding_free", "compile", "checkpoint_seconds", "max_length")
 """Keys of a training that its result does not depend on, but for rounding, which in float8 is that of 3 bits; rows over
@@ -78,7 +78,7 @@ class TrainingSpec(Record):
             return self
         if self.trainer != "trl" or not self.padding_free or self.lora.dropout:
             raise ValueError("precision float8 needs trainer: trl, padding_free: true and lora.dropout: 0")
-        if missing := sorted(PROJECTIONS - set(self.lora.target_modules)):
+        if missing := sorted(set(PROJECTIONS) - set(self.lora.target_modules)):
             raise ValueError(f"precision float8 needs adapters on all projections; add {', '.join(missing)}")
         return self
 
@@ -188,7 +188,7 @@ STUDY_TRAINING = TrainingSpec(
         alpha=16,
         dropout=0.0,
         bias="none",
-        target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        target_modules=PROJECTIONS,
     ),
     optimizer="adamw_8bit",
     learning_rate=2e-4,

@@ -17,13 +17,13 @@ from tuning_world import (
     BF16,
     FAR,
     ROUNDING,
-    Scaled,
     Told,
     alone,
     cell,
     furthest,
     half_done,
     rows_of,
+    scaled_products,
     spec_of,
     state_of,
     tuner_of,
@@ -74,7 +74,7 @@ def test_with_frozen_products_in_8_bits_much_the_same_is_learned(
         pytest.skip(str(error))
     exact = alone(tmp_path / "exact", bf16(compile=is_compiled), BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
     spec = bf16(precision="float8", compile=is_compiled)
-    with contextlib.nullcontext() if is_compiled else Scaled() as scaled:
+    with contextlib.nullcontext() if is_compiled else scaled_products() as scaled:
         found = alone(tmp_path / "found", spec, BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
     assert scaled is None or scaled.made > 6 * 4 * 4
     assert found.tolist() == pytest.approx(exact.tolist(), rel=0.03)

@@ -12,7 +12,19 @@ import torch
 import torch._dynamo
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from tuning_world import BF16, CPU, STUDENT, Scaled, alone, cell, furthest, half_done, rows_of, spec_of, tuner_of
+from tuning_world import (
+    BF16,
+    CPU,
+    STUDENT,
+    alone,
+    cell,
+    furthest,
+    half_done,
+    rows_of,
+    scaled_products,
+    spec_of,
+    tuner_of,
+)
 
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.models import load
@@ -100,7 +112,7 @@ def test_a_student_learns_much_the_same_and_is_left_as_it_was(tmp_path: Path) ->
         model = tuner.loaded.model
         types = [type(module) for module in model.modules()]
         kept = {name: weight.clone() for name, weight in model.state_dict().items() if "lora_" not in name}
-        with Scaled() as scaled:
+        with scaled_products() as scaled:
             found = cell(tuner, tmp_path / "found", FLOAT8, rows=rows_of(8), steps=6).curve["loss"]
         assert [type(module) for module in model.modules()] == types
         assert "zero_grad" not in vars(tuner.model)

@@ -11,9 +11,8 @@ import torch
 import torch._dynamo
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
-from tuning_world import CPU, SPEC, STUDENT, alone, cell, rows_of, spec_of, tuner_of
+from tuning_world import CPU, SPEC, STUDENT, Counted, alone, cell, rows_of, spec_of, tuner_of
 
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles import Lora
@@ -104,27 +103,17 @@ def test_one_compiled_layer_serves_all() -> None:
     assert counted["unique_graphs"] == 1
 
 
-class Products(TorchDispatchMode):
-    """Counts matrix products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        self.made += function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-        return function(*args, **(kwargs or {}))
+PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 
 def test_fewer_products_are_made() -> None:
     loaded, model = adapted()
     (row,) = tokenized(rows_of(1), loaded.tokenizer, "full", None)
     ids = torch.tensor([row.input_ids])
-    with Products() as alone:
+    with Counted(*PRODUCTS) as alone:
         model(input_ids=ids)
     JointProjections(loaded.model.model, torch.float32).join()
-    with Products() as joined:
+    with Counted(*PRODUCTS) as joined:
         model(input_ids=ids)
     assert (alone.made, joined.made) == (4 * 3 * 7 + 1, 4 * 2 * 4 + 1)
 
