@@ -95,8 +95,7 @@ class Float8Joint(Joint):
     """
 
     def dissolve(self) -> None:
-        """What was rounded is gone; the weights were never touched."""
-        del self.forth, self.back, self.outer, self.narrow
+        """Nothing to undo: the weights were never touched, and what was rounded goes with the joint."""
 
     def _hold(self, width: int, ranks: int) -> Tensor:
         weights = [base.weight.data for base in self.bases]

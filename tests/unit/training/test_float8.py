@@ -103,6 +103,8 @@ def test_adapters_are_not_rounded(projection: LoraLinear) -> None:
     torch.testing.assert_close(theirs["up"], up.grad, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(theirs["down"], down.grad, atol=1e-5, rtol=1e-4)
     assert 0.001 < off(found.detach(), exact.detach()) < NOISE
+    added = x.grad - slope @ projection.base_layer.weight
+    torch.testing.assert_close(theirs["x"] - product(rounded(slope), joint.back, x.dtype), added, atol=1e-5, rtol=1e-4)
     assert 0.001 < off(theirs["x"], x.grad) < NOISE
 
 
