@@ -14,12 +14,19 @@ from pydantic import BaseModel, ValidationError
 
 from synthpost_dagster.errors import SpecError
 
+try:  # libyaml: ten times faster, and loading a task is a good part of what every command waits for
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 MAX_BYTES = 8 * 1024 * 1024
+DEEPEST = 100
+"""Values in each other; libyaml's loader crashes the process at some ten thousand."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class _UniqueKeyLoader(SafeLoader):
     """Safe loader that refuses a mapping with one key twice."""
 
 
@@ -56,16 +63,29 @@ def read_record(path: Path, model: type[Model]) -> Model:
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
-    """The file's keys and values. Raises SpecError where it is not YAML, or has no keys."""
+    """The file's keys and values. Raises SpecError where it is not YAML, is nested too deeply, or has no keys."""
+    text = read_text(path)
     try:
-        content = yaml.load(read_text(path), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        if _is_deeper_than(DEEPEST, text):
+            raise RecursionError
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
+    except RecursionError:  # also by merge keys, each of which takes from the one before
         raise SpecError(f"{path}: nested too deeply to be read; a task or profile has a few levels") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a mapping of keys is expected at the top")
     return content
+
+
+def _is_deeper_than(most: int, text: str) -> bool:
+    """Whether collections stand in each other so deep. Told from the parser's events, which takes no recursion."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_UniqueKeyLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > most:
+            return True
+    return False
 
 
 def record_of(content: dict[Any, Any], path: Path, model: type[Model]) -> Model:

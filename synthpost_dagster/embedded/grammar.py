@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from synthpost_dagster.judging.criteria import sentences
 from synthpost_dagster.tasks.prompting import Brief, short_hash
+from synthpost_dagster.yaml_files import read_mapping
 
 FAVOURITE = 0.3
 """How often a writer takes the favourite entry of a list instead of any."""
@@ -27,8 +26,7 @@ _SLOT = re.compile(r"\{([A-Za-z_]+)\}")
 @cache
 def phrases() -> dict[str, Any]:
     """The grammar's lists by name."""
-    content: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text(encoding="utf-8"))
-    return content
+    return read_mapping(Path(__file__).with_name("phrases.yaml"))
 
 
 class PostWriter:

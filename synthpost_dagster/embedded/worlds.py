@@ -8,17 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from synthpost_dagster.tasks.spec import Company, Product, Products
+from synthpost_dagster.yaml_files import read_mapping
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
 
 
 @cache
 def _words() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text(encoding="utf-8"))
-    return content
+    return read_mapping(Path(__file__).with_name("words.yaml"))
 
 
 def coined_name(rng: random.Random) -> str:

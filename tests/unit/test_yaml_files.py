@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.yaml_files import MAX_BYTES, read_record, read_text
+from synthpost_dagster.yaml_files import MAX_BYTES, read_mapping, read_record, read_text
 
 
 class Shop(BaseModel):
@@ -62,9 +62,28 @@ def test_an_alias_bomb_ends_in_one_error(tmp_path: Path) -> None:
         read_record(path, Shop)
 
 
-def test_values_in_each_other_5000_deep_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opening", ["[", "{a: ", "[{a: "])
+@pytest.mark.parametrize("depth", [100, 5_000, 1_000_000])
+def test_values_far_in_each_other_are_refused_and_crash_nothing(tmp_path: Path, opening: str, depth: int) -> None:
     with pytest.raises(SpecError, match=r"shop.yaml: nested too deeply"):
-        read_record(written(tmp_path, "name: " + "[" * 5_000), Shop)
+        read_record(written(tmp_path, "name: " + opening * depth), Shop)
+
+
+def test_merge_keys_that_take_from_one_another_too_often_are_refused(tmp_path: Path) -> None:
+    links = ", ".join(f"&a{number} {{<<: *a{number - 1}}}" for number in range(1, 5_000))
+    with pytest.raises(SpecError, match=r"shop.yaml: nested too deeply"):
+        read_record(written(tmp_path, f"shelves: [&a0 {{name: x}}, {links}]\n<<: *a4999\n"), Shop)
+
+
+def test_a_value_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"shop.yaml: not valid YAML: found unconstructable recursive node"):
+        read_record(written(tmp_path, "name: x\nshelves: &all {top: *all}\n"), Shop)
+
+
+def test_values_a_hundred_deep_are_read_however_many(tmp_path: Path) -> None:
+    shelf = "[" * 98 + "]" * 98
+    path = written(tmp_path, f"shelves: {{{', '.join(f's{number}: {shelf}' for number in range(200))}}}")
+    assert len(read_mapping(path)["shelves"]) == 200
 
 
 def test_a_merge_key_gives_its_keys(tmp_path: Path) -> None:
