@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,6 +26,13 @@ from synthpost_dagster.tasks.loading import Task, load_task
 keep_quiet()
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> None:
+    """Leases, trainings and engines collect garbage; what was loaded before is not looked through each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
