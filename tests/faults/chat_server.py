@@ -148,7 +148,7 @@ class ChatServer:
         content = self._call("/log")
         return Log([Seen(*seen) for seen in content["requests"]], content["most_in_flight"], content["models_asked"])
 
-    def wait_for(self, is_there: Callable[[Log], bool], seconds: float = 30.0) -> Log:
+    def wait_for(self, is_there: Callable[[Log], bool], seconds: float = 120.0) -> Log:
         """The log as soon as it is as wanted."""
         until = time.monotonic() + seconds
         while not is_there(log := self.log()):
@@ -157,7 +157,7 @@ class ChatServer:
         return log
 
     def _call(self, path: str, data: bytes | None = None) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data, timeout=30) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data, timeout=120) as response:
             return json.loads(response.read())
 
 

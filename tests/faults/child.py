@@ -59,14 +59,14 @@ class Child:
 
     def result(self) -> Result:
         """What it says at its end."""
-        output, errors = self.process.communicate(timeout=30)
+        output, errors = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, errors
         return Result(*json.loads(output))
 
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         assert self.process.returncode == -9, "it was over before it was killed"
 
 

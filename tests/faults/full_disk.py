@@ -38,7 +38,7 @@ def on_a_small_disk(scenario: str, megabytes: int, folder: Path, spec: HostedCha
     for isolated in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"]):
         if _may_mount(isolated, disk):
             command = [*isolated, "sh", "-c", mount, "sh", *map(str, arguments)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stderr
             return dict(json.loads(done.stdout))
     message = "no small disk can be mounted here, neither as root nor in a user namespace"

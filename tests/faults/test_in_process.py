@@ -63,7 +63,7 @@ def test_fault_09_a_teacher_in_process_killed_at_work_makes_the_missing_batches_
     assert made == [BATCH] * (COUNT // BATCH)
     journal = context_of(job.journal).journal
     with child(job, tmp_path) as killed:
-        until = time.monotonic() + 40
+        until = time.monotonic() + 300
         while not journal.summary():
             assert time.monotonic() < until, "it makes no replies"
             time.sleep(0.005)

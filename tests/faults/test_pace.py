@@ -216,7 +216,7 @@ def test_a_consumer_that_stops_early_ends_the_requests_and_what_had_come_stays(
     assert [next(replies).text for _ in range(20)] == expected(prompts(20))
     started = time.monotonic()
     replies.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15, "it waited for the requests that hang"
     assert context.journal.summary()[0]["replies"] == 20
     server.script()
     assert texts_of(answered(hosted(server), context, prompts(60))) == expected(prompts(60))

@@ -90,7 +90,7 @@ def fresh(tmp_path: Path) -> SmallStudy:
 def until() -> Callable[..., object]:
     """Calls a function until it gives something true; fails after `seconds`, saying what was awaited."""
 
-    def wait(what: str, ask: Callable[[], object], seconds: float = 60.0, every: float = 0.2) -> object:
+    def wait(what: str, ask: Callable[[], object], seconds: float = 300.0, every: float = 0.2) -> object:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if found := ask():

@@ -105,7 +105,7 @@ class SmallStudy:
         }
         return {**os.environ, **named, **more}
 
-    def command(self, *arguments: str, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, timeout: float = 600, **more: str) -> subprocess.CompletedProcess[str]:
         """`synthpost …` as people run it."""
         return subprocess.run(
             [str(SYNTHPOST), *arguments],

@@ -230,7 +230,7 @@ def test_the_lineage_in_the_ui_shows_every_stage(whole: Whole, browser: Any, unt
             until("the web server", lambda: answers(port))
             window.goto(f"http://127.0.0.1:{port}/asset-groups")
             for group in GROUPS:
-                window.get_by_text(group, exact=True).first.wait_for(timeout=30_000)
+                window.get_by_text(group, exact=True).first.wait_for(timeout=120_000)
         finally:
             window.close()
             server.terminate()

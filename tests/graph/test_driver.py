@@ -121,7 +121,7 @@ def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(cha
     for asset in ("adapters", "predictions"):
         shutil.rmtree(changeable.home / "storage" / asset)
     in_processes_of_their_own(changeable, slots=2)
-    ran = changeable.command("run", timeout=300)
+    ran = changeable.command("run")
     assert ran.returncode == 0, ran.stderr
     assert digests() == before
     # Their own artifacts are as they were, so the verdicts, the controls and the report still hold.
@@ -217,10 +217,10 @@ def test_ctrl_c_ends_all_sweeps_and_frees_slots_leases_and_drafts(
         start_new_session=True,
     )
     try:
-        until("two sweeps train", lambda: len(changeable.trainings()) == 2, seconds=120)
+        until("two sweeps train", lambda: len(changeable.trainings()) == 2)
         started = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     finally:
         process.kill()
         process.wait()
@@ -272,7 +272,7 @@ def test_successor_of_a_killed_driver_frees_its_slot_and_completes(
 
     known = changeable.run_ids()
     # In a process of its own, which can be ended where it waits for the slot for ever.
-    successor = changeable.command("run", "--data-sizes", "8", "--steps", "10", timeout=90)
+    successor = changeable.command("run", "--data-sizes", "8", "--steps", "10")
     assert successor.returncode == 0, successor.stderr
     assert changeable.runs(without=known) == [done("cell", "8|10"), done("controls"), done("report")]
     with changeable.instance() as instance:

@@ -49,7 +49,7 @@ def address(tmp_path: Path, until: Until) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=60)
 
 
 def served(address: str, max_new_tokens: int) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address:
     edit_yaml(fresh.profile, serve)
     doctor = fresh.command("doctor")
     assert (doctor.returncode, "served is there" in doctor.stdout) == (0, True), doctor.stdout
-    made = fresh.command("run", "--data-sizes", "8", "--steps", "3", timeout=300)
+    made = fresh.command("run", "--data-sizes", "8", "--steps", "3", timeout=1200)
     assert made.returncode == 0, made.stdout + made.stderr
     study = fresh.open()
     rows = study.store.read_table(study.store.all_of("synthetic_rows")[-1])

@@ -80,7 +80,7 @@ def begin(server: Server, until: Callable[..., object], cell: str, job: str = "c
     shutil.rmtree(study.home / "checkpoints", ignore_errors=True)  # those of runs that were stopped before
     config = {"ops": {"fill": {"config": {"cells": [cell]}}}}
     run_id = server.launch("cell", ASSETS, tags_of(cell)) if job == "cell" else server.launch(job, (), {}, config)
-    until("the run trains", study.trainings, seconds=90, every=0.05)
+    until("the run trains", study.trainings, every=0.05)
     assert slot_holders(study) == {run_id}, "the run holds no slot: the test shows nothing"
     assert is_leased(study), "the run holds no lease: the test shows nothing"
     assert not study.recorded("adapters", cell)
@@ -89,7 +89,7 @@ def begin(server: Server, until: Callable[..., object], cell: str, job: str = "c
 
 def assert_next_succeeds(server: Server, cell: str) -> None:
     study = server.study
-    successor: dict[str, Any] = server.run("cell", ASSETS, tags_of(cell), seconds=180)
+    successor: dict[str, Any] = server.run("cell", ASSETS, tags_of(cell))
     assert successor["status"] == "SUCCESS"
     assert slot_holders(study) == set()
     assert not is_leased(study)

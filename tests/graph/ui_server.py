@@ -57,7 +57,7 @@ class Server:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             content = json.load(answer)
         assert "errors" not in content, content["errors"]
         found: dict[str, Any] = content["data"]
@@ -87,7 +87,7 @@ class Server:
         answer = self.ask(TERMINATE, runId=run_id)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
-    def ended(self, run_id: str, seconds: float = 90) -> dict[str, Any]:
+    def ended(self, run_id: str, seconds: float = 300) -> dict[str, Any]:
         """The run, once it has ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -98,7 +98,7 @@ class Server:
         pytest.fail(f"run {run_id}: not ended within {seconds:.0f} s")
 
     def run(
-        self, job: str, assets: Sequence[str], tags: Mapping[str, str], config: object = None, seconds: float = 90
+        self, job: str, assets: Sequence[str], tags: Mapping[str, str], config: object = None, seconds: float = 300
     ) -> dict[str, Any]:
         """Launches a job and waits until it has ended."""
         return self.ended(self.launch(job, assets, tags, config), seconds)
@@ -138,7 +138,7 @@ def served(study: SmallStudy, **environment: str) -> Iterator[Server]:
         )
     served = Server(study, port)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not served.is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the webserver did not come up:\n{log.read_text()[-3000:]}")
@@ -147,12 +147,12 @@ def served(study: SmallStudy, **environment: str) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     # What was killed goes a moment after it.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while is_open(port) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not is_open(port), "something still listens on the port of the UI"

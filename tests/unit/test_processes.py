@@ -26,7 +26,7 @@ except KeyboardInterrupt:
 def said(last: str) -> tuple[str, str]:
     """What a process says whose finalizer does this."""
     ran = subprocess.run(
-        [sys.executable, "-c", DYING.format(last=last)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", DYING.format(last=last)], capture_output=True, text=True, timeout=300, check=True
     )
     return ran.stdout.strip(), ran.stderr
 

@@ -30,7 +30,7 @@ def test_a_run_becomes_an_orphan_when_its_process_ends() -> None:
         run = run_of(f"{HOST}:{process.pid}:{psutil.Process(process.pid).create_time():.0f}")
         assert not is_orphan(run)
         process.kill()
-        process.wait(timeout=20)
+        process.wait(timeout=120)
         assert is_orphan(run)
 
 

@@ -334,7 +334,7 @@ def test_two_threads_that_want_one_artifact_make_it_once(store: ArtifactStore) -
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=300)
     assert maker.calls == 1
     assert sorted(outcome.is_reused for outcome in outcomes) == [False, True, True, True]
 
@@ -361,7 +361,7 @@ def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> No
         subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
         for name in ("one", "two")
     ]
-    said = sorted(process.communicate(timeout=60)[0].strip() for process in started)
+    said = sorted(process.communicate(timeout=300)[0].strip() for process in started)
     assert said == ["False", "True"]
     assert (tmp_path / "made").read_text() == "x"
 
@@ -391,7 +391,7 @@ def test_what_another_process_is_making_is_left_to_it_by_one_that_does_not_wait(
         assert maker.calls == 0
         made = store.reuse_or_make(other, maker, wait=False)
         assert made and not made.is_reused
-        process.communicate("go on\n", timeout=60)
+        process.communicate("go on\n", timeout=300)
     reused = store.reuse_or_make(plan, maker, wait=False)
     assert reused and reused.is_reused
     assert reused.manifest.files.keys() == {"note.txt"}

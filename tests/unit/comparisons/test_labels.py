@@ -512,16 +512,27 @@ def test_a_wrapped_label_is_always_read(meaning: Meaning, wrapping: str) -> None
         assert outcome(wrapping.format(label), meaning) == expected
 
 
+def seconds_to_read(text: str) -> float:
+    """Of a core, the least of three readings."""
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        read_label(text, TUNED)
+        seconds.append(time.process_time() - started)
+    return min(seconds)
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("opening", "repeated", "ending"),
     [
-        " " * 100_000 + "!", "finetuned " * 10_000, "aB" * 50_000, "a " * 50_000, "finetun " * 12_000, "-" * 100_000,
-        "{" * 100_000, "a" + "\u0300\u0316" * 50_000, "\u202e" * 100_000, "👍" * 100_000, "\0" * 100_000,
-        "basel " * 16_000 + "finetuned", "finetuned: baseline " + "than baseline " * 8_000, "answer " * 16_000,
-        "finetuned. " + "baseline is weaker. " * 5_000,
+        ("", " ", "!"), ("", "finetuned ", ""), ("", "aB", ""), ("", "a ", ""), ("", "finetun ", ""), ("", "-", ""),
+        ("", "{", ""), ("a", "\u0300\u0316", ""), ("", "\u202e", ""), ("", "👍", ""), ("", "\0", ""),
+        ("", "basel ", "finetuned"), ("finetuned: baseline ", "than baseline ", ""), ("", "answer ", ""),
+        ("finetuned. ", "baseline is weaker. ", ""),
     ],
 )  # fmt: skip
-def test_a_hundred_kilobytes_are_read_in_no_time(text: str) -> None:
-    started = time.perf_counter()
-    read_label(text, TUNED)
-    assert time.perf_counter() - started < 1
+def test_a_text_ten_times_as_long_takes_about_ten_times_as_long_to_read(
+    opening: str, repeated: str, ending: str
+) -> None:
+    shorter, longer = (f"{opening}{repeated * (size // len(repeated))}{ending}" for size in (10_000, 100_000))
+    assert seconds_to_read(longer) < 30 * max(seconds_to_read(shorter), 0.003)

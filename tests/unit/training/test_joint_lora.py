@@ -74,11 +74,11 @@ def test_a_student_learns_in_every_dtype_and_precision(tmp_path: Path, dtype: st
     with tuner_of(spec, student) as tuner:
         part = tuner.loaded.model.model.layers[0].mlp
         part.register_forward_pre_hook(lambda module, given: told.append(type(module).__name__))
-        joined = cell(tuner, tmp_path / "joined", spec, rows=rows_of(8), steps=3).curve["loss"]
+        joined = cell(tuner, tmp_path / "joined", spec, rows=rows_of(2), steps=3).curve["loss"]
         with tuner.as_loaded():
             assert type(part).__name__ == "LlamaMLP"
     apart = spec_of(precision=precision, padding_free=False)
-    theirs = alone(tmp_path / "apart", apart, student, rows=rows_of(8), steps=3).curve["loss"]
+    theirs = alone(tmp_path / "apart", apart, student, rows=rows_of(2), steps=3).curve["loss"]
     assert told == ["PartGivenOutputs" if dtype == "float32" else "LlamaMLP"] * 3
     assert joined.iloc[-1] < 0.97 * joined.iloc[0]
     assert joined.tolist() == pytest.approx(theirs.tolist(), rel=1e-4 if dtype == "float32" else 0.01)
