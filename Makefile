@@ -30,8 +30,10 @@ demo: $(INSTALLED)
 ui: $(INSTALLED)
 	$(BIN)/synthpost ui
 
+# What needs one core goes by as many as there are; the rest has processes of its own.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto tests/unit tests/simulation
+	$(BIN)/python -m pytest tests/faults tests/graph
 
 gpu-test: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs
