@@ -67,15 +67,19 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     text = read_text(path)
     try:
         if _is_deeper_than(DEEPEST, text):
-            raise RecursionError
+            raise _too_deep(path)
         content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:  # also by merge keys, each of which takes from the one before
-        raise SpecError(f"{path}: nested too deeply to be read; a task or profile has a few levels") from None
+    except RecursionError:  # by merge keys, each of which takes from the one before
+        raise _too_deep(path) from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a mapping of keys is expected at the top")
     return content
+
+
+def _too_deep(path: Path) -> SpecError:
+    return SpecError(f"{path}: nested too deeply to be read; a task or profile has a few levels")
 
 
 def _is_deeper_than(most: int, text: str) -> bool:

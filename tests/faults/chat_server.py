@@ -148,11 +148,11 @@ class ChatServer:
         content = self._call("/log")
         return Log([Seen(*seen) for seen in content["requests"]], content["most_in_flight"], content["models_asked"])
 
-    def wait_for(self, is_there: Callable[[Log], bool], seconds: float = 120.0) -> Log:
+    def wait_for(self, is_there: Callable[[Log], bool]) -> Log:
         """The log as soon as it is as wanted."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + 120
         while not is_there(log := self.log()):
-            assert time.monotonic() < until, f"the server saw no such thing in {seconds:g} s: {len(log.requests)} asked"
+            assert time.monotonic() < until, f"the server saw no such thing in two minutes: {len(log.requests)} asked"
             time.sleep(0.01)
         return log
 

@@ -88,14 +88,14 @@ def fresh(tmp_path: Path) -> SmallStudy:
 
 @pytest.fixture
 def until() -> Callable[..., object]:
-    """Calls a function until it gives something true; fails after `seconds`, saying what was awaited."""
+    """Calls a function until it gives something true; fails after five minutes, saying what was awaited."""
 
-    def wait(what: str, ask: Callable[[], object], seconds: float = 300.0, every: float = 0.2) -> object:
-        deadline = time.monotonic() + seconds
+    def wait(what: str, ask: Callable[[], object], every: float = 0.2) -> object:
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             if found := ask():
                 return found
             time.sleep(every)
-        pytest.fail(f"{what}: not within {seconds:.0f} s")
+        pytest.fail(f"{what}: not within five minutes")
 
     return wait
