@@ -20,7 +20,7 @@ from synthpost_dagster.jobs import sweep_config
 from synthpost_dagster.processes import this_process
 from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.settings import Settings, prepare
-from synthpost_dagster.stages import data, doctor
+from synthpost_dagster.stages import data, doctor, effort
 from synthpost_dagster.stages.report import require_cells
 from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.terminal import Terminal
@@ -52,7 +52,7 @@ class Sweep:
         self.terminal.plan(
             planning.upstream_work(study, sizes[-1])
             + sum(planning.cell_work(study, cell) for cell in cells)
-            + planning.controls_work(study)
+            + effort.of_controls(study)
         )
         wanted = planning.stale_cells(study, recorded, cells)
         self._require_endpoints(sizes[-1], bool(wanted))
@@ -79,7 +79,7 @@ class Sweep:
             doctor.require_endpoints(study, [role for role in study.profile.roles if role != "teacher"])
 
     def _controls(self) -> None:
-        work = planning.controls_work(self.study)
+        work = effort.of_controls(self.study)
         if planning.are_controls_stale(self.study, recorded_in(self.instance)):
             self._start(Unit("controls", None, "controls", work, {}, planning.is_judge_in_process(self.study)))
         else:

@@ -12,8 +12,7 @@ from functools import partial
 from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
-from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
-from synthpost_dagster.stages import adapters, data, predictions, report, verdicts
+from synthpost_dagster.stages import adapters, data, effort, predictions, report, verdicts
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import filling_work
 
@@ -86,28 +85,17 @@ def work_to_fill(study: Study, cells: Iterable[Cell]) -> float:
 
 def cell_work(study: Study, cell: Cell) -> float:
     """A rough measure of a cell's whole work, for telling how long a sweep takes yet."""
-    return sum(filling_work(study, training) + _judging_work(study) for training in study.seeds_of(cell))
+    return sum(filling_work(study, training) + effort.of_verdicts(study) for training in study.seeds_of(cell))
 
 
 def upstream_work(study: Study, rows: int) -> float:
     """The same for the upstream: rows to be written by the teacher, and four sets of the untuned model's posts."""
-    return 1.5 * rows + 4 * study.evaluation_count
-
-
-def controls_work(study: Study) -> float:
-    """The same for the controls, which write nothing: judging them takes as long as so many cells' does."""
-    return _judging_work(study) * len(COMPARISONS) / len(OPPONENTS)
+    return effort.of_rows(rows) + effort.of_posts(4 * study.evaluation_count)
 
 
 def is_judge_in_process(study: Study) -> bool:
     """Whether a judge is a model that this machine's device holds."""
     return any(spec.backend in HOLDS_DEVICE for spec in study.profile.judges)
-
-
-def _judging_work(study: Study) -> float:
-    """Of one training's games: the rubric is quick, a model's reply to a game takes about as long as a post."""
-    is_quick = all(spec.backend == "rubric" for spec in study.profile.judges)
-    return (0.05 if is_quick else 1.0) * study.evaluation_count
 
 
 def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:

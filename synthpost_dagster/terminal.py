@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 10.0
 """Where the output is no terminal, a line about a run under way at most this often."""
+LEAST_HALF_LIFE, HALF_LIFE_SHARE = 60.0, 0.25
+"""After how many seconds work counts half for the pace: a share of the time so far, and no less than that."""
 
 
 @dataclass
@@ -37,6 +40,29 @@ class _Run:
     done: float = 0.0
 
 
+class _Pace:
+    """Work a second, of late rather than on the whole: kinds of work are measured roughly against each other."""
+
+    def __init__(self, now: float) -> None:
+        self._began = self._at = now
+        self._work = self._seconds = 0.0
+
+    def add(self, work: float, now: float) -> None:
+        """So much work was done since the last time."""
+        faded, seconds = self._faded(now)
+        self._work, self._seconds, self._at = self._work * faded + work, seconds, now
+
+    def seconds_for(self, work: float, now: float) -> float:
+        """What so much work takes; not a number before any is done."""
+        return self._faded(now)[1] / self._work * work if self._work else math.nan
+
+    def _faded(self, now: float) -> tuple[float, float]:
+        """What is left of a unit of work of the last time, and the seconds so far, faded in the same way."""
+        half_life = max((now - self._began) * HALF_LIFE_SHARE, LEAST_HALF_LIFE)
+        faded = 0.5 ** ((now - self._at) / half_life)
+        return faded, self._seconds * faded + (1 - faded) * half_life / math.log(2)
+
+
 class Terminal:
     """Hears of runs and of progress inside them, several runs at a time if need be: a line each, redrawn in place, and
     what is said once stays above them. Where the output is a file or a pipe, it writes whole lines.
@@ -46,12 +72,12 @@ class Terminal:
         self.console = console or Console(highlight=False)
         self._live: Live | None = None
         self._runs: dict[str, _Run] = {}
-        self._started = time.monotonic()
-        self._total = self._done = self._skipped = 0.0
+        self._pace = _Pace(time.monotonic())
+        self._left = 0.0
 
     def plan(self, work: float) -> None:
-        """How much work the whole sweep is, in the units of `planning`."""
-        self._total, self._started = work, time.monotonic()
+        """How much work the whole sweep is, in the units of `stages.effort`."""
+        self._left, self._pace = work, _Pace(time.monotonic())
 
     def started(self, title: str) -> None:
         """A run begins."""
@@ -71,10 +97,11 @@ class Terminal:
         text, now = f"{title}: {event.text}" if title else event.text, time.monotonic()
         run = self._runs.setdefault(title, _Run(text, now, now - QUIET_SECONDS))
         run.done += event.work
-        self._done += event.work
+        self._got_on(event.work)
         if event.total:
             run.text = text
-        is_line = not event.total or (self._live is None and (event.work > 0 or now - run.last_line >= QUIET_SECONDS))
+        is_due = event.is_milestone or now - run.last_line >= QUIET_SECONDS
+        is_line = not event.total or (self._live is None and is_due)
         if is_line:
             run.last_line = now
             self.console.print(f"  {text}{self._time_left() if event.total else ''}", soft_wrap=True, markup=False)
@@ -83,7 +110,7 @@ class Terminal:
     def finished(self, title: str, work: float) -> None:
         """A run ended well; `work` is all of its work, with what its events told of."""
         run = self._ended(title)
-        self._done += work - run.done
+        self._got_on(work - run.done)
         self.console.print(f"[green]✓[/] {title} ({time.monotonic() - run.began:.1f} s){self._time_left()}")
 
     def failed(self, title: str) -> None:
@@ -93,7 +120,7 @@ class Terminal:
 
     def reused(self, title: str, work: float) -> None:
         """Nothing to do for it."""
-        self._skipped += work
+        self._left -= work
         self.console.print(f"[green]✓[/] {title} (up to date)")
 
     def close(self) -> None:
@@ -120,12 +147,15 @@ class Terminal:
             self._live.stop()
             self._live = None
 
+    def _got_on(self, work: float) -> None:
+        self._left -= work
+        self._pace.add(max(work, 0.0), time.monotonic())
+
     def _time_left(self) -> str:
-        """From the pace so far; nothing before any work is done, or when none is left."""
-        left = self._total - self._done - self._skipped
-        if self._done <= 0 or left < 1:
+        """From the pace of late; nothing before any work is done, or when none is left."""
+        seconds = self._pace.seconds_for(self._left, time.monotonic())
+        if math.isnan(seconds) or self._left < 1:
             return ""
-        seconds = (time.monotonic() - self._started) / self._done * left
         return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
 

@@ -177,10 +177,8 @@ def judge_contests(
             "opponent_words": len(contest.opponent_post.split()),
             "has_imitation": flags[contest.pair_id],
         }
-        for judge in judges
-        for (contest, is_first), fingerprint, played in zip(
-            setup, prints, play(task, judge, games, progress), strict=True
-        )
+        for judge, told in zip(judges, progress.parts(len(judges)), strict=True)
+        for (contest, is_first), fingerprint, played in zip(setup, prints, play(task, judge, games, told), strict=True)
     ]
     return pd.DataFrame(rows)
 

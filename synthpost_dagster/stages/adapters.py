@@ -20,6 +20,7 @@ from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.data import data_subsets_plan, subset_rows
 from synthpost_dagster.stages.student import REMEDY, Student, holding
 from synthpost_dagster.stages.study import Cell, Study, open_study
@@ -154,7 +155,8 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
     steps = plan.parts["steps"]
     expected, started = expected_training(study, steps), time.perf_counter()
     job = Job(rows, steps, study.training_of(cell), study.system_prompt)
-    tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), progress)
+    told = progress.worth(effort.of_steps(study, steps))
+    tuned = tuner.tune(job, draft.folder, _checkpoints(study, plan), told)
     seconds = time.perf_counter() - started
     progress.note("measuring general text with the adapter and without")
     started = time.perf_counter()

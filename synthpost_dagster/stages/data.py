@@ -19,6 +19,7 @@ from synthpost_dagster.rows.prompts import catalog_table, training_prompts
 from synthpost_dagster.rows.prompts import evaluation_prompts as select_evaluation
 from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.rows.subsets import subset
+from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.study import Study
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> 
     teacher, expected = teacher_of(study), expected_rows(study, all_prompts, target)
     progress.note(expected.text)
     attempts = study.profile.teacher.attempts
-    rows = synthesize(study.task, all_prompts, teacher, attempts, target, known_rows(study), progress)
+    told = progress.worth(effort.of_rows(target))
+    rows = synthesize(study.task, all_prompts, teacher, attempts, target, known_rows(study), told)
     kept = rows["status"] == "kept"
     equal_rows = study.task.spec.sweep.data_sizes[0]
     varied = diversity_table(rows[kept], rows[kept], study.task, equal_rows, study.embedder)

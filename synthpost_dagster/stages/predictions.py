@@ -17,6 +17,7 @@ from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
+from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.adapters import adapter_folder, adapter_of
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, evaluation_prompts_plan, subset_rows
 from synthpost_dagster.stages.student import Student, holding
@@ -101,7 +102,8 @@ def _untuned(
         for contestant, column, sampling in sets:
             requests = _requests(study, prompts[column], None, sampling)
             what, slots = f"{contestant} posts", study.profile.predictions.slots
-            replies = dict(answers(loaded, [], requests, sampling, progress, what, student.limit_gib, slots))
+            told = progress.worth(effort.of_posts(len(requests)))
+            replies = dict(answers(loaded, [], requests, sampling, told, what, student.limit_gib, slots))
             posts = [replies[place] for place in range(len(requests))]
             parts.append(_predictions(prompts, posts, contestant, study.profile.student.model))
         seconds = time.perf_counter() - started
@@ -201,7 +203,7 @@ def tuned_posts(
             list(folders.values()),
             requests,
             sampling,
-            progress,
+            progress.worth(effort.of_posts(len(requests))),
             "tuned posts",
             student.limit_gib,
             sampling.slots,

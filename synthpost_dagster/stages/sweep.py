@@ -15,8 +15,8 @@ from typing import Literal
 
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
-from synthpost_dagster.progress import Progress
-from synthpost_dagster.stages import adapters, predictions
+from synthpost_dagster.progress import Event, Progress
+from synthpost_dagster.stages import adapters, effort, predictions
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.training.trainers import APART
@@ -53,11 +53,7 @@ class Filled:
 
 def filling_work(study: Study, training: Cell) -> float:
     """A rough measure of what filling takes: rows trained and posts written."""
-    return _tuning_work(study, training) + study.evaluation_count
-
-
-def _tuning_work(study: Study, training: Cell) -> float:
-    return 0.6 * study.profile.training.rows_per_step * adapters.steps_of(study, training)
+    return effort.of_steps(study, adapters.steps_of(study, training)) + effort.of_posts(study.evaluation_count)
 
 
 def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
@@ -70,6 +66,7 @@ def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
     """
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
     told, loads_before = _Told(study, progress, len(trainings)), loads.made
+    progress = told.progress
     lacking = []
     for training in trainings:
         if study.has(partial(predictions.predictions_plan, study, training)):
@@ -149,27 +146,38 @@ def _write_from(study: Study, folders: Mapping[Cell, Path], student: Student, to
 
 
 class _Told:
-    """Puts down what became of each training, and tells of it."""
+    """Puts down what became of each training, and tells of it. `progress` is for what makes them."""
 
     def __init__(self, study: Study, progress: Progress, total: int) -> None:
-        self._study, self._progress, self._total = study, progress, total
+        self._study, self._total = study, total
+        self.progress = progress.heard_by(self._hear)
         self._fates: Counter[Fate] = Counter()
-        self._credited: dict[Cell, float] = {}
+        self._tuned: dict[Cell, float] = {}
+        self._over, self._told = 0.0, 0.0
         self._reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
 
     def tuned(self, training: Cell) -> None:
         """Another adapter is there."""
-        work = self._credited[training] = _tuning_work(self._study, training)
-        self._progress.update("tuned", len(self._credited), self._total, "adapters", work=work)
+        self._tuned[training] = effort.of_steps(self._study, adapters.steps_of(self._study, training))
+        self._tell("tuned", len(self._tuned), "adapters", self._tuned[training])
 
     def add(self, training: Cell, fate: Fate, reason: str = "") -> None:
         """Another training is done with."""
         self._fates[fate] += 1
         if reason:
             self._reasons[fate][training.place] = reason
-            self._progress.within(training.place).note(f"{fate}: {reason}")
-        work = 0.0 if fate == "reused" else filling_work(self._study, training) - self._credited.get(training, 0.0)
-        self._progress.update("done", self._fates.total(), self._total, "trainings", work=work)
+            self.progress.within(training.place).note(f"{fate}: {reason}")
+        rest = filling_work(self._study, training) - self._tuned.get(training, 0.0)
+        self._tell("done", self._fates.total(), "trainings", 0.0 if fate == "reused" else rest)
+
+    def _tell(self, what: str, done: int, unit: str, over: float) -> None:
+        """With the work that is over, less what steps and posts told of: all of it, where none were to be made."""
+        self._over += over
+        untold = max(self._over - self._told, 0.0)
+        self.progress.update(what, done, self._total, unit, work=untold, is_milestone=True)
+
+    def _hear(self, event: Event) -> None:
+        self._told += event.work
 
     @property
     def filled(self) -> Filled:

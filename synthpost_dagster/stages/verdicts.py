@@ -16,6 +16,7 @@ from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
+from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, known_rows
 from synthpost_dagster.stages.predictions import (
     baseline_predictions_plan,
@@ -44,7 +45,7 @@ def verdicts(study: Study, cell: Cell, progress: Progress) -> Outcome:
         study.warn_of_personal_data("judge", [tuned, baselines], progress)
         read = study.store.read_table
         contests = contests_of(briefs_by_id(study.task), read(tuned), read(baselines))
-        _judge(study, "verdicts", contests, draft, progress)
+        _judge(study, "verdicts", contests, draft, progress.worth(effort.of_verdicts(study)))
 
     return study.store.reuse_or_make(verdicts_plan(study, cell), make)
 
@@ -79,7 +80,7 @@ def control_verdicts(study: Study, progress: Progress) -> Outcome:
         ]
         study.warn_of_personal_data("judge", sent, progress)
         contests = control_contests(briefs_by_id(study.task), *map(study.store.read_table, sent))
-        _judge(study, "control_verdicts", contests, draft, progress)
+        _judge(study, "control_verdicts", contests, draft, progress.worth(effort.of_controls(study)))
         for gate in draft.gates:
             if not gate.is_passed:
                 progress.note(gate.message)

@@ -16,7 +16,7 @@ from synthpost_dagster import planning
 from synthpost_dagster.errors import DeviceError, SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import SILENT, Event, Progress
-from synthpost_dagster.stages import adapters, predictions, student, sweep
+from synthpost_dagster.stages import adapters, effort, predictions, student, sweep
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import Filled, fill
 from synthpost_dagster.training import forgetting
@@ -53,8 +53,13 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
     assert [(event.what, event.done, event.total) for event in told] == [
         (what, done, 4) for what in ("tuned", "done") for done in (1, 2, 3, 4)
     ]
-    assert sum(event.work for event in told) == pytest.approx(work), "what is left is told from it"
-    assert all(event.work > 0 for event in told)
+    assert all(event.is_milestone for event in told)
+    assert sum(event.work for event in events) == pytest.approx(work), "what is left is told from it"
+    steps = [event.work for event in events if event.unit == "steps"]
+    assert len(steps) == 12
+    assert steps == pytest.approx([effort.of_steps(study, 1)] * 12), "a step counts when it is done"
+    posts = sum(event.work for event in events if event.unit == "posts")
+    assert posts == pytest.approx(effort.of_posts(4 * study.evaluation_count))
     assert sum("the first row teaches" in event.what for event in events) == 1
     assert {event.what for event in events if event.unit == "steps"} == {
         f"{place} training" for place in ("8|3", "8|3|7", "16|3", "16|3|7")
@@ -117,7 +122,7 @@ def test_work_that_events_tell_of_is_the_work_that_was_to_be_done(changeable: Sm
     planned = planning.work_to_fill(study, study.cells)
     fill(study, study.cells, Progress(events.append))
     assert planned > 0
-    assert sum(event.work for event in events) == planned
+    assert sum(event.work for event in events) == pytest.approx(planned)
 
 
 def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others(changeable: SmallStudy) -> None:

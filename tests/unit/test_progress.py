@@ -43,6 +43,42 @@ def test_the_log_gets_a_line_when_enough_time_has_passed() -> None:
     assert lines == ["training: 1 of 50 steps"]
 
 
+def test_what_is_told_of_a_piece_of_work_comes_to_all_of_it() -> None:
+    heard: list[Event] = []
+    told = Progress(heard.append).within("88|50").worth(8.0)
+    for done in (2, 1, 3, 4):  # begun again once
+        told.update("training", done, 4, "steps")
+    told.note("done")
+    assert [event.work for event in heard] == [4.0, 0.0, 2.0, 2.0, 0.0]
+    assert heard[0].what == "88|50 training"
+
+
+def test_what_begins_in_the_middle_is_told_at_once() -> None:
+    heard: list[Event] = []
+    told = Progress(heard.append).worth(8.0)
+    told.update("training", 3, 4, "steps")
+    told.update("training", 0, 0, "steps")
+    assert [event.work for event in heard] == [6.0, 0.0]
+
+
+def test_equal_parts_of_a_piece_of_work_come_to_all_of_it() -> None:
+    heard: list[Event] = []
+    for part in Progress(heard.append).worth(9.0).parts(3):
+        for done in (1, 2):
+            part.update("judging", done, 2, "games")
+    assert [event.work for event in heard] == [1.5] * 6
+
+
+def test_one_more_listener_hears_what_the_others_hear() -> None:
+    own: list[Event] = []
+    more: list[Event] = []
+    progress = Progress(own.append).within("88|50")
+    progress.heard_by(more.append).update("training", 1, 50, "steps")
+    progress.update("training", 2, 50, "steps")
+    assert [event.text for event in own] == ["88|50 training: 1 of 50 steps", "88|50 training: 2 of 50 steps"]
+    assert more == own[:1]
+
+
 def test_work_at_one_place_of_several_names_the_place() -> None:
     heard: list[str] = []
     place = Progress(lambda event: heard.append(event.text)).within("88|50")

@@ -114,7 +114,7 @@ def test_what_a_run_tells_of_its_work_is_counted_once() -> None:
     screen.plan(8)
     screen.started("sweep")
     for done in range(1, 5):
-        screen.heard(Event("done", done, 4, "trainings", work=1.0))
+        screen.heard(Event("done", done, 4, "trainings", work=1.0, is_milestone=True))
     screen.finished("sweep", 4)
     screen.started("cell")
     screen.finished("cell", 4)
@@ -122,6 +122,63 @@ def test_what_a_run_tells_of_its_work_is_counted_once() -> None:
     assert len(lines) == 6, "a training that is done is worth a line, however quick"
     assert all("left" in line for line in lines[:5])
     assert "left" not in lines[5], "nothing is left, so all work was counted, and none of it twice"
+
+
+def seconds_left(screen: Terminal, out: io.StringIO) -> float:
+    """What a milestone without work says now."""
+    screen.heard(Event("looked at", 1, 2, "times", is_milestone=True))
+    found = re.search(r"about (\d+) (min|s) left", out.getvalue().splitlines()[-1])
+    assert found is not None
+    return float(found[1]) * (60 if found[2] == "min" else 1)
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(terminal, "time", made)
+    return made
+
+
+def test_work_at_an_even_pace_takes_as_long_again_as_is_left(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(300)
+    screen.started("cell")
+    for _ in range(100):
+        clock.now += 1
+        screen.heard(Event("training", 1, 2, "steps", work=2.0))
+    assert seconds_left(screen, out) == pytest.approx(50, abs=2)
+
+
+def test_what_is_left_is_told_from_the_pace_of_late(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(10_000)
+    screen.started("cell")
+    for pace in (0.0, 30.0):
+        for _ in range(100):
+            clock.now += 1
+            screen.heard(Event("training", 1, 2, "steps", work=pace))
+    whole = (10_000 - 3_000) / (3_000 / 200)
+    assert (10_000 - 3_000) / 30 <= seconds_left(screen, out) < 0.75 * whole
+
+
+def test_work_that_was_told_of_twice_leaves_the_pace_and_the_rest_right(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(200)
+    screen.started("cell")
+    clock.now += 50
+    screen.heard(Event("training", 1, 2, "steps", work=150.0))
+    clock.now += 50
+    screen.finished("cell", 100)
+    assert 0 < seconds_left(screen, out) < 100
 
 
 def left_on(written: str) -> list[str]:

@@ -68,15 +68,32 @@ def predictions(task: Task, contestant: str, posts: str | list[str]) -> pd.DataF
     return prompts.assign(contestant=contestant, post=posts, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
 
 
-def judged(task: Task, judge: Any, tuned: str, base: str, prompted: str, *, rules: Rules = BOTH_ORDERS) -> pd.DataFrame:
+def judged(
+    task: Task,
+    judge: Any,
+    tuned: str,
+    base: str,
+    prompted: str,
+    *,
+    rules: Rules = BOTH_ORDERS,
+    progress: Progress = SILENT,
+) -> pd.DataFrame:
     baselines = pd.concat([predictions(task, "base", base), predictions(task, "prompted", prompted)])
     contests = contests_of(briefs_by_id(task), predictions(task, "tuned", tuned), baselines)
-    return judge_contests(task, judge if isinstance(judge, list) else [judge], contests, rules, SILENT)
+    return judge_contests(task, judge if isinstance(judge, list) else [judge], contests, rules, progress)
 
 
 def game(task: Task, post_a: str = "x", post_b: str = "y") -> Game:
     company = task.catalog.companies[0]
     return Game(Brief(company, company.products.train[0], task.spec.post_types[0], "Witty"), post_a, post_b)
+
+
+def test_every_judge_of_a_panel_tells_of_an_equal_part_of_the_work(small_task: Task) -> None:
+    told: list[float] = []
+    progress = Progress(lambda event: told.append(event.work)).worth(10.0)
+    judged(small_task, [Rubric(small_task), Rubric(small_task)], "tuned", "base", "prompted", progress=progress)
+    assert sum(told[: len(told) // 2]) == pytest.approx(5.0)
+    assert sum(told) == pytest.approx(10.0)
 
 
 def test_a_game_is_seen_from_the_tuned_post() -> None:
