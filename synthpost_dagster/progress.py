@@ -16,7 +16,7 @@ class Event(NamedTuple):
 
     `detail` may say more: rate, tokens, cost, time left. `work` is how much of the whole sweep's work is done with
     this event, in the units of `stages.effort`, so that what is left can be told before its run has ended. A milestone
-    is worth a line of its own, however soon it follows another.
+    is worth a line of its own, however soon it follows another; its work is what was not to be done, or not here.
     """
 
     what: str

@@ -28,6 +28,8 @@ QUIET_SECONDS = 10.0
 """Where the output is no terminal, a line about a run under way at most this often."""
 LEAST_HALF_LIFE, HALF_LIFE_SHARE = 60.0, 0.25
 """After how many seconds work counts half for the pace: a share of the time so far, and no less than that."""
+CARRIED_SECONDS = 10.0
+"""The pace of one kind of work counts as so many seconds for the next kind."""
 
 
 @dataclass
@@ -41,16 +43,26 @@ class _Run:
 
 
 class _Pace:
-    """Work a second, of late rather than on the whole: kinds of work are measured roughly against each other."""
+    """Work a second, of late and of the kind that is being done: kinds are measured roughly against each other."""
 
     def __init__(self, now: float) -> None:
         self._began = self._at = now
         self._work = self._seconds = 0.0
+        self._kind = ""
+
+    def turn(self, kind: str, now: float) -> None:
+        """From now on this kind of work is done; the time between two, as for loading a model, is no part of either."""
+        if kind != self._kind:
+            carried = min(CARRIED_SECONDS / self._seconds, 1.0) if self._seconds else 1.0
+            self._work, self._seconds = self._work * carried, self._seconds * carried
+            self._kind, self._at = kind, now
 
     def add(self, work: float, now: float) -> None:
-        """So much work was done since the last time."""
+        """So much work was done, evenly, since the last time."""
         faded, seconds = self._faded(now)
-        self._work, self._seconds, self._at = self._work * faded + work, seconds, now
+        counted = seconds - self._seconds * faded
+        evenly = counted / (now - self._at) if now > self._at else 1.0
+        self._work, self._seconds, self._at = self._work * faded + work * evenly, seconds, now
 
     def seconds_for(self, work: float, now: float) -> float:
         """What so much work takes; not a number before any is done."""
@@ -97,9 +109,12 @@ class Terminal:
         text, now = f"{title}: {event.text}" if title else event.text, time.monotonic()
         run = self._runs.setdefault(title, _Run(text, now, now - QUIET_SECONDS))
         run.done += event.work
-        self._got_on(event.work)
+        self._left -= event.work
         if event.total:
             run.text = text
+        if event.total and not event.is_milestone:
+            self._pace.turn(event.unit, now)
+            self._pace.add(event.work, now)
         is_due = event.is_milestone or now - run.last_line >= QUIET_SECONDS
         is_line = not event.total or (self._live is None and is_due)
         if is_line:
@@ -110,7 +125,9 @@ class Terminal:
     def finished(self, title: str, work: float) -> None:
         """A run ended well; `work` is all of its work, with what its events told of."""
         run = self._ended(title)
-        self._got_on(work - run.done)
+        self._left -= work - run.done
+        if not run.done:  # else the rest was there before, and cost no time
+            self._pace.add(work, time.monotonic())
         self.console.print(f"[green]✓[/] {title} ({time.monotonic() - run.began:.1f} s){self._time_left()}")
 
     def failed(self, title: str) -> None:
@@ -147,12 +164,8 @@ class Terminal:
             self._live.stop()
             self._live = None
 
-    def _got_on(self, work: float) -> None:
-        self._left -= work
-        self._pace.add(max(work, 0.0), time.monotonic())
-
     def _time_left(self) -> str:
-        """From the pace of late; nothing before any work is done, or when none is left."""
+        """From the pace; nothing before any work is done, or when none is left."""
         seconds = self._pace.seconds_for(self._left, time.monotonic())
         if math.isnan(seconds) or self._left < 1:
             return ""

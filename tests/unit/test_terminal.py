@@ -114,7 +114,8 @@ def test_what_a_run_tells_of_its_work_is_counted_once() -> None:
     screen.plan(8)
     screen.started("sweep")
     for done in range(1, 5):
-        screen.heard(Event("done", done, 4, "trainings", work=1.0, is_milestone=True))
+        screen.heard(Event("training", 1, 1, "steps", work=0.75))
+        screen.heard(Event("done", done, 4, "trainings", work=0.25, is_milestone=True))
     screen.finished("sweep", 4)
     screen.started("cell")
     screen.finished("cell", 4)
@@ -162,23 +163,53 @@ def test_what_is_left_is_told_from_the_pace_of_late(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(10_000)
     screen.started("cell")
-    for pace in (0.0, 30.0):
+    for pace in (1.0, 30.0):
         for _ in range(100):
             clock.now += 1
             screen.heard(Event("training", 1, 2, "steps", work=pace))
-    whole = (10_000 - 3_000) / (3_000 / 200)
-    assert (10_000 - 3_000) / 30 <= seconds_left(screen, out) < 0.75 * whole
+    whole = (10_000 - 3_100) / (3_100 / 200)
+    assert (10_000 - 3_100) / 30 <= seconds_left(screen, out) < 0.75 * whole
 
 
-def test_work_that_was_told_of_twice_leaves_the_pace_and_the_rest_right(clock: Clock) -> None:
+def test_what_is_left_is_told_from_the_kind_of_work_that_is_being_done(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(10_000)
+    screen.started("sweep")
+    for _ in range(200):
+        clock.now += 1
+        screen.heard(Event("base posts", 1, 2, "posts", work=1.0))
+    clock.now += 100  # the student is loaded
+    screen.heard(Event("training", 0, 2, "steps"))
+    for _ in range(20):
+        clock.now += 1
+        screen.heard(Event("training", 1, 2, "steps", work=30.0))
+    left = 10_000 - 200 - 600
+    assert left / 30 < seconds_left(screen, out) < left / 20
+
+
+def test_what_was_there_before_says_nothing_about_the_pace(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(20_000)
+    screen.started("sweep")
+    for _ in range(100):
+        clock.now += 1
+        screen.heard(Event("training", 1, 2, "steps", work=10.0))
+    screen.heard(Event("done", 1, 2, "trainings", work=3_000.0, is_milestone=True))
+    screen.finished("sweep", 9_000)
+    screen.reused("cell 88|50", 1_000)
+    assert seconds_left(screen, out) == pytest.approx(1_000, abs=60)
+
+
+def test_more_work_than_was_planned_for_a_run_is_taken_back_when_it_ends(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(200)
     screen.started("cell")
+    clock.now += 1
+    screen.heard(Event("training", 1, 2, "steps"))
     clock.now += 50
-    screen.heard(Event("training", 1, 2, "steps", work=150.0))
-    clock.now += 50
+    screen.heard(Event("training", 2, 2, "steps", work=150.0))
     screen.finished("cell", 100)
-    assert 0 < seconds_left(screen, out) < 100
+    assert seconds_left(screen, out) == pytest.approx(34, abs=2)
 
 
 def left_on(written: str) -> list[str]:
