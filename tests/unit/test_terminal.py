@@ -141,6 +141,12 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def work(self, screen: Terminal, seconds: int, unit: str, pace: float) -> None:
+        """So many seconds of one kind of work, told of at each."""
+        for _ in range(seconds):
+            self.now += 1
+            screen.heard(Event("work", 1, 2, unit, work=pace))
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -153,9 +159,7 @@ def test_work_at_an_even_pace_takes_as_long_again_as_is_left(clock: Clock) -> No
     screen, out = pipe()
     screen.plan(300)
     screen.started("cell")
-    for _ in range(100):
-        clock.now += 1
-        screen.heard(Event("training", 1, 2, "steps", work=2.0))
+    clock.work(screen, 100, "steps", 2.0)
     assert seconds_left(screen, out) == pytest.approx(50, abs=2)
 
 
@@ -163,10 +167,8 @@ def test_what_is_left_is_told_from_the_pace_of_late(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(10_000)
     screen.started("cell")
-    for pace in (1.0, 30.0):
-        for _ in range(100):
-            clock.now += 1
-            screen.heard(Event("training", 1, 2, "steps", work=pace))
+    clock.work(screen, 100, "steps", 1.0)
+    clock.work(screen, 100, "steps", 30.0)
     whole = (10_000 - 3_100) / (3_100 / 200)
     assert (10_000 - 3_100) / 30 <= seconds_left(screen, out) < 0.75 * whole
 
@@ -175,14 +177,10 @@ def test_what_is_left_is_told_from_the_kind_of_work_that_is_being_done(clock: Cl
     screen, out = pipe()
     screen.plan(10_000)
     screen.started("sweep")
-    for _ in range(200):
-        clock.now += 1
-        screen.heard(Event("base posts", 1, 2, "posts", work=1.0))
+    clock.work(screen, 200, "posts", 1.0)
     clock.now += 100  # the student is loaded
     screen.heard(Event("training", 0, 2, "steps"))
-    for _ in range(20):
-        clock.now += 1
-        screen.heard(Event("training", 1, 2, "steps", work=30.0))
+    clock.work(screen, 20, "steps", 30.0)
     left = 10_000 - 200 - 600
     assert left / 30 < seconds_left(screen, out) < left / 20
 
@@ -191,9 +189,7 @@ def test_what_was_there_before_says_nothing_about_the_pace(clock: Clock) -> None
     screen, out = pipe()
     screen.plan(20_000)
     screen.started("sweep")
-    for _ in range(100):
-        clock.now += 1
-        screen.heard(Event("training", 1, 2, "steps", work=10.0))
+    clock.work(screen, 100, "steps", 10.0)
     screen.heard(Event("done", 1, 2, "trainings", work=3_000.0, is_milestone=True))
     screen.finished("sweep", 9_000)
     screen.reused("cell 88|50", 1_000)
