@@ -137,7 +137,7 @@ class Sweep:
         try:
             execute(self.definitions, self.instance, unit)
         except errors.SynthpostError:
-            self.terminal.failed(unit.title)
+            self.terminal.failed(unit.title, unit.work)
             raise
         self.terminal.finished(unit.title, unit.work)
 
@@ -148,7 +148,7 @@ class Sweep:
             if is_good:
                 self.terminal.finished(title, work[title])
             else:
-                self.terminal.failed(title)
+                self.terminal.failed(title, work[title])
 
         calls = {unit.title: (self.study.settings, unit) for unit in units}
         run_apart(_execute_apart, calls, self.terminal.heard, ended)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 class Event(NamedTuple):
     """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a mere message.
 
-    `detail` may say more: rate, tokens, cost, time left. `work` is how much of the whole sweep's work is done with
-    this event, in the units of `stages.effort`, so that what is left can be told before its run has ended. A milestone
-    is worth a line of its own, however soon it follows another; its work is what was not to be done, or not here.
+    `detail` may say more: rate, tokens, cost, time left. `work` is how much of the whole sweep's work is over with this
+    event, in the units of `stages.effort`, so that what is left can be told before its run has ended; `made` is how
+    much of that was done now, while the rest was there before. A milestone is worth a line of its own, however soon it
+    follows another.
     """
 
     what: str
@@ -25,6 +26,7 @@ class Event(NamedTuple):
     unit: str
     detail: str = ""
     work: float = 0.0
+    made: float = 0.0
     is_milestone: bool = False
 
     @property
@@ -70,46 +72,49 @@ class Progress:
 
     def __init__(self, *listeners: Listener, place: str = "", work: float = 0.0) -> None:
         self._listeners, self._place, self._work = listeners, place, work
-        self._share = 0.0
+        self._share = self._share_before = 0.0
 
     def within(self, place: str) -> Progress:
         """The same listeners, told of work at one place of several, such as the cell `88|50`."""
         return Progress(*self._listeners, place=place)
 
     def heard_by(self, listener: Listener) -> Progress:
-        """The same, with one more listener."""
+        """The same place, with one more listener."""
         return Progress(*self._listeners, listener, place=self._place)
 
     def worth(self, work: float) -> Progress:
-        """The same for one piece of work, of which every update's share is told: the farthest yet, so that what is
-        begun again is not counted again.
+        """The same listeners and place, for one piece of work: every update tells its share. It is the farthest yet,
+        so that what is begun again is not counted again.
         """
         return Progress(*self._listeners, place=self._place, work=work)
 
-    def parts(self, count: int) -> list[Progress]:
-        """One for each of so many equal parts of the work."""
-        return [self.worth(self._work / count) for _ in range(count)]
+    def portion(self, share: float) -> Progress:
+        """For a part of the piece of work, such as one round of several."""
+        return self.worth(self._work * share)
 
-    def update(
-        self,
-        what: str,
-        done: int,
-        total: int,
-        unit: str,
-        detail: str = "",
-        work: float = 0.0,
-        is_milestone: bool = False,
-    ) -> None:
-        """Tells every listener how far `what` is."""
-        share = max(done / total if total else 0.0, self._share)
-        work += self._work * (share - self._share)
-        self._share = share
-        what = f"{self._place} {what}" if self._place else what
-        self._tell(Event(what, done, total, unit, detail, work, is_milestone))
+    def update(self, what: str, done: int, total: int, unit: str, detail: str = "", before: int = 0) -> None:
+        """Tells every listener how far `what` is; `before` of what is done were there when it began."""
+        share, share_before = self._share, self._share_before
+        if total:
+            self._share, self._share_before = max(done / total, share), max(before / total, share_before)
+        work = self._work * (self._share - share)
+        made = max(work - self._work * (self._share_before - share_before), 0.0)
+        self._tell(Event(self._at_place(what), done, total, unit, detail, work, made))
+
+    def milestone(self, what: str, done: int, total: int, unit: str, work: float) -> None:
+        """Tells that another of `what` is over; `work` is what nothing else told of, since it was not done here."""
+        self._tell(Event(self._at_place(what), done, total, unit, work=work, is_milestone=True))
+
+    def pass_on(self, event: Event) -> None:
+        """Tells of what was heard from elsewhere, such as another process."""
+        self._tell(event)
 
     def note(self, message: str) -> None:
         """Tells every listener something that has no measure, such as that the work waits."""
         self._tell(Event(f"{self._place}: {message}" if self._place else message, 0, 0, ""))
+
+    def _at_place(self, what: str) -> str:
+        return f"{self._place} {what}" if self._place else what
 
     def _tell(self, event: Event) -> None:
         for listener in (*self._listeners, *_subscribers):

@@ -26,53 +26,60 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 10.0
 """Where the output is no terminal, a line about a run under way at most this often."""
-LEAST_HALF_LIFE, HALF_LIFE_SHARE = 60.0, 0.25
-"""After how many seconds work counts half for the pace: a share of the time so far, and no less than that."""
+HALF_LIFE = 60.0
+"""After so many seconds work counts half for the pace."""
 CARRIED_SECONDS = 10.0
 """The pace of one kind of work counts as so many seconds for the next kind."""
+LEAST_SECONDS = 3.0
+"""A pace is told from that many seconds of work on."""
+LEAST_SHARE = 0.03
+"""No time left is told before this share of all work is over: posts that are begun together end late, then at once."""
+
+
+class _Pace:
+    """Work a second, of late and of the kind that is being done: kinds are measured roughly against each other.
+
+    The time between two kinds, as for loading a model, is no part of either.
+    """
+
+    def __init__(self) -> None:
+        self._work = self._seconds = self._at = 0.0
+        self._kind = ""
+
+    def add(self, kind: str, made: float, now: float) -> None:
+        """So much work was done, evenly, since the last of this kind. The first of a kind only marks when it began."""
+        if kind == self._kind and now > self._at:
+            faded = 0.5 ** ((now - self._at) / HALF_LIFE)
+            seconds = (1 - faded) * HALF_LIFE / math.log(2)
+            self._seconds = self._seconds * faded + seconds
+            self._work = self._work * faded + made * seconds / (now - self._at)
+        elif kind == self._kind:
+            self._work += made
+        else:
+            self.turn()
+            self._kind = kind
+        self._at = now
+
+    def turn(self) -> None:
+        """What was done so far counts little from now on, and the time until work goes on not at all."""
+        carried = min(CARRIED_SECONDS / self._seconds, 1.0) if self._seconds else 1.0
+        self._work, self._seconds, self._kind = self._work * carried, self._seconds * carried, ""
+
+    @property
+    def rate(self) -> float:
+        """Work a second; 0 where it is not known."""
+        return self._work / self._seconds if self._seconds >= LEAST_SECONDS else 0.0
 
 
 @dataclass
 class _Run:
-    """A run under way: its latest news, since when, when it last wrote a line, and how much of its work is done."""
+    """A run under way: its latest news, since when, when it last wrote a line, and how much of its work is over."""
 
     text: str
     began: float
     last_line: float
+    pace: _Pace
     done: float = 0.0
-
-
-class _Pace:
-    """Work a second, of late and of the kind that is being done: kinds are measured roughly against each other."""
-
-    def __init__(self, now: float) -> None:
-        self._began = self._at = now
-        self._work = self._seconds = 0.0
-        self._kind = ""
-
-    def turn(self, kind: str, now: float) -> None:
-        """From now on this kind of work is done; the time between two, as for loading a model, is no part of either."""
-        if kind != self._kind:
-            carried = min(CARRIED_SECONDS / self._seconds, 1.0) if self._seconds else 1.0
-            self._work, self._seconds = self._work * carried, self._seconds * carried
-            self._kind, self._at = kind, now
-
-    def add(self, work: float, now: float) -> None:
-        """So much work was done, evenly, since the last time."""
-        faded, seconds = self._faded(now)
-        counted = seconds - self._seconds * faded
-        evenly = counted / (now - self._at) if now > self._at else 1.0
-        self._work, self._seconds, self._at = self._work * faded + work * evenly, seconds, now
-
-    def seconds_for(self, work: float, now: float) -> float:
-        """What so much work takes; not a number before any is done."""
-        return self._faded(now)[1] / self._work * work if self._work else math.nan
-
-    def _faded(self, now: float) -> tuple[float, float]:
-        """What is left of a unit of work of the last time, and the seconds so far, faded in the same way."""
-        half_life = max((now - self._began) * HALF_LIFE_SHARE, LEAST_HALF_LIFE)
-        faded = 0.5 ** ((now - self._at) / half_life)
-        return faded, self._seconds * faded + (1 - faded) * half_life / math.log(2)
 
 
 class Terminal:
@@ -84,17 +91,18 @@ class Terminal:
         self.console = console or Console(highlight=False)
         self._live: Live | None = None
         self._runs: dict[str, _Run] = {}
-        self._pace = _Pace(time.monotonic())
-        self._left = 0.0
+        self._last_pace = _Pace()
+        self._left = self._over = 0.0
 
     def plan(self, work: float) -> None:
         """How much work the whole sweep is, in the units of `stages.effort`."""
-        self._left, self._pace = work, _Pace(time.monotonic())
+        self._left, self._over, self._last_pace = work, 0.0, _Pace()
 
     def started(self, title: str) -> None:
         """A run begins."""
         now = time.monotonic()
-        self._runs[title] = _Run(f"{title} …", now, now)
+        # A run on its own goes on from the last one's pace; with others the paces are added up, and none counts twice.
+        self._runs[title] = _Run(f"{title} …", now, now, _Pace() if self._runs else self._last_pace)
         if not self.console.is_terminal:
             self.console.print(f"  {title} …", soft_wrap=True)
             return
@@ -107,14 +115,13 @@ class Terminal:
         """A stage inside the run got on; without a title, inside the latest. An argument to `progress.subscribed`."""
         title = title or next(reversed(self._runs), "")
         text, now = f"{title}: {event.text}" if title else event.text, time.monotonic()
-        run = self._runs.setdefault(title, _Run(text, now, now - QUIET_SECONDS))
+        run = self._runs.setdefault(title, _Run(text, now, now - QUIET_SECONDS, _Pace()))
         run.done += event.work
-        self._left -= event.work
+        self._got_on(event.work)
         if event.total:
             run.text = text
         if event.total and not event.is_milestone:
-            self._pace.turn(event.unit, now)
-            self._pace.add(event.work, now)
+            run.pace.add(event.unit, event.made, now)
         is_due = event.is_milestone or now - run.last_line >= QUIET_SECONDS
         is_line = not event.total or (self._live is None and is_due)
         if is_line:
@@ -125,14 +132,13 @@ class Terminal:
     def finished(self, title: str, work: float) -> None:
         """A run ended well; `work` is all of its work, with what its events told of."""
         run = self._ended(title)
-        self._left -= work - run.done
-        if not run.done:  # else the rest was there before, and cost no time
-            self._pace.add(work, time.monotonic())
+        self._got_on(work - run.done)
         self.console.print(f"[green]✓[/] {title} ({time.monotonic() - run.began:.1f} s){self._time_left()}")
 
-    def failed(self, title: str) -> None:
-        """A run failed, while others may go on; why, is told when all have ended."""
+    def failed(self, title: str, work: float) -> None:
+        """A run failed, and what is left of its work with it; others may go on. Why, is told when all have ended."""
         run = self._ended(title)
+        self._got_on(work - run.done)
         self.console.print(f"[bold red]✗[/] {title} failed ({time.monotonic() - run.began:.1f} s)")
 
     def reused(self, title: str, work: float) -> None:
@@ -155,6 +161,8 @@ class Terminal:
     def _ended(self, title: str) -> _Run:
         run = self._runs.pop(title)
         if not self._runs:
+            self._last_pace = run.pace
+            self._last_pace.turn()
             self._stop()
         self._draw()
         return run
@@ -164,11 +172,17 @@ class Terminal:
             self._live.stop()
             self._live = None
 
+    def _got_on(self, work: float) -> None:
+        self._left -= work
+        self._over += work
+
     def _time_left(self) -> str:
-        """From the pace; nothing before any work is done, or when none is left."""
-        seconds = self._pace.seconds_for(self._left, time.monotonic())
-        if math.isnan(seconds) or self._left < 1:
+        """From the pace; nothing before it is known, or when nothing is left."""
+        rate = sum(run.pace.rate for run in self._runs.values()) if self._runs else self._last_pace.rate
+        is_early = self._over < LEAST_SHARE * (self._over + self._left)
+        if is_early or not rate or self._left < 1:
             return ""
+        seconds = self._left / rate
         return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
 

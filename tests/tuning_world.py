@@ -103,7 +103,7 @@ def scaled_products() -> Counted:
 
 
 class Told(list[str]):
-    """What progress was told: steps as `step 1`, notes as they are."""
+    """What progress was told: steps that were done as `step 1`, notes as they are."""
 
     @property
     def progress(self) -> Progress:
@@ -111,7 +111,11 @@ class Told(list[str]):
         return Progress(self._hear)
 
     def _hear(self, event: Event) -> None:
-        self.append(f"step {event.done}" if event.what == "training" else event.text)
+        begins = event.done == 0 or (bool(self) and self[-1].startswith(f"training goes on from step {event.done} "))
+        if event.what != "training":
+            self.append(event.text)
+        elif not begins:
+            self.append(f"step {event.done}")
 
     @property
     def steps(self) -> list[int]:

@@ -17,7 +17,7 @@ class Meter:
 
     def __init__(self, work: Work, tally: Tally) -> None:
         self.work, self.tally = work, tally
-        self._done = self._tokens = 0
+        self._done = self._found = self._tokens = 0
         self._cost = 0.0
         self._told_at = 0.0
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
@@ -27,6 +27,7 @@ class Meter:
         """So many replies were in the journal."""
         self.tally.known += replies
         self._done += replies
+        self._found += replies
         self._tell()
 
     def asked(self, reply: Reply) -> None:
@@ -52,7 +53,7 @@ class Meter:
         while now - self._marks[0][0] > RATE_SECONDS and len(self._marks) > 2:
             self._marks.popleft()
         detail = self._detail(now) if self._asked else "from the journal"
-        self.work.progress.update(self.work.purpose, self._done, self.work.total, "replies", detail)
+        self.work.progress.update(self.work.purpose, self._done, self.work.total, "replies", detail, self._found)
 
     def _detail(self, now: float) -> str:
         since, before = self._marks[0]

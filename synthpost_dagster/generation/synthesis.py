@@ -70,14 +70,14 @@ def synthesize(
             fresh = sum(ask.ask.key not in work.known for ask in asks)
         sent, taken = itertools.tee(asks)
         unknown = (ask.ask for ask in sent if ask.ask.key not in work.known)
-        with contextlib.closing(
-            teacher.answers(unknown, Work(ROWS, fresh, progress)) if fresh else _nothing()
-        ) as replies:
+        round_ = Work(ROWS, fresh, progress.portion(fresh / work.needed))
+        with contextlib.closing(teacher.answers(unknown, round_) if fresh else _nothing()) as replies:
             for ask in taken:
                 work.take(ask, work.known.get(ask.ask.key) or _as_known(next(replies)))
                 if work.is_hopeless():
                     return work.table()
-        progress.update("synthetic rows kept", work.kept, work.needed, "rows")
+        told_already = progress.portion(0)
+        told_already.update("synthetic rows kept", work.kept, work.needed, "rows")
     return work.table()
 
 

@@ -177,8 +177,10 @@ def judge_contests(
             "opponent_words": len(contest.opponent_post.split()),
             "has_imitation": flags[contest.pair_id],
         }
-        for judge, told in zip(judges, progress.parts(len(judges)), strict=True)
-        for (contest, is_first), fingerprint, played in zip(setup, prints, play(task, judge, games, told), strict=True)
+        for judge in judges
+        for (contest, is_first), fingerprint, played in zip(
+            setup, prints, play(task, judge, games, progress.portion(1 / len(judges))), strict=True
+        )
     ]
     return pd.DataFrame(rows)
 

@@ -97,7 +97,7 @@ def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bo
 
     def heard(event: Event, title: str) -> None:
         del title
-        progress.update(*event)
+        progress.pass_on(event)
 
     missing = [tuple(cell) for cell in cells if not study.has(partial(adapters_plan, study, cell))]
     calls = {"training": (study.settings, missing, wait)} if missing else {}

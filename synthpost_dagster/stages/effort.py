@@ -25,9 +25,8 @@ def of_posts(posts: int) -> float:
 
 
 def of_verdicts(study: Study) -> float:
-    """Of one training's games: the rubric is quick, a model's reply to a game takes about as long as a post."""
-    is_quick = all(spec.backend == "rubric" for spec in study.profile.judges)
-    return (0.05 if is_quick else 1.0) * study.evaluation_count
+    """Of one training's games: the rubric is quick, a model's replies to them take about as long as posts."""
+    return study.evaluation_count * sum(0.05 if spec.backend == "rubric" else 1.0 for spec in study.profile.judges)
 
 
 def of_controls(study: Study) -> float:

@@ -174,7 +174,7 @@ class _Told:
         """With the work that is over, less what steps and posts told of: all of it, where none were to be made."""
         self._over += over
         untold = max(self._over - self._told, 0.0)
-        self.progress.update(what, done, self._total, unit, work=untold, is_milestone=True)
+        self.progress.milestone(what, done, self._total, unit, untold)
 
     def _hear(self, event: Event) -> None:
         self._told += event.work

@@ -48,11 +48,43 @@ def shown(table: pd.DataFrame) -> str:
     return printed(cells_table(table))
 
 
-def test_a_pipe_gets_whole_lines_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "QUIET_SECONDS", 0.0)
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def work(self, screen: Terminal, seconds: int, unit: str, pace: float, title: str = "") -> None:
+        """So many seconds of one kind of work, told of at each; the first event only says that it begins."""
+        screen.heard(Event("work", 0, 2, unit), title)
+        for _ in range(seconds):
+            self.now += 1
+            screen.heard(Event("work", 1, 2, unit, work=pace, made=pace), title)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(terminal, "time", made)
+    return made
+
+
+def time_left(screen: Terminal, out: io.StringIO) -> float | None:
+    """The seconds that are told now, at the end of a run without work; None where there are none."""
+    screen.started("a look")
+    screen.finished("a look", 0.0)
+    found = re.search(r"about (\d+) (min|s) left$", out.getvalue().splitlines()[-1])
+    return float(found[1]) * (60 if found[2] == "min" else 1) if found else None
+
+
+def test_a_pipe_gets_whole_lines_without_control_characters(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(10)
     screen.started("cell 88|50")
+    clock.work(screen, 8, "steps", 0.25)
+    clock.now += terminal.QUIET_SECONDS
     screen.heard(Event("training", 16, 50, "steps"))
     screen.finished("cell 88|50", 4)
     screen.reused("cell 88|150", 2)
@@ -94,7 +126,7 @@ def test_several_runs_at_a_time_have_a_line_each_and_what_is_said_once_stays_abo
     screen.heard(Event("88|50 training", 16, 50, "steps"), "sweep 1 of 2")
     screen.heard(Event("176|50 training", 3, 50, "steps"), "sweep 2 of 2")
     screen.heard(Event("the device is held by another process; " + "x" * 60, 0, 0, ""), "sweep 1 of 2")
-    screen.failed("sweep 2 of 2")
+    screen.failed("sweep 2 of 2", 1)
     screen.finished("sweep 1 of 2", 1)
     screen.close()
     final = left_on(out.getvalue())
@@ -109,12 +141,12 @@ def test_several_runs_at_a_time_have_a_line_each_and_what_is_said_once_stays_abo
     ]
 
 
-def test_what_a_run_tells_of_its_work_is_counted_once() -> None:
+def test_what_a_run_tells_of_its_work_is_counted_once(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(8)
     screen.started("sweep")
     for done in range(1, 5):
-        screen.heard(Event("training", 1, 1, "steps", work=0.75))
+        clock.work(screen, 5, "steps", 0.15)
         screen.heard(Event("done", done, 4, "trainings", work=0.25, is_milestone=True))
     screen.finished("sweep", 4)
     screen.started("cell")
@@ -125,42 +157,32 @@ def test_what_a_run_tells_of_its_work_is_counted_once() -> None:
     assert "left" not in lines[5], "nothing is left, so all work was counted, and none of it twice"
 
 
-def seconds_left(screen: Terminal, out: io.StringIO) -> float:
-    """What a milestone without work says now."""
-    screen.heard(Event("looked at", 1, 2, "times", is_milestone=True))
-    found = re.search(r"about (\d+) (min|s) left", out.getvalue().splitlines()[-1])
-    assert found is not None
-    return float(found[1]) * (60 if found[2] == "min" else 1)
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def work(self, screen: Terminal, seconds: int, unit: str, pace: float) -> None:
-        """So many seconds of one kind of work, told of at each."""
-        for _ in range(seconds):
-            self.now += 1
-            screen.heard(Event("work", 1, 2, unit, work=pace))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(terminal, "time", made)
-    return made
-
-
 def test_work_at_an_even_pace_takes_as_long_again_as_is_left(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(300)
     screen.started("cell")
     clock.work(screen, 100, "steps", 2.0)
-    assert seconds_left(screen, out) == pytest.approx(50, abs=2)
+    assert time_left(screen, out) == pytest.approx(50, abs=1)
+
+
+def test_work_that_is_told_of_seldom_has_the_same_pace(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(1_200)
+    screen.started("cell")
+    for done in range(4):
+        screen.heard(Event("posts", done, 4, "posts", work=200.0 * bool(done), made=200.0 * bool(done)))
+        clock.now += 300
+    assert time_left(screen, out) == pytest.approx(900, abs=1)
+
+
+def test_posts_that_end_at_the_same_moment_all_count(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(300)
+    screen.started("cell")
+    for _ in range(50):
+        clock.work(screen, 1, "posts", 1.0)
+        screen.heard(Event("work", 1, 2, "posts", work=3.0, made=3.0))
+    assert time_left(screen, out) == pytest.approx(25, abs=1)
 
 
 def test_what_is_left_is_told_from_the_pace_of_late(clock: Clock) -> None:
@@ -169,8 +191,9 @@ def test_what_is_left_is_told_from_the_pace_of_late(clock: Clock) -> None:
     screen.started("cell")
     clock.work(screen, 100, "steps", 1.0)
     clock.work(screen, 100, "steps", 30.0)
-    whole = (10_000 - 3_100) / (3_100 / 200)
-    assert (10_000 - 3_100) / 30 <= seconds_left(screen, out) < 0.75 * whole
+    whole, told = (10_000 - 3_100) / (3_100 / 200), time_left(screen, out)
+    assert told is not None
+    assert (10_000 - 3_100) / 30 <= told < 0.75 * whole
 
 
 def test_what_is_left_is_told_from_the_kind_of_work_that_is_being_done(clock: Clock) -> None:
@@ -179,33 +202,86 @@ def test_what_is_left_is_told_from_the_kind_of_work_that_is_being_done(clock: Cl
     screen.started("sweep")
     clock.work(screen, 200, "posts", 1.0)
     clock.now += 100  # the student is loaded
-    screen.heard(Event("training", 0, 2, "steps"))
     clock.work(screen, 20, "steps", 30.0)
-    left = 10_000 - 200 - 600
-    assert left / 30 < seconds_left(screen, out) < left / 20
+    left, told = 10_000 - 200 - 600, time_left(screen, out)
+    assert told is not None
+    assert left / 30 < told < left / 20
 
 
 def test_what_was_there_before_says_nothing_about_the_pace(clock: Clock) -> None:
     screen, out = pipe()
-    screen.plan(20_000)
+    screen.plan(30_000)
+    screen.started("upstream")
+    clock.now += 5
+    screen.finished("upstream", 10_000)
     screen.started("sweep")
+    screen.heard(Event("training", 500, 660, "steps", work=1_000.0))  # it goes on from a checkpoint
+    assert time_left(screen, out) is None
     clock.work(screen, 100, "steps", 10.0)
-    screen.heard(Event("done", 1, 2, "trainings", work=3_000.0, is_milestone=True))
-    screen.finished("sweep", 9_000)
-    screen.reused("cell 88|50", 1_000)
-    assert seconds_left(screen, out) == pytest.approx(1_000, abs=60)
+    screen.heard(Event("replies", 900, 1_000, "replies", work=900.0))
+    clock.now += 1
+    screen.heard(Event("replies", 1_000, 1_000, "replies", work=100.0))  # all from the journal
+    screen.heard(Event("done", 1, 2, "trainings", work=1_000.0, is_milestone=True))
+    screen.finished("sweep", 18_000)
+    screen.reused("cell 88|50", 1_500)
+    assert time_left(screen, out) == pytest.approx(500 / 10, rel=0.15)
+
+
+def test_runs_at_a_time_add_up_whatever_each_is_at(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(1_500)
+    for title in ("sweep 1 of 2", "sweep 2 of 2"):
+        screen.started(title)
+    for _ in range(100):
+        screen.heard(Event("training", 1, 2, "steps", work=6.0, made=6.0), "sweep 1 of 2")
+        screen.heard(Event("tuned posts", 1, 2, "posts", work=4.0, made=4.0), "sweep 2 of 2")
+        clock.now += 1
+    assert time_left(screen, out) == pytest.approx(500 / 10, abs=1)
+    screen.failed("sweep 2 of 2", 500.0)
+    assert time_left(screen, out) == pytest.approx(400 / 6, abs=1)
+
+
+def test_no_time_is_told_from_the_first_posts_of_many_that_were_begun_together(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(1_000)
+    screen.started("upstream")
+    clock.work(screen, 100, "posts", 0.2)
+    assert time_left(screen, out) is None
+    clock.work(screen, 100, "posts", 5.0)
+    assert time_left(screen, out) is not None
+
+
+def test_no_time_is_told_from_the_first_moment_of_a_sweep(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(1_000)
+    screen.reused("upstream", 900)
+    screen.started("sweep")
+    clock.work(screen, 1, "steps", 50.0)
+    assert time_left(screen, out) is None
+    clock.work(screen, 4, "steps", 1.0)
+    assert time_left(screen, out) is not None
+
+
+def test_between_two_runs_the_pace_stays_as_it_was(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(1_000)
+    screen.started("cell 88|50")
+    clock.work(screen, 100, "steps", 5.0)
+    screen.finished("cell 88|50", 500)
+    clock.now += 100
+    screen.started("cell 88|150")
+    clock.now += 100
+    clock.work(screen, 20, "steps", 5.0)
+    assert time_left(screen, out) == pytest.approx(80, abs=1)
 
 
 def test_more_work_than_was_planned_for_a_run_is_taken_back_when_it_ends(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(200)
     screen.started("cell")
-    clock.now += 1
-    screen.heard(Event("training", 1, 2, "steps"))
-    clock.now += 50
-    screen.heard(Event("training", 2, 2, "steps", work=150.0))
+    clock.work(screen, 50, "steps", 3.0)
     screen.finished("cell", 100)
-    assert seconds_left(screen, out) == pytest.approx(34, abs=2)
+    assert time_left(screen, out) == pytest.approx(100 / 3, abs=1)
 
 
 def left_on(written: str) -> list[str]:
@@ -225,13 +301,15 @@ def left_on(written: str) -> list[str]:
     return lines
 
 
-def test_no_time_is_promised_before_the_first_run_has_ended_or_after_the_last() -> None:
+def test_no_time_is_told_where_nothing_is_left(clock: Clock) -> None:
     screen, out = pipe()
-    screen.plan(2)
-    screen.reused("catalog", 1)
+    screen.plan(20)
+    screen.reused("upstream", 10)
     screen.started("cell")
-    screen.finished("cell", 1)
-    assert "left" not in out.getvalue()
+    clock.work(screen, 5, "steps", 1.0)
+    assert time_left(screen, out) == 5
+    screen.finished("cell", 10)
+    assert time_left(screen, out) is None
 
 
 def test_the_cells_table_shows_every_cell_against_each_baseline() -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 from tuning_world import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_of, spec_of
 
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.inference.peft_files import WEIGHTS
+from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WHOLE, Checkpoints, fault_of
 from synthpost_dagster.training.sft import Tuned
-from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer
+from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer, Watch
 
 ROWS = rows_of(12)
 STEPS = 5
@@ -44,6 +46,17 @@ def test_a_training_that_goes_on_has_the_losses_and_the_adapter_of_an_undisturbe
     assert tuned.curve["learning_rate"].tolist() == pytest.approx(whole.curve["learning_rate"].tolist())
     # The padded way rounds otherwise.
     assert furthest(tmp_path, folder) < (1e-5 if padding_free else 2e-4)
+
+
+def test_the_steps_of_a_checkpoint_are_told_of_as_there_before(tmp_path: Path) -> None:
+    events: list[Event] = []
+    watch = Watch(Checkpoints(tmp_path, NEVER), Progress(events.append).worth(8.0), 4)
+    state, control = TrainerState(), TrainerControl()
+    state.global_step = 2
+    watch.on_train_begin(None, state, control)
+    state.global_step = 3
+    watch.on_step_end(None, state, control)
+    assert [(event.done, event.work, event.made) for event in events] == [(2, 4.0, 0.0), (3, 2.0, 2.0)]
 
 
 def test_a_half_written_checkpoint_is_not_used_and_removed(undisturbed: tuple[Path, Tuned], tmp_path: Path) -> None:
