@@ -20,7 +20,7 @@ from synthpost_dagster.jobs import sweep_config
 from synthpost_dagster.processes import this_process
 from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.settings import Settings, prepare
-from synthpost_dagster.stages import data, doctor, effort
+from synthpost_dagster.stages import data, doctor
 from synthpost_dagster.stages.report import require_cells
 from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.terminal import Terminal
@@ -49,15 +49,12 @@ class Sweep:
         """Brings the cells and the report up to date. Raises the error of the first stage that fails."""
         study, recorded = self.study, recorded_in(self.instance)
         sizes = sorted({cell.data_size for cell in cells})
-        self.terminal.plan(
-            planning.upstream_work(study, sizes[-1])
-            + sum(planning.cell_work(study, cell) for cell in cells)
-            + effort.of_controls(study)
-        )
+        self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
         wanted = planning.stale_cells(study, recorded, cells)
         self._require_endpoints(sizes[-1], bool(wanted))
         self._upstream(sizes[-1])
         self._subsets(planning.stale_subsets(study, recorded, sizes))
+        self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
         self._cells(cells, planning.stale_cells(study, recorded, cells))
         self._controls()
         self.report()
@@ -68,7 +65,7 @@ class Sweep:
         if planning.is_report_stale(self.study, recorded_in(self.instance)):
             self._start(Unit("report", None, "report", 0.0, {}))
         else:
-            self.terminal.reused("report", 0.0)
+            self.terminal.reused("report")
 
     def _require_endpoints(self, rows: int, has_cells_to_judge: bool) -> None:
         """Raises EndpointError before time is spent, where an endpoint that will be asked is of no use."""
@@ -79,22 +76,22 @@ class Sweep:
             doctor.require_endpoints(study, [role for role in study.profile.roles if role != "teacher"])
 
     def _controls(self) -> None:
-        work = effort.of_controls(self.study)
+        work = planning.controls_work(self.study)
         if planning.are_controls_stale(self.study, recorded_in(self.instance)):
             self._start(Unit("controls", None, "controls", work, {}, planning.is_judge_in_process(self.study)))
         else:
-            self.terminal.reused("controls", work)
+            self.terminal.reused("controls")
 
     def _upstream(self, rows: int) -> None:
         work = planning.upstream_work(self.study, rows)
         if not planning.is_upstream_stale(self.study, recorded_in(self.instance), rows):
-            self.terminal.reused("upstream", work)
+            self.terminal.reused("upstream")
             return
         self._start(Unit("upstream", None, "upstream", work, {"synthetic_rows": {"config": {"rows": rows}}}, True))
 
     def _subsets(self, sizes: Sequence[int]) -> None:
         if not sizes:
-            self.terminal.reused("subsets", 0.0)
+            self.terminal.reused("subsets")
         for size in sizes:
             self._start(Unit("subsets", str(size), f"subset {size}", 0.0, {}))
 
@@ -103,11 +100,11 @@ class Sweep:
         study = self.study
         for cell in cells:
             if cell not in wanted:
-                self.terminal.reused(f"cell {cell.key}", planning.cell_work(study, cell))
+                self.terminal.reused(f"cell {cell.key}")
         filled = planning.cells_to_fill(study, wanted)
-        work = {cell: planning.cell_work(study, cell) for cell in wanted}
-        work |= {cell: work[cell] - planning.work_to_fill(study, [cell]) for cell in filled}
         self._start(*self._sweeps(filled))
+        work = {cell: planning.cell_work(study, cell) for cell in wanted}
+        self.terminal.plan(sum(work.values()) + planning.controls_work(study))
         for cell in wanted:
             holds_model = bool(planning.unfilled(study, [cell])) or planning.is_judge_in_process(study)
             self._start(Unit("cell", cell.key, f"cell {cell.key}", work[cell], {}, holds_model))

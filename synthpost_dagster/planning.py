@@ -14,7 +14,6 @@ from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
 from synthpost_dagster.stages import adapters, data, effort, predictions, report, verdicts
 from synthpost_dagster.stages.study import Cell, Study
-from synthpost_dagster.stages.sweep import filling_work
 
 Recorded = Callable[[str, str], str | None]
 UPSTREAM = ("catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions", "control_predictions")
@@ -78,19 +77,46 @@ def dealt(study: Study, cells: Sequence[Cell], hands: int) -> list[list[Cell]]:
     return [sorted(part, key=cells.index) for part in parts]
 
 
+def work_left(study: Study, cells: Iterable[Cell], rows: int) -> float:
+    """What a sweep takes yet, in the units of `stages.effort`: the work of all that is not there."""
+    return upstream_work(study, rows) + sum(cell_work(study, cell) for cell in cells) + controls_work(study)
+
+
 def work_to_fill(study: Study, cells: Iterable[Cell]) -> float:
     """The work of the adapters and predictions that the cells lack."""
-    return sum(filling_work(study, training) for training in unfilled(study, cells))
+    return sum(_filling_work(study, training) for cell in cells for training in study.seeds_of(cell))
 
 
 def cell_work(study: Study, cell: Cell) -> float:
-    """A rough measure of a cell's whole work, for telling how long a sweep takes yet."""
-    return sum(filling_work(study, training) + effort.of_verdicts(study) for training in study.seeds_of(cell))
+    """The work of all that a cell lacks, under every seed."""
+    judged = [study.has(partial(verdicts.verdicts_plan, study, training)) for training in study.seeds_of(cell)]
+    return work_to_fill(study, [cell]) + judged.count(False) * sum(effort.of_verdicts(study))
 
 
 def upstream_work(study: Study, rows: int) -> float:
-    """The same for the upstream: rows to be written by the teacher, and four sets of the untuned model's posts."""
-    return effort.of_rows(rows) + effort.of_posts(4 * study.evaluation_count)
+    """The work of the rows that the teacher has to write, where `rows` are to be had, and of the untuned model's posts
+    that are not there.
+    """
+    try:
+        there = data.current_rows(study).parts["rows"]
+    except SynthpostError:
+        there = 0
+    plans = (predictions.baseline_predictions_plan, predictions.control_predictions_plan)
+    sets = 2 * [study.has(partial(plan, study)) for plan in plans].count(False)
+    return effort.of_rows(max(rows - there, 0)) + effort.of_posts(sets * study.evaluation_count)
+
+
+def controls_work(study: Study) -> float:
+    """The work of the controls' games, where they are not there."""
+    return 0.0 if study.has(partial(verdicts.control_verdicts_plan, study)) else sum(effort.of_controls(study))
+
+
+def _filling_work(study: Study, training: Cell) -> float:
+    if study.has(partial(predictions.predictions_plan, study, training)):
+        return 0.0
+    is_tuned = study.has(partial(adapters.adapters_plan, study, training))
+    steps = 0 if is_tuned else adapters.steps_of(study, training)
+    return effort.of_steps(study, steps) + effort.of_posts(study.evaluation_count)
 
 
 def is_judge_in_process(study: Study) -> bool:

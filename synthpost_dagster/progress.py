@@ -72,38 +72,34 @@ class Progress:
 
     def __init__(self, *listeners: Listener, place: str = "", work: float = 0.0) -> None:
         self._listeners, self._place, self._work = listeners, place, work
-        self._share = self._share_before = 0.0
+        self._farthest = self._now = self._before = 0.0
 
     def within(self, place: str) -> Progress:
         """The same listeners, told of work at one place of several, such as the cell `88|50`."""
         return Progress(*self._listeners, place=place)
 
-    def heard_by(self, listener: Listener) -> Progress:
-        """The same place, with one more listener."""
-        return Progress(*self._listeners, listener, place=self._place)
-
     def worth(self, work: float) -> Progress:
-        """The same listeners and place, for one piece of work: every update tells its share. It is the farthest yet,
-        so that what is begun again is not counted again.
+        """The same listeners and place, for one piece of work: every update tells its share, counted from the farthest
+        told so far, so that what is begun again is over once.
         """
         return Progress(*self._listeners, place=self._place, work=work)
 
     def portion(self, share: float) -> Progress:
-        """For a part of the piece of work, such as one round of several."""
+        """For a part of the piece of work, such as one round of several; it begins anew."""
         return self.worth(self._work * share)
 
     def update(self, what: str, done: int, total: int, unit: str, detail: str = "", before: int = 0) -> None:
         """Tells every listener how far `what` is; `before` of what is done were there when it began."""
-        share, share_before = self._share, self._share_before
-        if total:
-            self._share, self._share_before = max(done / total, share), max(before / total, share_before)
-        work = self._work * (self._share - share)
-        made = max(work - self._work * (self._share_before - share_before), 0.0)
-        self._tell(Event(self._at_place(what), done, total, unit, detail, work, made))
+        shares = (done / total, before / total) if total else (self._now, self._before)
+        work = max(shares[0] - self._farthest, 0.0)
+        made = max(shares[0] - self._now - max(shares[1] - self._before, 0.0), 0.0)
+        self._farthest = max(shares[0], self._farthest)
+        self._now, self._before = shares
+        self._tell(Event(self._at_place(what), done, total, unit, detail, self._work * work, self._work * made))
 
-    def milestone(self, what: str, done: int, total: int, unit: str, work: float) -> None:
-        """Tells that another of `what` is over; `work` is what nothing else told of, since it was not done here."""
-        self._tell(Event(self._at_place(what), done, total, unit, work=work, is_milestone=True))
+    def milestone(self, what: str, done: int, total: int, unit: str) -> None:
+        """Tells that another of `what` is over."""
+        self._tell(Event(self._at_place(what), done, total, unit, is_milestone=True))
 
     def pass_on(self, event: Event) -> None:
         """Tells of what was heard from elsewhere, such as another process."""

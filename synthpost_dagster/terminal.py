@@ -32,8 +32,10 @@ CARRIED_SECONDS = 10.0
 """The pace of one kind of work counts as so many seconds for the next kind."""
 LEAST_SECONDS = 3.0
 """A pace is told from that many seconds of work on."""
-LEAST_SHARE = 0.03
-"""No time left is told before this share of all work is over: posts that are begun together end late, then at once."""
+LEAST_SHARE, MOST_SILENCE = 0.03, 60.0
+"""No time left is told before this share of all work is over, or so many seconds have passed: posts that are begun
+together end late, then at once.
+"""
 
 
 class _Pace:
@@ -43,7 +45,8 @@ class _Pace:
     """
 
     def __init__(self) -> None:
-        self._work = self._seconds = self._at = 0.0
+        self._work = self._seconds = self._at = self._began = 0.0
+        self._carried = (0.0, 0.0)
         self._kind = ""
 
     def add(self, kind: str, made: float, now: float) -> None:
@@ -57,13 +60,18 @@ class _Pace:
             self._work += made
         else:
             self.turn()
-            self._kind = kind
+            self._kind, self._began = kind, now
         self._at = now
 
     def turn(self) -> None:
-        """What was done so far counts little from now on, and the time until work goes on not at all."""
+        """What was done so far counts little from now on, and the time until work goes on not at all. A kind that was
+        over at once is forgotten.
+        """
+        if self._kind and self._at - self._began < LEAST_SECONDS:
+            self._work, self._seconds = self._carried
         carried = min(CARRIED_SECONDS / self._seconds, 1.0) if self._seconds else 1.0
-        self._work, self._seconds, self._kind = self._work * carried, self._seconds * carried, ""
+        self._carried = self._work, self._seconds = self._work * carried, self._seconds * carried
+        self._kind = ""
 
     @property
     def rate(self) -> float:
@@ -93,10 +101,11 @@ class Terminal:
         self._runs: dict[str, _Run] = {}
         self._last_pace = _Pace()
         self._left = self._over = 0.0
+        self._began = time.monotonic()
 
     def plan(self, work: float) -> None:
-        """How much work the whole sweep is, in the units of `stages.effort`."""
-        self._left, self._over, self._last_pace = work, 0.0, _Pace()
+        """How much work is left, in the units of `stages.effort`; told between runs, whenever it is reckoned anew."""
+        self._left = work
 
     def started(self, title: str) -> None:
         """A run begins."""
@@ -130,7 +139,7 @@ class Terminal:
         self._draw(at_once=is_line)
 
     def finished(self, title: str, work: float) -> None:
-        """A run ended well; `work` is all of its work, with what its events told of."""
+        """A run ended well; `work` is all that it was planned to do, with what its events told of."""
         run = self._ended(title)
         self._got_on(work - run.done)
         self.console.print(f"[green]✓[/] {title} ({time.monotonic() - run.began:.1f} s){self._time_left()}")
@@ -141,9 +150,8 @@ class Terminal:
         self._got_on(work - run.done)
         self.console.print(f"[bold red]✗[/] {title} failed ({time.monotonic() - run.began:.1f} s)")
 
-    def reused(self, title: str, work: float) -> None:
+    def reused(self, title: str) -> None:
         """Nothing to do for it."""
-        self._left -= work
         self.console.print(f"[green]✓[/] {title} (up to date)")
 
     def close(self) -> None:
@@ -176,10 +184,17 @@ class Terminal:
         self._left -= work
         self._over += work
 
+    def _rate(self) -> float:
+        """Work a second, of all runs under way; one that waits or loads will be about as fast as the others."""
+        if not self._runs:
+            return self._last_pace.rate
+        known = [rate for run in self._runs.values() if (rate := run.pace.rate)]
+        return sum(known) / len(known) * len(self._runs) if known else 0.0
+
     def _time_left(self) -> str:
         """From the pace; nothing before it is known, or when nothing is left."""
-        rate = sum(run.pace.rate for run in self._runs.values()) if self._runs else self._last_pace.rate
-        is_early = self._over < LEAST_SHARE * (self._over + self._left)
+        rate, now = self._rate(), time.monotonic()
+        is_early = self._over < LEAST_SHARE * (self._over + self._left) and now - self._began < MOST_SILENCE
         if is_early or not rate or self._left < 1:
             return ""
         seconds = self._left / rate

@@ -153,9 +153,12 @@ def labels_of(row: Any) -> dict[str, str]:
 
 
 def judge_contests(
-    task: Task, judges: Sequence[Judge], contests: Sequence[Contest], rules: Rules, progress: Progress
+    task: Task, judges: Sequence[Judge], contests: Sequence[Contest], rules: Rules, told: Sequence[Progress]
 ) -> pd.DataFrame:
-    """Every contest played by every judge in every order of the rules (schema Games, less what labels lack)."""
+    """Every contest played by every judge in every order of the rules (schema Games, less what labels lack).
+
+    `told` hears how far each judge is.
+    """
     import pandas as pd
 
     games = games_between(contests, rules)
@@ -177,9 +180,9 @@ def judge_contests(
             "opponent_words": len(contest.opponent_post.split()),
             "has_imitation": flags[contest.pair_id],
         }
-        for judge in judges
+        for judge, progress in zip(judges, told, strict=True)
         for (contest, is_first), fingerprint, played in zip(
-            setup, prints, play(task, judge, games, progress.portion(1 / len(judges))), strict=True
+            setup, prints, play(task, judge, games, progress), strict=True
         )
     ]
     return pd.DataFrame(rows)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages.study import Study
 
+RUBRIC_GAME = 0.01
+
 
 def of_rows(rows: int) -> float:
     """Of rows that the teacher writes."""
@@ -24,11 +26,16 @@ def of_posts(posts: int) -> float:
     return float(posts)
 
 
-def of_verdicts(study: Study) -> float:
-    """Of one training's games: the rubric is quick, a model's replies to them take about as long as posts."""
-    return study.evaluation_count * sum(0.05 if spec.backend == "rubric" else 1.0 for spec in study.profile.judges)
+def of_verdicts(study: Study) -> list[float]:
+    """Of one training's games, by judge: the rubric is quick, a model's reply takes about as long as a post."""
+    return _of_games(study, len(OPPONENTS))
 
 
-def of_controls(study: Study) -> float:
-    """Of the controls' games, of which there are more kinds than a training has opponents."""
-    return of_verdicts(study) * len(COMPARISONS) / len(OPPONENTS)
+def of_controls(study: Study) -> list[float]:
+    """Of the controls' games, by judge."""
+    return _of_games(study, len(COMPARISONS))
+
+
+def _of_games(study: Study, comparisons: int) -> list[float]:
+    games = comparisons * len(study.rules.orders) * study.evaluation_count
+    return [(RUBRIC_GAME if spec.backend == "rubric" else 1.0) * games for spec in study.profile.judges]

@@ -131,7 +131,7 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
             f"{', '.join(BRIEF_COLUMNS)} to name what is in the task's catalog; choose a profile with a model as "
             "judge, or read labels with --win and --loss"
         )
-    verdicts = judge_contests(study.task, judges, contests, study.rules, progress)
+    verdicts = judge_contests(study.task, judges, contests, study.rules, [progress] * len(judges))
     played = pairs(verdicts).set_index(PAIR_ID)["outcome"].to_dict()
     outcomes = rows[[PAIR_ID, *table.factors]].copy()
     outcomes.insert(1, "outcome", [played.get(name, "unscored") for name in rows[PAIR_ID]])

@@ -15,8 +15,8 @@ from typing import Literal
 
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
-from synthpost_dagster.progress import Event, Progress
-from synthpost_dagster.stages import adapters, effort, predictions
+from synthpost_dagster.progress import Progress
+from synthpost_dagster.stages import adapters, predictions
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.training.trainers import APART
@@ -51,11 +51,6 @@ class Filled:
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no cells"
 
 
-def filling_work(study: Study, training: Cell) -> float:
-    """A rough measure of what filling takes: rows trained and posts written."""
-    return effort.of_steps(study, adapters.steps_of(study, training)) + effort.of_posts(study.evaluation_count)
-
-
 def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
     """Makes the adapters and predictions that the cells lack, under every seed, from one loaded student.
 
@@ -65,8 +60,7 @@ def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
     whose subset is not there is skipped.
     """
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
-    told, loads_before = _Told(study, progress, len(trainings)), loads.made
-    progress = told.progress
+    told, loads_before = _Told(progress, len(trainings)), loads.made
     lacking = []
     for training in trainings:
         if study.has(partial(predictions.predictions_plan, study, training)):
@@ -91,7 +85,7 @@ def _tuned_apart(
         failure = str(error)
     for training in trainings:
         if study.has(partial(adapters.adapters_plan, study, training)):
-            told.tuned(training)
+            told.tuned()
             ready.append(training)
         else:
             told.add(training, "failed" if failure else "left", failure)
@@ -115,7 +109,7 @@ def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
             if outcome is None:
                 told.add(training, "left")
             else:
-                told.tuned(training)
+                told.tuned()
                 ready.append(training)
     return ready
 
@@ -146,38 +140,26 @@ def _write_from(study: Study, folders: Mapping[Cell, Path], student: Student, to
 
 
 class _Told:
-    """Puts down what became of each training, and tells of it. `progress` is for what makes them."""
+    """Puts down what became of each training, and tells of it."""
 
-    def __init__(self, study: Study, progress: Progress, total: int) -> None:
-        self._study, self._total = study, total
-        self.progress = progress.heard_by(self._hear)
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
         self._fates: Counter[Fate] = Counter()
-        self._tuned: dict[Cell, float] = {}
-        self._over, self._told = 0.0, 0.0
+        self._tuned = 0
         self._reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
 
-    def tuned(self, training: Cell) -> None:
+    def tuned(self) -> None:
         """Another adapter is there."""
-        self._tuned[training] = effort.of_steps(self._study, adapters.steps_of(self._study, training))
-        self._tell("tuned", len(self._tuned), "adapters", self._tuned[training])
+        self._tuned += 1
+        self._progress.milestone("tuned", self._tuned, self._total, "adapters")
 
     def add(self, training: Cell, fate: Fate, reason: str = "") -> None:
         """Another training is done with."""
         self._fates[fate] += 1
         if reason:
             self._reasons[fate][training.place] = reason
-            self.progress.within(training.place).note(f"{fate}: {reason}")
-        rest = filling_work(self._study, training) - self._tuned.get(training, 0.0)
-        self._tell("done", self._fates.total(), "trainings", 0.0 if fate == "reused" else rest)
-
-    def _tell(self, what: str, done: int, unit: str, over: float) -> None:
-        """With the work that is over, less what steps and posts told of: all of it, where none were to be made."""
-        self._over += over
-        untold = max(self._over - self._told, 0.0)
-        self.progress.milestone(what, done, self._total, unit, untold)
-
-    def _hear(self, event: Event) -> None:
-        self._told += event.work
+            self._progress.within(training.place).note(f"{fate}: {reason}")
+        self._progress.milestone("done", self._fates.total(), self._total, "trainings")
 
     @property
     def filled(self) -> Filled:

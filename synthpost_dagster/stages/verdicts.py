@@ -45,7 +45,7 @@ def verdicts(study: Study, cell: Cell, progress: Progress) -> Outcome:
         study.warn_of_personal_data("judge", [tuned, baselines], progress)
         read = study.store.read_table
         contests = contests_of(briefs_by_id(study.task), read(tuned), read(baselines))
-        _judge(study, "verdicts", contests, draft, progress.worth(effort.of_verdicts(study)))
+        _judge(study, "verdicts", contests, draft, progress, effort.of_verdicts(study))
 
     return study.store.reuse_or_make(verdicts_plan(study, cell), make)
 
@@ -80,7 +80,7 @@ def control_verdicts(study: Study, progress: Progress) -> Outcome:
         ]
         study.warn_of_personal_data("judge", sent, progress)
         contests = control_contests(briefs_by_id(study.task), *map(study.store.read_table, sent))
-        _judge(study, "control_verdicts", contests, draft, progress.worth(effort.of_controls(study)))
+        _judge(study, "control_verdicts", contests, draft, progress, effort.of_controls(study))
         for gate in draft.gates:
             if not gate.is_passed:
                 progress.note(gate.message)
@@ -130,12 +130,15 @@ def _contests_there(study: Study, cell: Cell) -> list[Contest]:
     return contests_of(briefs_by_id(study.task), study.store.read_table(tuned), study.store.read_table(baselines))
 
 
-def _judge(study: Study, asset: str, contests: list[Contest], draft: Draft, progress: Progress) -> None:
+def _judge(
+    study: Study, asset: str, contests: list[Contest], draft: Draft, progress: Progress, work: Sequence[float]
+) -> None:
     judges = study.judges
     expected = _expected(study, judges, contests, 0)
     if expected.requests:
         progress.note(expected.text)
-    table = judge_contests(study.task, judges, contests, study.rules, progress)
+    told = [progress.worth(of_judge) for of_judge in work]
+    table = judge_contests(study.task, judges, contests, study.rules, told)
     study.add_gated_table(draft, asset, table)
     draft.facts |= {**tallied(judges).facts, "estimate": expected.facts}
     for comparison, group in pairs(table).groupby("opponent"):

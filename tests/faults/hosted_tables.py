@@ -40,7 +40,7 @@ def judged(task: Task, judge: Judge, tuned: list[str], others: list[str]) -> pd.
     """Verdicts on tuned posts against the others, which stand for both baselines."""
     baselines = pd.concat([predictions(task, name, others) for name in ("base", "prompted")])
     contests = contests_of(briefs_by_id(task), predictions(task, "tuned", tuned), baselines)
-    return judge_contests(task, [judge], contests, BOTH_ORDERS, SILENT)
+    return judge_contests(task, [judge], contests, BOTH_ORDERS, [SILENT])
 
 
 def verdicts_of(task: Task | str, spec: HostedChat, context: Context) -> pd.DataFrame:

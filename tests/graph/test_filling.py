@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from synthpost_dagster import planning
 from synthpost_dagster.errors import DeviceError, SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.progress import SILENT, Event, Progress
-from synthpost_dagster.stages import adapters, effort, predictions, student, sweep
+from synthpost_dagster.stages import adapters, effort, predictions, student, sweep, verdicts
 from synthpost_dagster.stages.study import Cell, Study
 from synthpost_dagster.stages.sweep import Filled, fill
 from synthpost_dagster.training import forgetting
@@ -219,11 +221,47 @@ def test_cells_are_dealt_so_that_the_longest_part_ends_early(
     assert planning.dealt(study, [], 3) == []
 
 
-def test_the_work_of_a_sweep_and_of_its_cells_is_that_of_the_cells(changeable: SmallStudy) -> None:
-    study = other_learning_rate(changeable, more_seeds=[7])
-    whole = sum(planning.cell_work(study, cell) for cell in study.cells)
-    left = whole - planning.work_to_fill(study, study.cells)
-    assert 0 < left < whole / 2, "what is left is judging"
+def test_the_work_left_is_that_of_what_is_not_there(changeable: SmallStudy) -> None:
+    study, storage = changeable.open(), changeable.home / "storage"
+    cell, rows = Cell(16, "3"), 16
+
+    def left() -> float:
+        return planning.work_left(study, study.cells, rows)
+
+    assert left() == 0
+    shutil.rmtree(storage / "verdicts" / "16_3")
+    judging = 2 * 2 * 0.01 * study.evaluation_count
+    assert left() == planning.cell_work(study, cell) == pytest.approx(judging), "2 opponents, 2 orders, for each prompt"
+    shutil.rmtree(storage / "predictions" / "16_3")
+    assert left() == pytest.approx(judging + study.evaluation_count)
+    shutil.rmtree(storage / "adapters" / "16_3")
+    assert left() == pytest.approx(judging + study.evaluation_count + 3 * 8 * 0.6)
+    assert planning.work_to_fill(study, study.cells) == pytest.approx(study.evaluation_count + 3 * 8 * 0.6)
+    assert planning.upstream_work(study, rows + 8) == pytest.approx(8 * 1.5)
+    shutil.rmtree(storage / "control_predictions")
+    assert planning.upstream_work(study, rows) == 2 * study.evaluation_count
+    assert planning.controls_work(study) == pytest.approx(4 * 2 * 0.01 * study.evaluation_count)
+    shutil.rmtree(storage / "synthetic_rows")
+    assert planning.upstream_work(study, rows) == rows * 1.5 + 2 * study.evaluation_count
+
+
+def test_each_stage_tells_of_the_work_that_was_planned_for_it(changeable: SmallStudy) -> None:
+    study, storage = changeable.open(), changeable.home / "storage"
+    cell, events = Cell(16, "3"), list[Event]()
+
+    def told_by(stage: Callable[[Progress], object]) -> float:
+        events.clear()
+        stage(Progress(events.append))
+        return sum(event.work for event in events)
+
+    for asset in ("verdicts/16_3", "control_verdicts", "baseline_predictions", "control_predictions"):
+        shutil.rmtree(storage / asset)
+    planned = planning.upstream_work(study, 16)
+    assert told_by(partial(predictions.baseline_predictions, study)) == pytest.approx(planned)
+    for stage in (partial(verdicts.verdicts, study, cell), partial(verdicts.control_verdicts, study)):
+        left = planning.work_left(study, study.cells, 16)
+        told = told_by(stage)
+        assert 0 < told == pytest.approx(left - planning.work_left(study, study.cells, 16))
 
 
 @pytest.mark.parametrize("keys", [["8|3", "88|abc"], ["8|100"]])

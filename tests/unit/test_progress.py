@@ -50,6 +50,7 @@ def test_what_is_told_of_a_piece_of_work_comes_to_all_of_it() -> None:
         told.update("training", done, 4, "steps")
     told.note("done")
     assert [event.work for event in heard] == [4.0, 0.0, 2.0, 2.0, 0.0]
+    assert [event.made for event in heard] == [4.0, 0.0, 4.0, 2.0, 0.0], "what is done again takes its time"
     assert heard[0].what == "88|50 training"
 
 
@@ -61,10 +62,10 @@ def test_what_was_there_before_is_over_and_was_not_made() -> None:
     assert [(event.work, event.made) for event in heard] == [(4.0, 0.0), (2.0, 2.0), (2.0, 0.0)]
 
 
-def test_a_milestone_tells_of_work_that_was_not_made() -> None:
+def test_a_milestone_tells_of_no_work() -> None:
     heard: list[Event] = []
-    Progress(heard.append).within("88|50").milestone("tuned", 1, 4, "adapters", 3.0)
-    assert heard == [Event("88|50 tuned", 1, 4, "adapters", work=3.0, made=0.0, is_milestone=True)]
+    Progress(heard.append).within("88|50").worth(8.0).milestone("tuned", 1, 4, "adapters")
+    assert heard == [Event("88|50 tuned", 1, 4, "adapters", is_milestone=True)]
 
 
 def test_what_is_passed_on_is_heard_as_it_was() -> None:
@@ -82,16 +83,6 @@ def test_portions_of_a_piece_of_work_come_to_all_of_it() -> None:
         for done in (1, 2):
             part.update("judging", done, 2, "games")
     assert [event.work for event in heard] == pytest.approx([1.5, 1.5, 3, 3])
-
-
-def test_one_more_listener_hears_what_the_others_hear() -> None:
-    own: list[Event] = []
-    more: list[Event] = []
-    progress = Progress(own.append).within("88|50")
-    progress.heard_by(more.append).update("training", 1, 50, "steps")
-    progress.update("training", 2, 50, "steps")
-    assert [event.text for event in own] == ["88|50 training: 1 of 50 steps", "88|50 training: 2 of 50 steps"]
-    assert more == own[:1]
 
 
 def test_work_at_one_place_of_several_names_the_place() -> None:

@@ -72,9 +72,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def time_left(screen: Terminal, out: io.StringIO) -> float | None:
-    """The seconds that are told now, at the end of a run without work; None where there are none."""
-    screen.started("a look")
-    screen.finished("a look", 0.0)
+    """The seconds that are told now, at a milestone of the latest run; None where there are none."""
+    screen.heard(Event("a look", 1, 2, "looks", is_milestone=True))
+    return told_at_the_end(out)
+
+
+def told_at_the_end(out: io.StringIO) -> float | None:
+    """The seconds that the last line tells; None where there are none."""
     found = re.search(r"about (\d+) (min|s) left$", out.getvalue().splitlines()[-1])
     return float(found[1]) * (60 if found[2] == "min" else 1) if found else None
 
@@ -87,7 +91,7 @@ def test_a_pipe_gets_whole_lines_without_control_characters(clock: Clock) -> Non
     clock.now += terminal.QUIET_SECONDS
     screen.heard(Event("training", 16, 50, "steps"))
     screen.finished("cell 88|50", 4)
-    screen.reused("cell 88|150", 2)
+    screen.reused("cell 88|150")
     screen.close()
     text = out.getvalue()
     lines = text.splitlines()
@@ -146,8 +150,8 @@ def test_what_a_run_tells_of_its_work_is_counted_once(clock: Clock) -> None:
     screen.plan(8)
     screen.started("sweep")
     for done in range(1, 5):
-        clock.work(screen, 5, "steps", 0.15)
-        screen.heard(Event("done", done, 4, "trainings", work=0.25, is_milestone=True))
+        clock.work(screen, 5, "steps", 0.2)
+        screen.heard(Event("done", done, 4, "trainings", is_milestone=True))
     screen.finished("sweep", 4)
     screen.started("cell")
     screen.finished("cell", 4)
@@ -210,7 +214,7 @@ def test_what_is_left_is_told_from_the_kind_of_work_that_is_being_done(clock: Cl
 
 def test_what_was_there_before_says_nothing_about_the_pace(clock: Clock) -> None:
     screen, out = pipe()
-    screen.plan(30_000)
+    screen.plan(20_000)
     screen.started("upstream")
     clock.now += 5
     screen.finished("upstream", 10_000)
@@ -221,10 +225,48 @@ def test_what_was_there_before_says_nothing_about_the_pace(clock: Clock) -> None
     screen.heard(Event("replies", 900, 1_000, "replies", work=900.0))
     clock.now += 1
     screen.heard(Event("replies", 1_000, 1_000, "replies", work=100.0))  # all from the journal
-    screen.heard(Event("done", 1, 2, "trainings", work=1_000.0, is_milestone=True))
-    screen.finished("sweep", 18_000)
-    screen.reused("cell 88|50", 1_500)
-    assert time_left(screen, out) == pytest.approx(500 / 10, rel=0.15)
+    screen.finished("sweep", 9_500)
+    assert told_at_the_end(out) == pytest.approx(500 / 10, abs=1)
+
+
+def test_what_is_left_can_be_reckoned_anew_between_runs(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(20_000)
+    screen.started("upstream")
+    clock.work(screen, 100, "posts", 10.0)
+    screen.plan(750)
+    screen.finished("upstream", 1_000)
+    assert told_at_the_end(out) == pytest.approx(75, abs=1)
+
+
+def test_a_milestone_is_no_kind_of_work(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(500)
+    screen.started("sweep")
+    for _ in range(20):
+        screen.heard(Event("training", 1, 2, "steps", work=10.0, made=10.0))
+        screen.heard(Event("tuned", 1, 2, "adapters", is_milestone=True))
+        clock.now += 1
+    assert time_left(screen, out) == pytest.approx(300 / 10, abs=1)
+
+
+def test_a_short_kind_counts_for_no_longer_than_it_took(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(2_640)
+    screen.started("sweep")
+    clock.work(screen, 4, "posts", 10.0)
+    clock.work(screen, 20, "steps", 30.0)
+    assert time_left(screen, out) == pytest.approx(2_000 / (640 / 24), abs=2)
+
+
+def test_a_kind_that_is_over_at_once_leaves_no_pace(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(1_600)
+    screen.started("cell")
+    clock.work(screen, 100, "steps", 10.0)
+    clock.work(screen, 1, "games", 100.0)
+    clock.work(screen, 5, "replies", 10.0)
+    assert time_left(screen, out) == pytest.approx(45, abs=1)
 
 
 def test_runs_at_a_time_add_up_whatever_each_is_at(clock: Clock) -> None:
@@ -237,24 +279,43 @@ def test_runs_at_a_time_add_up_whatever_each_is_at(clock: Clock) -> None:
         screen.heard(Event("tuned posts", 1, 2, "posts", work=4.0, made=4.0), "sweep 2 of 2")
         clock.now += 1
     assert time_left(screen, out) == pytest.approx(500 / 10, abs=1)
+    clock.now += 30
     screen.failed("sweep 2 of 2", 500.0)
     assert time_left(screen, out) == pytest.approx(400 / 6, abs=1)
+
+
+def test_a_run_that_waits_will_be_as_fast_as_the_others(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(1_000)
+    for title in ("sweep 1 of 2", "sweep 2 of 2"):
+        screen.started(title)
+    clock.work(screen, 50, "steps", 10.0, "sweep 1 of 2")
+    assert time_left(screen, out) == pytest.approx(25, abs=1)
 
 
 def test_no_time_is_told_from_the_first_posts_of_many_that_were_begun_together(clock: Clock) -> None:
     screen, out = pipe()
     screen.plan(1_000)
     screen.started("upstream")
-    clock.work(screen, 100, "posts", 0.2)
+    clock.work(screen, 50, "posts", 0.2)
     assert time_left(screen, out) is None
-    clock.work(screen, 100, "posts", 5.0)
+    clock.work(screen, 4, "posts", 5.0)
+    assert time_left(screen, out) is not None
+
+
+def test_a_pace_that_is_slow_but_even_is_told_after_a_minute(clock: Clock) -> None:
+    screen, out = pipe()
+    screen.plan(100_000)
+    screen.started("upstream")
+    clock.work(screen, 50, "posts", 10.0)
+    assert time_left(screen, out) is None
+    clock.work(screen, 20, "posts", 10.0)
     assert time_left(screen, out) is not None
 
 
 def test_no_time_is_told_from_the_first_moment_of_a_sweep(clock: Clock) -> None:
     screen, out = pipe()
-    screen.plan(1_000)
-    screen.reused("upstream", 900)
+    screen.plan(100)
     screen.started("sweep")
     clock.work(screen, 1, "steps", 50.0)
     assert time_left(screen, out) is None
@@ -273,6 +334,11 @@ def test_between_two_runs_the_pace_stays_as_it_was(clock: Clock) -> None:
     clock.now += 100
     clock.work(screen, 20, "steps", 5.0)
     assert time_left(screen, out) == pytest.approx(80, abs=1)
+    screen.finished("cell 88|150", 100)
+    clock.now += 100
+    screen.started("subset 88")
+    screen.finished("subset 88", 0)
+    assert told_at_the_end(out) == pytest.approx(80, abs=1)
 
 
 def test_more_work_than_was_planned_for_a_run_is_taken_back_when_it_ends(clock: Clock) -> None:
@@ -281,7 +347,7 @@ def test_more_work_than_was_planned_for_a_run_is_taken_back_when_it_ends(clock: 
     screen.started("cell")
     clock.work(screen, 50, "steps", 3.0)
     screen.finished("cell", 100)
-    assert time_left(screen, out) == pytest.approx(100 / 3, abs=1)
+    assert told_at_the_end(out) == pytest.approx(100 / 3, abs=1)
 
 
 def left_on(written: str) -> list[str]:
@@ -303,13 +369,12 @@ def left_on(written: str) -> list[str]:
 
 def test_no_time_is_told_where_nothing_is_left(clock: Clock) -> None:
     screen, out = pipe()
-    screen.plan(20)
-    screen.reused("upstream", 10)
+    screen.plan(10)
     screen.started("cell")
     clock.work(screen, 5, "steps", 1.0)
     assert time_left(screen, out) == 5
     screen.finished("cell", 10)
-    assert time_left(screen, out) is None
+    assert told_at_the_end(out) is None
 
 
 def test_the_cells_table_shows_every_cell_against_each_baseline() -> None:

@@ -290,7 +290,7 @@ def test_progress_counts_kept_rows_up_to_those_that_can_be_had(small_task: Task)
     events: list[Event] = []
     prompts = training_prompts(small_task)
     synthesize(small_task, prompts, Teacher(), 3, 1_000, None, Progress(events.append))
-    assert events[-1] == Event("synthetic rows kept", 220, 220, "rows")
+    assert events[-1] == Event("synthetic rows kept", 220, 220, "rows", is_milestone=True)
 
 
 class Telling(Teacher):
@@ -308,6 +308,15 @@ def test_replies_tell_of_the_work_as_they_come_in_whatever_the_round(small_task:
     synthesize(small_task, training_prompts(small_task), Telling(), 3, 220, None, progress)
     assert [event.work for event in events if event.unit == "replies"] == pytest.approx([1.5] * 220)
     assert sum(event.work for event in events) == pytest.approx(330.0)
+
+
+def test_replies_that_are_rejected_do_not_make_more_of_the_work(small_task: Task) -> None:
+    events: list[Event] = []
+    teacher = Telling(lambda prompt, attempt: ("", "stop") if attempt == 0 and len(prompt) % 3 == 0 else None)
+    progress = Progress(events.append).worth(300.0)
+    made = synthesize(small_task, training_prompts(small_task), teacher, 3, 200, None, progress)
+    assert len(made) > 1.2 * len(kept(made)) == 1.2 * 200
+    assert sum(event.work for event in events) == pytest.approx(300.0, rel=0.2)
 
 
 def limited(task: Task, **limits: float) -> Task:

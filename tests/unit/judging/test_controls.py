@@ -50,7 +50,7 @@ def contests(task: Task, prompts: int = 33) -> list[Any]:
 
 
 def judged(task: Task, judge: Any) -> pd.DataFrame:
-    return judge_contests(task, [judge], contests(task), BOTH_ORDERS, SILENT)
+    return judge_contests(task, [judge], contests(task), BOTH_ORDERS, [SILENT])
 
 
 def test_each_prompt_is_in_every_comparison_and_the_table_follows_its_schema(small_task: Task) -> None:
@@ -104,7 +104,7 @@ def test_few_prompts_never_get_their_own_post(small_task: Task, prompts: int) ->
 
 
 def test_one_prompt_leaves_the_control_out(small_task: Task) -> None:
-    table = judge_contests(small_task, [Rubric(small_task)], contests(small_task, 1), BOTH_ORDERS, SILENT)
+    table = judge_contests(small_task, [Rubric(small_task)], contests(small_task, 1), BOTH_ORDERS, [SILENT])
     assert set(table["opponent"]) == {"resampled", "empty", "prompting"}
     found = {one.name: one for one in controlled(table)}
     assert (found["shuffled"].counts.pairs, found["shuffled"].control.finding) == (0, "undecided")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,7 +25,7 @@ from synthpost_dagster.judging.verdicts import (
     panel_outcome,
     play,
 )
-from synthpost_dagster.progress import SILENT, Progress
+from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows import gates
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.tasks.loading import Task
@@ -76,11 +77,12 @@ def judged(
     prompted: str,
     *,
     rules: Rules = BOTH_ORDERS,
-    progress: Progress = SILENT,
+    told: Sequence[Progress] = (SILENT,),
 ) -> pd.DataFrame:
     baselines = pd.concat([predictions(task, "base", base), predictions(task, "prompted", prompted)])
     contests = contests_of(briefs_by_id(task), predictions(task, "tuned", tuned), baselines)
-    return judge_contests(task, judge if isinstance(judge, list) else [judge], contests, rules, progress)
+    judges = judge if isinstance(judge, list) else [judge]
+    return judge_contests(task, judges, contests, rules, [*told, *[SILENT] * (len(judges) - len(told))])
 
 
 def game(task: Task, post_a: str = "x", post_b: str = "y") -> Game:
@@ -88,12 +90,13 @@ def game(task: Task, post_a: str = "x", post_b: str = "y") -> Game:
     return Game(Brief(company, company.products.train[0], task.spec.post_types[0], "Witty"), post_a, post_b)
 
 
-def test_every_judge_of_a_panel_tells_of_an_equal_part_of_the_work(small_task: Task) -> None:
-    told: list[float] = []
-    progress = Progress(lambda event: told.append(event.work)).worth(10.0)
-    judged(small_task, [Rubric(small_task), Rubric(small_task)], "tuned", "base", "prompted", progress=progress)
-    assert sum(told[: len(told) // 2]) == pytest.approx(5.0)
-    assert sum(told) == pytest.approx(10.0)
+def test_every_judge_of_a_panel_tells_of_its_own_work(small_task: Task) -> None:
+    events: list[Event] = []
+    told = [Progress(events.append).worth(work) for work in (2.0, 8.0)]
+    judged(small_task, [Rubric(small_task), Rubric(small_task)], "tuned", "base", "prompted", told=told)
+    works = [event.work for event in events]
+    assert sum(works[: len(works) // 2]) == pytest.approx(2.0)
+    assert sum(works) == pytest.approx(10.0)
 
 
 def test_a_game_is_seen_from_the_tuned_post() -> None:
