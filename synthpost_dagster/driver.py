@@ -52,9 +52,10 @@ class Sweep:
         self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
         wanted = planning.stale_cells(study, recorded, cells)
         self._require_endpoints(sizes[-1], bool(wanted))
-        self._upstream(sizes[-1])
+        has_new_upstream = self._upstream(sizes[-1])
         self._subsets(planning.stale_subsets(study, recorded, sizes))
-        self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
+        if has_new_upstream:
+            self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
         self._cells(cells, planning.stale_cells(study, recorded, cells))
         self._controls()
         self.report()
@@ -82,12 +83,14 @@ class Sweep:
         else:
             self.terminal.reused("controls")
 
-    def _upstream(self, rows: int) -> None:
-        work = planning.upstream_work(self.study, rows)
+    def _upstream(self, rows: int) -> bool:
+        """Whether there was something to do."""
         if not planning.is_upstream_stale(self.study, recorded_in(self.instance), rows):
             self.terminal.reused("upstream")
-            return
+            return False
+        work = planning.upstream_work(self.study, rows)
         self._start(Unit("upstream", None, "upstream", work, {"synthetic_rows": {"config": {"rows": rows}}}, True))
+        return True
 
     def _subsets(self, sizes: Sequence[int]) -> None:
         if not sizes:
@@ -104,7 +107,8 @@ class Sweep:
         filled = planning.cells_to_fill(study, wanted)
         self._start(*self._sweeps(filled))
         work = {cell: planning.cell_work(study, cell) for cell in wanted}
-        self.terminal.plan(sum(work.values()) + planning.controls_work(study))
+        if filled:
+            self.terminal.plan(sum(work.values()) + planning.controls_work(study))
         for cell in wanted:
             holds_model = bool(planning.unfilled(study, [cell])) or planning.is_judge_in_process(study)
             self._start(Unit("cell", cell.key, f"cell {cell.key}", work[cell], {}, holds_model))
