@@ -90,12 +90,11 @@ class Progress:
 
     def update(self, what: str, done: int, total: int, unit: str, detail: str = "", before: int = 0) -> None:
         """Tells every listener how far `what` is; `before` of what is done were there when it began."""
-        shares = (done / total, before / total) if total else (self._now, self._before)
-        work = max(shares[0] - self._farthest, 0.0)
-        made = max(shares[0] - self._now - max(shares[1] - self._before, 0.0), 0.0)
-        self._farthest = max(shares[0], self._farthest)
-        self._now, self._before = shares
-        self._tell(Event(self._at_place(what), done, total, unit, detail, self._work * work, self._work * made))
+        now, found = (done / total, before / total) if total else (self._now, self._before)
+        over = max(now - self._farthest, 0.0)
+        made = max(now - self._now - max(found - self._before, 0.0), 0.0)
+        self._farthest, self._now, self._before = max(now, self._farthest), now, found
+        self._tell(Event(self._at_place(what), done, total, unit, detail, self._work * over, self._work * made))
 
     def milestone(self, what: str, done: int, total: int, unit: str) -> None:
         """Tells that another of `what` is over."""

@@ -9,6 +9,7 @@ from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages.study import Study
 
 RUBRIC_GAME = 0.01
+"""What the rubric takes for a game; a model's reply is 1."""
 
 
 def of_rows(rows: int) -> float:
