@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(BIN)/python scripts/install.py
+# The address of an index with another build of torch, such as the one for CPUs, a tenth of the size (see README.md).
+TORCH_INDEX ?=
 
-.PHONY: help demo test gpu-test check ui format clean
+.PHONY: help demo test gpu-test check resolve ui format clean
 
 help:
 	@echo "make demo    the whole study in miniature, on this machine's CPU"
@@ -13,15 +15,20 @@ help:
 	@echo "make test    all tests"
 	@echo "make gpu-test  the tests that need an NVIDIA GPU"
 	@echo "make check   ruff and mypy"
+	@echo "make resolve  whether constraints.txt resolves for every supported Python that is installed"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove the virtual environment and the default home"
 
-# constraints.txt names the exact version of everything; torch first, so that nothing else chooses its build.
+# constraints.txt pins every version; torch comes first, so that no other package chooses its build.
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet "pip>=25.1"
-	$(PIP) install --quiet -c constraints.txt torch
-	$(PIP) install --quiet -c constraints.txt --group dev -e .
+	@$(PYTHON) -c "import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 14) or sys.exit(f'Python {v} is not supported; name one of 3.11 to 3.13: make PYTHON=python3.12 ...')"
+	@echo "Making the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet "pip>=25.1" 2>$(VENV)/install.log
+	@echo "Installing PyTorch: about 3 GB with its CUDA packages; for its CPU build set TORCH_INDEX (see README.md)"
+	@$(INSTALL) --index "$(TORCH_INDEX)" -c constraints.txt torch
+	@echo "Installing Dagster, transformers and what else constraints.txt names"
+	@$(INSTALL) -c constraints.txt --group dev -e .
 	@touch $@
 
 demo: $(INSTALLED)
@@ -42,6 +49,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+resolve: $(INSTALLED)
+	$(BIN)/python scripts/resolve.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
