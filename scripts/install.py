@@ -3,8 +3,8 @@
     python scripts/install.py [--index URL] PIP_ARGUMENT...
 
 pip's own lines go to `install.log` in the environment. On the screen is one line that says which package is being
-downloaded, how large it is and how much of it has arrived; warnings are counted, errors are shown. What pip finds on
-its own index is left to pip's configuration; `--index` adds the one that holds another build of a package.
+downloaded, how large it is and how much of it has arrived; warnings are counted, errors are shown. `--index` names the
+index that holds another build of the packages, which are then installed without their dependencies.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ def install(arguments: list[str], log: Path, screen: Screen) -> int:
         *arguments,
     ]
     started = time.monotonic()
-    with log.open("a", encoding="utf-8") as kept:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with (
+        log.open("a", encoding="utf-8") as kept,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         assert process.stdout is not None  # noqa: S101 - it was asked for
 
         def recorded(lines: Iterable[str]) -> Iterable[str]:
@@ -103,8 +105,8 @@ def install(arguments: list[str], log: Path, screen: Screen) -> int:
                 yield line
 
         result = follow(recorded(process.stdout), screen)
-        status = process.wait()
     seconds = time.monotonic() - started
+    status = process.returncode
     if status:
         errors = [line for line in log.read_text(encoding="utf-8").splitlines() if not line.startswith("WARNING:")]
         screen.line("\n".join(errors[-ERROR_LINES:]))
@@ -121,8 +123,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["--index"]:
         _, url, *arguments = arguments
-        # An empty address is that of nobody who set the variable.
-        arguments = ["--index-url", url, *arguments] if url else arguments
+        # What the package needs comes from the main index: the other one may lack the versions in constraints.txt.
+        arguments = ["--no-deps", "--index-url", url, *arguments] if url else arguments
     sys.exit(install(arguments, Path(sys.prefix) / "install.log", Screen(sys.stdout)))
 
 
