@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Making the virtual environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet "pip>=25.1" 2>$(VENV)/install.log
-	@echo "Installing PyTorch: about 3 GB with its CUDA packages; for its CPU build set TORCH_INDEX (see README.md)"
+	@echo "Installing PyTorch$(if $(TORCH_INDEX), from $(TORCH_INDEX),: about 3 GB with CUDA; TORCH_INDEX takes the CPU build (README.md))"
 	@$(INSTALL) --index "$(TORCH_INDEX)" -c constraints.txt torch
 	@echo "Installing Dagster, transformers and what else constraints.txt names"
 	@$(INSTALL) -c constraints.txt --group dev -e .
