@@ -38,6 +38,8 @@ from synthpost_dagster.progress import announce
 AWAY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Waits before a database that is away is tried again: a server restarts, space is freed."""
 BUSY_SECONDS = 60
+TOLERANT_TEXT = partial(str, encoding="utf-8", errors="replace")
+"""How texts are read: a damaged one is to fail its checksum, and no statement."""
 SAVED_ROWS = 500
 """Recovered replies that are written at a time."""
 PRAGMAS = (
@@ -218,8 +220,7 @@ def _tune_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature
         connection.isolation_level = None
-        # A text that is damaged is to fail its checksum, and no statement.
-        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        connection.text_factory = TOLERANT_TEXT
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
@@ -320,10 +321,14 @@ def _is_damaged(file: Path, is_asking: IsAsking) -> bool:
         if getattr(error, "sqlite_errorname", "SQLITE_ERROR").startswith(DAMAGE):
             return True
         raise
+    except UnicodeDecodeError:  # of SQLite's own message, which cites the schema
+        return True
 
 
 def _connected(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+    connection = sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+    connection.text_factory = TOLERANT_TEXT
+    return connection
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[tuple[str, str, int, int]]:
@@ -450,7 +455,7 @@ def _holds_all_spending(file: Path, found: dict[tuple[Any, ...], tuple[Any, dict
                     return False
                 count += connection.execute(f"SELECT count(*) FROM {table.name} NOT INDEXED").fetchone()[0]  # noqa: S608
             return bool(count == len(found))
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return False
 
 

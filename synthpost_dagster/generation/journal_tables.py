@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -116,16 +117,29 @@ CHECKED = (REPLIES, HOLDERS, LOSSES)
 """Tables whose rows have a checksum."""
 _BEATS = ("begun_at", "seen_at", "ended_at")
 """Times of a holder: no money hangs on them, and earlier versions change them without a checksum."""
-_COVERED = {
-    table.name: tuple(sorted(column.name for column in table.columns if column.name not in ("checksum", *_BEATS)))
-    for table in CHECKED
-}
 
 
-def checksum(table: Table, values: Mapping[str, Any]) -> str:
-    """Of what a row says. What is null does not count, so that a column that is new changes no older row's checksum."""
-    covered = [(name, values[name]) for name in _COVERED[table.name] if values.get(name) is not None]
-    return hashlib.blake2b(json.dumps(covered).encode(), digest_size=CHECKSUM_BYTES).hexdigest()
+class _Covered:
+    """What the checksum of a table's rows is made of: all that is required, and of the rest what is not null."""
+
+    def __init__(self, table: Table) -> None:
+        names = sorted(column.name for column in table.columns if column.name not in ("checksum", *_BEATS))
+        self.required = itemgetter(*(name for name in names if not table.c[name].nullable))
+        self.others = tuple(name for name in names if table.c[name].nullable)
+
+    def of(self, row: Mapping[str, Any]) -> list[Any]:
+        """The values; the optional ones with their names, so that a new column changes no older row's checksum."""
+        others = ((name, row[name]) for name in self.others if row.get(name) is not None)
+        return [*self.required(row), *others]
+
+
+_COVERED = {table.name: _Covered(table) for table in CHECKED}
+
+
+def checksum(table: Table, row: Mapping[str, Any]) -> str:
+    """Of what a row says, in 16 hexadecimal digits."""
+    covered = json.dumps(_COVERED[table.name].of(row)).encode("ascii")
+    return hashlib.blake2b(covered, digest_size=CHECKSUM_BYTES).hexdigest()
 
 
 def is_whole(table: Table, values: Mapping[str, Any], stored: str | None) -> bool:
