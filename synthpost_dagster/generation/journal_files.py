@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import time
 import uuid
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,18 +169,27 @@ def _reach_server(url: URL) -> Engine:
     engine = create_engine(url)
     for wait in (*AWAY_SECONDS, None):
         try:
-            with engine.begin() as connection:
+            with _disposed_on_error(engine), engine.begin() as connection:
                 create_tables(connection)
                 damaged = write_off_damaged(connection)
             break
         except OperationalError as error:
             if wait is None or not _is_away(error):
-                engine.dispose()
                 raise
             announce(f"{described(url, error)}; waiting for the database, trying again in {wait:g} s")
         time.sleep(wait)
     _tell_of_damaged(url, damaged)
     return engine
+
+
+@contextlib.contextmanager
+def _disposed_on_error(engine: Engine) -> Iterator[None]:
+    """Closes the connections where the database turns out not to be usable."""
+    try:
+        yield
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def _is_away(error: OperationalError) -> bool:
@@ -203,7 +213,7 @@ def _open_file(url: URL, file: Path, is_asking: IsAsking) -> Engine:
             _put_in_place(mended, file)
         engine = create_engine(url.set(database=str(file)), connect_args={"timeout": BUSY_SECONDS})
         _tune_sqlite(engine)
-        with engine.begin() as connection:
+        with _disposed_on_error(engine), engine.begin() as connection:
             create_tables(connection)
             damaged = write_off_damaged(connection)
             _end_the_dead(connection, is_asking)
