@@ -63,6 +63,9 @@ SUSPECT = ".suspect"
 OUR_WORDS = (b"CREATE TABLE underway", b"claimed_usd", b"served_model")
 """Stand in the schema of every journal; two are enough."""
 SCHEMA_BYTES = 65_536
+MAX_WRONG_BYTES = 2
+"""So many of the first 16 bytes may be damaged in what begins as a database."""
+MIN_DATABASE_BYTES = 512
 FILE_FORMATS = (1, 2)
 SPENDING_UNKNOWN = (
     "what was spent before is not known for sure, so under a budget nothing is spent until "
@@ -138,7 +141,7 @@ def without_password(url: str | URL) -> str:
     except ArgumentError:
         return "SYNTHPOST_JOURNAL"
     if parsed.get_backend_name() == "sqlite":
-        return str(parsed.database)
+        return parsed.database or str(url)
     secrets = {name: "***" for name in parsed.query if "password" in name.lower()}
     return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
 
@@ -272,17 +275,18 @@ def _end_the_dead(connection: Connection, is_asking: IsAsking) -> None:
 
 def _refuse_what_is_no_journal(file: Path) -> None:
     """Raises StorageError for a file that is neither empty nor a journal, whole or damaged; nothing is changed."""
-    if not file.exists() or file.stat().st_size == 0:
+    if not _size(file):
         return
     with file.open("rb") as opened:
         head = opened.read(SCHEMA_BYTES)
-    is_cut_off = head.startswith(MAGIC[: len(head)]) and len(head) < 512
-    if is_cut_off or sum(words in head for words in OUR_WORDS) >= 2:
+    begins_as_database = sum(is_ != should for is_, should in zip(head, MAGIC, strict=False)) <= MAX_WRONG_BYTES
+    is_cut_off = begins_as_database and MIN_DATABASE_BYTES > len(head) >= len(MAGIC)
+    if is_cut_off or (begins_as_database and _names_our_tables(head)):
         return
     with open_pages(file) as pages:
         first = pages.page(1)
-        has_no_table = head.startswith(MAGIC) and first[100] == TABLE_LEAF and first[103:105] == b"\0\0"
-        if has_no_table or sum(words in first for words in OUR_WORDS) >= 2:
+        has_no_table = first[100] == TABLE_LEAF and first[103:105] == b"\0\0"
+        if begins_as_database and (has_no_table or _names_our_tables(first)):
             return
         if any(row_of(REPLIES, cell.values) for cell in pages.cells()):
             return
@@ -290,6 +294,10 @@ def _refuse_what_is_no_journal(file: Path) -> None:
         f"SYNTHPOST_JOURNAL: {file} is not a journal of Synthpost, and is left as it is; name another file, such as "
         f"sqlite:///{file.parent / 'journal.sqlite'}, or unset it"
     )
+
+
+def _names_our_tables(content: bytes) -> bool:
+    return sum(words in content for words in OUR_WORDS) >= 2
 
 
 def _name_misplaced(file: Path) -> None:
@@ -308,8 +316,9 @@ def _name_misplaced(file: Path) -> None:
 
 def _is_damaged(file: Path, is_asking: IsAsking) -> bool:
     """Whether SQLite finds the file malformed; a large one is looked into where a process died that had it open."""
-    if not file.exists() or file.stat().st_size == 0:
-        return False
+    if not _size(file):
+        # SQLite would delete a log that has lost its file.
+        return _size(_beside(file, "-wal")) > 0
     with file.open("rb") as opened:
         header = opened.read(20)
     if len(header) < 20 or not set(header[18:20]) <= set(FILE_FORMATS):
@@ -358,6 +367,7 @@ def _recover(file: Path, mended: Path, is_asking: IsAsking) -> None:
     The damaged one stays where it is until all is saved, so that a recovery that was cut short begins from the start.
     """
     announce(f"the journal {file} is damaged; what can be read of it is being recovered")
+    file.touch()
     saved = _beside(file, ".mending")
     for ending in ("", "-journal"):
         _beside(saved, ending).unlink(missing_ok=True)
@@ -457,6 +467,8 @@ def _refuse_if_in_use(file: Path, holders: list[dict[str, Any]], is_asking: IsAs
 
 def _holds_all_spending(file: Path, found: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]]) -> bool:
     """Whether SQLite finds the tables of spending whole in a file damaged elsewhere, and all their rows were found."""
+    if not _size(file):
+        return False
     try:
         with contextlib.closing(_connected(file)) as connection:
             count = 0
@@ -467,6 +479,10 @@ def _holds_all_spending(file: Path, found: dict[tuple[Any, ...], tuple[Any, dict
             return bool(count == len(found))
     except (sqlite3.Error, UnicodeDecodeError):
         return False
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _beside(file: Path, ending: str) -> Path:

@@ -127,7 +127,7 @@ class _Covered:
         self.required = itemgetter(*(name for name in names if not table.c[name].nullable))
         self.others = tuple(name for name in names if table.c[name].nullable)
 
-    def of(self, row: Mapping[str, Any]) -> list[Any]:
+    def of(self, row: Mapping[Any, Any]) -> list[Any]:
         """The values; the optional ones with their names, so that a new column changes no older row's checksum."""
         others = ((name, row[name]) for name in self.others if row.get(name) is not None)
         return [*self.required(row), *others]
@@ -136,13 +136,13 @@ class _Covered:
 _COVERED = {table.name: _Covered(table) for table in CHECKED}
 
 
-def checksum(table: Table, row: Mapping[str, Any]) -> str:
+def checksum(table: Table, row: Mapping[Any, Any]) -> str:
     """Of what a row says, in 16 hexadecimal digits."""
     covered = json.dumps(_COVERED[table.name].of(row)).encode("ascii")
     return hashlib.blake2b(covered, digest_size=CHECKSUM_BYTES).hexdigest()
 
 
-def is_whole(table: Table, values: Mapping[str, Any], stored: str | None) -> bool:
+def is_whole(table: Table, values: Mapping[Any, Any], stored: str | None) -> bool:
     """Whether a row that was read is the one that was written. Rows of versions without checksums have only a form."""
     if stored is None:
         return all(values[column.name] is not None for column in table.columns if not column.nullable)
@@ -186,7 +186,7 @@ def _python_value(column: Column[Any], value: Any) -> Any:
         return None
     if isinstance(column.type, JsonText):
         return column.type.process_result_value(value, None)
-    return value if len(value) <= (column.type.length or 0) else None
+    return value if len(value) <= getattr(column.type, "length", 0) else None
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-import logging
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import threading
@@ -244,7 +245,8 @@ NOT_JOURNALS: dict[str, bytes] = {
     "a text": b"this is no database\n" * 500,
     "noise": random.Random(7).randbytes(20_000),
     "one byte": b"x",
-    "a text that names our words": b"served_model, claimed usd" * 300,
+    "a dump of a journal": b"CREATE TABLE underway (holder); CREATE TABLE holders (claimed_usd);\n" * 300,
+    "a compressed file": gzip.compress(random.Random(7).randbytes(9_000)),
 }
 
 
@@ -279,6 +281,45 @@ def assert_refused(file: Path, before: bytes) -> None:
         Journal(f"sqlite:///{file}").summary()
     assert file.read_bytes() == before
     assert sorted(path.name for path in file.parent.iterdir()) == names
+
+
+def test_a_log_that_has_lost_its_file_is_read_and_kept(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / FILE}")
+    with journal.holder("paid", None) as holder:
+        holder.keep(list(written().values()))
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    shutil.copy(tmp_path / f"{FILE}-wal", copied)
+    close(journal)
+    journal = Journal(f"sqlite:///{copied / FILE}")
+    assert journal.find(list(written())) == written()
+    assert len(list(copied.glob(f"{FILE}.damaged-*-wal"))) == 1
+    close(journal)
+
+
+def test_a_page_written_in_the_place_of_another_changes_no_reply(
+    large: bytes, open_file: Callable[[bytes], Journal], tmp_path: Path
+) -> None:
+    one, other = sorted(leaves_of_replies(large, tmp_path / "copy"))[5:7]
+    page = large[(one - 1) * PAGE : one * PAGE]
+    found = open_file(large[: (other - 1) * PAGE] + page + large[other * PAGE :]).find(list(written(20 * COUNT)))
+    assert found.items() <= written(20 * COUNT).items()
+    assert 0 < 20 * COUNT - len(found) < 30
+
+
+def test_damage_met_at_work_is_recovered_at_the_next_opening_though_no_check_runs(
+    large: bytes, open_file: Callable[[bytes], Journal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_files, "QUICKLY_CHECKED", 0)
+    page = min(leaves_of_replies(large, tmp_path / "copy"))
+    journal = open_file(large[: (page - 1) * PAGE] + bytes(PAGE) + large[page * PAGE :])
+    with pytest.raises(StorageError, match="is damaged: .*; run again"):
+        journal.find(list(written(20 * COUNT)))
+    close(journal)
+    again = Journal(f"sqlite:///{tmp_path / FILE}")
+    assert 0 < 20 * COUNT - len(again.find(list(written(20 * COUNT)))) < 30
+    assert not (tmp_path / f"{FILE}.suspect").exists()
+    close(again)
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
@@ -405,19 +446,21 @@ def test_a_server_with_tables_of_the_same_names_is_refused(journal_url: str) -> 
 
 
 @pytest.mark.parametrize("journal_url", ["postgresql"], indirect=True)
-def test_a_server_that_is_away_is_waited_for(
-    journal_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_that_is_away_is_waited_for(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_files, "AWAY_SECONDS", (0.2,) * 100)
     is_waiting = threading.Event()
-    monkeypatch.setattr(journal_files, "announce", lambda message: (logging.warning(message), is_waiting.set()))
+
+    def heard(message: str) -> None:
+        assert "waiting for the database" in message
+        is_waiting.set()
+
+    monkeypatch.setattr(journal_files, "announce", heard)
     journal = Journal(journal_url)
     with ThreadPoolExecutor(1) as pool:
         with stopped(journal_url):
             opening = pool.submit(journal.summary)
             assert is_waiting.wait(30)
         assert opening.result(30) == []
-    assert "waiting for the database" in caplog.messages[0]
     close(journal)
 
 
