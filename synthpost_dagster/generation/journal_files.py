@@ -73,7 +73,7 @@ SPENDING_UNKNOWN = (
 )
 AWAY_STATES = ("08", "53", "57P")
 """Classes of PostgreSQL's errors that pass: connection lost, too many connections, shut down or starting up."""
-AWAY_WORDS = ("starting up", "shutting down", "recovery mode", "too many")
+AWAY_WORDS = ("starting up", "shutting down", "recovery", "accepting connections", "too many")
 
 
 class _Recovery(NamedTuple):

@@ -313,7 +313,7 @@ def test_damage_met_at_work_is_recovered_at_the_next_opening_though_no_check_run
     monkeypatch.setattr(journal_files, "QUICKLY_CHECKED", 0)
     page = min(leaves_of_replies(large, tmp_path / "copy"))
     journal = open_file(large[: (page - 1) * PAGE] + bytes(PAGE) + large[page * PAGE :])
-    with pytest.raises(StorageError, match="is damaged: .*; run again"):
+    with pytest.raises(StorageError, match=r"is damaged: .*; run again"):
         journal.find(list(written(20 * COUNT)))
     close(journal)
     again = Journal(f"sqlite:///{tmp_path / FILE}")
