@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synthpost_dagster.driver import Sweep
     from synthpost_dagster.terminal import Terminal
 
+MAX_STATED_USD = 1e9
 DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
 
 
@@ -117,8 +118,14 @@ def doctor(home: str | None, profile: str | None, task: str | None) -> None:
     help="Give the profile of this name back what killed processes had set aside. Only where you have seen the "
     "provider's bill: it assumes that none of it was ever billed.",
 )
-def journal(home: str | None, profile: str | None, task: str | None, settle: str | None) -> None:
-    """Say what is in the journal of replies, and what it cost."""
+@click.option(
+    "--spent",
+    metavar="NAME=DOLLARS",
+    help="State what the profile of this name has spent in all, as the provider's bill shows it. Wanted where a "
+    "damaged journal has lost records of spending: until then, nothing is spent under a budget.",
+)
+def journal(home: str | None, profile: str | None, task: str | None, settle: str | None, spent: str | None) -> None:
+    """Check every reply in the journal, and say what is in it and what it cost."""
     from synthpost_dagster.generation.journal import Journal
     from synthpost_dagster.terminal import journal_tables
 
@@ -127,7 +134,20 @@ def journal(home: str | None, profile: str | None, task: str | None, settle: str
     kept, console = Journal(settings.journal_url), Console(highlight=False)
     if settle is not None:
         console.print(f"${kept.settle(settle):,.4f} unsettled dollars of {settle} are free again, as never billed")
-    console.print(*journal_tables(kept.name, kept.summary(), kept.spending()))
+    if spent is not None:
+        name, usd = _stated(spent)
+        kept.state_spent(name, usd)
+        console.print(f"{name} has spent ${usd:,.4f} in all, as stated")
+    kept.verify()
+    spending = kept.spending()
+    console.print(*journal_tables(kept.name, kept.summary(), spending))
+    unknown = [record["profile"] for record in spending if kept.unknown_since(record["profile"]) is not None]
+    if unknown:
+        console.print(
+            f"Records of spending were lost; not known for sure: {', '.join(unknown)}. State what the provider's bill "
+            "shows with `synthpost journal --spent NAME=DOLLARS`.",
+            soft_wrap=True,
+        )
 
 
 @main.command()
@@ -227,6 +247,18 @@ def entry() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("synthpost: stopped; run again to go on from there", err=True)
         sys.exit(130)
+
+
+def _stated(text: str) -> tuple[str, float]:
+    """A profile's name and dollars from NAME=DOLLARS. Raises SpecError for anything else."""
+    name, _, dollars = text.rpartition("=")
+    try:
+        usd = float(dollars)
+    except ValueError:
+        usd = -1.0
+    if not name or not 0 <= usd < MAX_STATED_USD:
+        raise SpecError(f"--spent: {text} is not NAME=DOLLARS; write for example hosted=12.50")
+    return name, usd
 
 
 def _sweep(settings: Settings, cells: list[str]) -> None:

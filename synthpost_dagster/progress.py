@@ -6,6 +6,7 @@ A stage gets a `Progress` and calls `update`; listeners get every event. Nothing
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -39,6 +40,8 @@ class Event(NamedTuple):
 
 
 Listener = Callable[[Event], None]
+
+LOG = logging.getLogger("synthpost")
 
 
 _subscribers: list[Listener] = []
@@ -114,6 +117,14 @@ class Progress:
     def _tell(self, event: Event) -> None:
         for listener in (*self._listeners, *_subscribers):
             listener(event)
+
+
+def announce(message: str) -> None:
+    """Tells everyone who subscribed something that is no stage's; where nobody did, it is logged as a warning."""
+    if _subscribers:
+        Progress().note(message)
+    else:
+        LOG.warning(message)
 
 
 SILENT = Progress()

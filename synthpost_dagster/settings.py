@@ -15,8 +15,12 @@ import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synthpost_dagster.errors import StorageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 DEFAULT_TASK = "sales_posts"
 DEFAULT_PROFILE = "tiny"
@@ -46,9 +50,11 @@ class Settings:
     journal: str | None = None
 
     @property
-    def journal_url(self) -> str:
-        """Where the journal of replies is."""
-        return self.journal or f"sqlite:///{self.home / 'journal.sqlite'}"
+    def journal_url(self) -> str | URL:
+        """Where the journal of replies is: the URL that was given, else a file in the home, whatever its name."""
+        from sqlalchemy import URL
+
+        return self.journal or URL.create("sqlite", database=str(self.home / "journal.sqlite"))
 
     @property
     def dagster_home(self) -> Path:

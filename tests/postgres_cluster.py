@@ -45,12 +45,29 @@ def postgres_cluster() -> Iterator[str]:
 
 def restart(url: str) -> None:
     """Ends all connections of a cluster that a URL leads to, as a crash does, and starts it again."""
+    _run(*_control(url), "-m", "immediate", "restart")
+
+
+@contextlib.contextmanager
+def stopped(url: str) -> Iterator[None]:
+    """Within it, the cluster that a URL leads to is down."""
+    control = _control(url)
+    options = (Path(control[2]) / "postmaster.opts").read_text().split(maxsplit=1)[1].replace('"', "'")
+    _run(*control, "-m", "immediate", "stop")
+    try:
+        yield
+    finally:
+        _run(*control, "-o", options.strip(), "start")
+
+
+def _control(url: str) -> tuple[str, ...]:
+    """The command that controls the cluster, less what it is to do."""
     import psycopg
 
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         (data,) = connection.execute("SHOW data_directory").fetchone() or ("",)
     control = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))[-1]
-    _run(control, "-D", data, "-l", Path(data).parent / "log", "-w", "-m", "immediate", "restart")
+    return str(control), "-D", data, "-l", str(Path(data).parent / "log"), "-w"
 
 
 def _run(*command: object) -> None:

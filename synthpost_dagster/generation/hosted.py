@@ -20,6 +20,7 @@ from synthpost_dagster.errors import EndpointError, StorageError
 from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.journal import Holder, Reply
+from synthpost_dagster.generation.journal_files import AWAY_SECONDS
 from synthpost_dagster.generation.limits import Pace, backoff, pressure_on
 from synthpost_dagster.generation.meter import Meter
 from synthpost_dagster.generation.purse import Purse
@@ -40,8 +41,6 @@ TRUST_AFTER = 10
 MOST_TURNED_AWAY = 30
 """Times a request is turned away before the run gives up."""
 CHARACTERS_A_TOKEN = 4.0
-AWAY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Waits before the journal is tried again: a database restarts, space is freed, and replies are paid for meanwhile."""
 
 Result = TypeVar("Result")
 

@@ -1,20 +1,20 @@
-"""The journal's three tables, and how its database is opened and mended. What they are used for is in `journal`."""
+"""The journal's tables, the checksum of their rows, and how tables of earlier versions are brought up to date.
+
+How the database is opened and a damaged file recovered is in `journal_files`, what the tables are for in `journal`.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
-import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
-from filelock import FileLock
 from sqlalchemy import (
     Column,
     Connection,
-    Engine,
     Float,
     Index,
     Integer,
@@ -23,37 +23,21 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    create_engine,
-    event,
     func,
-    make_url,
+    inspect,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from synthpost_dagster.errors import StorageError
 
-BUSY_SECONDS = 60
 ROWS_A_STATEMENT = 500
-PRAGMAS = (
-    "journal_mode=WAL",
-    "synchronous=FULL",
-    "temp_store=MEMORY",
-    # Keys are hashes: their index is written all over, so that much of it is held, and put in place seldom.
-    "cache_size=-262144",
-    "wal_autocheckpoint=16384",
-)
-IS_READING = "synthpost_is_reading"
-"""Option of a connection whose transactions write nothing."""
-QUICKLY_CHECKED = 256 * 2**20
-NO_DAMAGE = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_IOERR_SHM")
-"""Errors of SQLite that say nothing of the file: what cannot be read for now is not lost."""
-MENDED = ".mended"
-"""Ending of a mended database that is whole and not yet in its place."""
+MIGRATED_ROWS = 5_000
+"""Rows of an earlier version that get their checksums at a time."""
 CREATION_LOCK = 7_302_119
 """Any number, the same in all processes."""
-
+CHECKSUM_BYTES = 8
+_HEXADECIMAL = re.compile("[0-9a-f]+")
 
 IsAsking = Callable[[Any], bool]
 
@@ -76,6 +60,7 @@ class JsonText(TypeDecorator[str]):
             return None
 
 
+# Recovery reads columns by their place: new ones go to the end, and may be null.
 _METADATA = MetaData()
 REPLIES = Table(
     "replies",
@@ -95,6 +80,7 @@ REPLIES = Table(
     Column("cost_usd", Float, nullable=False),
     Column("lost_usd", Float, nullable=False),
     Column("asked_at", Float, nullable=False),
+    Column("checksum", String(16)),
     Index("replies_by_model", "endpoint", "model", "purpose"),
 )
 UNDERWAY = Table(
@@ -114,204 +100,180 @@ HOLDERS = Table(
     Column("begun_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("ended_at", Float),
+    Column("checksum", String(16)),
 )
+LOSSES = Table(
+    "losses",
+    _METADATA,
+    Column("loss", String(32), primary_key=True),
+    Column("profile", String(40), primary_key=True),
+    Column("noted_at", Float, nullable=False),
+    Column("checksum", String(16), nullable=False),
+)
+"""Records of spending that were lost: a row without a profile is the loss, one with a profile says that a person has
+stated since what this profile had spent."""
+
+CHECKED = (REPLIES, HOLDERS, LOSSES)
+"""Tables whose rows have a checksum."""
+_BEATS = ("begun_at", "seen_at", "ended_at")
+"""Times of a holder: no money hangs on them, and earlier versions change them without a checksum."""
 
 
-def open_engine(url: str, is_asking: IsAsking) -> Engine:
-    """The database with its tables. Raises StorageError where it cannot be opened; a damaged SQLite file is mended.
+class _Covered:
+    """What the checksum of a table's rows is made of: all that is required, and of the rest what is not null."""
 
-    `is_asking` tells of a holder whether it lives.
-    """
+    def __init__(self, table: Table) -> None:
+        names = sorted(column.name for column in table.columns if column.name not in ("checksum", *_BEATS))
+        self.required = itemgetter(*(name for name in names if not table.c[name].nullable))
+        self.others = tuple(name for name in names if table.c[name].nullable)
+
+    def of(self, row: Mapping[Any, Any]) -> list[Any]:
+        """The values; the optional ones with their names, so that a new column changes no older row's checksum."""
+        others = ((name, row[name]) for name in self.others if row.get(name) is not None)
+        return [*self.required(row), *others]
+
+
+_COVERED = {table.name: _Covered(table) for table in CHECKED}
+
+
+def checksum(table: Table, row: Mapping[Any, Any]) -> str:
+    """Of what a row says, in 16 hexadecimal digits."""
+    covered = json.dumps(_COVERED[table.name].of(row)).encode("ascii")
+    return hashlib.blake2b(covered, digest_size=CHECKSUM_BYTES).hexdigest()
+
+
+def is_whole(table: Table, values: Mapping[Any, Any], stored: str | None) -> bool:
+    """Whether a row that was read is the one that was written. Rows of versions without checksums have only a form."""
+    if stored is None:
+        return all(values[column.name] is not None for column in table.columns if not column.nullable)
     try:
-        parsed = make_url(url)
-        file = Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
-        if file is not None:
-            return _open_file(url, file, is_asking)
-        engine = create_engine(url)
-        with engine.begin() as connection:
-            _create_tables(connection)
-        return engine
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise StorageError(
-            f"SYNTHPOST_JOURNAL: no database can be opened at {without_password(url)}: {error}; write a URL such as "
-            "postgresql+psycopg://user@host/name and install its driver (pip install synthpost[postgres]), or unset it"
-        ) from None
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise StorageError(described(url, error)) from None
+        return checksum(table, values) == stored
+    except TypeError:  # bytes, where a damaged row holds no text
+        return False
 
 
-def _open_file(url: str, file: Path, is_asking: IsAsking) -> Engine:
-    """SQLite's database in a file; one process at a time opens it, because switching to the log takes it alone."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f"{file.name}.lock"), timeout=BUSY_SECONDS):
-        mended = _beside(file, MENDED)
-        if not mended.exists() and _is_damaged(file, is_asking):
-            _mend(file, mended)
-        if mended.exists():
-            _put_in_place(mended, file)
-        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-        _tune_sqlite(engine)
-        with engine.begin() as connection:
-            _create_tables(connection)
-            _end_the_dead(connection, is_asking)
-    return engine
+def sealed(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row to be written: its values as the database will give them back, and its checksum."""
+    row = {
+        name: float(value) if value is not None and isinstance(table.c[name].type, Float) else value
+        for name, value in values.items()
+    }
+    return {**row, "checksum": checksum(table, row)}
+
+
+def row_of(table: Table, record: Sequence[Any]) -> dict[str, Any] | None:
+    """A record from a damaged file as a row of this table; None where it is none, or not whole."""
+    if len(record) > len(table.columns):
+        return None
+    row: dict[str, Any] = {}
+    for index, column in enumerate(table.columns):
+        value = record[index] if index < len(record) else None
+        row[column.name] = _python_value(column, value)
+        if row[column.name] is None and (value is not None or not column.nullable):
+            return None
+    identity = row[next(iter(table.primary_key.columns)).name]
+    is_ours = len(identity) in (16, 32) and _HEXADECIMAL.fullmatch(identity)
+    return row if is_ours and is_whole(table, row, row["checksum"]) else None
+
+
+def _python_value(column: Column[Any], value: Any) -> Any:
+    """A stored value as the database gives it out; None where the column cannot hold it."""
+    if isinstance(column.type, Float):
+        return float(value) if isinstance(value, int | float) else None
+    if isinstance(column.type, Integer):
+        return value if isinstance(value, int) else None
+    if not isinstance(value, str):
+        return None
+    if isinstance(column.type, JsonText):
+        return column.type.process_result_value(value, None)
+    return value if len(value) <= getattr(column.type, "length", 0) else None
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[str]:
     """Inserts the rows whose key is new, and tells which these were."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    identity = next(iter(table.primary_key.columns))
     new: set[str] = set()
     for start in range(0, len(rows), ROWS_A_STATEMENT):
-        statement = insert(table).on_conflict_do_nothing().returning(table.c.key)
+        statement = insert(table).on_conflict_do_nothing().returning(identity)
         new |= set(connection.execute(statement, rows[start : start + ROWS_A_STATEMENT]).scalars())
     return new
 
 
-def described(url: str, error: Exception) -> str:
-    """What went wrong with the database, and what to do, without a password."""
-    cause = " ".join(str(getattr(error, "orig", None) or error).split())
-    return (
-        f"the journal {without_password(url)}: {cause}; free space, start the server, or name another database in "
-        "SYNTHPOST_JOURNAL. What it holds is as it was"
-    )
+def create_tables(connection: Connection) -> None:
+    """Creates what is missing: tables, columns that may be null, and the checksums of rows that never had one.
 
-
-def _create_tables(connection: Connection) -> None:
+    Raises StorageError where tables of the same names are not the journal's, or those of a later version.
+    """
     if connection.dialect.name == "postgresql":
         # Two processes that create one table at once clash there; SQLite's transactions wait for each other.
         connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
     _METADATA.create_all(connection)
+    inspector = inspect(connection)
+    for table in _METADATA.sorted_tables:
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        _refuse_others(table, there)
+        missing = [column for column in table.columns if column.name not in there]
+        for column in missing:
+            kind = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+        if any(column.name == "checksum" for column in missing):
+            _add_checksums(connection, table)
 
 
-def _tune_sqlite(engine: Engine) -> None:
-    """Write-ahead log, every commit synced, and transactions that take the write lock at once, but where they read.
+def sqlite_schema_is_ours(columns: Mapping[str, Sequence[tuple[str, str, int, int]]]) -> bool:
+    """Whether tables of a file are those of this version, an earlier or a later one: else their schema is damaged.
 
-    https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
+    `columns` are, by table, what `PRAGMA table_info` says of each: name, type, whether required, place in key.
     """
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, record: Any) -> None:  # noqa: ARG001 - SQLAlchemy's signature
-        connection.isolation_level = None
-        for pragma in PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        is_reading = connection.get_execution_options().get(IS_READING)
-        connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
-
-
-def _end_the_dead(connection: Connection, is_asking: IsAsking) -> None:
-    """Writes down that holders ended who did not do so themselves: what they left has been looked into.
-
-    What they had claimed stays as it is, unsettled.
-    """
-    rows = connection.execute(select(HOLDERS).where(HOLDERS.c.ended_at.is_(None))).mappings()
-    dead = [row["id"] for row in rows if not is_asking(row)]
-    connection.execute(HOLDERS.update().where(HOLDERS.c.id.in_(dead)).values(ended_at=time.time()))
-
-
-def _is_damaged(file: Path, is_asking: IsAsking) -> bool:
-    """Whether SQLite finds the file malformed; a large one is looked into where a process died that had it open."""
-    if not file.exists() or file.stat().st_size == 0:
-        return False
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=BUSY_SECONDS)) as connection:
-            if file.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
-                return True
-            connection.execute("PRAGMA schema_version").fetchone()
-            connection.row_factory = sqlite3.Row
-            unclosed = connection.execute("SELECT * FROM holders WHERE ended_at IS NULL").fetchall()
-            is_looked_into = file.stat().st_size < QUICKLY_CHECKED or not all(map(is_asking, unclosed))
-            return is_looked_into and not _passes_check(connection)
-    except sqlite3.OperationalError as error:
-        return "malformed" in str(error)
-    except sqlite3.DatabaseError:
-        return True
-
-
-def _passes_check(connection: sqlite3.Connection) -> bool:
-    """Whether SQLite finds no fault in any page; it reads them all."""
-    return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-
-
-def _mend(file: Path, mended: Path) -> None:
-    """Saves what can be read of a damaged file; what is lost is asked for again.
-
-    The damaged one stays where it is until all is saved, so that a mend that was cut short begins anew.
-    """
-    saved = _beside(file, ".mending")
-    for ending in ("", "-journal"):
-        _beside(saved, ending).unlink(missing_ok=True)
-    engine = create_engine(f"sqlite:///{saved}")
-    try:
-        with engine.begin() as connection:
-            _METADATA.create_all(connection)
-            for table in (REPLIES, HOLDERS):
-                _save(connection, file, table)
-    except BaseException:
-        engine.dispose()
-        saved.unlink(missing_ok=True)
-        raise
-    engine.dispose()
-    saved.rename(mended)
-
-
-def _put_in_place(mended: Path, file: Path) -> None:
-    """Puts the damaged file aside and the mended one in its place, or what a kill left undone of that."""
-    aside = _beside(file, time.strftime(".damaged-%Y%m%d-%H%M%S", time.localtime(mended.stat().st_mtime)))
-    # The log goes before its file: SQLite would take it for that of the mended one.
-    for ending in ("-shm", "-wal", ""):
-        if _beside(file, ending).exists():
-            _beside(file, ending).rename(_beside(aside, ending))
-    mended.rename(file)
-
-
-def _save(connection: Connection, damaged: Path, table: Table) -> None:
-    names = [column.name for column in table.columns]
-    fields = ", ".join(names)
-    marks = ", ".join("?" * len(names))
-    for row in filter(_is_whole, _readable(damaged, table.name, fields)):
-        connection.exec_driver_sql(f"INSERT OR IGNORE INTO {table.name} ({fields}) VALUES ({marks})", row)  # noqa: S608
-
-
-def _beside(file: Path, ending: str) -> Path:
-    return file.with_name(file.name + ending)
-
-
-def _is_whole(row: tuple[Any, ...]) -> bool:
-    """Whether a saved row has all its values, and its text, the only JSON in it, can be read."""
-    for value in row[:-1]:
-        if value is None:
+    for table in _METADATA.sorted_tables:
+        if table is LOSSES and not columns[table.name]:
+            continue
+        found = {name: (kind, bool(required), bool(place)) for name, kind, required, place in columns[table.name]}
+        known = {
+            column.name: (str(column.type.compile(sqlite.dialect())), not column.nullable, column.primary_key)
+            for column in table.columns
+        }
+        missing = [name for name in known if name not in found]
+        unknown = [name for name in found if name not in known]
+        if any(known[name][1] for name in missing) or (missing and unknown):
             return False
-        if isinstance(value, str) and value.startswith('"'):
-            try:
-                json.loads(value)
-            except ValueError:
-                return False
+        if any(found[name] != known[name] for name in known if name in found):
+            return False
     return True
 
 
-def _readable(file: Path, table: str, fields: str) -> Iterable[tuple[Any, ...]]:
-    """The rows that SQLite can still read, up to the first damaged page from either end."""
-    for order in ("ASC", "DESC"):
-        yield from _rows_until_damage(file, f"SELECT {fields} FROM {table} ORDER BY rowid {order}")  # noqa: S608 - own names
+def _refuse_others(table: Table, there: set[str]) -> None:
+    required = {column.name for column in table.columns if not column.nullable}
+    if not required <= there:
+        raise StorageError(
+            f"SYNTHPOST_JOURNAL: the table {table.name} of that database is not a journal's, it lacks the columns "
+            f"{', '.join(sorted(required - there))}; it is left as it is: name another database"
+        )
+    if unknown := there - set(table.columns.keys()):
+        raise StorageError(
+            f"SYNTHPOST_JOURNAL: the table {table.name} of that database has columns that this version does not know "
+            f"({', '.join(sorted(unknown))}); update Synthpost, or name another database"
+        )
 
 
-def _rows_until_damage(file: Path, query: str) -> Iterator[tuple[Any, ...]]:
-    try:
-        with contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
-            yield from connection.execute(query)
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorname", "").startswith(NO_DAMAGE):
-            raise
+def _add_checksums(connection: Connection, table: Table) -> None:
+    """Gives the rows of an earlier version their checksums; what is read of them now is taken for right."""
+    (identity,) = table.primary_key.columns
+    for rows in _all_rows(connection, table):
+        for row in rows:
+            if is_whole(table, row, None):
+                update = table.update().where(identity == row[identity.name])
+                connection.execute(update.values(checksum=checksum(table, row)))
 
 
-def without_password(url: str) -> str:
-    """A database's URL as people may see it; PostgreSQL's may hold a password after the question mark, too."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return "SYNTHPOST_JOURNAL"
-    secrets = {name: "***" for name in parsed.query if "password" in name.lower()}
-    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
+def _all_rows(connection: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
+    (identity,) = table.primary_key.columns
+    last = ""
+    while True:
+        query = select(table).where(identity > last).order_by(identity).limit(MIGRATED_ROWS)
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        if not rows:
+            return
+        yield rows
+        last = rows[-1][identity.name]

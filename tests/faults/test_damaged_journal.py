@@ -1,4 +1,4 @@
-"""Fault 10: a journal that is cut off or overwritten. What can be read is saved, the rest is asked again."""
+"""Fault 10: a journal that is cut off or overwritten. What can be read is recovered, the rest is asked again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from child import Job, child
 from hosted_world import answered, context_of, expected, hosted, prompts, texts_of
 
 from synthpost_dagster.errors import StorageError
-from synthpost_dagster.generation import journal_tables
+from synthpost_dagster.generation import journal_files
 from synthpost_dagster.generation.journal import Reply
 
 COUNT = 80
@@ -46,8 +46,6 @@ HALF_WRITTEN: dict[str, Callable[[bytes], bytes]] = {
     "cut off in the middle of a page": lambda content: content[: middle(content) + 1_000],
     "cut off in the middle": lambda content: content[: middle(content)],
     "cut off in its last page": lambda content: content[:-100],
-    "no database at all": lambda content: noise(len(content)),
-    "a text": lambda content: b"this is no database\n" * 500,
     "its header overwritten": lambda content: put(content, 0, noise(100)),
     "its first page zeroed": lambda content: put(content, 0, bytes(PAGE)),
     "pages in the middle overwritten": lambda content: put(content, middle(content), noise(3 * PAGE)),
@@ -130,7 +128,7 @@ def test_fault_10_what_stands_before_and_after_the_damage_is_saved(
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from synthpost_dagster.generation import journal_tables
+from synthpost_dagster.generation import journal_files
 from synthpost_dagster.generation.journal import Journal
 
 def dying(work, last):
@@ -138,7 +136,7 @@ def dying(work, last):
     return lambda *given: work(*given) if next(times, None) else os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[2] == "row":
-    journal_tables._is_whole = dying(journal_tables._is_whole, int(sys.argv[3]))
+    journal_files.row_of = dying(journal_files.row_of, int(sys.argv[3]))
 else:
     Path.rename = dying(Path.rename, int(sys.argv[3]))
 Journal(f"sqlite:///{sys.argv[1]}").summary()
@@ -151,7 +149,7 @@ def test_fault_10_a_mend_that_is_killed_goes_on_and_loses_neither_replies_nor_wh
 ) -> None:
     path = Path(shutil.copy(filled, tmp_path / FILE))
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE holders SET ended_at = NULL, spent_usd = 1.5")
+        connection.execute("UPDATE holders SET ended_at = NULL, process = 'gone', spent_usd = 1.5, checksum = NULL")
     connection.close()
     content = path.read_bytes()
     path.write_bytes(put(content, middle(content), noise(PAGE)))
@@ -164,17 +162,17 @@ def test_fault_10_a_mend_that_is_killed_goes_on_and_loses_neither_replies_nor_wh
     assert list(tmp_path.glob("*.mend*")) == []
 
 
-def test_fault_10_a_journal_that_cannot_be_read_for_now_is_not_taken_for_lost(
+def test_fault_10_a_journal_that_is_locked_is_not_taken_for_damaged(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_tables, "BUSY_SECONDS", 0.1)
-    path, mended = Path(shutil.copy(filled, tmp_path / FILE)), tmp_path / "mended"
+    monkeypatch.setattr(journal_files, "BUSY_SECONDS", 0.1)
+    path = Path(shutil.copy(filled, tmp_path / FILE))
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            journal_tables._mend(path, mended)
-    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+        with pytest.raises(StorageError, match="locked"):
+            context_of(path).journal.summary()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [FILE, f"{FILE}.lock"]
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,15 @@ import pytest
 
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.generation import journal as journal_module
-from synthpost_dagster.generation import journal_tables
-from synthpost_dagster.generation.journal import BATCH, SILENT_SECONDS, Averages, Journal, Reply
+from synthpost_dagster.generation import journal_files
+from synthpost_dagster.generation.journal import (
+    BATCH,
+    LONG_SILENT_SECONDS,
+    SILENT_SECONDS,
+    Averages,
+    Journal,
+    Reply,
+)
 from synthpost_dagster.processes import is_alive, this_process
 
 Open = Callable[[], Journal]
@@ -151,21 +158,51 @@ def test_what_a_dead_process_had_underway_is_taken_over(opened: Open, monkeypatc
         assert other.take(keys(1, 2, 3)) == ({}, set(), keys(1, 2, 3))
 
 
-def test_a_process_on_another_host_is_taken_for_dead_once_it_has_been_silent_for_long(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def shift(monkeypatch: pytest.MonkeyPatch, clock: str, seconds: float) -> None:
+    """Moves one of this process's clocks, `time` or `monotonic`."""
+    real = getattr(journal_module.time, clock)
+    monkeypatch.setattr(journal_module.time, clock, lambda: real() + seconds)
+
+
+def holder_elsewhere(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> journal_module.Holder:
     with monkeypatch.context() as patch:
         pretend(patch, "another-host:1:1")
-        away = journal_module.Holder(opened(), "tiny", 10.0)
+        return journal_module.Holder(journal, "tiny", 10.0)
+
+
+def test_a_holder_of_another_host_is_dead_after_a_long_silence(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = holder_elsewhere(opened(), monkeypatch)
     away.take(keys(1, 2))
     with opened().holder("tiny", None) as other:
         assert other.take(keys(1)).elsewhere == keys(1)
-        now = journal_module.time.time()
-        monkeypatch.setattr(journal_module.time, "time", lambda: now + SILENT_SECONDS - 20)
-        away.claim(1.0)
-        monkeypatch.setattr(journal_module.time, "time", lambda: now + SILENT_SECONDS + 20)
-        assert other.take(keys(1)).elsewhere == keys(1), "it has just been heard of"
-        monkeypatch.setattr(journal_module.time, "time", lambda: now + 2 * SILENT_SECONDS)
+        shift(monkeypatch, "monotonic", SILENT_SECONDS - 20)
+        away.beat()
+        assert other.take(keys(1)).elsewhere == keys(1)
+        shift(monkeypatch, "monotonic", SILENT_SECONDS - 20)
+        assert other.take(keys(1)).elsewhere == keys(1), "its last sign of life is recent"
+        shift(monkeypatch, "monotonic", 40)
+        assert other.take(keys(1)).mine == keys(1)
+
+
+@pytest.mark.parametrize("step", [-2_000.0, -10.0, 10.0, 2_000.0])
+def test_a_holder_of_another_host_survives_clocks_that_step(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    away = holder_elsewhere(opened(), monkeypatch)
+    away.take(keys(1))
+    with opened().holder("tiny", None) as other:
+        shift(monkeypatch, "time", step)
+        assert other.take(keys(1)).elsewhere == keys(1)
+        away.beat()
+        assert other.take(keys(1)).elsewhere == keys(1)
+
+
+def test_a_holder_of_another_host_that_died_long_ago_is_dead_at_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder_elsewhere(opened(), monkeypatch).take(keys(1))
+    shift(monkeypatch, "time", LONG_SILENT_SECONDS + 20)
+    with opened().holder("tiny", None) as other:
         assert other.take(keys(1)).mine == keys(1)
 
 
@@ -351,9 +388,9 @@ def test_a_large_file_is_looked_into_once_after_a_process_died_and_not_for_those
         checks.append(True)
         return passes(connection)
 
-    passes = journal_tables._passes_check
-    monkeypatch.setattr(journal_tables, "_passes_check", check)
-    monkeypatch.setattr(journal_tables, "QUICKLY_CHECKED", 0)
+    passes = journal_files._passes_check
+    monkeypatch.setattr(journal_files, "_passes_check", check)
+    monkeypatch.setattr(journal_files, "QUICKLY_CHECKED", 0)
 
     def checks_at_opening() -> int:
         checks.clear()
@@ -376,7 +413,7 @@ def test_a_large_file_is_looked_into_once_after_a_process_died_and_not_for_those
 
 
 def test_who_looks_waits_for_no_writer_and_holds_none_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_tables, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(journal_files, "BUSY_SECONDS", 0.2)
     journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
     with journal.holder("tiny", None) as holder:
         holder.keep([reply(1)])
@@ -497,7 +534,10 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
         "journal.sqlite:s3cret",
     ],
 )
-def test_a_database_that_cannot_be_used_is_a_clear_error_without_its_password(url: str) -> None:
+def test_a_database_that_cannot_be_used_is_a_clear_error_without_its_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_files, "AWAY_SECONDS", ())
     with pytest.raises(StorageError, match="SYNTHPOST_JOURNAL") as caught:
         Journal(url).summary()
     assert "s3cret" not in str(caught.value)
