@@ -97,6 +97,13 @@ REPLIES = Table(
     Column("asked_at", Float, nullable=False),
     Index("replies_by_model", "endpoint", "model", "purpose"),
 )
+RAW_MESSAGES = Table(
+    "raw_messages",
+    _METADATA,
+    Column("key", String(16), primary_key=True),
+    Column("message", JsonText, nullable=False),
+)
+"""Messages as they came, of replies whose text is not all of them: reasoning, parts, unknown finish reasons."""
 UNDERWAY = Table(
     "underway",
     _METADATA,

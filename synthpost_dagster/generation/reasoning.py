@@ -65,6 +65,16 @@ def split_reasoning(text: str) -> Split:
     return Split(answer, "\n".join(part for part in reasoning if part))
 
 
+def holds_tag(text: str) -> bool:
+    """Whether a text holds a tag of reasoning anywhere, though it may only mention it."""
+    return any(pattern.search(text) for pattern in (_OPENING, _CLOSING, _CHANNELS))
+
+
+def begins_with_tag(text: str) -> bool:
+    """Whether reasoning opens a text."""
+    return any(pattern.match(text.lstrip()) for pattern in (_OPENING, _CHANNELS))
+
+
 class _Block(NamedTuple):
     """Where reasoning with its tags lies in a text, and where the part between the tags."""
 
