@@ -378,7 +378,7 @@ class _Run:
             return False
         if others < TRUST_AFTER:
             raise EndpointError(
-                f"{self.model.name}: failed {request.failed} times in a row: {failure}; mend the endpoint or its entry "
+                f"{self.model.name}: failed {request.failed} times in a row: {failure}; fix the endpoint or its entry "
                 "in the profile and run again, it goes on from here"
             ) from None
         return True
