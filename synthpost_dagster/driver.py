@@ -69,12 +69,15 @@ class Sweep:
             self.terminal.reused("report")
 
     def _require_endpoints(self, rows: int, has_cells_to_judge: bool) -> None:
-        """Raises EndpointError before time is spent, where an endpoint that will be asked is of no use."""
+        """Raises EndpointError before time is spent, where an endpoint that will be asked is of no use, and warns of
+        one that may be.
+        """
         study, recorded = self.study, recorded_in(self.instance)
         if planning.are_rows_stale(study, recorded, rows) and data.has_rows_to_ask(study, rows):
-            doctor.require_endpoints(study, ["teacher"])
+            self.terminal.warn(doctor.require_endpoints(study, ["teacher"]))
         if has_cells_to_judge or planning.are_controls_stale(study, recorded):
-            doctor.require_endpoints(study, [role for role in study.profile.roles if role != "teacher"])
+            judges = [role for role in study.profile.roles if role != "teacher"]
+            self.terminal.warn(doctor.require_endpoints(study, judges))
 
     def _controls(self) -> None:
         work = planning.controls_work(self.study)

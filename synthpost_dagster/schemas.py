@@ -28,10 +28,24 @@ FACTORS = ("post_type", "tone", "length", "company")
 """What results are broken down by."""
 FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")
 """What a post is written for, in every table from the prompts on."""
-FINISH_REASONS = ("stop", "length", "content_filter", "invalid", "refused")
+FINISH_REASON = (
+    r"stop|length|content_filter|invalid|refused|refusal|reasoning|unanswered|unknown:\w{1,12}|part:\w{1,12}"
+)
 """stop: whole. length: cut off. content_filter: held back by the endpoint. invalid: against the schema that was asked
-for. refused: the endpoint did not answer this request; the text is its reason."""
-STRIPPED = ("", "preamble", "quotes", "preamble and quotes")
+for. refused: the endpoint did not answer this request; the text is its reason. refusal: the model says that it will
+not; the text is what it says. reasoning: cut off before its answer began. unanswered: it ended with its reasoning.
+unknown: it ended with a finish reason of that name, which does not say whether it is whole. part: it holds a part of
+that kind, which is no text."""
+STRIPPED = (
+    "",
+    "fence",
+    "preamble",
+    "quotes",
+    "fence and preamble",
+    "fence and quotes",
+    "preamble and quotes",
+    "fence and preamble and quotes",
+)
 """What cleaning may take off a reply."""
 METRICS = (
     "distinct_1",
@@ -115,7 +129,7 @@ class SyntheticRows(Factors):
     stripped: Series[str] = pa.Field(isin=STRIPPED, description="What was taken off the reply, or empty")
     is_in_band: Series[bool] = pa.Field(description="As many sentences as the length asks for")
     raw_reply: Series[str] = pa.Field(description="The reply as it came")
-    finish_reason: Series[str] = pa.Field(isin=FINISH_REASONS)
+    finish_reason: Series[str] = pa.Field(str_matches=rf"^(?:{FINISH_REASON})$")
     prompt_tokens: Series[int] = pa.Field(ge=0)
     completion_tokens: Series[int] = pa.Field(ge=0)
     teacher_model: Series[str] = pa.Field(str_length={"min_value": 1})

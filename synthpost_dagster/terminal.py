@@ -154,6 +154,11 @@ class Terminal:
         """Nothing to do for it."""
         self.console.print(f"[green]✓[/] {title} (up to date)")
 
+    def warn(self, warnings: Sequence[str]) -> None:
+        """A line for each."""
+        for warning in warnings:
+            self.console.print(Text.assemble(("! ", "bold yellow"), warning))
+
     def close(self) -> None:
         """Leaves the terminal as it was, also after an error."""
         self._runs.clear()

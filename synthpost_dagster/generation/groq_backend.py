@@ -6,7 +6,14 @@ from typing import Any
 
 from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.generation.hosted import HostedModel
-from synthpost_dagster.generation.sdk import CONNECT_SECONDS, NO_KEY, SdkTransport, connections, key_of
+from synthpost_dagster.generation.sdk import (
+    CONNECT_SECONDS,
+    NO_KEY,
+    SdkTransport,
+    connections,
+    key_of,
+    refuse_other_hosts,
+)
 from synthpost_dagster.profiles.models import HostedChat
 
 
@@ -19,13 +26,15 @@ class GroqChat(HostedModel):
 
             key = key_of(spec, context)
             limits = spec.limits
+            http_client = groq.DefaultAioHttpClient(limits=connections(groq, limits))
             client = groq.AsyncGroq(
                 api_key=key or NO_KEY,
                 base_url=spec.base_url,
                 max_retries=0,
                 timeout=groq.Timeout(limits.timeout_seconds, connect=CONNECT_SECONDS),
-                http_client=groq.DefaultAioHttpClient(limits=connections(groq, limits)),
+                http_client=http_client,
             )
+            refuse_other_hosts(http_client, client.base_url, spec.name)
             return SdkTransport(groq, client, spec, key, schema)
 
         super().__init__(spec, context, schema, connect)

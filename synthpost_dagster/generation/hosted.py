@@ -17,14 +17,16 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from synthpost_dagster.errors import EndpointError, StorageError
-from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
+from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.journal import Holder, Reply
 from synthpost_dagster.generation.journal_files import AWAY_SECONDS
 from synthpost_dagster.generation.limits import Pace, backoff, pressure_on
 from synthpost_dagster.generation.meter import Meter
+from synthpost_dagster.generation.offers import Checked, spelling_of
 from synthpost_dagster.generation.purse import Purse
 from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.progress import SILENT
 
 CHUNK = 64
 """Keys looked up in the journal at a time."""
@@ -41,12 +43,19 @@ TRUST_AFTER = 10
 MOST_TURNED_AWAY = 30
 """Times a request is turned away before the run gives up."""
 CHARACTERS_A_TOKEN = 4.0
+CHECKS = "model checks"
+"""What the journal calls the replies to requests that only find out whether a model is there."""
+CHECK_TOKENS = 16
+"""Some endpoints allow no fewer."""
 
 Result = TypeVar("Result")
 
 
 class Answer(NamedTuple):
-    """What an endpoint sent; tokens are None where it does not count them, headers in lower case."""
+    """What an endpoint sent; tokens are None where it does not count them, headers in lower case.
+
+    `raw` is the message as JSON where it says more than the text.
+    """
 
     text: str
     finish_reason: str
@@ -54,6 +63,7 @@ class Answer(NamedTuple):
     completion_tokens: int | None
     served_model: str
     headers: Mapping[str, str]
+    raw: str | None = None
 
 
 class Transport(Protocol):
@@ -104,25 +114,49 @@ class HostedModel:
                 runner.run(run.stop())
                 self.tally.seconds += time.monotonic() - started
 
-    def check(self) -> bool:
-        """Whether the endpoint says that it has the model; False where it does not list its models.
+    def check(self) -> Checked:
+        """Whether the endpoint has the model; where it lists others alone, one request decides, which is journaled.
 
-        Raises EndpointError where it is out of reach or no API, refuses the key, or says that it lacks the model.
+        Raises EndpointError where it is out of reach or no API, refuses the key, or lacks the model; BudgetReached
+        where a request that has to decide may pass the budget.
         """
         with asyncio.Runner() as runner:
-            return runner.run(self._check())
+            offered = runner.run(self._offered())
+        if not offered:
+            return Checked(
+                f"{self.spec.endpoint} is there and does not list its models; {self.spec.model} is not checked"
+            )
+        spelling = spelling_of(self.spec.model, offered)
+        if spelling is None:
+            return self._tried(offered)
+        listed = "" if spelling == self.spec.model else f", listed as {spelling}"
+        return Checked(f"{self.spec.endpoint} is there and offers {self.spec.model}{listed}")
 
-    async def _check(self) -> bool:
+    async def _offered(self) -> list[str]:
         transport = self.connect()
         try:
-            offered = await transport.models()
+            return await transport.models()
         except RequestFailure as failure:
             raise EndpointError(f"{self.name}: {failure}") from None
         finally:
             await transport.close()
-        if offered and self.spec.model not in offered:
-            raise _gone(self.spec, "it is not in the list", offered)
-        return bool(offered)
+
+    def _tried(self, offered: list[str]) -> Checked:
+        """Asks the model, though it is not listed, for a reply of few tokens."""
+        sampling = self.spec.sampling.model_copy(update={"max_new_tokens": CHECK_TOKENS})
+        spec = self.spec.model_copy(update={"sampling": sampling})
+        asked = chat_model(spec, self.context)
+        ask = ask_for(asked, [{"role": "user", "content": "Answer with the word yes."}], 0)
+        (reply,) = asked.answers([ask], Work(CHECKS, 1, SILENT))
+        if reply.finish_reason == "refused":
+            raise _gone(self.spec, reply.text, offered)
+        served = "" if spelling_of(self.spec.model, [reply.served_model]) else f" as {reply.served_model}"
+        names = ", ".join(sorted(offered))
+        return Checked(
+            f"{self.spec.endpoint} answers requests for {self.spec.model}{served}, but does not list it (it lists "
+            f"{names}); make sure that this is the model you mean",
+            is_warning=True,
+        )
 
 
 class _Settled(NamedTuple):
@@ -158,6 +192,7 @@ class _Run:
         self.pulled = self.handed_out = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.unkept: list[_Settled] = []
+        self.raw: dict[str, str] = {}
         self.holding: set[str] = set()
         self.in_flight = self.answered = self.refused = 0
         self.looked_at = 0.0
@@ -290,7 +325,7 @@ class _Run:
             except Passing as failure:
                 if self._has_failed_for_good(request, failure, started, self.answered - answered_before):
                     return self._unanswered(request, str(failure))
-                delay = backoff(request.failed)
+                delay = min(backoff(request.failed), self._patience_left(request))
             except ModelGone as failure:
                 raise _gone(self.spec, str(failure), await self._offered()) from None
             except Refused as failure:
@@ -306,15 +341,28 @@ class _Run:
                 return settled
             finally:
                 self.pace.returned()
+            request.waited_seconds += delay
             await self.pace.sleep(delay)
 
     def _turned_away(self, request: _Request, failure: Busy, started: float) -> float:
         """Seconds to wait. Raises EndpointError where that is too long, or happens all the time."""
         request.turned_away += 1
         self.pace.overloaded(started, failure.wait)
-        if request.turned_away >= MOST_TURNED_AWAY:
-            raise EndpointError(f"{self.model.name}: turns requests away all the time: {failure}") from None
-        return failure.wait or backoff(request.turned_away)
+        left = self._patience_left(request)
+        delay = failure.wait or min(backoff(request.turned_away), left)
+        if request.turned_away >= MOST_TURNED_AWAY or delay > left or not delay:
+            raise EndpointError(
+                f"{self.model.name}: turns requests away all the time: {failure}; after {request.waited_seconds:.0f} s "
+                "of waiting without a reply it is given up: lower limits.concurrency or raise limits.patience_seconds, "
+                "and run again, it goes on from here"
+            ) from None
+        return delay
+
+    def _patience_left(self, request: _Request) -> float:
+        """Seconds that a request may still wait; all the profile's patience again after any other was answered."""
+        if request.answered_then != self.answered:
+            request.answered_then, request.waited_seconds = self.answered, 0.0
+        return max(0.0, self.spec.limits.patience_seconds - request.waited_seconds)
 
     def _has_failed_for_good(self, request: _Request, failure: Passing, started: float, others: int) -> bool:
         """Whether this request alone is beyond help, `others` having been answered since it began.
@@ -329,7 +377,7 @@ class _Run:
             return False
         if others < TRUST_AFTER:
             raise EndpointError(
-                f"{self.model.name}: failed {request.failed} times in a row: {failure}; mend the endpoint or its entry "
+                f"{self.model.name}: failed {request.failed} times in a row: {failure}; fix the endpoint or its entry "
                 "in the profile and run again, it goes on from here"
             ) from None
         return True
@@ -351,9 +399,11 @@ class _Run:
         if prompt is None:
             prompt = _tokens_of(ask.characters)
         if completion is None:
-            completion = _tokens_of(len(answer.text))
+            completion = _tokens_of(len(answer.raw or answer.text))
         # Scripts of many tokens a letter, or thoughts that are not shown, may have cost more than an estimate says.
         is_at_worst = self.holder.budget is not None and not is_counted
+        if answer.raw is not None:
+            self.raw[ask.key] = answer.raw
         reply = Reply(
             key=ask.key,
             endpoint=self.spec.endpoint,
@@ -420,7 +470,8 @@ class _Run:
         if kept:
             replies = [settled.reply for settled in kept if settled.reply]
             released = sum(settled.released_usd for settled in kept)
-            keep = partial(self.holder.keep, replies, released)
+            raw = {reply.key: self.raw.pop(reply.key) for reply in replies if reply.key in self.raw}
+            keep = partial(self.holder.keep, replies, released, raw=raw)
             await self._insist(keep, partial(keep, is_again=True))
         if others:
             keys = [settled.ask.key for settled in others]
@@ -431,8 +482,7 @@ class _Run:
         for settled in batch:
             self.holding.discard(settled.ask.key)
             if settled.reply:
-                self.meter.asked(settled.reply)
-                self.meter.found(len(self.places[settled.ask.key]) - 1)
+                self.meter.asked(settled.reply, settled.is_journaled, len(self.places[settled.ask.key]))
                 self._place(settled.reply)
 
     def _place(self, reply: Reply) -> None:
@@ -469,7 +519,8 @@ class _Request:
     def __init__(self, ask: Ask, worst_usd: float) -> None:
         self.ask, self.worst_usd = ask, worst_usd
         self.reserved_usd = self.lost_usd = 0.0
-        self.failed = self.turned_away = 0
+        self.failed = self.turned_away = self.answered_then = 0
+        self.waited_seconds = 0.0
 
     @property
     def tries(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from synthpost_dagster.generation.journal_files import (
 from synthpost_dagster.generation.journal_tables import (
     HOLDERS,
     LOSSES,
+    RAW_MESSAGES,
     REPLIES,
     UNDERWAY,
     insert_new,
@@ -144,6 +145,15 @@ class Journal:
             if not keys:
                 return dropped
             dropped, last = dropped + len(keys) - len(self.find(keys)), keys[-1]
+
+    def raw_messages(self, keys: Sequence[str]) -> dict[str, str]:
+        """Messages as they came, as JSON with the finish reason, of replies that said more than their text; by key."""
+        found: dict[str, str] = {}
+        with self.look() as connection:
+            for batch in _batches(keys):
+                rows = connection.execute(select(RAW_MESSAGES).where(RAW_MESSAGES.c.key.in_(batch))).mappings().all()
+                found |= {row["key"]: row["message"] for row in rows if is_whole(RAW_MESSAGES, row, row["checksum"])}
+        return found
 
     def averages(self, endpoint: str, model: str, purpose: str) -> Averages | None:
         """Means over the replies of an endpoint, model and purpose; None where there is none."""
@@ -276,13 +286,21 @@ class Holder:
             mine |= self._inherited(connection, [key for key in missing if key not in mine])
         return Taken(known | late, mine - set(late), set(missing) - mine - set(late))
 
-    def keep(self, replies: Sequence[Reply], released_usd: float = 0.0, is_again: bool = False) -> None:
-        """Puts replies down, durably; `released_usd` is what had been claimed for them.
+    def keep(
+        self,
+        replies: Sequence[Reply],
+        released_usd: float = 0.0,
+        is_again: bool = False,
+        raw: Mapping[str, str] | None = None,
+    ) -> None:
+        """Puts replies down, durably; `released_usd` is what had been claimed for them, `raw` their messages by key.
 
         `is_again`: the same was tried before, and may have been done though the database did not say so.
         """
         with self.journal.begin() as connection:
             insert_new(connection, REPLIES, [sealed(REPLIES, reply._asdict()) for reply in replies])
+            messages = [{"key": key, "message": text} for key, text in (raw or {}).items()]
+            insert_new(connection, RAW_MESSAGES, [sealed(RAW_MESSAGES, message) for message in messages])
             let_go = self._let_go(connection, [reply.key for reply in replies])
             if let_go or not is_again:
                 self._settle(connection, released_usd, sum(reply.cost_usd + reply.lost_usd for reply in replies))

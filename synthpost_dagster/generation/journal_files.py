@@ -24,6 +24,7 @@ from synthpost_dagster.generation.journal_pages import MAGIC, TABLE_LEAF, open_p
 from synthpost_dagster.generation.journal_tables import (
     HOLDERS,
     LOSSES,
+    RAW_MESSAGES,
     REPLIES,
     IsAsking,
     create_tables,
@@ -329,7 +330,7 @@ def _is_damaged(file: Path, is_asking: IsAsking) -> bool:
                 return True
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return False
-            names = ("replies", "underway", "holders", "losses")
+            names = ("replies", "raw_messages", "underway", "holders", "losses")
             if not sqlite_schema_is_ours({name: _columns(connection, name) for name in names}):
                 return True
             connection.row_factory = sqlite3.Row
@@ -412,6 +413,7 @@ def _tell_of_damaged(url: URL, records: int) -> None:
 def _save(connection: Connection, damaged: Path, is_asking: IsAsking) -> _Recovery:
     """Writes every whole row of a damaged file into a new database, with a note where spending may be incomplete."""
     pending: dict[str, dict[str, Any]] = {}
+    raw: dict[str, dict[str, Any]] = {}
     others: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = {}
     replies = most = 0
     with open_pages(damaged) as pages:
@@ -420,12 +422,13 @@ def _save(connection: Connection, damaged: Path, is_asking: IsAsking) -> _Recove
                 most = max(most, _rowid_in_index(values))
             elif row := row_of(REPLIES, values):
                 most, pending[row["key"]] = max(most, rowid), sealed(REPLIES, row)
+            elif row := row_of(RAW_MESSAGES, values):
+                raw[row["key"]] = sealed(RAW_MESSAGES, row)
             else:
                 _add_newest(others, values)
-            if len(pending) == SAVED_ROWS:
-                replies += len(insert_new(connection, REPLIES, list(pending.values())))
-                pending.clear()
-    replies += len(insert_new(connection, REPLIES, list(pending.values())))
+            if len(pending) + len(raw) >= SAVED_ROWS:
+                replies += _flush(connection, pending, raw)
+    replies += _flush(connection, pending, raw)
     for table, row in others.values():
         connection.execute(table.insert().values(**sealed(table, row)))
     _refuse_if_in_use(damaged, [row for table, row in others.values() if table is HOLDERS], is_asking)
@@ -433,6 +436,15 @@ def _save(connection: Connection, damaged: Path, is_asking: IsAsking) -> _Recove
     if not is_spending_known:
         note_loss(connection)
     return _Recovery(replies, max(0, most - replies), is_spending_known)
+
+
+def _flush(connection: Connection, replies: dict[str, dict[str, Any]], raw: dict[str, dict[str, Any]]) -> int:
+    """Writes rows and forgets them; how many of the replies were new."""
+    insert_new(connection, RAW_MESSAGES, list(raw.values()))
+    new = len(insert_new(connection, REPLIES, list(replies.values())))
+    replies.clear()
+    raw.clear()
+    return new
 
 
 def _add_newest(found: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]], values: tuple[Any, ...]) -> None:

@@ -83,6 +83,14 @@ REPLIES = Table(
     Column("checksum", String(16)),
     Index("replies_by_model", "endpoint", "model", "purpose"),
 )
+RAW_MESSAGES = Table(
+    "raw_messages",
+    _METADATA,
+    Column("key", String(16), primary_key=True),
+    Column("message", JsonText, nullable=False),
+    Column("checksum", String(16)),
+)
+"""Messages as they came, of replies whose text is not all of them: reasoning, parts, unknown finish reasons."""
 UNDERWAY = Table(
     "underway",
     _METADATA,
@@ -113,7 +121,7 @@ LOSSES = Table(
 """Records of spending that were lost: a row without a profile is the loss, one with a profile says that a person has
 stated since what this profile had spent."""
 
-CHECKED = (REPLIES, HOLDERS, LOSSES)
+CHECKED = (REPLIES, RAW_MESSAGES, HOLDERS, LOSSES)
 """Tables whose rows have a checksum."""
 _BEATS = ("begun_at", "seen_at", "ended_at")
 """Times of a holder: no money hangs on them, and earlier versions change them without a checksum."""
@@ -227,8 +235,8 @@ def sqlite_schema_is_ours(columns: Mapping[str, Sequence[tuple[str, str, int, in
     `columns` are, by table, what `PRAGMA table_info` says of each: name, type, whether required, place in key.
     """
     for table in _METADATA.sorted_tables:
-        if table is LOSSES and not columns[table.name]:
-            continue
+        if table in (LOSSES, RAW_MESSAGES) and not columns[table.name]:
+            continue  # earlier versions had none
         found = {name: (kind, bool(required), bool(place)) for name, kind, required, place in columns[table.name]}
         known = {
             column.name: (str(column.type.compile(sqlite.dialect())), not column.nullable, column.primary_key)

@@ -17,7 +17,7 @@ class Meter:
 
     def __init__(self, work: Work, tally: Tally) -> None:
         self.work, self.tally = work, tally
-        self._done = self._found = self._tokens = 0
+        self._done = self._found = self._refused = self._tokens = 0
         self._cost = 0.0
         self._told_at = 0.0
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
@@ -30,19 +30,24 @@ class Meter:
         self._found += replies
         self._tell()
 
-    def asked(self, reply: Reply) -> None:
-        """A reply was asked for and came."""
+    def asked(self, reply: Reply, is_journaled: bool = True, places: int = 1) -> None:
+        """A reply was asked for and came, for so many places; one that is not journaled is asked for again later."""
         self.tally.add(reply)
         self._done += 1
         self._asked += 1
         self._tokens += reply.prompt_tokens + reply.completion_tokens
         self._cost += reply.cost_usd + reply.lost_usd
-        self._tell()
+        if is_journaled:
+            self.found(places - 1)
+        else:
+            self._done += places - 1
+            self._refused += places
+            self._tell()
 
     @property
     def text(self) -> str:
         """How far it is, in one phrase."""
-        return f"{self._done:,} of {self.work.total:,} replies are in the journal"
+        return f"{self._done - self._refused:,} of {self.work.total:,} replies are in the journal"
 
     def _tell(self) -> None:
         now = time.monotonic()

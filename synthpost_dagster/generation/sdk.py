@@ -7,13 +7,13 @@ their response objects. https://github.com/openai/openai-python
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from synthpost_dagster.errors import EndpointError
+from synthpost_dagster.generation.bodies import Body, Fault, fault_in, names_in, parsed, read_body
 from synthpost_dagster.generation.chat_models import Ask, Context
 from synthpost_dagster.generation.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.generation.hosted import Answer
@@ -25,11 +25,8 @@ LOGGERS = ("openai", "groq", "httpx", "httpx2", "httpcore", "aiohttp")
 """Their debug lines show headers, where keys stand, and they have a line for every request."""
 GATEWAY_TIMEOUT = 504
 MOST_MESSAGE = 500
-MOST_TOKENS = 10_000_000
-"""A count above this is none."""
 NO_KEY = "none"
 """Sent where the endpoint wants no key: the SDKs insist on one."""
-_FINISH = {"stop": "stop", "length": "length", "max_tokens": "length", "content_filter": "content_filter"}
 _NEVER_THERE = frozenset(
     {
         "ClientConnectorError",
@@ -44,6 +41,9 @@ _NEVER_THERE = frozenset(
 _REFUSED = frozenset({400, 413, 422})
 _NOTHING_THERE = frozenset({404, 405})
 _BUSY = frozenset({429, 503, 529})
+_IN_ANY_STATUS = frozenset({402, 429})
+"""What a code in the body says stands, though the status says something else."""
+_TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})
 
 
 def key_of(spec: HostedChat, context: Context) -> str | None:
@@ -62,6 +62,24 @@ def connections(sdk: ModuleType, limits: Limits) -> Any:
     """As many connections as requests may be in flight: one that waits for a free line would be taken for lost."""
     most = limits.concurrency
     return type(sdk.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
+
+
+def refuse_other_hosts(http_client: Any, base_url: Any, name: str) -> None:
+    """Lets a client follow redirects within the host of `base_url` only: prompts and keys go nowhere else."""
+
+    async def check(request: Any) -> None:
+        if not _is_same_host(base_url, request.url):
+            raise EndpointError(
+                f"{name}: {base_url.host} redirects requests to {request.url.scheme}://{request.url.netloc.decode()}, "
+                "and prompts are sent to no other host than that of base_url; correct base_url if that host is meant"
+            )
+
+    http_client.event_hooks = {"request": [check]}
+
+
+def _is_same_host(base_url: Any, url: Any) -> bool:
+    is_upgrade = (base_url.scheme, url.scheme) == ("http", "https") and base_url.port is url.port is None
+    return base_url.host == url.host and (is_upgrade or (base_url.scheme, base_url.port) == (url.scheme, url.port))
 
 
 class SdkTransport:
@@ -113,7 +131,7 @@ class SdkTransport:
                 self._refuse_useless(error)
             return []
         try:
-            return _names(json.loads(raw.http_response.content))
+            return names_in(parsed(raw.http_response.content, self._tidy))
         except ValueError:
             raise self._no_api(f"no JSON: {raw.http_response.text}") from None
 
@@ -160,26 +178,31 @@ class SdkTransport:
 
     def _answer(self, raw: Any) -> Answer:
         try:
-            body = json.loads(raw.http_response.content)
-            choice = body["choices"][0]
-            text = choice["message"].get("content") or ""
-            usage = body.get("usage")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            read = read_body(parsed(raw.http_response.content, self._tidy))
+        except ValueError:
             raise Passing(
                 f"a reply without a message: {self._clean(raw.http_response.text)}", is_perhaps_paid=True
             ) from None
+        if isinstance(read, Fault):
+            raise self._failure_of(read.status, read, raw.headers)
+        return self._answer_of(read, raw.headers)
+
+    def _answer_of(self, read: Body, headers: Any) -> Answer:
         return Answer(
-            text=_well_formed(self._without_key(str(text))).strip(),
-            finish_reason=_FINISH.get(str(choice.get("finish_reason")), "stop"),
-            prompt_tokens=_count(usage, "prompt_tokens"),
-            completion_tokens=_count(usage, "completion_tokens"),
-            served_model=_printable(self._without_key(str(body.get("model") or self.spec.model)))[:200],
-            headers=raw.headers,
+            text=read.text,
+            finish_reason=read.finish_reason,
+            prompt_tokens=read.prompt_tokens,
+            completion_tokens=read.completion_tokens,
+            served_model=_printable(read.model or self.spec.model)[:200],
+            headers=headers,
+            raw=read.raw,
         )
 
-    def _unanswered(self, error: Exception) -> Passing:
-        """A request that brought no reply: it never got there, took too long, or the line broke."""
+    def _unanswered(self, error: Exception) -> RequestFailure | EndpointError:
+        """A request that brought no reply: it never got there, took too long, the line broke, or it went astray."""
         causes = list(_causes(error))
+        if refused := next((cause for cause in causes if isinstance(cause, EndpointError)), None):
+            return refused
         if any(type(cause).__name__ in _NEVER_THERE for cause in causes):
             why = self._clean(str(causes[-1])) or type(causes[-1]).__name__
             return Passing(
@@ -196,29 +219,51 @@ class SdkTransport:
         return Passing(f"no reply within {self.spec.limits.timeout_seconds:g} s", is_perhaps_paid=True)
 
     def _failure(self, error: Any) -> RequestFailure | EndpointError:
-        status, headers = error.status_code, error.response.headers
-        code, message, failed = _said(error.body)
-        failed = None if failed is None else self._without_key(failed)
-        message = f"{status}: {self._clean(message or str(error.body or error.response.reason_phrase))}"
+        # One of the SDKs hands out the whole body, the other what is under `error`.
+        is_inner = isinstance(error.body, dict) and "error" not in error.body
+        fault = fault_in({"error": error.body} if is_inner else error.body) or Fault(None, "", "", None)
+        if not fault.message:
+            fault = fault._replace(message=str(error.body or error.response.reason_phrase))
+        status = fault.status if fault.status in _IN_ANY_STATUS else error.status_code
+        return self._failure_of(status, fault, error.response.headers, shown=error.status_code)
+
+    def _failure_of(
+        self, status: int | None, fault: Fault, headers: Any, shown: int | None = None
+    ) -> RequestFailure | EndpointError:
+        """What is to be done about an error of a status, which a response had or its body names."""
+        message = self._clean(fault.message or fault.code)
+        message = f"{shown or status}: {message}" if shown or status else message
         name = f"{self.spec.endpoint}/{self.spec.model}"
         if status in (401, 403):
             where = f"the key in {self.spec.api_key}" if self.spec.api_key else "requests without a key (`api_key`)"
             return EndpointError(f"{name}: refuses {where} ({message}); correct it and run again")
-        if status == 402 or code == "insufficient_quota":
+        if status == 402:
             return EndpointError(f"{name}: the account has no credit ({message}); top it up and run again")
         if status == 404:
             return ModelGone(message)
         if status in _BUSY:
-            return Busy(message, _asked_wait(headers))
+            wait = _asked_wait(headers)
+            return Busy(message, fault.wait if wait is None else wait)
         if status in _REFUSED:
-            return Refused(message, failed if code in ("json_validate_failed", "tool_use_failed") else None)
-        if status >= 500 or status in (408, 409, 425):
-            return Passing(message, is_perhaps_paid=status == GATEWAY_TIMEOUT)
+            return self._refused(message, fault)
+        if status is None or status >= 500 or status in (408, 409, 425):
+            is_perhaps_paid = status is None or status == GATEWAY_TIMEOUT or fault.is_worked_on
+            return Passing(message, is_perhaps_paid=is_perhaps_paid)
         return EndpointError(f"{name}: answers {message}; correct its entry in the profile")
+
+    def _refused(self, message: str, fault: Fault) -> Refused:
+        if fault.code in _TOO_LONG:
+            message = f"{message} (shorten the prompt, lower max_new_tokens or serve the model with a longer context)"
+        failed = None if fault.failed_text is None else _well_formed(self._without_key(fault.failed_text))
+        return Refused(message, failed if fault.code in ("json_validate_failed", "tool_use_failed") else None)
 
     def _clean(self, text: str) -> str:
         """A message in one short line, without the key."""
         return self._without_key(" ".join(str(text).split()))[:MOST_MESSAGE]
+
+    def _tidy(self, text: str) -> str:
+        """A text of a reply without the key, which every file can hold."""
+        return _well_formed(self._without_key(text))
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
@@ -227,13 +272,6 @@ class SdkTransport:
 def _quieten() -> None:
     for logger in map(logging.getLogger, LOGGERS):
         logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
-
-
-def _names(listed: Any) -> list[str]:
-    """Ids in a list of models, which stands under `data` or alone."""
-    models = listed.get("data") if isinstance(listed, dict) else listed
-    entries = models if isinstance(models, list) else []
-    return [str(model["id"]) for model in entries if isinstance(model, dict) and "id" in model]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -253,26 +291,12 @@ def _response_format(spec: HostedChat, schema: dict[str, Any] | None) -> dict[st
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
-def _said(body: Any) -> tuple[str, str, str | None]:
-    """Code, message and failed text of an error's body."""
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(inner, dict):
-        return "", "" if inner is None else str(inner), None
-    failed = inner.get("failed_generation")
-    return str(inner.get("code") or ""), str(inner.get("message") or ""), None if failed is None else str(failed)
-
-
 def _asked_wait(headers: Any) -> float | None:
     milliseconds = headers.get("retry-after-ms")
     if milliseconds is not None and (value := seconds_of(milliseconds)) is not None:
         return value / 1000
     after = headers.get("retry-after")
     return None if after is None else seconds_of(after)
-
-
-def _count(usage: Any, name: str) -> int | None:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else None
 
 
 def _well_formed(text: str) -> str:

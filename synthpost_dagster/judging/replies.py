@@ -8,13 +8,24 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from synthpost_dagster.generation.bodies import PART
+from synthpost_dagster.generation.finish import UNKNOWN
+from synthpost_dagster.generation.messages import Content, stored_content
+from synthpost_dagster.generation.reasoning import begins_with_tag, holds_tag
+
 _NOT_SAID = {
     "length": "reply cut off",
     "content_filter": "reply held back by the endpoint's filter",
     "invalid": "reply against the schema",
     "refused": "refused by the endpoint",
+    "refusal": "refused by the judge",
+    "reasoning": "max_new_tokens spent on reasoning",
+    "unanswered": "ended without an answer",
+    UNKNOWN: "unknown finish reason",
+    PART: "part of another kind",
 }
-READING = 1
+"""By the finish reason, or by what stands before the colon in it."""
+READING = 2
 """Raised when a reply is read or shown otherwise than before, so that model judges' replies are read again."""
 NO_VERDICT = "no verdict in the reply"
 TWO_VERDICTS = "two verdicts in one reply"
@@ -34,7 +45,6 @@ _SPOKEN = re.compile(rf"{_EDGE}(?:(?:the|my|final|overall){_GAP})*{_SAYS}{_GAP}{
 _MENTIONED = re.compile(rf"{_SAYS}[\W_]*{_NAME}(?![ \t-]*[^\W_])", re.IGNORECASE)
 """A verdict as JSON, prose or anything between writes it."""
 _ESCAPED = re.compile(r"\\(?:u([0-9a-f]{4})|.)", re.IGNORECASE | re.DOTALL)
-_THOUGHT = re.compile(r"\s*<(think|thinking)>.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
 _FENCED = re.compile(r"```\w*\s(.*)```", re.DOTALL)
 _BRACE = re.compile(r"[{}]")
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
@@ -44,7 +54,7 @@ _CLOSING = re.compile(r"""[{,]\s*["'“]verdict["'”]\s*:\s*["'“]([^"'“”{
 
 
 class Said(NamedTuple):
-    """A judge's raw reply to a game, why it ended (`schemas.FINISH_REASONS`), and its tokens."""
+    """A judge's raw reply to a game, why it ended (`schemas.FINISH_REASON`), and its tokens."""
 
     text: str
     finish_reason: str = "stop"
@@ -81,11 +91,15 @@ def read_reply(said: Said, posts: tuple[str, ...] = (), may_tie: bool = True) ->
     verdict. A verdict that stands in one of the `posts` too may be a quotation, so it counts only where it is the whole
     reply, and where it is not, it leaves other verdicts in doubt.
     """
-    if said.finish_reason in _NOT_SAID:
-        return Pick("", _NOT_SAID[said.finish_reason])
-    if not said.text.strip():
-        return Pick("", "empty reply")
-    read = _own_verdict(_answer(said.text), posts)
+    kind, _, name = said.finish_reason.partition(":")
+    content = _content(said.text, posts)
+    if kind == "length" and content.reasoning and not content.text.strip():
+        kind = "reasoning"
+    if kind in _NOT_SAID:
+        return Pick("", f"{_NOT_SAID[kind]}: {name}" if name else _NOT_SAID[kind])
+    if not content.text.strip():
+        return Pick("", _NOT_SAID["unanswered"] if content.reasoning else "empty reply")
+    read = _own_verdict(_answer(content.text), posts)
     return Pick("", NO_CHOICE) if read.pick == "tie" and not may_tie else read
 
 
@@ -95,9 +109,18 @@ def verdicts_in(post: str) -> set[str]:
     return {_PICKS[match[1].lower()] for text in (post, unescaped) for match in _MENTIONED.finditer(text)}
 
 
-def _answer(raw: str) -> str:
-    """A reply without the judge's thoughts before it and a code fence around it."""
-    text = _THOUGHT.sub("", raw, count=1) if _THOUGHT.match(raw) else raw
+def _content(raw: str, posts: tuple[str, ...]) -> Content:
+    """A reply without the judge's reasoning.
+
+    Where a post holds a tag too, one in the reply may be a quotation, so that it counts only if it begins the reply.
+    """
+    if any(map(holds_tag, posts)) and not begins_with_tag(raw):
+        return Content(raw)
+    return stored_content(raw)
+
+
+def _answer(text: str) -> str:
+    """A reply without a code fence around it."""
     fenced = _FENCED.fullmatch(text.strip())
     return (fenced[1] if fenced and "```" not in fenced[1] else text).strip()
 

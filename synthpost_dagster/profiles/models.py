@@ -91,7 +91,8 @@ class Limits(Record):
     timeout_seconds: float = Field(gt=0, description="for one reply")
     tries: int = Field(ge=1, le=20, description="of one request, where the endpoint or the line fails")
     patience_seconds: float = Field(
-        ge=0, description="a longer wait than this, asked for by the endpoint, ends the run"
+        ge=0,
+        description="a longer wait than this, asked for by the endpoint or without any reply meanwhile, ends the run",
     )
 
 

@@ -12,6 +12,7 @@ from synthpost_dagster.devices import free_gib
 from synthpost_dagster.errors import DeviceError, EndpointError, ModelError, StorageError, SynthpostError
 from synthpost_dagster.generation.chat_models import chat_model
 from synthpost_dagster.generation.hosted import HostedModel
+from synthpost_dagster.generation.offers import Checked
 from synthpost_dagster.inference.models import check_suits_task, load_tokenizer
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
 from synthpost_dagster.settings import secret
@@ -48,11 +49,10 @@ def examine(study: Study) -> Iterator[Finding]:
             yield _found(f"{role}'s endpoint", partial(_endpoint, study, spec))
 
 
-def require_endpoints(study: Study, roles: Sequence[str]) -> None:
-    """Raises EndpointError where the endpoint of one of the profile's roles is of no use."""
-    for role, spec in study.profile.hosted.items():
-        if role in roles:
-            _endpoint(study, spec)
+def require_endpoints(study: Study, roles: Sequence[str]) -> list[str]:
+    """Warnings of the endpoints of the profile's roles. Raises EndpointError where one of them is of no use."""
+    checked = [_checked(study, spec) for role, spec in study.profile.hosted.items() if role in roles]
+    return [found.text for found in checked if found.is_warning]
 
 
 def _found(subject: str, look: Callable[[], str]) -> Finding:
@@ -113,7 +113,12 @@ def _key(spec: HostedChat) -> str:
 
 
 def _endpoint(study: Study, spec: HostedChat) -> str:
+    found = _checked(study, spec)
+    return f"warning: {found.text}" if found.is_warning else found.text
+
+
+def _checked(study: Study, spec: HostedChat) -> Checked:
     model = chat_model(spec, study.context)
-    if isinstance(model, HostedModel) and not model.check():
-        return f"{spec.endpoint} is there and does not list its models, so that {spec.model} is not looked for"
-    return f"{spec.endpoint} is there and offers {spec.model}"
+    if not isinstance(model, HostedModel):
+        raise TypeError(f"{spec.endpoint}: {spec.backend} is no backend of endpoints")
+    return model.check()

@@ -34,6 +34,7 @@ class Rule(NamedTuple):
     `act`: `drop` and `reset` end the connection, `hang` never answers, `truncate` announces more than it sends,
     `trickle` sends a byte every 0.01 s. `{authorization}` in a text, body or header is the header the client sent.
     `to`: requests for a `chat`, or for the list of `models`. `quote`: how a verdict quotes the posts first (`QUOTES`).
+    `encoding`: of the body; Latin-1 for one of any bytes.
     """
 
     numbers: tuple[int, ...] = ()
@@ -51,6 +52,7 @@ class Rule(NamedTuple):
     delay: float = 0.0
     act: str = ""
     quote: str = ""
+    encoding: str = "utf-8"
 
 
 class Seen(NamedTuple):
@@ -225,7 +227,8 @@ class _Server:
         self.state.models_asked += 1
         rule = self.state.rule_for(self.state.models_asked, "", "models")
         listed = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
-        return web.Response(status=rule.status, text=listed if rule.body is None else rule.body)
+        text = listed if rule.body is None else rule.body
+        return web.Response(status=rule.status, headers=rule.headers, text=text)
 
     async def chat(self, request: Any) -> Any:
         state, at = self.state, time.monotonic()
@@ -273,7 +276,7 @@ class _Server:
             transport.close() if rule.act != "reset" else transport.abort()
             return None
         body = rule.body if rule.body is not None else json.dumps(self._body(rule, seen, text))
-        content = body.replace("{authorization}", seen.authorization).encode("utf-8", "surrogatepass")
+        content = body.replace("{authorization}", seen.authorization).encode(rule.encoding, "surrogatepass")
         headers = {name: value.format(authorization=seen.authorization) for name, value in (rule.headers or {}).items()}
         response = web.StreamResponse(status=rule.status, headers={"Content-Type": "application/json", **headers})
         try:

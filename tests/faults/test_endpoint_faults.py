@@ -15,6 +15,7 @@ from hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, 
 from synthpost_dagster.errors import EndpointError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context, chat_model
 from synthpost_dagster.generation.hosted import HostedModel
+from synthpost_dagster.generation.offers import Checked
 from synthpost_dagster.generation.sdk import LOGGERS
 from synthpost_dagster.generation.synthesis import synthesize
 from synthpost_dagster.progress import SILENT
@@ -313,7 +314,8 @@ ODD = {
     "a long name": Rule(model="m" * 5_000),
     "more tokens than a column holds": Rule(usage={"prompt_tokens": 10**30, "completion_tokens": 10**30}),
     "a finish reason of its own": Rule(finish_reason="never heard of"),
-    "text in parts": Rule(body=json.dumps({"choices": [{"message": {"content": [{"text": "Hi"}]}}]})),
+    "half a surrogate pair in a part": Rule(body=json.dumps({"choices": [{"message": {"content": ["\ud83d"]}}]})),
+    "a part that is an image": Rule(body=json.dumps({"choices": [{"message": {"content": [{"type": "image"}]}}]})),
 }
 
 
@@ -340,6 +342,7 @@ def test_an_endpoint_that_refuses_every_request_ends_the_run(
     server.script(Rule(status=422))
     error = failure(server, context, backend, 100)
     assert "refuses every request: 422: scripted 422" in str(error)
+    assert "(0 of 100 replies are in the journal)" in str(error)
     assert len(server.log().requests) <= 5 + 8
 
 
@@ -352,8 +355,8 @@ def test_an_account_without_credit_ends_the_run_with_what_to_do(
     assert len(server.log().requests) == 1
 
 
-def checked(server: ChatServer | str, context: Context, backend: str) -> bool:
-    model = chat_model(hosted(server, backend), context)
+def checked(server: ChatServer | str, context: Context, backend: str, **changes: object) -> Checked:
+    model = chat_model(hosted(server, backend, **changes), context)
     assert isinstance(model, HostedModel)
     return model.check()
 
@@ -399,7 +402,8 @@ def test_an_endpoint_that_does_not_list_its_models_may_be_asked_all_the_same(
     server: ChatServer, context: Context, backend: str, rules: list[Rule]
 ) -> None:
     server.script(*rules)
-    assert not checked(server, context, backend)
+    assert not checked(server, context, backend).is_warning
+    assert len(server.log().requests) == sum(rule.to == "chat" for rule in rules), "an empty chat is no request"
 
 
 @pytest.mark.parametrize("body", [None, json.dumps([{"id": SERVED}])], ids=["under data", "alone"])
@@ -407,4 +411,4 @@ def test_an_endpoint_that_lists_its_model_is_good(
     server: ChatServer, context: Context, backend: str, body: str | None
 ) -> None:
     server.script(Rule(to="models", body=body))
-    assert checked(server, context, backend)
+    assert checked(server, context, backend) == Checked("scripted is there and offers served-model")

@@ -126,6 +126,44 @@ def test_a_bad_reply_is_rejected_with_its_reason_and_asked_again(
     assert failed_gates(small_task, made, 88) == []
 
 
+def in_parts(text: str) -> str:
+    """A reply as earlier versions stored one that came in parts: the Python form of the list."""
+    return str([{"type": "thinking", "thinking": "let me see"}, {"type": "text", "text": text}])
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [in_parts, "<thought>\na plan\n</thought>\n{}".format, "a plan\n</think>\n{}".format, "```\n{}\n```".format],
+    ids=["parts", "tag", "closing tag", "fence"],
+)
+def test_damaged_rows_of_earlier_versions_are_remade_without_asking(
+    small_task: Task, damaged: Callable[[str], str]
+) -> None:
+    clean = run(small_task, Teacher(), 88)
+    before = clean.assign(raw_reply=clean["raw_reply"].map(damaged))
+    before = before.assign(post=before["raw_reply"], is_settled=False)
+    teacher = Teacher()
+    after = run(small_task, teacher, 88, before)
+    assert teacher.asked == []
+    assert after["post"].tolist() == clean["post"].tolist()
+    assert after["raw_reply"].tolist() == before["raw_reply"].tolist(), "what came is kept as it came"
+
+
+def test_damaged_replies_of_the_journal_give_clean_rows(small_task: Task) -> None:
+    made = run(small_task, Teacher(lambda prompt, attempt: (in_parts(good_post(prompt)), "stop")), 88)
+    assert made["post"].tolist() == run(small_task, Teacher(), 88)["post"].tolist()
+    assert set(made["status"]) == {"kept"}
+
+
+@pytest.mark.parametrize("finish", ["reasoning", "unanswered", "refusal", "unknown:tired", "part:image_url"])
+def test_rows_of_replies_that_did_not_finish_fit_the_schema(small_task: Task, finish: str) -> None:
+    first = training_prompts(small_task)["teacher_prompt"].iloc[0]
+    teacher = Teacher(lambda prompt, attempt: ("Half", finish) if prompt == first and attempt < 1 else None)
+    made = run(small_task, teacher, 88)
+    assert made[made["rank"] == 0]["status"].tolist() == ["rejected", "kept"]
+    assert failed_gates(small_task, made, 88) == []
+
+
 def test_a_prompt_that_stays_bad_is_replaced_by_the_next_of_its_stratum(small_task: Task) -> None:
     prompts = training_prompts(small_task)
     bad = prompts.iloc[3]

@@ -597,7 +597,7 @@ def test_a_rejected_share_at_the_limit_passes(small_task: Task, rows: pd.DataFra
         ("status", "maybe", "isin"),
         ("prompt_id", "not a hash", "str_matches"),
         ("company", "", "str_length"),
-        ("finish_reason", "tired", "isin"),
+        ("finish_reason", "tired", "str_matches"),
         ("completion_tokens", -1, "greater_than_or_equal_to"),
         ("post", None, "not_nullable"),
         ("reason", "a reason for a kept row", "reason_if_rejected"),

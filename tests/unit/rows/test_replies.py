@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from synthpost_dagster.generation.messages import Content, stored_content
 from synthpost_dagster.rows.replies import clean_reply, normalised
 from synthpost_dagster.schemas import STRIPPED
 
@@ -97,8 +98,103 @@ def test_a_preamble_before_a_quoted_post_is_stripped_with_the_quotes(raw: str) -
 
 
 def test_what_was_stripped_is_a_level_of_the_table() -> None:
-    found = {clean_reply(raw, "stop").stripped for raw in ("A.", '"A."', "Sure!\nA.", 'Sure!\n"A."')}
+    wrapped = ["A.", '"A."', "```\nA.\n```", '"```\nA.\n```"']
+    found = {clean_reply(before + raw, "stop").stripped for raw in wrapped for before in ("", "Sure!\n")}
     assert found == set(STRIPPED)
+
+
+@pytest.mark.parametrize(
+    ("raw", "stripped"),
+    [
+        ("```\nRide on.\n\nBuy now!\n```", "fence"),
+        ("```markdown\nRide on.\n\nBuy now!\n```", "fence"),
+        ("~~~\nRide on.\n\nBuy now!\n~~~", "fence"),
+        ("```\nRide on.\n\nBuy now!", "fence"),
+        ("Here it is:\n\n```\nRide on.\n\nBuy now!\n```", "fence and preamble"),
+        ("Sure! Here you go:\n```text\nRide on.\n\nBuy now!\n```", "fence and preamble"),
+        ("Here’s your post:\n```\nRide on.\n\nBuy now!\n```\n", "fence and preamble"),
+        ('```\n"Ride on.\n\nBuy now!"\n```', "fence and quotes"),
+    ],
+)
+def test_fence_around_the_whole_reply_is_stripped(raw: str, stripped: str) -> None:
+    assert clean_reply(raw, "stop") == ("Ride on.\n\nBuy now!", "", stripped)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "Ride on. Use this:\n```\nSAVE20\n```\nBuy now!",
+        "Ride on with code:\n```\nSAVE20\n```",
+        "```\nSAVE20\n```\nBuy now with that code!",
+        "```\nSAVE20\n```\nor\n```\nSAVE30\n```",
+    ],
+)
+def test_fence_within_a_reply_stays(raw: str) -> None:
+    assert clean_reply(raw, "stop") == (raw, "", "")
+
+
+@pytest.mark.parametrize(
+    ("raw", "finish", "cleaned"),
+    [
+        ("<think>\na plan\n</think>\n\nRide on.", "stop", ("Ride on.", "", "")),
+        ("<thought>a plan</thought>\nSure!\nRide on.", "stop", ("Ride on.", "", "preamble")),
+        ("a plan\n</think>\nRide on.", "stop", ("Ride on.", "", "")),
+        ("<think>a plan</think>\nRide o", "length", ("Ride o", "truncated", "")),
+        ("<think>a plan that never", "length", ("", "max_new_tokens spent on reasoning", "")),
+        ("<think>a plan that never", "stop", ("", "ended without an answer", "")),
+        ("", "reasoning", ("", "max_new_tokens spent on reasoning", "")),
+        ("", "unanswered", ("", "ended without an answer", "")),
+        ("I would rather not.", "refusal", ("I would rather not.", "refusal", "")),
+        ("Half a te", "unknown:tired", ("Half a te", "unknown finish reason: tired", "")),
+        ("", "unknown:tired", ("", "unknown finish reason: tired", "")),
+        ("See this:", "part:image_url", ("See this:", "part of another kind: image_url", "")),
+    ],
+)
+def test_reasoning_is_never_part_of_a_post(raw: str, finish: str, cleaned: tuple[str, str, str]) -> None:
+    assert clean_reply(raw, finish) == cleaned
+
+
+PARTS = [{"type": "thinking", "thinking": "let me see"}, {"type": "text", "text": "Ride “on”, it's\nnew."}]
+
+
+@pytest.mark.parametrize(
+    ("parts", "post", "reason"),
+    [
+        (PARTS, "Ride “on”, it's\nnew.", ""),
+        ([{"type": "text", "text": "Ride "}, {"type": "text", "text": "on."}], "Ride on.", ""),
+        ([{"type": "thinking", "thinking": "let me see"}], "", "ended without an answer"),
+        ([{"type": "refusal", "refusal": "I would rather not."}], "I would rather not.", "refusal"),
+        (
+            [{"type": "text", "text": "Ride."}, {"type": "image_url", "image_url": {"url": "x"}}],
+            "Ride.",
+            "part of another kind: image_url",
+        ),
+    ],
+)
+def test_parts_that_were_stored_as_python_text_are_read(parts: list[object], post: str, reason: str) -> None:
+    assert clean_reply(str(parts), "stop") == (post, reason, "")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "[{'type': 'text', 'text': __import__('os').getcwd()}]",
+        "[{'type': 'text', 'text': 'a'}, {'kind': 'b'}]",
+        "[{'type': 'text', 'text': 'a'} for a in 'b'}]",
+        "[{'type': 5}]",
+        "[{'a': " + "(" * 300 + ")" * 300 + "}]",
+    ],
+)
+def test_text_that_only_resembles_stored_parts_is_a_text(raw: str) -> None:
+    assert stored_content(raw) == Content(raw)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    ["I can’t help with that.", "I canʼt help with that.", "I′m sorry, but I can＇t help with that."],
+)
+def test_refusal_with_typographic_apostrophes_is_rejected(refusal: str) -> None:
+    assert clean_reply(refusal, "stop").reason == "refusal"
 
 
 def test_a_reply_that_is_stripped_and_then_rejected_says_both() -> None:

@@ -14,10 +14,10 @@ from synthpost_dagster.stages.data import known_rows
 from synthpost_dagster.stages.study import Study, open_study
 
 
-def keep(study: Study, quality: dict[str, Any], reason: str) -> None:
-    """Puts a table of one reply into the storage, made under a quality of the task."""
+def keep(study: Study, quality: dict[str, Any], reason: str, rules: int = RULES) -> None:
+    """Puts a table of one reply into the storage, made under a quality of the task and the rules of a version."""
     table = pd.DataFrame({"reply_key": ["a"], "reason": [reason]})
-    plan = Plan("synthetic_rows", "", {"quality": quality, "rules": RULES})
+    plan = Plan("synthetic_rows", "", {"quality": quality, "rules": rules})
     study.store.reuse_or_make(plan, lambda draft: draft.table("synthetic_rows", table))
 
 
@@ -31,3 +31,11 @@ def test_a_verdict_by_the_present_rules_is_taken_before_a_later_one_by_others(tm
     known = known_rows(study)
     assert known is not None
     assert known[["reason", "is_settled"]].to_dict("records") == [{"reason": "by the present ones", "is_settled": True}]
+
+
+def test_row_of_an_earlier_version_of_the_rules_is_not_settled(tmp_path: Path) -> None:
+    study = open_study(Settings(task="sales_posts", profile="tiny", home=tmp_path / "home"))
+    keep(study, study.task.spec.quality.model_dump(mode="json"), "", RULES - 1)
+    known = known_rows(study)
+    assert known is not None
+    assert known["is_settled"].tolist() == [False]

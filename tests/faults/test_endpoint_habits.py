@@ -1,0 +1,264 @@
+"""Habits of endpoints, through the real SDKs: what is kept, what is asked again, and what counts as spent."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import SERVED, ChatServer, Rule
+from hosted_world import KEY, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+
+from synthpost_dagster.errors import EndpointError
+from synthpost_dagster.generation.chat_models import Context, chat_model
+from synthpost_dagster.generation.hosted import CHECKS, HostedModel
+from synthpost_dagster.generation.offers import Checked
+from synthpost_dagster.rows.replies import clean_reply
+
+TEXT = "Fresh rolls. Come in today."
+USAGE = {"prompt_tokens": 100, "completion_tokens": 50}
+COST = (100 * PRICES.input + 50 * PRICES.output) / 1e6
+WORST = ((len(prompts(1)[0]) + 64) * PRICES.input + 256 * PRICES.output) / 1e6
+
+
+def body(content: Any = TEXT, finish: Any = "stop", choice: dict[str, Any] | None = None, **message: Any) -> str:
+    """A success with one message."""
+    whole = {"index": 0, "finish_reason": finish, **(choice or {})}
+    return json.dumps(
+        {"model": SERVED, "usage": USAGE, "choices": [whole | {"message": {"content": content, **message}}]}
+    )
+
+
+PARTS = [{"type": "thinking", "thinking": "let me see"}, {"type": "text", "text": TEXT}]
+DELTA = {"usage": USAGE, "choices": [{"index": 0, "delta": {"content": TEXT}, "finish_reason": None}]}
+STREAM = (
+    f"data: {json.dumps(DELTA)}\n\n"
+    'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+)
+HABITS = {
+    "parts": (body([{"type": "text", "text": TEXT}]), TEXT, ""),
+    "parts with reasoning": (body(PARTS), TEXT, ""),
+    "reasoning in a field": (body(reasoning_content="let me see"), TEXT, ""),
+    "a tag of reasoning": (body(f"<thought>\na plan\n</thought>\n{TEXT}"), TEXT, ""),
+    "a closing tag alone": (body(f"a plan\n</think>\n\n{TEXT}"), TEXT, ""),
+    "a fence": (body(f"Here it is:\n\n```\n{TEXT}\n```"), TEXT, ""),
+    "reasoning alone": (body(None, "length", reasoning="a plan"), "", "max_new_tokens spent on reasoning"),
+    "a refusal": (body(None, refusal="I will not."), "I will not.", "refusal"),
+    "a filter": (body(TEXT[:9], "sensitive"), "", "held back by the endpoint's filter"),
+    "an unknown finish reason": (body(TEXT, "tired"), TEXT, "unknown finish reason: tired"),
+    "no finish reason": (body(TEXT, None), TEXT, "unknown finish reason: none"),
+    "a tool call": (body("", "tool_calls", tool_calls=[{"id": "1"}]), "", "part of another kind: tool_calls"),
+    "a stream": (STREAM, TEXT, ""),
+    "a byte order mark": ("\ufeff" + body(), TEXT, ""),
+}
+
+
+@pytest.mark.parametrize(("sent", "post", "reason"), HABITS.values(), ids=HABITS)
+def test_habit_of_an_endpoint_gives_the_post_or_the_reason(
+    server: ChatServer, tmp_path: Path, backend: str, sent: str, post: str, reason: str
+) -> None:
+    server.script(Rule(body=sent))
+    context = context_of(tmp_path / "journal.sqlite", 1.0)
+    (reply,) = answered(hosted(server, backend, prices=PRICES), context, prompts(1))
+    assert clean_reply(reply.text, reply.finish_reason)[:2] == (post, reason)
+    assert len(server.log().requests) == 1
+    (spent,) = context.journal.spending()
+    assert (spent["spent_usd"], spent["claimed_usd"]) == (pytest.approx(COST), 0.0)
+
+
+def test_journal_keeps_the_message_of_a_reply_that_is_more_than_text(
+    server: ChatServer, context: Context, backend: str
+) -> None:
+    server.script(Rule(numbers=(1,), body=body(PARTS)), Rule(numbers=(2,), body=body(TEXT)))
+    replies = answered(hosted(server, backend, concurrency=1), context, prompts(2))
+    raw = context.journal.raw_messages([reply.key for reply in replies])
+    assert {key: json.loads(text) for key, text in raw.items()} == {
+        replies[0].key: {"finish_reason": "stop", "message": {"content": PARTS}}
+    }
+
+
+def test_key_that_an_endpoint_repeats_in_its_reasoning_is_nowhere(
+    server: ChatServer, tmp_path: Path, backend: str
+) -> None:
+    server.script(Rule(body=body(reasoning="{authorization}")))
+    context = context_of(tmp_path / "journal.sqlite")
+    (reply,) = answered(hosted(server, backend), context, prompts(1))
+    assert "Bearer [key]" in context.journal.raw_messages([reply.key])[reply.key]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+def error(code: Any, **fields: Any) -> dict[str, Any]:
+    return {"error": {"code": code, "message": "provider returned an error", **fields}}
+
+
+@pytest.mark.usefixtures("quick_backoff")
+@pytest.mark.parametrize(
+    ("sent", "lost"),
+    [
+        (body(TEXT[:9], "abort"), WORST),
+        (body(TEXT[:9], "error", error(502)), WORST),
+        (json.dumps(error(500)), 0.0),
+        (json.dumps({"choices": [], **error("server_error")}), 0.0),
+        (json.dumps({"choices": [], "usage": None}), WORST),
+        ("<html>busy</html>", WORST),
+    ],
+    ids=["given up", "error of the choice", "error", "error without choices", "no choices", "page"],
+)
+def test_reply_that_failed_within_a_success_is_asked_again(
+    server: ChatServer, tmp_path: Path, backend: str, sent: str, lost: float
+) -> None:
+    server.script(Rule(numbers=(1,), body=sent))
+    context = context_of(tmp_path / "journal.sqlite", 2.0)
+    (reply,) = answered(hosted(server, backend, prices=PRICES), context, prompts(1))
+    assert ([reply.text], reply.tries, reply.lost_usd) == (expected(prompts(1)), 2, pytest.approx(lost))
+    assert context.journal.spending()[0]["spent_usd"] == pytest.approx(reply.cost_usd + lost)
+
+
+@pytest.mark.parametrize("sent", [error(429, retry_after=1), error("rate_limit_exceeded", message="try again in 1s")])
+def test_rate_limit_within_a_success_is_waited_for_and_costs_nothing(
+    server: ChatServer, tmp_path: Path, backend: str, sent: dict[str, Any]
+) -> None:
+    server.script(Rule(numbers=(1,), body=json.dumps(sent)))
+    context = context_of(tmp_path / "journal.sqlite", 1.0)
+    (reply,) = answered(hosted(server, backend, prices=PRICES), context, prompts(1))
+    first, second = server.log().requests
+    assert second.at - first.ended_at >= 1.0
+    assert (reply.tries, reply.lost_usd) == (2, 0.0)
+    assert context.journal.spending()[0]["spent_usd"] == pytest.approx(reply.cost_usd)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (error(402), "the account has no credit (402: "),
+        (error("insufficient_quota"), "the account has no credit (402: "),
+        (error(401), "refuses the key in FAULTS_API_KEY (401: "),
+        (error("permission_denied"), "refuses the key in FAULTS_API_KEY (403: "),
+        (error("model_not_found"), "has no model served-model (404: "),
+        (error(429, retry_after=3600), "asks to come back in 1 h 0 min"),
+    ],
+    ids=["credit", "quota", "key", "permission", "model", "hour"],
+)
+def test_error_within_a_success_that_ends_the_run_names_its_cause(
+    server: ChatServer, context: Context, backend: str, sent: dict[str, Any], said: str
+) -> None:
+    server.script(Rule(body=json.dumps(sent)))
+    with pytest.raises(EndpointError) as caught:
+        answered(hosted(server, backend, concurrency=1, prices=PRICES), context, prompts(3))
+    assert said in str(caught.value)
+    assert len(server.log().requests) == 1
+    assert context.journal.spending()[0]["spent_usd"] == 0.0
+
+
+def test_prompts_that_are_too_long_are_named_with_the_true_count_of_replies(
+    server: ChatServer, context: Context, backend: str
+) -> None:
+    said = {"error": {"code": "context_length_exceeded", "message": "maximum context length is 50"}}
+    server.script(Rule(status=400, body=json.dumps(said)))
+    with pytest.raises(EndpointError) as caught:
+        answered(hosted(server, backend), context, prompts(12))
+    assert "400: maximum context length is 50 (shorten the prompt, lower max_new_tokens" in str(caught.value)
+    assert "(0 of 12 replies are in the journal)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "sent", "said"),
+    [
+        (400, {"error": {"code": "insufficient_quota"}}, "has no credit (400: "),
+        (403, {"error": {"type": "insufficient_quota", "message": "pay"}}, "has no credit (403: pay)"),
+        (400, [{"error": {"code": 400, "message": "too long"}}], "refuses every request: 400: too long"),
+        (422, {"detail": [{"msg": "wrong"}]}, 'refuses every request: 422: [{"msg": "wrong"}]'),
+        (500, {"error": "it broke"}, "failed 3 times in a row: 500: it broke"),
+    ],
+    ids=["code alone", "type alone", "list", "detail", "text"],
+)
+@pytest.mark.usefixtures("quick_backoff")
+def test_error_of_any_form_is_read(
+    server: ChatServer, context: Context, backend: str, status: int, sent: Any, said: str
+) -> None:
+    server.script(Rule(status=status, body=json.dumps(sent)))
+    with pytest.raises(EndpointError) as caught:
+        answered(hosted(server, backend, concurrency=1), context, prompts(6))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("to", ["chat", "models"])
+def test_redirect_to_another_host_is_refused_and_named(
+    server: ChatServer, context: Context, backend: str, status: int, to: str
+) -> None:
+    location = {"location": f"http://localhost:{server.port}/v1/chat/completions"}
+    server.script(Rule(numbers=(1,), status=status, headers=location, to=to))
+    with pytest.raises(EndpointError, match=rf"127\.0\.0\.1 redirects requests to http://localhost:{server.port}, "):
+        answered(hosted(server, backend), context, prompts(1)) if to == "chat" else checked(server, context, backend)
+    assert len(server.log().requests) == (to == "chat"), "the other host saw nothing"
+
+
+def test_redirect_within_the_host_is_followed(server: ChatServer, context: Context, backend: str) -> None:
+    path = "/v1/chat/completions" if backend == "openai" else "/openai/v1/chat/completions"
+    server.script(Rule(numbers=(1,), status=307, headers={"location": path}))
+    assert texts_of(answered(hosted(server, backend), context, prompts(1))) == expected(prompts(1))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_endpoint_that_stays_busy_is_given_up_after_the_profiles_patience(
+    server: ChatServer, context: Context, backend: str, status: int
+) -> None:
+    server.script(Rule(status=status))
+    with pytest.raises(EndpointError, match=r"turns requests away all the time: .* after 1 s of waiting"):
+        answered(hosted(server, backend, patience_seconds=1.0), context, prompts(1))
+    assert 2 <= len(server.log().requests) <= 5
+
+
+def test_repeated_waits_that_are_asked_for_count_together(server: ChatServer, context: Context) -> None:
+    server.script(Rule(status=429, headers={"retry-after-ms": "300"}))
+    with pytest.raises(EndpointError, match="turns requests away all the time"):
+        answered(hosted(server, patience_seconds=1.0), context, prompts(1))
+    assert len(server.log().requests) == 4
+
+
+def checked(server: ChatServer, context: Context, backend: str, **changes: object) -> Checked:
+    model = chat_model(hosted(server, backend, **changes), context)
+    assert isinstance(model, HostedModel)
+    return model.check()
+
+
+@pytest.mark.parametrize("listed", [f"{SERVED}:latest", f"models/{SERVED}", f"vendor/{SERVED}"])
+def test_model_that_is_listed_under_another_spelling_is_matched(
+    server: ChatServer, context: Context, backend: str, listed: str
+) -> None:
+    server.script(Rule(to="models", body=json.dumps({"data": [{"id": listed}]})))
+    found = checked(server, context, backend)
+    assert found == Checked(f"scripted is there and offers {SERVED}, listed as {listed}")
+    assert server.log().requests == []
+
+
+def test_model_that_is_not_listed_is_asked_once_and_warned_of(server: ChatServer, tmp_path: Path, backend: str) -> None:
+    context = context_of(tmp_path / "journal.sqlite", 1.0)
+    server.script(Rule(to="models", body='{"data": [{"id": "other-model"}]}'), Rule(model="other-model"))
+    found = [checked(server, context, backend, prices=PRICES) for _ in range(2)]
+    assert found[0] == found[1]
+    assert found[0].is_warning
+    assert f"answers requests for {SERVED} as other-model, but does not list it" in found[0].text
+    (asked,) = server.log().requests
+    assert (asked.body["model"], asked.body["max_tokens"]) == (SERVED, 16)
+    assert [(record["purpose"], record["replies"]) for record in context.journal.summary()] == [(CHECKS, 1)]
+    assert context.journal.spending()[0]["spent_usd"] == pytest.approx(server.log().bill(PRICES.input, PRICES.output))
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_model_that_is_neither_listed_nor_answers_is_refused(
+    server: ChatServer, context: Context, backend: str, status: int
+) -> None:
+    server.script(Rule(to="models", body='{"data": [{"id": "other-model"}]}'), Rule(status=status))
+    with pytest.raises(EndpointError, match=rf"has no model {SERVED} \({status}: .*other-model"):
+        checked(server, context, backend)
+    assert [seen.body["model"] for seen in server.log().requests] == [SERVED]
+
+
+def test_compressed_body_is_read(server: ChatServer, context: Context, backend: str) -> None:
+    packed = gzip.compress(body().encode()).decode("latin-1")
+    server.script(Rule(body=packed, headers={"content-encoding": "gzip"}, encoding="latin-1"))
+    assert texts_of(answered(hosted(server, backend), context, prompts(1))) == [TEXT]
