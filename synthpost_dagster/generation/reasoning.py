@@ -1,0 +1,124 @@
+"""Splits a model's visible reasoning from its answer, whatever marks it: tags, channels, or a closing tag alone.
+
+Used for every text that a model writes: rows of teachers, replies of judges, outputs of students. What an endpoint
+sends in a field of its own (`reasoning_content`) is not looked for here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NAMES = r"(?:seed:)?think|thinking|thoughts?|reasoning|reflection|scratchpad"
+_OPENING = re.compile(
+    rf"<(?P<tag>{_NAMES})(?:\s[^<>\n]{{0,60}})?>"
+    r"|\[THINK\]|◁think▷|<\|(?:START_THINKING|begin_of_thought|thinking)\|>|<\|channel>thought\b|<unused94>thought\b",
+    re.IGNORECASE,
+)
+_CLOSING = re.compile(
+    rf"</(?P<tag>{_NAMES})\s*>"
+    r"|\[/THINK\]|◁/think▷|<\|(?:END_THINKING|end_of_thought|/thinking)\|>|<channel\|>|<unused95>",
+    re.IGNORECASE,
+)
+_ANSWER = re.compile(
+    r"<(answer|output|response|solution|final)>(?P<a>.*?)(?:</\1>)?"
+    r"|<\|(?:START_RESPONSE|begin_of_solution)\|>(?P<b>.*?)(?:<\|(?:END_RESPONSE|end_of_solution)\|>)?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""An answer in a tag of its own, as models write it after tagged reasoning."""
+_CHANNELS = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>")
+_MESSAGE = re.compile(
+    r"<\|channel\|>(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
+    re.DOTALL,
+)
+_BARE_CHANNELS = re.compile(r"analysis(?=[A-Z\s])(.*)assistantfinal(.*)", re.DOTALL)
+"""The same channels, decoded without special tokens."""
+_SENTENCE_ENDS = ".!?…。！？"
+
+
+class Split(NamedTuple):
+    """What a model answered, and its reasoning, empty where there is none."""
+
+    text: str
+    reasoning: str
+
+
+def split_reasoning(text: str) -> Split:
+    """The answer and the reasoning of a model's output; a text without reasoning comes back unchanged.
+
+    Reasoning is what stands between a pair of tags whose first begins a line, before a closing tag that was never
+    opened and that begins or ends a line or directly follows a sentence, after an opening tag that is never closed and
+    that begins the text or fills a line, and in every channel but `final`. A tag that prose mentions is none of these.
+    """
+    if bare := _BARE_CHANNELS.fullmatch(text.strip()):
+        return Split(bare[2].strip(), bare[1].strip())
+    if _CHANNELS.match(text.lstrip()):
+        return _split_channels(text)
+    answer, reasoning = text, []
+    while block := _next_block(answer):
+        reasoning.append(answer[block.inner_start : block.inner_end].strip())
+        answer = (answer[: block.start] + answer[block.end :]).strip()
+    if not reasoning:
+        return Split(text, "")
+    wrapped = _ANSWER.fullmatch(answer)
+    answer = (wrapped["a"] or wrapped["b"] or "").strip() if wrapped else answer
+    return Split(answer, "\n".join(part for part in reasoning if part))
+
+
+class _Block(NamedTuple):
+    """Where reasoning with its tags lies in a text, and where the part between the tags."""
+
+    start: int
+    end: int
+    inner_start: int
+    inner_end: int
+
+
+def _next_block(text: str) -> _Block | None:
+    for opening in _OPENING.finditer(text):
+        if not _begins_line(text, opening.start()):
+            continue
+        if closing := _closing_of(opening, text):
+            return _Block(opening.start(), closing.end(), opening.end(), closing.start())
+        if not text[: opening.start()].strip() or _ends_line(text, opening.end()):
+            return _Block(opening.start(), len(text), opening.end(), len(text))
+    for closing in _CLOSING.finditer(text):
+        if _is_unopened(closing, text):
+            return _Block(0, closing.end(), 0, closing.start())
+    return None
+
+
+def _closing_of(opening: re.Match[str], text: str) -> re.Match[str] | None:
+    """The first closing tag of the same name after an opening one, else the first of any name."""
+    closings = list(_CLOSING.finditer(text, opening.end()))
+    tag = (opening["tag"] or "").lower()
+    same = (closing for closing in closings if (closing["tag"] or "").lower() == tag)
+    return next(same, closings[0] if closings else None)
+
+
+def _is_unopened(closing: re.Match[str], text: str) -> bool:
+    if _OPENING.search(text, 0, closing.start()):
+        return False
+    before = text[: closing.start()]
+    return (
+        _begins_line(text, closing.start())
+        or _ends_line(text, closing.end())
+        or before.rstrip(" ")[-1:] in tuple(_SENTENCE_ENDS)
+    )
+
+
+def _begins_line(text: str, start: int) -> bool:
+    return not text[text.rfind("\n", 0, start) + 1 : start].strip()
+
+
+def _ends_line(text: str, end: int) -> bool:
+    stop = text.find("\n", end)
+    return not text[end : len(text) if stop < 0 else stop].strip()
+
+
+def _split_channels(text: str) -> Split:
+    """The text of the channel `final`; what stands in others, or has no channel, is reasoning."""
+    messages = _MESSAGE.findall(text)
+    final = [content.strip() for channel, content in messages if channel == "final"]
+    others = [content.strip() for channel, content in messages if channel != "final"]
+    return Split("\n".join(final), "\n".join(others))
