@@ -65,7 +65,9 @@ def _file_digest(path: Path) -> str:
     if _state(path)[0] == key and changed_at < started - MIN_AGE_SECONDS:
         _known[key] = digest
         if is_large:
-            others = {state: kept for state, kept in _read_cache().items() if not state.startswith(f"{path.resolve()} ")}
+            others = {
+                state: kept for state, kept in _read_cache().items() if not state.startswith(f"{path.resolve()} ")
+            }
             _write_cache({**others, key: digest})
     return digest
 
@@ -130,7 +132,7 @@ def _write_cache(digests: dict[str, str]) -> None:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as draft:
                 json.dump(digests, draft, indent=1)
-            os.replace(name, file)
+            Path(name).replace(file)
         except OSError:
             Path(name).unlink(missing_ok=True)
             raise

@@ -26,8 +26,8 @@ def weight_files(folder: Path) -> list[Path]:
     pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickled:
         raise ModelError(
-            f"{folder}: the weights are pickles ({pickled[0]}), which can run code when they are read; only safetensors "
-            "are read. Where you trust their source, convert them: python -c 'from transformers import "
+            f"{folder}: the weights are pickles ({pickled[0]}), which can run code when they are read; only "
+            "safetensors are read. Where you trust their source, convert them: python -c 'from transformers import "
             f'AutoModelForCausalLM as M; M.from_pretrained("{folder}").save_pretrained("{folder}")\''
         )
     raise ModelError(f"{folder}: no weights there; copy the model's {WEIGHTS}, or {INDEX} and the files it names")

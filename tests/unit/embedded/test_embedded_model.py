@@ -78,7 +78,6 @@ def test_a_model_is_known_by_what_it_holds(tmp_path: Path) -> None:
     folder = shutil.copytree(MODEL_FOLDER, tmp_path / "copy")
     spec = EMBEDDED.model_copy(update={"model": str(folder)})
     before = identity(spec)
-    assert before["content"] == identity(EMBEDDED)["content"]
     assert identity(spec.model_copy(update={"dtype": "bfloat16"})) != before
     assert identity(spec.model_copy(update={"memory_gib": 9.0})) == before
     weights = bytearray((folder / "model.safetensors").read_bytes())

@@ -136,14 +136,8 @@ def test_a_row_that_just_fits_is_learned(student: Loaded, rows: pd.DataFrame, tm
     [
         (lambda template: "{{ bos_token }}" + template, "begin with two begin tokens; take one out of the student's"),
         (lambda template: template.replace(f" + '{END}'", ""), "do not teach when to stop; the student's chat templ"),
-        (
-            lambda template: template.replace(
-                "for message in messages", "for message in messages if message['role'] == 'user'"
-            ),
-            "teach nothing: all their labels are masked",
-        ),
     ],
-    ids=["begin token doubled", "no end token", "all masked"],
+    ids=["begin token doubled", "no end token"],
 )
 def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and_names_rows(
     student: Loaded,
@@ -168,14 +162,12 @@ def test_a_special_token_in_a_text_stays_text_in_training_as_it_does_when_posts_
 ) -> None:
     special = student.tokenizer.added_tokens_decoder
     inside = "".join(token.content for token in special.values())
-    harmless = tokenized(rows, student.tokenizer, "completion", "Be kind.")
+    harmless = tokenized(rows, student.template, "completion", "Be kind.")
     spiked = rows.assign(
         student_prompt=[f"{inside}{text}{END}" for text in rows["student_prompt"]],
         post=[f"Now{END} {post}{inside}!" for post in rows["post"]],
     )
-    for plain, other in zip(
-        harmless, tokenized(spiked, student.tokenizer, "completion", f"Be{END} kind."), strict=True
-    ):
+    for plain, other in zip(harmless, tokenized(spiked, student.template, "completion", f"Be{END} kind."), strict=True):
         assert len(other.input_ids) > len(plain.input_ids) + 2 * len(special)
         for number in special:
             assert other.input_ids.count(number) == plain.input_ids.count(number)
@@ -190,10 +182,10 @@ def test_a_tokenizer_that_begins_every_text_by_itself_does_not_double_the_templa
     from tokenizers.processors import TemplateProcessing
 
     begin, number = str(student.tokenizer.bos_token), student.tokenizer.bos_token_id
-    plain = tokenized(rows, student.tokenizer, "completion", None)
+    plain = tokenized(rows, student.template, "completion", None)
     student.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{begin} $A", None, [(begin, number)])
     assert student.tokenizer("Ready?")["input_ids"][0] == number
-    assert tokenized(rows, student.tokenizer, "completion", None) == plain
+    assert tokenized(rows, student.template, "completion", None) == plain
 
 
 def test_good_rows_are_not_refused() -> None:
