@@ -86,8 +86,15 @@ def test_change_of_a_remembered_file_is_seen_though_its_mtime_is_restored(folder
 
 @pytest.mark.parametrize(
     "name",
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-    + ["merges.txt", "chat_templates/rag.jinja"],
+    [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "merges.txt",
+        "chat_templates/rag.jinja",
+    ],
 )
 def test_each_file_that_shapes_the_model_changes_the_identity(folder: Path, name: str) -> None:
     before, file = digest(folder), folder / name
