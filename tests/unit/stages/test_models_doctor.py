@@ -39,8 +39,7 @@ def study_of(folder: Path, system_prompt: bool = False, **student: Any) -> Study
 
 
 def student_of(study: Study) -> Finding:
-    (found,) = [finding for finding in examine(study) if finding.subject == "student"]
-    return found
+    return next(finding for finding in examine(study) if finding.subject == "student")
 
 
 def change_template(folder: Path, change: Callable[[str], str]) -> None:
