@@ -98,8 +98,8 @@ class ChatTemplate:
         if prompt[same:].strip() or (prompt[same:] and head[same:].strip()):
             raise ModelError(
                 f"{self._name} ends the prompt with {_shown(prompt[same:])}, where a trained conversation has "
-                f"{_shown(head[same:] + SAMPLE)}, so that answers would be asked for in a context that was never "
-                f"trained; set {_KEY}, such as {{enable_thinking: false}} for a model that reasons, or choose another "
+                f"{_shown(head[same:]) if head[same:] else 'the answer'}, so that answers would be asked for in a "
+                f"context that was never trained; set {_KEY}, such as {{enable_thinking: false}} for a model that reasons, or choose another "
                 "model"
             )
         lead, opened = "" if prompt[same:] else head[same:], opened_reasoning(prompt)

@@ -92,8 +92,9 @@ def test_every_packaged_profile_loads_for_the_packaged_task(sales_posts: Task) -
 def test_values_for_the_chat_template_keep_their_kind(write: Write, sales_posts: Task) -> None:
     given = {"enable_thinking": False, "reasoning_effort": "low", "budget": 0}
     found = load_profile(write(student__chat_template_kwargs=given), sales_posts).student.chat_template_kwargs
-    assert [(name, type(value)) for name, value in found.items()] == [(n, type(v)) for n, v in given.items()]
-    assert found == given
+    assert {name: (type(value), value) for name, value in found.items()} == {
+        name: (type(value), value) for name, value in given.items()
+    }
 
 
 def test_every_packaged_profile_opens_with_its_launch_command() -> None:
