@@ -99,8 +99,8 @@ class ChatTemplate:
             raise ModelError(
                 f"{self._name} ends the prompt with {_shown(prompt[same:])}, where a trained conversation has "
                 f"{_shown(head[same:]) if head[same:] else 'the answer'}, so that answers would be asked for in a "
-                f"context that was never trained; set {_KEY}, such as {{enable_thinking: false}} for a model that reasons, or choose another "
-                "model"
+                f"context that was never trained; set {_KEY}, such as {{enable_thinking: false}} for a model that "
+                "reasons, or choose another model"
             )
         lead, opened = "" if prompt[same:] else head[same:], opened_reasoning(prompt)
         if split_reasoning(opened + lead + SAMPLE).text.strip() != SAMPLE:

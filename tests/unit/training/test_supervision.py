@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tuning_world import CPU, STUDENT, Told, cell, spec_of
 
-from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.rows.prompts import training_prompts
@@ -153,6 +153,29 @@ def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and
     with pytest.raises(SynthpostError, match=f"^4 of 4 training rows {message}") as caught:
         supervision_of(student, rows, tmp_path, told, padding_free=padding_free)
     assert named_in(caught) == rows["prompt_id"].tolist()
+    assert told == []
+    assert not list((tmp_path / "adapter").iterdir())
+
+
+def test_empty_block_of_thoughts_before_an_answer_is_not_learned(
+    student: Loaded, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    plain = supervision_of(student, rows, tmp_path / "plain")
+    block = r"('<think>\n\n</think>\n\n' if message['role'] == 'assistant' else '') + message['content'] | trim"
+    student.tokenizer.chat_template = student.tokenizer.chat_template.replace("message['content'] | trim", block)
+    assert "<think>" in student.tokenizer.apply_chat_template(
+        [*chat("Hello"), {"role": "assistant", "content": "Yes."}], tokenize=False
+    )
+    pd.testing.assert_frame_equal(supervision_of(student, rows, tmp_path / "block"), plain)
+
+
+def test_prompt_that_opens_thoughts_stops_the_training_before_any_step(
+    student: Loaded, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    told = Told()
+    student.tokenizer.chat_template += r"{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+    with pytest.raises(ModelError, match="chat_template_kwargs"):
+        supervision_of(student, rows, tmp_path, told)
     assert told == []
     assert not list((tmp_path / "adapter").iterdir())
 
