@@ -46,11 +46,15 @@ class Sweep:
         self.study, self.definitions, self.instance, self.terminal = study, definitions, instance, terminal
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Brings the cells and the report up to date. Raises the error of the first stage that fails."""
+        """Brings the cells and the report up to date.
+
+        Raises the error of the first stage that fails; ModelError before any stage where a model's files are damaged.
+        """
         study, recorded = self.study, recorded_in(self.instance)
         sizes = sorted({cell.data_size for cell in cells})
         self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
         wanted = planning.stale_cells(study, recorded, cells)
+        doctor.require_models(study)
         self._require_endpoints(sizes[-1], bool(wanted))
         has_new_upstream = self._upstream(sizes[-1])
         self._subsets(planning.stale_subsets(study, recorded, sizes))

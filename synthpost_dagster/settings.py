@@ -4,6 +4,7 @@ SYNTHPOST_HOME     where runs, locks and the page live; default `.synthpost` bel
 SYNTHPOST_TASK     a packaged task's name or a task folder; default `sales_posts`
 SYNTHPOST_PROFILE  a packaged profile's name or a YAML file; default `tiny`
 SYNTHPOST_JOURNAL  URL of the journal's database; default `journal.sqlite` in the home
+XDG_CACHE_HOME     where digests of large weight files are kept, in `synthpost`; default `~/.cache`
 
 Keys of endpoints are looked up under the names that the profile gives.
 """
@@ -76,6 +77,11 @@ def read_settings(home: str | None = None, task: str | None = None, profile: str
 def secret(name: str) -> str | None:
     """The key in the environment variable of that name; None where it is not set."""
     return os.environ.get(name) or None
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "synthpost"
 
 
 def prepare(settings: Settings) -> None:

@@ -162,7 +162,7 @@ def _encode(job: tuple[str, int, int]) -> list[Encoded]:
     from transformers import AutoTokenizer
 
     folder, seed, count = job
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     maker = TextMaker(load_task(TASK), seed)
     encoded = []
     for _ in range(count):

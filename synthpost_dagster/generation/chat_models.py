@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.generation.journal import Journal, Reply
-from synthpost_dagster.inference.generate import Chat
+from synthpost_dagster.inference.templates import Chat
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat
 from synthpost_dagster.progress import Progress
 

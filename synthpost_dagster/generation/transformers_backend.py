@@ -60,6 +60,9 @@ class TransformersChat:
             batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
             if wanted := [batch for batch in batches if any(ask.key not in found for ask in batch)]:
                 loaded = load(self.spec.model, lease.device)
+                if loaded.ignored:
+                    ignored = ", ".join(f"{key} {value}" for key, value in loaded.ignored.items())
+                    work.progress.note(f"{self.name}: its generation_config.json is ignored ({ignored})")
                 with context.journal.holder(context.profile, None) as holder:
                     for batch in wanted:
                         missing = [ask.key for ask in batch if ask.key not in found]

@@ -19,11 +19,12 @@ from synthpost_dagster.devices import GIB, is_out_of_memory
 from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference.attention import attending, bytes_per_token, uses_flash
 from synthpost_dagster.inference.attention import suits as attention_suits
-from synthpost_dagster.inference.generate import Chat, Completion, completion, end_tokens, templated
+from synthpost_dagster.inference.generate import Completion, completion, end_tokens
 from synthpost_dagster.inference.mixed_lora import Lanes, mixed
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.inference.schedule import PACES, Schedule, Spent
 from synthpost_dagster.inference.slots import Prompt, Slots, slots_of
+from synthpost_dagster.inference.templates import Chat, opened_reasoning
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 
@@ -109,9 +110,11 @@ class Engine:
 
         A drawn reply depends on its chat, adapter and seed. Raises DeviceError as `continued` does.
         """
-        prompts = self._prompts(requests)
+        texts = [self._loaded.template.prompt(request.chat) for request in requests]
+        prompts = self._prompts(requests, texts)
         for index, ids in self.continued(prompts, progress, what):
-            yield index, completion(self._loaded, ids, len(prompts[index].ids), self._ends)
+            opened = opened_reasoning(texts[index])
+            yield index, completion(self._loaded, ids, len(prompts[index].ids), self._ends, opened)
 
     def continued(self, prompts: Sequence[Prompt], progress: Progress, what: str) -> Iterator[tuple[int, list[int]]]:
         """The number of a prompt and its new tokens, as they end; the last is one that ends a reply, or cut off.
@@ -141,11 +144,10 @@ class Engine:
             if is_short:  # outside of the handler, whose error holds what is to be freed
                 slots = self._halved(slots, progress)
 
-    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+    def _prompts(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Prompt]:
         if not requests:
             return []
-        texts = [templated(self._loaded.tokenizer, request.chat, has_generation_prompt=True) for request in requests]
-        ids = self._loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ids = self._loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [
             Prompt(tokens, self._lanes.base if request.adapter is None else request.adapter, request.seed)
             for tokens, request in zip(ids, requests, strict=True)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from synthpost_dagster.inference.models import Loaded
+from synthpost_dagster.inference.models import Loaded, ends_of
+from synthpost_dagster.inference.templates import Chat, opened_reasoning
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
-from synthpost_dagster.special_tokens import broken_up
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-Chat = list[dict[str, str]]
 
 
 class Completion(NamedTuple):
-    """A reply. `finish_reason` is `stop`, or `length` where the limit of new tokens cut it off."""
+    """A reply as it was written, reasoning included: where the prompt opens a block of thoughts, the text begins with
+    its tag. `finish_reason` is `stop`, or `length` where the limit of new tokens cut it off.
+    """
 
     text: str
     finish_reason: str
@@ -53,7 +50,7 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     import torch
     from transformers import set_seed
 
-    texts = [templated(loaded.tokenizer, turns, has_generation_prompt=True) for turns in chats]
+    texts = [loaded.template.prompt(turns) for turns in chats]
     inputs = loaded.tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(
         loaded.model.device
     )
@@ -62,16 +59,11 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
         output = loaded.model.generate(**inputs, **_arguments(loaded, sampling))
     width = inputs["input_ids"].shape[1]
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    rows = output[:, width:].tolist()
-    ends = end_tokens(loaded)
-    return [completion(loaded, row, tokens, ends) for row, tokens in zip(rows, lengths, strict=True)]
-
-
-def templated(tokenizer: PreTrainedTokenizerBase, turns: Chat, has_generation_prompt: bool) -> str:
-    """The chat in the model's template; a special token that stands in a text is broken up, so that it stays text."""
-    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    safe = [{**turn, "content": broken_up(turn["content"], special)} for turn in turns]
-    return str(tokenizer.apply_chat_template(safe, add_generation_prompt=has_generation_prompt, tokenize=False))
+    rows, ends = output[:, width:].tolist(), end_tokens(loaded)
+    return [
+        completion(loaded, row, tokens, ends, opened_reasoning(text))
+        for row, tokens, text in zip(rows, lengths, texts, strict=True)
+    ]
 
 
 def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
@@ -86,13 +78,14 @@ def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
 
 def end_tokens(loaded: Loaded) -> set[int]:
     """Ids of the tokens that end a reply."""
-    ends = loaded.model.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [ends, loaded.tokenizer.eos_token_id])
+    return ends_of(loaded.model.generation_config, loaded.tokenizer)
 
 
-def completion(loaded: Loaded, ids: list[int], prompt_tokens: int, ends: set[int]) -> Completion:
-    """The reply that new tokens make, up to the first of those that end one."""
+def completion(loaded: Loaded, ids: list[int], prompt_tokens: int, ends: set[int], opened: str = "") -> Completion:
+    """The reply that new tokens make, up to the first of those that end one; `opened` is the tag of a block of thoughts
+    that its prompt opened.
+    """
     stop = next((place for place, token in enumerate(ids) if token in ends), None)
     kept = ids[: len(ids) if stop is None else stop]
-    text = loaded.tokenizer.decode(kept, skip_special_tokens=False)
+    text = opened + str(loaded.tokenizer.decode(kept, skip_special_tokens=False))
     return Completion(text.strip(), "length" if stop is None else "stop", prompt_tokens, len(kept))

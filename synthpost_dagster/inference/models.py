@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.devices import GIB, Device, free_gib, is_out_of_memory
-from synthpost_dagster.embedded import MODEL_FOLDER
+from synthpost_dagster.embedded import CONTENT, MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
+from synthpost_dagster.inference.content import folder_digest
+from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
+from synthpost_dagster.inference.templates import TEMPLATE_DATE, ChatTemplate
+from synthpost_dagster.inference.weights import check_weights
 from synthpost_dagster.profiles.models import EMBEDDED, ModelSpec
 from synthpost_dagster.tasks.loading import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 DECODED_SHARE = 2.0
@@ -28,19 +32,45 @@ DECODED_SHARE = 2.0
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
+NO_CODE = MappingProxyType({"trust_remote_code": False})
+"""Code that lies beside a model is never run, and nobody is asked whether it may."""
+TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_PLAIN_KEYS = frozenset({*TOKEN_KEYS, "transformers_version", "_from_model_config", "use_cache"})
+
+
 class Loaded(NamedTuple):
-    """A model on its device and its tokenizer."""
+    """A model on its device, its tokenizer, and the profile's `chat_template_kwargs`.
+
+    `ignored` is what the model's generation_config.json would have made of sampling: the profile's sampling alone
+    counts.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    template_kwargs: Mapping[str, Any] = MappingProxyType({})
+    ignored: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def template(self) -> ChatTemplate:
+        """How chats are written for it."""
+        return ChatTemplate(self.tokenizer, self.template_kwargs)
 
 
 def identity(spec: ModelSpec) -> dict[str, Any]:
-    """What makes this model this model, for fingerprints: name and commit, or the content of a folder's weights."""
+    """What makes this model this model, for fingerprints: its commit or the content of its folder, and what its chat
+    template is given.
+
+    The packaged model's is a constant: seeds of its posts follow from it. Raises ModelError as `folder_digest` does.
+    """
     source = source_of(spec)
     known: dict[str, Any] = {"model": spec.model, "quantization": spec.quantization, "dtype": spec.dtype}
+    if spec.chat_template_kwargs:
+        known["chat_template_kwargs"] = dict(spec.chat_template_kwargs)
+    if spec.model == EMBEDDED:
+        return {**known, "content": CONTENT}
+    known["template_date"] = TEMPLATE_DATE.isoformat()
     if isinstance(source, Path):
-        return {**known, "content": _folder_digest(source)}
+        return {**known, "content": folder_digest(source)}
     return {**known, "revision": spec.revision}
 
 
@@ -56,6 +86,13 @@ def check_suits_task(spec: ModelSpec, task: Task, is_allowed: bool) -> None:
         )
 
 
+def check_files(spec: ModelSpec) -> None:
+    """Raises ModelError where a model's folder cannot be loaded, by what lies there alone; see `check_weights`."""
+    source = source_of(spec)
+    if isinstance(source, Path):
+        check_weights(source)
+
+
 def load(spec: ModelSpec, device: Device) -> Loaded:
     """The model in evaluation mode on its device, in its dtype or quantization; see `ModelSpec.dequantize`.
 
@@ -65,20 +102,72 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
     from transformers import AutoModelForCausalLM
 
     _set_libraries_aside()
+    check_files(spec)
     tokenizer = load_tokenizer(spec)
     settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device.name}}
     if spec.quantization == "nf4":
         settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
     try:
-        model = AutoModelForCausalLM.from_pretrained(source_of(spec), **settings, **_pinned(spec))
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source_of(spec), **settings, **_pinned(spec), **NO_CODE, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         raise _unloadable(spec, error) from error
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"{spec.model}: its weights lack {len(missing)} tensors, such as {missing[0]}, which would be drawn at "
+            "random; use a complete model that writes text"
+        )
     loads.made += 1
     if is_packed(model) and _may_be_decoded(spec, model, device):
         _decode(model, getattr(torch, spec.dtype))
-    return Loaded(model.eval().requires_grad_(False), tokenizer)
+    ignored = set_plain_generation(model, tokenizer)
+    return Loaded(model.eval().requires_grad_(False), tokenizer, spec.chat_template_kwargs, ignored)
+
+
+def set_plain_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Takes everything but the special tokens out of a model's generation configuration, and gives back what it was.
+
+    Both ways of generating text then draw by the profile's sampling alone, and end at the same tokens.
+    """
+    from transformers import GenerationConfig
+
+    given = model.generation_config
+    ends = sorted(ends_of(given, tokenizer))
+    model.generation_config = GenerationConfig(bos_token_id=given.bos_token_id, eos_token_id=ends)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return ignored_sampling(given)
+
+
+def ignored_sampling(given: GenerationConfig) -> dict[str, Any]:
+    """What a generation configuration says beside its special tokens."""
+    said: dict[str, Any] = given.to_diff_dict()
+    return {key: value for key, value in sorted(said.items()) if key not in _PLAIN_KEYS and value not in (None, False)}
+
+
+def generation_config(spec: ModelSpec) -> GenerationConfig:
+    """What the model says of generation, read without its weights. Raises ModelError where it cannot be read."""
+    from transformers import AutoConfig, GenerationConfig
+
+    source = source_of(spec)
+    try:
+        return GenerationConfig.from_pretrained(source, **_pinned(spec))
+    except OSError:  # there is none: its configuration says it
+        try:
+            return GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, **_pinned(spec), **NO_CODE))
+        except (OSError, ValueError) as error:
+            raise _unloadable(spec, error) from error
+    except ValueError as error:
+        raise _unloadable(spec, error) from error
+
+
+def ends_of(given: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokens that end a reply: those of the generation configuration, and the tokenizer's end token."""
+    said = getattr(given, "eos_token_id", None)
+    ends = {*(said if isinstance(said, list) else [said]), tokenizer.eos_token_id}
+    return {end for end in ends if end is not None}
 
 
 @cache
@@ -130,8 +219,9 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
     _quiet_libraries()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source_of(spec), padding_side="left", **_pinned(spec))
-    except (OSError, ValueError, ImportError) as error:
+        source = source_of(spec)
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **_pinned(spec), **NO_CODE)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
         raise _unloadable(spec, error) from error
     if tokenizer.chat_template is None:
         raise ModelError(f"{spec.model} has no chat template; choose an instruct model")
@@ -145,17 +235,29 @@ def _pinned(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _unloadable(spec: ModelSpec, error: Exception) -> ModelError:
+    message = (str(error).splitlines() or [type(error).__name__])[0]
+    if "custom code" in message:
+        return ModelError(
+            f"{spec.model} needs code of its own (auto_map in its configuration), which is never run; choose a model "
+            "that transformers knows"
+        )
+    if "use_safetensors" in message or "safetensors`" in message:
+        return ModelError(
+            f"{spec.model} has no safetensors at this revision, and pickles are not read; choose a revision with them"
+        )
     return ModelError(
-        f"{spec.model} cannot be loaded: {str(error).splitlines()[0]}; check the name, the access to the hub "
+        f"{spec.model} cannot be loaded: {message}; check the name, the access to the hub "
         "(some models need a token) and `quantization` in the profile"
     )
 
 
 def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
-    """The model with the PEFT adapter of a folder on top; safetensors only."""
+    """The model with the PEFT adapter of a folder on top. Raises ModelError where its weights are no safetensors."""
     from peft import PeftModel
 
-    return Loaded(PeftModel.from_pretrained(loaded.model, folder).eval(), loaded.tokenizer)
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder}: no {WEIGHTS} there, and pickles are not read; tune the cell again")
+    return loaded._replace(model=PeftModel.from_pretrained(loaded.model, folder).eval())
 
 
 @contextlib.contextmanager
@@ -188,23 +290,13 @@ def source_of(spec: ModelSpec) -> Path | str:
         folder = Path(spec.model).expanduser()
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder}: no model there (a config.json is expected); correct `model` in the profile")
+        if (folder / CONFIGURATION).is_file():
+            raise ModelError(
+                f"{folder}: an adapter lies there ({CONFIGURATION}), which would be put on another model; merge the "
+                "two into one folder, or remove the file"
+            )
         return folder
     return spec.model
-
-
-def _folder_digest(folder: Path) -> str:
-    """Hash over the configuration and tokenizer, and over the weights' names, sizes and first and last megabyte."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.jinja")):
-        digest.update(path.name.encode() + path.read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(2**20))
-            file.seek(max(0, size - 2**20))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
 
 
 def _nf4(compute: Any) -> Any:

@@ -9,12 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from synthpost_dagster.tasks.spec import Record
+from synthpost_dagster.tasks.spec import Identifier, Record
 
 EMBEDDED = "embedded"
 ModelName = Annotated[str, StringConstraints(pattern=r"^(embedded|[~./].*|[A-Za-z0-9][\w.-]*/[\w.-]+)$")]
 Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 EndpointName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+TEMPLATE_OWN = frozenset(
+    {"add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "messages"}
+    | {"max_length", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "strftime_now"}
+    | {"tokenize", "tokenizer_kwargs", "tools", "truncation"}
+)
+"""What a chat template is always given, or what says how it is rendered."""
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,79}$")]
 OWN_FIELDS = frozenset(
     {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "response_format"}
@@ -34,6 +40,17 @@ class ModelSpec(Record):
     dequantize: bool | Literal["auto"] = Field(
         default="auto", description="hold 4-bit weights decoded to `dtype`: the same values, faster, more memory"
     )
+    chat_template_kwargs: dict[Identifier, bool | int | float | str | None] = Field(
+        default_factory=dict,
+        description="what the chat template is given, in training and generation alike, such as enable_thinking: false",
+    )
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _is_free(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := TEMPLATE_OWN & set(value):
+            raise ValueError(f"{', '.join(sorted(taken))} cannot be set here")
+        return value
 
     @model_validator(mode="after")
     def _pinned(self) -> ModelSpec:

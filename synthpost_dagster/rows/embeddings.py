@@ -6,6 +6,7 @@ Vendi score: Friedman and Dieng 2023, https://arxiv.org/abs/2210.02410.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,35 @@ def embedded(posts: list[str], folder: Path) -> np.ndarray[Any, Any]:
         ) from None
     if not folder.is_dir():
         raise SpecError(f"{folder}: this embedder is not there; correct `embedder` in the profile, or set it to null")
+    _refuse_code(folder)
     try:
-        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        model = SentenceTransformer(
+            str(folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
     except (OSError, ValueError, KeyError) as error:
         raise SpecError(f"{folder}: sentence-transformers cannot read this embedder: {error}") from None
     found: np.ndarray[Any, Any] = model.encode(posts, normalize_embeddings=True, show_progress_bar=False)
     return found
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raises SpecError where the embedder consists of modules of its own, or of pickles."""
+    modules = folder / "modules.json"
+    try:
+        kinds = [str(module["type"]) for module in json.loads(modules.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        kinds = []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpecError(f"{modules} is damaged ({error!r}); copy or download the embedder again") from None
+    if foreign := [kind for kind in kinds if not kind.startswith("sentence_transformers.")]:
+        raise SpecError(f"{modules}: {foreign[0]} is code of the embedder's own, which is never run; choose another")
+    for pickle in sorted(folder.rglob("pytorch_model*.bin")):
+        if not list(pickle.parent.glob("model*.safetensors")):
+            raise SpecError(f"{pickle} is a pickle, which can run code when it is read; convert it to safetensors")
 
 
 def vendi(vectors: np.ndarray[Any, Any]) -> float:

@@ -13,14 +13,26 @@ from synthpost_dagster.errors import DeviceError, EndpointError, ModelError, Sto
 from synthpost_dagster.generation.chat_models import chat_model
 from synthpost_dagster.generation.hosted import HostedModel
 from synthpost_dagster.generation.offers import Checked
-from synthpost_dagster.inference.models import check_suits_task, load_tokenizer
+from synthpost_dagster.inference.generate import chat
+from synthpost_dagster.inference.models import (
+    check_files,
+    check_suits_task,
+    ends_of,
+    generation_config,
+    ignored_sampling,
+    load_tokenizer,
+)
+from synthpost_dagster.inference.templates import Chat, ChatTemplate, check_template
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
+from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.settings import secret
 from synthpost_dagster.stages.study import Study
 
 GIB = 1024**3
 LEAST_DISK_GIB = 2.0
 """Room for tables, the journal and a few adapters."""
+SAMPLE_PROMPTS = 3
+"""Prompts that are rendered in a model's chat template."""
 
 
 class Finding(NamedTuple):
@@ -40,10 +52,10 @@ def examine(study: Study) -> Iterator[Finding]:
     yield _found("home", partial(_disk, study))
     yield _found("device", partial(_device, study))
     yield _found("journal", partial(_journal, study))
-    yield _found("student", partial(_model, study, study.profile.student))
+    yield _found("student", partial(_student, study))
     for role, spec in study.profile.roles.items():
         if isinstance(spec, InProcessChat):
-            yield _found(role, partial(_model, study, spec.model))
+            yield _found(role, partial(_teacher_or_judge, study, spec.model))
         elif isinstance(spec, HostedChat):
             yield _found(f"{role}'s key", partial(_key, spec))
             yield _found(f"{role}'s endpoint", partial(_endpoint, study, spec))
@@ -53,6 +65,14 @@ def require_endpoints(study: Study, roles: Sequence[str]) -> list[str]:
     """Warnings of the endpoints of the profile's roles. Raises EndpointError where one of them is of no use."""
     checked = [_checked(study, spec) for role, spec in study.profile.hosted.items() if role in roles]
     return [found.text for found in checked if found.is_warning]
+
+
+def require_models(study: Study) -> None:
+    """Raises ModelError where the weights of a model's folder are missing or damaged, by headers and sizes alone."""
+    check_files(study.profile.student)
+    for spec in study.profile.roles.values():
+        if isinstance(spec, InProcessChat):
+            check_files(spec.model)
 
 
 def _found(subject: str, look: Callable[[], str]) -> Finding:
@@ -96,12 +116,30 @@ def _journal(study: Study) -> str:
     return f"{replies:,} replies in {study.journal.name}"
 
 
-def _model(study: Study, spec: ModelSpec) -> str:
+def _student(study: Study) -> str:
+    """As `_model`, with the prompts that the student is given and the conversations that it is trained on."""
+    prompts = evaluation_prompts(study.task, SAMPLE_PROMPTS)
+    chats = [chat(text, study.system_prompt) for text in (*prompts["student_prompt"], *prompts["teacher_prompt"])]
+    return _model(study, study.profile.student, chats, is_trained=True)
+
+
+def _teacher_or_judge(study: Study, spec: ModelSpec) -> str:
+    chats = [chat(text) for text in evaluation_prompts(study.task, SAMPLE_PROMPTS)["teacher_prompt"]]
+    return _model(study, spec, chats, is_trained=False)
+
+
+def _model(study: Study, spec: ModelSpec, chats: Sequence[Chat], is_trained: bool) -> str:
+    """What is there of a model, without reading its weights; the chats are rendered as they will be."""
     check_suits_task(spec, study.task, study.profile.allow_untrained_task)
-    tokenizer = load_tokenizer(spec)
+    check_files(spec)
+    tokenizer, given = load_tokenizer(spec), generation_config(spec)
     if tokenizer.eos_token is None:
         raise ModelError(f"{spec.model} has no end token; choose an instruct model")
-    return f"{spec.model}: tokenizer, chat template and end token {tokenizer.eos_token} are there"
+    template = ChatTemplate(tokenizer, spec.chat_template_kwargs)
+    check_template(template, chats, is_trained, ends_of(given, tokenizer))
+    ignored = ", ".join(f"{key} {value}" for key, value in ignored_sampling(given).items())
+    note = f"; its generation_config.json is ignored ({ignored}), the profile's sampling counts" if ignored else ""
+    return f"{spec.model}: weights, tokenizer, chat template and end token {tokenizer.eos_token} are there{note}"
 
 
 def _key(spec: HostedChat) -> str:

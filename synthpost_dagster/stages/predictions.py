@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
 from synthpost_dagster.generation.estimate import Expected, local
+from synthpost_dagster.generation.reasoning import split_reasoning
 from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.inference.generate import Completion, chat
-from synthpost_dagster.inference.models import check_suits_task, identity
+from synthpost_dagster.inference.models import Loaded, check_suits_task, identity
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.memorisation import memorisation
@@ -98,18 +99,20 @@ def _untuned(
     def make(draft: Draft) -> None:
         expected = expected_posts(study, len(sets) * len(prompts))
         loaded = student.untuned()
-        started, parts = time.perf_counter(), []
+        started, parts, written = time.perf_counter(), [], []
         for contestant, column, sampling in sets:
             requests = _requests(study, prompts[column], None, sampling)
             what, slots = f"{contestant} posts", study.profile.predictions.slots
             told = progress.worth(effort.of_posts(len(requests)))
             replies = dict(answers(loaded, [], requests, sampling, told, what, student.limit_gib, slots))
             posts = [replies[place] for place in range(len(requests))]
+            written += posts
             parts.append(_predictions(prompts, posts, contestant, study.profile.student.model))
         seconds = time.perf_counter() - started
         table = pd.concat(parts, ignore_index=True)
         study.add_gated_table(draft, plan.asset, table)
         draft.facts |= {"peak_gib": student.lease.take_peak_gib(), **wall_facts(seconds, expected), **_lengths(table)}
+        draft.facts |= _written_facts(loaded, written)
 
     return study.store.reuse_or_make(plan, make, wait=wait)
 
@@ -212,8 +215,10 @@ def tuned_posts(
             replies[number][row] = reply
             if len(replies[number]) == len(prompts):
                 now, name = time.perf_counter(), f"{study.profile.student.model} + {made[number].fingerprint}"
-                table = _predictions(prompts, [replies[number][at] for at in range(len(prompts))], "tuned", name)
+                posts = [replies[number][at] for at in range(len(prompts))]
+                table = _predictions(prompts, posts, "tuned", name)
                 facts = {"peak_gib": student.lease.take_peak_gib(), **wall_facts(now - started, expected)}
+                facts |= _written_facts(loaded, posts)
                 yield cells[number], Posts(table, facts)
                 started = now
 
@@ -247,12 +252,21 @@ def _evaluation_table(study: Study) -> pd.DataFrame:
 def _predictions(prompts: pd.DataFrame, replies: list[Completion], contestant: str, model: str) -> pd.DataFrame:
     return prompts[list(FACTOR_COLUMNS)].assign(
         contestant=contestant,
-        post=[reply.text for reply in replies],
+        post=[split_reasoning(reply.text).text for reply in replies],
         finish_reason=[reply.finish_reason for reply in replies],
         prompt_tokens=[reply.prompt_tokens for reply in replies],
         completion_tokens=[reply.completion_tokens for reply in replies],
         model=model,
     )
+
+
+def _written_facts(loaded: Loaded, replies: Sequence[Completion]) -> dict[str, Any]:
+    """How many replies held reasoning, which is no part of a post, how many nothing else, and what of the model's
+    generation configuration was ignored.
+    """
+    parts = [split for reply in replies if (split := split_reasoning(reply.text)).text != reply.text]
+    counts = {"with_reasoning": len(parts), "only_reasoning": sum(not split.text.strip() for split in parts)}
+    return {**counts, **({"ignored_generation_config": dict(loaded.ignored)} if loaded.ignored else {})}
 
 
 def _lengths(table: pd.DataFrame) -> dict[str, Any]:

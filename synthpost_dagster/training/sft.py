@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from synthpost_dagster.artifacts.store import writing
 from synthpost_dagster.devices import GIB, Device, free_gib, is_out_of_memory, product_rate
 from synthpost_dagster.errors import DeviceError, SynthpostError
-from synthpost_dagster.inference.generate import end_tokens
+from synthpost_dagster.inference.generate import chat, end_tokens
 from synthpost_dagster.inference.models import Loaded, is_packed, load
+from synthpost_dagster.inference.templates import check_template
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.progress import Progress
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from synthpost_dagster.training.joint_lora import JointProjections
+
+
+CHECKED_ROWS = 3
+"""Rows whose prompt at generation is compared with what is trained."""
 
 
 class Tuned(NamedTuple):
@@ -107,13 +112,16 @@ class Tuner:
         `folder`.
 
         Out of memory halves the micro-batch. Raises SynthpostError where there is no row, or where one teaches nothing
-        or not when to stop, before any step, and where the loss is not a number; DeviceError where memory does not
+        or not when to stop, before any step, and where the loss is not a number; ModelError where the chat template's
+        prompt is not the beginning of what is trained; DeviceError where memory does not
         suffice. Nothing is left in `folder` then, and nothing on the device.
         """
         if job.rows.empty:
             raise SynthpostError("there are no training rows; make rows first, or choose another data size")
         _, conversations, learned = self._prepared(job)
         refuse_untaught(learned, job.spec.max_length)
+        asked = [chat(text, job.system_prompt) for text in job.rows["student_prompt"].head(CHECKED_ROWS)]
+        check_template(self.loaded.template, asked, is_trained=True, ends=end_tokens(self.loaded))
         self._show(learned["learned"].iloc[0], progress)
         layout: Layout | None = self._layout(job.spec, conversations)
         while layout is not None:
@@ -133,7 +141,7 @@ class Tuner:
     def _prepared(self, job: Job) -> _Prepared:
         """A training's rows, tokenized; kept for the next one, since a data size is trained for several lengths."""
         if self._last is None or not _is_alike(job, self._last.job):
-            conversations = tokenized(job.rows, self.loaded.tokenizer, job.spec.loss, job.system_prompt)
+            conversations = tokenized(job.rows, self.loaded.template, job.spec.loss, job.system_prompt)
             self._last = _Prepared(job, conversations, self._supervision(job, conversations))
         return self._last
 

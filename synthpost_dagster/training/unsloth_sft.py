@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.devices import Device
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.models import Loaded, load_tokenizer, loads, source_of
+from synthpost_dagster.inference.models import (
+    NO_CODE,
+    Loaded,
+    check_files,
+    load_tokenizer,
+    loads,
+    set_plain_generation,
+    source_of,
+)
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.training.sft import Tuner
@@ -38,6 +46,7 @@ class UnslothTuner(Tuner):
             ) from error
         import torch
 
+        check_files(spec)
         tokenizer = load_tokenizer(spec)
         # Its attention looks at no mask while training, so that the filling has to come last.
         tokenizer.padding_side = "right"
@@ -48,9 +57,11 @@ class UnslothTuner(Tuner):
             load_in_4bit=spec.quantization == "nf4" or spec.model.endswith("bnb-4bit"),
             revision=spec.revision,
             use_exact_model_name=True,
+            use_safetensors=True,
+            **NO_CODE,
         )
         loads.made += 1
-        return Loaded(model, tokenizer)
+        return Loaded(model, tokenizer, spec.chat_template_kwargs, set_plain_generation(model, tokenizer))
 
     def _wrapped(self, spec: TrainingSpec) -> Any:
         from unsloth import FastLanguageModel

@@ -93,7 +93,7 @@ def test_flash_attention_looks_into_no_other_row(gpu: Device) -> None:
     from synthpost_dagster.training.padding_free import ATTENTION, RowsCollator
 
     loaded = load(BF16, gpu)
-    rows = [one._asdict() for one in tokenized(rows_of(3), loaded.tokenizer, "full", None)]
+    rows = [one._asdict() for one in tokenized(rows_of(3), loaded.template, "full", None)]
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
     apart = [loaded.model.model(torch.tensor([row["input_ids"]]).to(gpu.name)).last_hidden_state[0] for row in rows]
     loaded.model.set_attn_implementation(ATTENTION)

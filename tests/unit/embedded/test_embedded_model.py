@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from synthpost_dagster.embedded import MODEL_FOLDER
+from synthpost_dagster.embedded import CONTENT, MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
+from synthpost_dagster.inference.content import folder_digest
 from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.tasks.loading import Task
@@ -78,7 +79,6 @@ def test_a_model_is_known_by_what_it_holds(tmp_path: Path) -> None:
     folder = shutil.copytree(MODEL_FOLDER, tmp_path / "copy")
     spec = EMBEDDED.model_copy(update={"model": str(folder)})
     before = identity(spec)
-    assert before["content"] == identity(EMBEDDED)["content"]
     assert identity(spec.model_copy(update={"dtype": "bfloat16"})) != before
     assert identity(spec.model_copy(update={"memory_gib": 9.0})) == before
     weights = bytearray((folder / "model.safetensors").read_bytes())
@@ -90,3 +90,8 @@ def test_a_model_is_known_by_what_it_holds(tmp_path: Path) -> None:
 def test_a_hub_model_is_known_by_its_commit() -> None:
     assert identity(HUB)["revision"] == "0" * 40
     assert identity(HUB) != identity(HUB.model_copy(update={"revision": "1" * 40}))
+
+
+def test_packaged_model_has_another_name_when_a_file_of_it_changes() -> None:
+    assert (CONTENT, folder_digest(MODEL_FOLDER)) == ("90efd5facbe7cf8b", "f13d0d82d04c22a0"), "choose another CONTENT"
+    assert identity(EMBEDDED)["content"] == CONTENT

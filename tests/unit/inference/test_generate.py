@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from synthpost_dagster.devices import Device
+from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.generate import Chat, Completion, chat, generate, templated
+from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
+from synthpost_dagster.inference.templates import Chat
 from synthpost_dagster.profiles.models import ModelSpec, Sampling
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows.prompts import evaluation_prompts
@@ -49,8 +52,7 @@ def test_special_tokens_inside_a_users_text_do_not_become_control_tokens(loaded:
     special = {number: token.content for number, token in loaded.tokenizer.added_tokens_decoder.items()}
 
     def counts(text: str) -> dict[str, int]:
-        whole = templated(loaded.tokenizer, chat(text), has_generation_prompt=True)
-        ids = loaded.tokenizer(whole, add_special_tokens=False)["input_ids"]
+        ids = loaded.template.prompt_ids(chat(text))
         return {content: ids.count(number) for number, content in special.items()}
 
     harmless = counts("A post and more.")
@@ -124,6 +126,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_model_cannot_be_loaded_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    shutil.copyfile(MODEL_FOLDER / "model.safetensors", tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"model_type": "no such kind"}', encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(EMBEDDED.model_copy(update={"model": str(tmp_path)}), CPU)

@@ -89,6 +89,14 @@ def test_every_packaged_profile_loads_for_the_packaged_task(sales_posts: Task) -
     assert [load_profile(name, sales_posts).name for name in files] == files
 
 
+def test_values_for_the_chat_template_keep_their_kind(write: Write, sales_posts: Task) -> None:
+    given = {"enable_thinking": False, "reasoning_effort": "low", "budget": 0}
+    found = load_profile(write(student__chat_template_kwargs=given), sales_posts).student.chat_template_kwargs
+    assert {name: (type(value), value) for name, value in found.items()} == {
+        name: (type(value), value) for name, value in given.items()
+    }
+
+
 def test_every_packaged_profile_opens_with_its_launch_command() -> None:
     for name in packaged_profiles():
         first = (profiles.FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
@@ -118,6 +126,11 @@ def test_a_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts:
         ({"student": {**HUB, "revision": None}}, ["student:", "needs a revision", "40-digit commit"]),
         ({"student": {**HUB, "revision": "main"}}, ["student.revision:"]),
         ({"student__revision": COMMIT}, ["student:", "is not a hub name", "set it to null"]),
+        (
+            {"student__chat_template_kwargs": {"messages": "x"}},
+            ["student.chat_template_kwargs:", "messages cannot be set"],
+        ),
+        ({"student__chat_template_kwargs": {"enable thinking": 1}}, ["student.chat_template_kwargs"]),
         ({"teacher__model": {**HUB, "revision": None}}, ["teacher.model:", "needs a revision"]),
         ({"student__model": "gpt2"}, ["student.model:"]),
         ({"training__micro_batch": 3}, ["training:", "micro_batch 3 does not divide rows_per_step 8"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +50,14 @@ def test_a_folder_that_holds_no_embedder_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SpecError, match="cannot read this embedder"):
         embedded(["ride"], tmp_path)
+
+
+def test_code_and_pickles_of_an_embedder_are_refused(embedder: Path, tmp_path: Path) -> None:
+    foreign, pickled = shutil.copytree(embedder, tmp_path / "foreign"), shutil.copytree(embedder, tmp_path / "pickled")
+    (foreign / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "planted.Module"}]))
+    with pytest.raises(SpecError, match=r"planted\.Module is code of the embedder's own"):
+        embedded(["ride"], foreign)
+    (weights,) = pickled.rglob("model.safetensors")
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(SpecError, match=r"pytorch_model\.bin is a pickle"):
+        embedded(["ride"], pickled)

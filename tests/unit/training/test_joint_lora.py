@@ -37,7 +37,7 @@ def adapted(**changes: Any) -> tuple[Loaded, Any]:
 
 def outcome(loaded: Loaded, model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Logits of a row, and the adapter's gradients."""
-    (row,) = tokenized(rows_of(1), loaded.tokenizer, "full", None)
+    (row,) = tokenized(rows_of(1), loaded.template, "full", None)
     torch.manual_seed(1)
     return _with_gradients(model(input_ids=torch.tensor([row.input_ids])).logits, model)
 
@@ -97,7 +97,7 @@ def test_one_compiled_layer_serves_all() -> None:
     counted.clear()
     for layer in layers_of(loaded):
         layer.compile(backend="eager")
-    (row,) = tokenized(rows_of(1), loaded.tokenizer, "full", None)
+    (row,) = tokenized(rows_of(1), loaded.template, "full", None)
     embedded = loaded.model.model.embed_tokens(torch.tensor([row.input_ids])).detach().requires_grad_()
     model(inputs_embeds=embedded, use_cache=False)
     assert counted["unique_graphs"] == 1
@@ -108,7 +108,7 @@ PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 def test_fewer_products_are_made() -> None:
     loaded, model = adapted()
-    (row,) = tokenized(rows_of(1), loaded.tokenizer, "full", None)
+    (row,) = tokenized(rows_of(1), loaded.template, "full", None)
     ids = torch.tensor([row.input_ids])
     with Counted(*PRODUCTS) as alone:
         model(input_ids=ids)

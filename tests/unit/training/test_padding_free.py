@@ -87,7 +87,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("loss", ["completion", "full"])
 def test_loss_and_gradients_are_those_of_each_row_by_itself(loss: str) -> None:
     loaded, model = student_with_adapter()
-    rows = tokenized(rows_of(5), loaded.tokenizer, loss, None)
+    rows = tokenized(rows_of(5), loaded.template, loss, None)
     count = torch.tensor(sum(label != MASKED for one in rows for label in one.labels[1:]))
     expected = torch.tensor(0.0)
     for one in rows:
@@ -111,7 +111,7 @@ def test_loss_and_gradients_are_those_of_each_row_by_itself(loss: str) -> None:
 def test_another_row_s_tokens_change_nothing_in_a_row() -> None:
     loaded, _ = student_with_adapter()
     loaded.model.set_attn_implementation(ATTENTION)
-    rows = [one._asdict() for one in tokenized(rows_of(3), loaded.tokenizer, "full", None)]
+    rows = [one._asdict() for one in tokenized(rows_of(3), loaded.template, "full", None)]
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
     before, after = (hidden(loaded, RowsCollator(3, 512, is_filled=True)(some)) for some in (rows, changed))
     ends = [0, *itertools.accumulate(len(row["input_ids"]) for row in rows)]
@@ -124,7 +124,7 @@ def test_another_row_s_tokens_change_nothing_in_a_row() -> None:
 def test_within_a_row_what_comes_later_changes_nothing_and_what_came_before_does() -> None:
     loaded, _ = student_with_adapter()
     loaded.model.set_attn_implementation(ATTENTION)
-    (row,) = (one._asdict() for one in tokenized(rows_of(1), loaded.tokenizer, "full", None))
+    (row,) = (one._asdict() for one in tokenized(rows_of(1), loaded.template, "full", None))
     changed = {**row, "input_ids": [*row["input_ids"][:9], 7, *row["input_ids"][10:]]}
     before, after = (hidden(loaded, RowsCollator(1, 512, is_filled=False)([one])) for one in (row, changed))
     assert torch.equal(before[:9], after[:9])

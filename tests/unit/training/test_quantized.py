@@ -92,7 +92,7 @@ def test_a_gpus_products_are_timed_for_packed_weights_alone_and_layouts_follow(
     monkeypatch.setattr(sft, "free_gib", lambda _: 1.0)
     monkeypatch.setattr(sft, "fitting", lambda *arguments: given.append(arguments[-1]))
     loaded = load(student, CPU)
-    conversations = tokenized(ROWS, loaded.tokenizer, "completion", None)
+    conversations = tokenized(ROWS, loaded.template, "completion", None)
     with Tuner(loaded, "embedded", spec_of(), 4, Device("cuda:0", "a GPU", "a GPU")) as tuner:
         tuner._layout(spec_of(), conversations)
     assert given == [rate]

@@ -44,7 +44,7 @@ def tuner(study: Profile) -> Iterator[Tuner]:
 def trainer(study: Profile, sales_posts: Task, tuner: Tuner, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """TRL's own trainer, as a cell of the study gets it."""
     prompt, spec = sales_posts.spec.system_prompt, study.training
-    rows = tokenized(ROWS, tuner.loaded.tokenizer, spec.loss, prompt)
+    rows = tokenized(ROWS, tuner.loaded.template, spec.loss, prompt)
     layout = tuner._layout(spec, rows)
     assert layout == Layout(2, gradient_checkpointing=True, is_compiled=False)
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"), 60)

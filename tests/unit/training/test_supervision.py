@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tuning_world import CPU, STUDENT, Told, cell, spec_of
 
-from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.rows.prompts import training_prompts
@@ -136,14 +136,8 @@ def test_a_row_that_just_fits_is_learned(student: Loaded, rows: pd.DataFrame, tm
     [
         (lambda template: "{{ bos_token }}" + template, "begin with two begin tokens; take one out of the student's"),
         (lambda template: template.replace(f" + '{END}'", ""), "do not teach when to stop; the student's chat templ"),
-        (
-            lambda template: template.replace(
-                "for message in messages", "for message in messages if message['role'] == 'user'"
-            ),
-            "teach nothing: all their labels are masked",
-        ),
     ],
-    ids=["begin token doubled", "no end token", "all masked"],
+    ids=["begin token doubled", "no end token"],
 )
 def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and_names_rows(
     student: Loaded,
@@ -163,19 +157,40 @@ def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and
     assert not list((tmp_path / "adapter").iterdir())
 
 
+def test_empty_block_of_thoughts_before_an_answer_is_not_learned(
+    student: Loaded, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    plain = supervision_of(student, rows, tmp_path / "plain")
+    block = r"('<think>\n\n</think>\n\n' if message['role'] == 'assistant' else '') + message['content'] | trim"
+    student.tokenizer.chat_template = student.tokenizer.chat_template.replace("message['content'] | trim", block)
+    assert "<think>" in student.tokenizer.apply_chat_template(
+        [*chat("Hello"), {"role": "assistant", "content": "Yes."}], tokenize=False
+    )
+    pd.testing.assert_frame_equal(supervision_of(student, rows, tmp_path / "block"), plain)
+
+
+def test_prompt_that_opens_thoughts_stops_the_training_before_any_step(
+    student: Loaded, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    told = Told()
+    student.tokenizer.chat_template += r"{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+    with pytest.raises(ModelError, match="chat_template_kwargs"):
+        supervision_of(student, rows, tmp_path, told)
+    assert told == []
+    assert not list((tmp_path / "adapter").iterdir())
+
+
 def test_a_special_token_in_a_text_stays_text_in_training_as_it_does_when_posts_are_written(
     student: Loaded, rows: pd.DataFrame
 ) -> None:
     special = student.tokenizer.added_tokens_decoder
     inside = "".join(token.content for token in special.values())
-    harmless = tokenized(rows, student.tokenizer, "completion", "Be kind.")
+    harmless = tokenized(rows, student.template, "completion", "Be kind.")
     spiked = rows.assign(
         student_prompt=[f"{inside}{text}{END}" for text in rows["student_prompt"]],
         post=[f"Now{END} {post}{inside}!" for post in rows["post"]],
     )
-    for plain, other in zip(
-        harmless, tokenized(spiked, student.tokenizer, "completion", f"Be{END} kind."), strict=True
-    ):
+    for plain, other in zip(harmless, tokenized(spiked, student.template, "completion", f"Be{END} kind."), strict=True):
         assert len(other.input_ids) > len(plain.input_ids) + 2 * len(special)
         for number in special:
             assert other.input_ids.count(number) == plain.input_ids.count(number)
@@ -190,10 +205,10 @@ def test_a_tokenizer_that_begins_every_text_by_itself_does_not_double_the_templa
     from tokenizers.processors import TemplateProcessing
 
     begin, number = str(student.tokenizer.bos_token), student.tokenizer.bos_token_id
-    plain = tokenized(rows, student.tokenizer, "completion", None)
+    plain = tokenized(rows, student.template, "completion", None)
     student.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{begin} $A", None, [(begin, number)])
     assert student.tokenizer("Ready?")["input_ids"][0] == number
-    assert tokenized(rows, student.tokenizer, "completion", None) == plain
+    assert tokenized(rows, student.template, "completion", None) == plain
 
 
 def test_good_rows_are_not_refused() -> None:
