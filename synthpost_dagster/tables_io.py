@@ -17,7 +17,9 @@ MAX_TEXT_BYTES = 4 * 1024**3
 _BATCH_ROWS = 16_384
 
 
-def read_parquet(path: Path, columns: list[str] | None = None, max_bytes: int = MAX_TEXT_BYTES) -> Any:
+def read_parquet(
+    path: Path, columns: list[str] | None = None, max_values: int = MAX_VALUES, max_bytes: int = MAX_TEXT_BYTES
+) -> Any:
     """The file's columns, or those named, as a `pyarrow.Table`.
 
     Counts and sizes in the footer are looked at before anything is read. A value that stands for many rows is kept
@@ -29,7 +31,7 @@ def read_parquet(path: Path, columns: list[str] | None = None, max_bytes: int = 
 
     try:
         with pyarrow.parquet.ParquetFile(path, read_dictionary=_texts(pyarrow.parquet.read_schema(path))) as file:
-            _check_footer(path, file.metadata, max_bytes)
+            _check_footer(path, file.metadata, max_values, max_bytes)
             batches, size = [], 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                 size += sum(_decoded_bytes(column) for column in batch.columns)
@@ -44,14 +46,14 @@ def read_parquet(path: Path, columns: list[str] | None = None, max_bytes: int = 
         raise SpecError(f"{path}: not a parquet file that can be read ({reason}); write it again, or as CSV") from None
 
 
-def _check_footer(path: Path, footer: Any, max_bytes: int) -> None:
+def _check_footer(path: Path, footer: Any, max_values: int, max_bytes: int) -> None:
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
     values = max(
         footer.num_rows * footer.num_columns,
         sum(group.column(number).num_values for group in groups for number in range(group.num_columns)),
     )
-    if values > MAX_VALUES:
+    if values > max_values:
         raise _too_large(path, f"it says that it holds {footer.num_rows:,} rows and {values:,} values")
     if size > max_bytes:
         raise _too_large(path, f"it says that it takes {_gib(size)}")
