@@ -176,7 +176,16 @@ def report(home: str | None, profile: str | None, task: str | None, labels: Path
 @click.option("--loss", metavar="LABEL", help="What a label says where the baseline won.")
 @click.option("--tie", metavar="LABEL", default="tie", show_default=True, help="What it says where neither did.")
 @click.option("--label-column", metavar="NAME", help="Column of the labels; by default `label`.")
-@click.option("--strict", is_flag=True, help="Count exact labels only; mend nothing.")
+@click.option("--strict", is_flag=True, help="Count exact labels only; repair nothing.")
+@click.option(
+    "--order-column",
+    metavar="NAME",
+    help="Column that says which post stood first in a game; the labels then name places (A, first, A>B), and --win "
+    "and --loss are left out.",
+)
+@click.option(
+    "--candidate-first", metavar="VALUE", help="What --order-column says where the candidate's post stood first."
+)
 @_common
 def pairs(
     file: Path,
@@ -186,31 +195,42 @@ def pairs(
     tie: str,
     label_column: str | None,
     strict: bool,
+    order_column: str | None,
+    candidate_first: str | None,
     home: str | None,
     profile: str | None,
     task: str | None,
 ) -> None:
-    """Evaluate comparisons made elsewhere: FILE is CSV or parquet.
+    """Evaluate comparisons made elsewhere: FILE is CSV, parquet, JSON or JSON lines.
 
-    Either a column of verdicts, read tolerantly with --win and --loss; or the columns prompt, baseline and candidate,
-    which the profile's judges play in both orders, and every game is kept in games.csv. Other columns are factors;
-    `pair_id` names the pairs.
+    Either a column of verdicts, read tolerantly with --win and --loss (numbers between the two are weighted
+    preferences); or the columns prompt, baseline and candidate, which the profile's judges play in both orders, and
+    every game is kept in games.csv. Arena-Hard's judgments and AlpacaEval's annotations are known by their keys. Other
+    columns are factors; `pair_id` names the pairs.
+
+    Exits with 2 where the file is wrong, or none of its labels can be read.
     """
+    from synthpost_dagster.comparisons.table import Order
     from synthpost_dagster.progress import Progress, subscribed
     from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
     from synthpost_dagster.stages.study import open_study
     from synthpost_dagster.terminal import Terminal, comparison_table
 
+    if (order_column is None) != (candidate_first is None):
+        raise SpecError("--order-column and --candidate-first go together; give both")
+    order = None if order_column is None or candidate_first is None else Order(order_column, candidate_first)
     settings = read_settings(home, task, profile)
     prepare(settings)
     terminal = Terminal()
     try:
         with subscribed(terminal.heard):
-            labels = Labels(label_column, win, loss, tie, strict)
+            labels = Labels(label_column, win, loss, tie, strict, order)
             made = evaluate_pairs(open_study(settings), file, labels, out, Progress())
     finally:
         terminal.close()
     terminal.console.print(comparison_table(made.comparison, made.is_study_mode))
+    for notice in made.notices:
+        terminal.console.print(notice, markup=False)
     terminal.console.print(f"The page: {made.page}", soft_wrap=True)
     if made.games:
         terminal.console.print(f"Every game with the judge's reply: {made.games}", soft_wrap=True)

@@ -1,22 +1,23 @@
-"""Reads files of comparisons made elsewhere, and their raw labels into pair outcomes.
+"""What the columns of a file of comparisons mean, and its raw labels as pair outcomes.
 
-Everything stays the text that stands in the file: "NA" is a label like any other, "01" an id. A prompt or post that the
-file lacks is None: a null in parquet, and an empty field in CSV, where nobody can say that a post is there and empty.
-What a label says is read in `comparisons.labels`; judging posts that come without labels is not done here.
+Files are read in `comparisons.files`, those of other tools are recognised in `comparisons.formats`, what a label says
+is read in `comparisons.labels`, `places` and `preferences`; judging posts that come without labels is not done here.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from synthpost_dagster.comparisons import formats
+from synthpost_dagster.comparisons.files import JSON_SUFFIXES, Columns, columns_of, listed, read_columns, read_records
+from synthpost_dagster.comparisons.formats import Format
 from synthpost_dagster.comparisons.labels import Meaning, Read, read_label
+from synthpost_dagster.comparisons.places import is_word_of_place, names_places, read_place
+from synthpost_dagster.comparisons.preferences import WEIGHTED, nearness, scale_of
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.judging.verdicts import pair_outcome
 
@@ -27,12 +28,15 @@ PAIR_ID, LABEL, OUTCOME = "pair_id", "label", "outcome"
 PROMPT = "prompt"
 POSTS = (PROMPT, "baseline", "candidate")
 FEWEST_LEVELS, MOST_LEVELS = 2, 30
+MAX_FACTORS = 20
 LABEL_SEPARATOR = " / "
 
-_CSV_SUFFIXES = (".csv", ".tsv", ".txt")
-_PARQUET_SUFFIXES = (".parquet", ".pq")
-_DELIMITERS = ",;\t"
-_LONGEST_FIELD = 2**31 - 1
+
+class Order(NamedTuple):
+    """The column that says which post stood first in a game, and what it says where the candidate's did."""
+
+    column: str
+    candidate_first: str
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,20 @@ class PairsTable:
     rows: pd.DataFrame
     """The file's columns, and `pair_id` (the row's number, from 1, where the file has none)."""
     factors: tuple[str, ...]
-    """Columns by which outcomes can be split: 2 to 30 different values, and one value a pair."""
+    """Columns by which outcomes can be split: 2 to 30 different values, and one value a pair; 20 at most."""
     ignored: tuple[str, ...]
     """Columns that are neither known nor factors."""
     has_posts: bool
     """Whether prompt, baseline and candidate are all there."""
     label_column: str | None
     """None where the posts are still to be judged."""
+    source: Format
+    """Whose form the file has, and what that says of its labels."""
+
+    @property
+    def is_candidate_first(self) -> tuple[bool, ...]:
+        """Whether the candidate stood first, one entry a row; empty where the labels name contestants."""
+        return self.source.is_candidate_first
 
 
 @dataclass(frozen=True)
@@ -63,34 +74,36 @@ class Repair:
     how: str
 
 
-class _Sheet(NamedTuple):
-    """A file as text: column names, and rows as long as these; a prompt or post that is missing is None."""
+class Contradictions(NamedTuple):
+    """Pairs with several scored games, and those of them that were won in one game and lost in another."""
 
-    columns: list[str]
-    rows: Sequence[Sequence[str | None]]
+    pairs: int = 0
+    contradicted: int = 0
+    may_name_places: bool = False
+    """Whether the labels are words for places, though nobody said which post stood first."""
 
 
-def read_pairs(path: Path, label_column: str | None = None) -> PairsTable:
-    """The pairs of a CSV (UTF-8; comma, semicolon or tab) or parquet file. Labels are in `label` unless named.
+def read_pairs(path: Path, label_column: str | None = None, order: Order | None = None) -> PairsTable:
+    """The pairs of a file. Labels are in `label` unless named; with an order they name places.
 
     Raises SpecError naming file, place and remedy where the file cannot be read, or has neither labels nor posts.
     """
     import pandas as pd
 
-    sheet = _read_sheet(path, label_column or LABEL)
-    _check_columns(path, sheet.columns)
-    found = _label_column(path, sheet.columns, label_column)
-    if not sheet.rows:
+    source = _source(path, label_column)
+    columns = source.columns
+    found = _label_column(path, columns, label_column)
+    if not next(iter(columns.values())):
         raise SpecError(f"{path}: has column names and no rows; add a row for every comparison")
-    named = [name or f"(column {number})" for number, name in enumerate(sheet.columns, start=1)]
-    rows = pd.DataFrame(list(sheet.rows), columns=named, dtype=object)
-    rows[PAIR_ID] = _pair_ids(path, rows)
-    known = {PAIR_ID, *POSTS, found}
-    others = [name for name in named if name not in known]
-    usable = set(sheet.columns) - {OUTCOME, LABEL}
-    factors = tuple(name for name in others if name in usable and _is_factor(rows, name))
+    rows = pd.DataFrame(columns, dtype=object)
+    rows[PAIR_ID] = _pair_ids(path, columns)
+    known = {PAIR_ID, *POSTS, found, order.column if order else None}
+    others = [name for name in columns if name not in known]
+    factors = _factors(columns, [name for name in others if name not in {OUTCOME, LABEL}], list(rows[PAIR_ID]))
     ignored = tuple(name for name in others if name not in factors)
-    return PairsTable(rows, factors, ignored, _has_posts(sheet.columns), found)
+    if order is not None:
+        source = source._replace(is_candidate_first=_order(path, columns, order))
+    return PairsTable(rows, factors, ignored, set(POSTS) <= columns.keys(), found, source)
 
 
 def missing(table: PairsTable) -> dict[str, str]:
@@ -110,32 +123,116 @@ def prompt_count(table: PairsTable) -> int | None:
     return None if prompts.isna().all() else int(prompts.nunique(dropna=False))
 
 
-def outcomes(table: PairsTable, meaning: Meaning, is_strict: bool = False) -> pd.DataFrame:
+def game_outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Read]:
+    """What each game's label says of the candidate, in the file's order.
+
+    Raises SpecError where the labels that win and lose read alike, or name places without an order; ValueError where
+    the table has no labels.
+    """
+    labels = _labels(table)
+    if table.is_candidate_first:
+        keys = list(zip(labels, table.is_candidate_first, strict=True))
+        placed = {key: read_place(*key) for key in set(keys)}
+        return [placed[key] for key in keys]
+    if meaning is None:
+        raise ValueError("labels that name contestants need a meaning")
+    said = {label: _read(label, meaning, is_strict) for label in set(labels)}
+    return [said[label] for label in labels]
+
+
+def outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> pd.DataFrame:
     """One row a pair, in the file's order: `pair_id`, `outcome`, `label` (the games' raw labels), and the factors.
 
-    Raises SpecError where the labels that win and lose read alike, ValueError where the table has no labels.
+    Raises as `game_outcomes`.
     """
     import pandas as pd
 
-    labels = _labels(table)
-    said = _said(labels, meaning, is_strict)
-    games = pd.DataFrame(
-        {PAIR_ID: table.rows[PAIR_ID], OUTCOME: [said[label].outcome for label in labels], LABEL: labels}
-    )
-    pairs = games.groupby(PAIR_ID, sort=False).agg({OUTCOME: pair_outcome, LABEL: LABEL_SEPARATOR.join})
-    factors = table.rows.drop_duplicates(PAIR_ID).set_index(PAIR_ID)[list(table.factors)]
-    return pairs.join(factors).reset_index()
+    found: dict[str, str] = {}
+    raw: dict[str, str] = {}
+    games = game_outcomes(table, meaning, is_strict)
+    for pair_id, label, read in zip(table.rows[PAIR_ID], _labels(table), games, strict=True):
+        if pair_id in found:
+            found[pair_id] = pair_outcome((found[pair_id], read.outcome))
+            raw[pair_id] += LABEL_SEPARATOR + label
+        else:
+            found[pair_id], raw[pair_id] = read.outcome, label
+    pairs = pd.DataFrame({PAIR_ID: list(found), OUTCOME: list(found.values()), LABEL: list(raw.values())})
+    factors = table.rows.drop_duplicates(PAIR_ID)[list(table.factors)].reset_index(drop=True)
+    return pd.concat([pairs, factors], axis=1)
 
 
-def repairs(table: PairsTable, meaning: Meaning, is_strict: bool = False) -> list[Repair]:
-    """Every label of a game that was not exact, unscored ones included, the most frequent first. Raises as above."""
-    labels = _labels(table)
-    said = _said(labels, meaning, is_strict)
-    return [
-        Repair(label, said[label].outcome, count, said[label].how)
-        for label, count in Counter(labels).most_common()
-        if said[label].how
+def contradictions(table: PairsTable, games: Sequence[Read]) -> Contradictions:
+    """How many pairs of several games contradict themselves."""
+    scored: dict[str, list[str]] = {}
+    if not table.rows[PAIR_ID].is_unique:
+        for pair_id, read in zip(table.rows[PAIR_ID], games, strict=True):
+            if read.outcome != "unscored":
+                scored.setdefault(pair_id, []).append(read.outcome)
+    several = [said for said in scored.values() if len(said) > 1]
+    return Contradictions(len(several), sum({"win", "loss"} <= set(said) for said in several), _may_name_places(table))
+
+
+def _may_name_places(table: PairsTable) -> bool:
+    """Whether pairs have several games and their labels are words for places, though no order was given."""
+    is_told = table.label_column is None or bool(table.is_candidate_first)
+    return not (is_told or table.rows[PAIR_ID].is_unique) and all(map(is_word_of_place, set(_labels(table))))
+
+
+def repairs(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Repair]:
+    """Every label of a game that was not exact, unscored ones included, the most frequent first; weighted preferences
+    together, by what they were read as. Raises as `game_outcomes`.
+    """
+    games = game_outcomes(table, meaning, is_strict)
+    times = Counter((label, read) for label, read in zip(_labels(table), games, strict=True) if read.how)
+    scale = scale_of(meaning) if meaning else None
+    found = [
+        Repair(label, read.outcome, count, read.how)
+        for (label, read), count in times.most_common()
+        if read.how != WEIGHTED
     ]
+    for outcome in ("win", "loss", "tie") if scale else ():
+        weighted = {label: count for (label, read), count in times.items() if read == Read(outcome, WEIGHTED)}
+        if weighted and scale:
+            label, how = nearness(weighted, scale)
+            found.append(Repair(label, outcome, sum(weighted.values()), how))
+    return found
+
+
+def raw_labels(table: PairsTable) -> dict[str, int]:
+    """Each label with how often it occurs, the most frequent first."""
+    return dict(Counter(_labels(table)).most_common())
+
+
+def check_labels_name_contestants(path: Path, table: PairsTable) -> None:
+    """Raises SpecError where pairs have several games, labels such as `A>B`, and nobody said who stood first."""
+    if _may_name_places(table) and any(map(names_places, set(_labels(table)))):
+        raise SpecError(
+            f"{path}: the labels in {table.label_column!r} name places ({', '.join(list(raw_labels(table))[:3])}), and "
+            "pairs have several games; name the column that says which post stood first with --order-column, and what "
+            f"it says where the candidate's did with --candidate-first ({listed(table.rows.columns)})"
+        )
+
+
+def _source(path: Path, label_column: str | None) -> Format:
+    if path.suffix.lower() not in JSON_SUFFIXES:
+        return formats.recognised(path, read_columns(path, {PAIR_ID, *POSTS, label_column or LABEL}, POSTS))
+    records = read_records(path)
+    if formats.is_arena_hard(records[0]):
+        return formats.arena_hard(path, records, POSTS)
+    return formats.recognised(path, columns_of(records, POSTS))
+
+
+def _order(path: Path, columns: Mapping[str, Sequence[str | None]], order: Order) -> tuple[bool, ...]:
+    if order.column not in columns:
+        raise SpecError(f"{path}: --order-column: there is no column {order.column!r} ({listed(columns)})")
+    values = columns[order.column]
+    levels = list(dict.fromkeys(values))
+    if order.candidate_first not in levels:
+        some = ", ".join(str(level) for level in levels[:3])
+        raise SpecError(
+            f"{path}: --candidate-first: the column {order.column!r} never says {order.candidate_first!r}, but {some}"
+        )
+    return tuple(value == order.candidate_first for value in values)
 
 
 def _labels(table: PairsTable) -> list[str]:
@@ -144,143 +241,30 @@ def _labels(table: PairsTable) -> list[str]:
     return [str(label) for label in table.rows[table.label_column]]
 
 
-def _said(labels: list[str], meaning: Meaning, is_strict: bool) -> dict[str, Read]:
-    return {label: read_label(label, meaning, is_strict) for label in set(labels)}
+def _read(label: str, meaning: Meaning, is_strict: bool) -> Read:
+    if label in meaning or is_strict:
+        return read_label(label, meaning, is_strict)
+    scale = scale_of(meaning)
+    return (scale.read(label) if scale else None) or read_label(label, meaning)
 
 
-def _read_sheet(path: Path, label_column: str) -> _Sheet:
-    suffix = path.suffix.lower()
-    if suffix not in _CSV_SUFFIXES + _PARQUET_SUFFIXES:
-        raise SpecError(f"{path}: neither CSV nor parquet by its name; name it .csv or .parquet")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise SpecError(f"{path}: there is no such file; give the path of a CSV or parquet file of pairs") from None
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror}); give a file that may be read") from None
-    if suffix in _PARQUET_SUFFIXES:
-        return _parquet(path, content)
-    return _csv(path, _decoded(path, content), {PAIR_ID, *POSTS, label_column})
-
-
-def _decoded(path: Path, content: bytes) -> str:
-    if content.startswith(b"PAR1"):
-        raise SpecError(f"{path}: a parquet file by its content; name it .parquet")
-    try:
-        return content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SpecError(f"{path}: not UTF-8 text at byte {error.start}, line {line}; save it as CSV UTF-8") from None
-
-
-def _csv(path: Path, text: str, known: set[str]) -> _Sheet:
-    if not text.strip():
-        raise SpecError(f"{path}: is empty; a line of column names and a row for every comparison are expected")
-    csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=_delimiter(text, known), strict=True)
-    columns: list[str] = []
-    rows: list[list[str | None]] = []
-    try:
-        for fields in reader:
-            if not columns:
-                columns = [name.strip() for name in fields]
-            elif fields or len(columns) == 1:
-                checked = _checked(path, fields or [""], columns, reader.line_num)
-                rows.append([_field(name, text) for name, text in zip(columns, checked, strict=True)])
-    except csv.Error as error:
-        raise SpecError(
-            f"{path}: not valid CSV at line {reader.line_num} ({error}); put a field that holds quotes in quotes, "
-            'and double those inside ("")'
-        ) from None
-    return _Sheet(columns, rows)
-
-
-def _field(column: str, text: str) -> str | None:
-    return None if column in POSTS and not text else text
-
-
-def _checked(path: Path, fields: list[str], columns: list[str], line: int) -> list[str]:
-    if len(fields) != len(columns):
-        raise SpecError(
-            f"{path}: line {line} has {len(fields)} fields, the line of column names {len(columns)}; "
-            "put a field that holds a separator or a line break in quotes"
-        )
-    return fields
-
-
-def _delimiter(text: str, known: set[str]) -> str:
-    """The separator under which the first line names most of the known columns, then most columns."""
-
-    def fit(delimiter: str) -> tuple[int, int]:
-        try:
-            lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            names = [name.strip() for name in next(filter(None, lines))]
-        except (csv.Error, StopIteration):
-            return 0, 0
-        return len(known & set(names)), len(names)
-
-    return max(_DELIMITERS, key=fit)
-
-
-def _parquet(path: Path, content: bytes) -> _Sheet:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        found = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).read()
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SpecError(f"{path}: not a parquet file that can be read ({reason}); write it again, or as CSV") from None
-    names = ["" if name.startswith("__index_level_") else name.strip() for name in found.column_names]
-    columns = [
-        [_text(path, name, value) for value in column.to_pylist()]
-        for name, column in zip(names, found.columns, strict=True)
-    ]
-    return _Sheet(names, list(zip(*columns, strict=True)))
-
-
-def _text(path: Path, column: str, value: object) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None if column in POSTS else ""
-    if not isinstance(value, bytes):
-        return str(value)
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        raise SpecError(f"{path}: the column {column!r} holds bytes that are no text; write it as strings") from None
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
-    if twice:
-        raise SpecError(f"{path}: the column {twice[0]!r} stands twice; rename one ({_listed(columns)})")
-
-
-def _label_column(path: Path, columns: list[str], asked: str | None) -> str | None:
+def _label_column(path: Path, columns: Columns, asked: str | None) -> str | None:
     if asked is not None and asked not in columns:
-        raise SpecError(f"{path}: there is no column {asked!r} for the labels; name one of those ({_listed(columns)})")
+        raise SpecError(f"{path}: there is no column {asked!r} for the labels; name one of those ({listed(columns)})")
     if asked is not None or LABEL in columns:
         return asked or LABEL
-    if _has_posts(columns):
+    if set(POSTS) <= columns.keys():
         return None
     raise SpecError(
         f"{path}: has neither a column {LABEL!r} with verdicts nor the columns {', '.join(POSTS)} with posts to judge; "
-        f"add them, or name the column of verdicts with --label-column ({_listed(columns)})"
+        f"add them, or name the column of verdicts with --label-column ({listed(columns)})"
     )
 
 
-def _has_posts(columns: list[str]) -> bool:
-    return set(POSTS) <= set(columns)
-
-
-def _listed(columns: list[str]) -> str:
-    return f"its columns: {', '.join(name or 'one without a name' for name in columns)}"
-
-
-def _pair_ids(path: Path, rows: pd.DataFrame) -> list[str]:
-    if PAIR_ID not in rows:
-        return [str(number) for number in range(1, len(rows) + 1)]
-    ids = [str(name).strip() for name in rows[PAIR_ID]]
+def _pair_ids(path: Path, columns: Columns) -> list[str]:
+    if PAIR_ID not in columns:
+        return [str(number) for number in range(1, len(next(iter(columns.values()))) + 1)]
+    ids = [str(name).strip() for name in columns[PAIR_ID]]
     if "" in ids:
         raise SpecError(
             f"{path}: the column {PAIR_ID!r} is empty in row {ids.index('') + 1} below the column names; "
@@ -289,6 +273,27 @@ def _pair_ids(path: Path, rows: pd.DataFrame) -> list[str]:
     return ids
 
 
-def _is_factor(rows: pd.DataFrame, column: str) -> bool:
-    has_few_levels = FEWEST_LEVELS <= rows[column].nunique() <= MOST_LEVELS
-    return has_few_levels and bool((rows.groupby(PAIR_ID, sort=False)[column].nunique() == 1).all())
+def _factors(columns: Columns, names: Sequence[str], pair_ids: Sequence[str]) -> tuple[str, ...]:
+    """The first columns that are factors."""
+    found: list[str] = []
+    are_unique = len(set(pair_ids)) == len(pair_ids)
+    for name in names:
+        if name.startswith("(column ") or len(found) == MAX_FACTORS:
+            continue
+        if _has_few_levels(columns[name]) and (are_unique or _is_one_a_pair(columns[name], pair_ids)):
+            found.append(name)
+    return tuple(found)
+
+
+def _has_few_levels(values: Sequence[str | None]) -> bool:
+    levels: set[str | None] = set()
+    for value in values:
+        levels.add(value)
+        if len(levels) > MOST_LEVELS:
+            return False
+    return len(levels - {None}) >= FEWEST_LEVELS
+
+
+def _is_one_a_pair(values: Sequence[str | None], pair_ids: Sequence[str]) -> bool:
+    first: dict[str, str | None] = {}
+    return all(first.setdefault(pair_id, value) == value for pair_id, value in zip(pair_ids, values, strict=True))

@@ -23,9 +23,10 @@ from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.leakage import LeakFinder
 from synthpost_dagster.rows.near import NearDuplicates
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
-from synthpost_dagster.rows.replies import NEAR_DUPLICATE, Cleaned, clean_reply, normalised
+from synthpost_dagster.rows.replies import NEAR_DUPLICATE, Cleaned, clean_reply
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.text import normalised
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,6 +18,7 @@ from synthpost_dagster.progress import Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief, judge_prompt, request_prompt, short_hash
+from synthpost_dagster.text import word_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,8 +177,8 @@ def judge_contests(
             **_verdict(played, is_first),
             "judge": judge.name,
             "prompt_fingerprint": fingerprint,
-            "candidate_words": len(contest.candidate_post.split()),
-            "opponent_words": len(contest.opponent_post.split()),
+            "candidate_words": word_count(contest.candidate_post),
+            "opponent_words": word_count(contest.opponent_post),
             "has_imitation": flags[contest.pair_id],
         }
         for judge, progress in zip(judges, told, strict=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.comparisons.table import Repair
+from synthpost_dagster.comparisons.table import Contradictions, Repair
 from synthpost_dagster.statistics.agreement import Agreement
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures
 from synthpost_dagster.statistics.control import Control
@@ -15,6 +15,7 @@ from synthpost_dagster.statistics.order import OrderFigures
 from synthpost_dagster.statistics.paired import Difference
 from synthpost_dagster.statistics.ratio import Counts, Ratio
 from synthpost_dagster.statistics.seeds import SeedSpread
+from synthpost_dagster.statistics.style import Separation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,6 +266,8 @@ class ReportData:
     seeds: tuple[Seeds, ...]
     corners: tuple[Corner, ...]
     """Weak corners of the headline's cell, against `base`."""
+    separations: tuple[Separation, ...]
+    """Traits of style that separate the outcomes of the headline's cell against `base`."""
     quality: DataQuality
     costs: dict[Cell, Cost]
     training: tuple[Training, ...]
@@ -331,6 +334,9 @@ class PairsData:
     candidate: str
     """What the winning label means, or `candidate`."""
     baseline: str
+    note: str
+    """How a file of another tool was read, or empty."""
+    contradictions: Contradictions
     is_strict: bool
     is_study_mode: bool
     """One order, baseline first, forced choice: every figure is labelled so. Never where labels were read."""
@@ -345,8 +351,11 @@ class PairsData:
     judges: tuple[JudgeFigures, ...]
     """Empty where labels were read."""
     games: GameFigures | None
-    """None where labels were read, or one order was played."""
+    """None where no pair has a game in each order, or it is not known which post stood first."""
+    separations: tuple[Separation, ...]
+    """Traits of style that separate the outcomes."""
     repairs: tuple[Repair, ...]
     expected: tuple[Ratio, ...]
     pairs: tuple[OuterPair, ...]
+    """All, or a sample of a large file."""
     made_at: str

@@ -25,7 +25,9 @@ from synthpost_dagster.statistics.choice import MOST_UNSCORED, is_placeable, is_
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import Choice, JudgeFigures, PairsData, ReportData
+    from synthpost_dagster.statistics.order import OrderFigures
     from synthpost_dagster.statistics.ratio import Counts, Ratio
+    from synthpost_dagster.statistics.style import Separation
 
 SHORT_PROMPT = "the untuned model with the short prompt"
 LONG_PROMPT = "the untuned model with the long prompt, which holds all criteria"
@@ -86,6 +88,8 @@ def headline(data: ReportData, cells: Sequence[CellView]) -> Headline:
     """What the sweep shows, in words. No winner is named where the judge cannot be trusted."""
     if not data.trust.is_judge_trusted:
         return _untrusted(data)
+    if data.separations:
+        return _separated(data.separations)
     if not cells:
         return Headline("No cell has been judged yet.", ("There are no verdicts to report.",), None)
     best = next((view for view in cells if data.choice and view.cell == data.choice.cell), None)
@@ -110,6 +114,7 @@ def notices(data: ReportData) -> list[Notice]:
     if data.trust.missing_controls:
         reason = f"The controls are not there: {data.trust.missing_controls}"
         found.append(Notice("warning", "The judge has not been tested.", reason))
+    found += _separation_notices(data.separations)
     found += order_notices(data.trust.judges)
     if data.is_study_mode:
         found.append(_study_notice("untuned"))
@@ -125,22 +130,66 @@ def notices(data: ReportData) -> list[Notice]:
 def order_notices(judges: Sequence[JudgeFigures]) -> list[Notice]:
     """A notice for each judge that follows the order of the posts too often."""
     return [
-        Notice(
-            "warning",
-            f"{judge.name} often changes its mind with the order of the posts.",
-            f"Its two games of a pair agree in {percent_text(judge.order.consistency.value)} of pairs, where 75 % and "
-            "more are wanted. Where they disagree the pair is a tie.",
-        )
-        for judge in judges
-        if judge.order is not None and judge.order.is_warning
+        _order_notice(judge.name, judge.order) for judge in judges if judge.order is not None and judge.order.is_warning
     ]
+
+
+def _order_notice(judge: str, order: OrderFigures) -> Notice:
+    return Notice(
+        "warning",
+        f"{judge} often changes its mind with the order of the posts.",
+        f"Its two games of a pair agree in {percent_text(order.consistency.value)} of pairs, where 75 % and more are "
+        "wanted. Where they disagree the pair is a tie.",
+    )
+
+
+def _separation_notices(separations: Sequence[Separation]) -> list[Notice]:
+    """The traits of style that separate the outcomes: the strongest sign that a judge looks at nothing else."""
+    if not separations:
+        return []
+    items = tuple(
+        f"{one.trait}: the post with {'more' if one.is_more_preferred else 'fewer'} won {one.followed:,} of "
+        f"{one.unlike:,} decided pairs that differ in it"
+        for one in separations
+    )
+    text = "No winner is named. Compare posts that are alike in it, or use a judge that passes this test."
+    return [Notice("bad", f"The number of {separations[0].trait} separates the outcomes.", text, items)]
+
+
+def _separated(separations: Sequence[Separation]) -> Headline:
+    first = separations[0]
+    sentence = (
+        f"The post with {'more' if first.is_more_preferred else 'fewer'} {first.trait} won {first.followed:,} of "
+        f"{first.unlike:,} decided pairs that differ in it, more than either side won. The ratios on this page may say "
+        "nothing else."
+    )
+    return Headline(f"The number of {first.trait} decides the outcomes, so no winner is named.", (sentence,), None)
+
+
+def _contradiction_notices(data: PairsData) -> list[Notice]:
+    """That games of one pair contradict each other, as they do where labels name places."""
+    found = data.contradictions
+    remedy = (
+        "If the labels name places (the first or the second post) and not contestants, name the column that says which "
+        "post stood first with --order-column, and its value with --candidate-first."
+    )
+    if found.pairs and 2 * found.contradicted > found.pairs:
+        title = f"The games contradict each other in {found.contradicted:,} of {counted(found.pairs, 'pair')}."
+        return [Notice("warning", title, f"Such a pair counts as a tie. {remedy}")]
+    if found.may_name_places:
+        return [Notice("warning", "The labels are words for places, and pairs have several games.", remedy)]
+    return []
 
 
 def pairs_notices(data: PairsData) -> list[Notice]:
     """What the reader of comparisons made elsewhere must know before the headline."""
-    found = order_notices(data.judges)
+    found = [*_separation_notices(data.separations), *_contradiction_notices(data), *order_notices(data.judges)]
+    if data.games and not data.judges and data.games.order.is_warning:
+        found.append(_order_notice("The judge", data.games.order))
     if data.is_study_mode:
         found.append(_study_notice("baseline's"))
+    if data.note:
+        found.append(Notice("note", data.note, ""))
     pairs = data.comparison.counts.pairs
     if data.prompts is not None and data.prompts < pairs:
         found.append(
@@ -161,6 +210,8 @@ def _study_notice(opponent: str) -> Notice:
 def pairs_headline(data: PairsData) -> Headline:
     """What comparisons made elsewhere show, in words."""
     compared = data.comparison
+    if data.separations:
+        return _separated(data.separations)
     counts, ratio = compared.counts, compared.ratio
     if not counts.wins + counts.losses:
         nothing = f"{counts_text(counts)}. Without a decided pair there is no ratio."

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from synthpost_dagster.statistics.comparison import GameFigures
 
 MOST_LISTED = 20
-"""So many ids stand in a list of pairs."""
+"""So many names stand in a list of pairs or columns."""
+MAX_REPAIRS = 200
+"""Labels that were not exact, on the page."""
 
 
 def render_pairs_page(data: PairsData) -> str:
@@ -44,6 +46,9 @@ def _context(data: PairsData) -> dict[str, Any]:
         "expected": advice.expected_lines(data.expected, data.comparison.counts.pairs, "pair"),
         "trust": judge_cards(data.judges, {}),
         "browser": pairs_browser(data),
+        "ignored": _listed(data.ignored),
+        "repairs": data.repairs[:MAX_REPAIRS],
+        "more_repairs": max(0, len(data.repairs) - MAX_REPAIRS),
         "missing": [(one.reason, len(one.pair_ids), _listed(one.pair_ids)) for one in data.missing],
     }
 

@@ -7,7 +7,6 @@ The records it is made of are in `report.data_quality`, the words on variety in 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +24,7 @@ from synthpost_dagster.report.variety import (
 )
 from synthpost_dagster.report.views import place_text
 from synthpost_dagster.rows.gates.result import PREVIEW_CHARACTERS, PREVIEW_ROWS
+from synthpost_dagster.text import folded, letters, placed_letters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,6 @@ AROUND = 240
 """Characters shown on each side of a shared run."""
 LONGEST_TEXT = 1_200
 SHORT_TEXT = 60
-_WORD = re.compile(r"\w+")
 
 
 class Fault(NamedTuple):
@@ -276,9 +275,8 @@ def _leaks(gates: Sequence[GateLine]) -> Iterator[LeakView]:
 
 def marked(text: str, run: str) -> Marked:
     """The text with the first place where the run of words stands in it, whatever case and punctuation."""
-    wanted = _WORD.findall(run.casefold())
-    # Case folding may split a word of the text, so each part keeps the place of the whole.
-    words = [(part, m.start(), m.end()) for m in _WORD.finditer(text) for part in _WORD.findall(m[0].casefold())]
+    wanted = letters(folded(run))
+    words = list(placed_letters(text))
     parts = [part for part, _, _ in words]
     for at in range(len(parts) - len(wanted) + 1) if wanted else ():
         if parts[at : at + len(wanted)] == wanted:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpost_dagster.rows.corpus import Corpus
 from synthpost_dagster.rows.embeddings import meaning
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
-from synthpost_dagster.rows.replies import normalised
 from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.text import first_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def is_worse(metric: str, figure: float, drawn: Spread) -> bool:
 
 def opening(post: str) -> str:
     """The first five words, without case and punctuation."""
-    return " ".join(normalised(post).split()[:OPENING_WORDS])
+    return first_words(post, OPENING_WORDS)
 
 
 def distinct(corpus: Corpus, size: int) -> float:

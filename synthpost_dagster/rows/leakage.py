@@ -7,12 +7,11 @@ design and is no leak, nor is what stands in the name of the row's own product.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from synthpost_dagster.rows.replies import normalised
 from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.text import CHARACTERS_A_WORD, is_character, letters, normalised, plain
 
 Words = tuple[str, ...]
 
@@ -30,27 +29,31 @@ class LeakFinder:
     """The holdout products of a task, by their names and by each run of `words` words of their text."""
 
     def __init__(self, task: Task, words: int) -> None:
-        """`words` is the least length of a run that counts as a leak."""
-        self._words = words
+        """`words` is the least length of a run that counts as a leak, in a script without spaces half that of its
+        characters.
+        """
+        self._sizes: set[int] = set()
         self._names: dict[Words, str] = {}
         self._runs: dict[Words, list[str]] = {}
         self._texts: dict[str, list[str]] = {}
         for _, product in task.companies_of("holdout"):
             for name in (product.name, product.name.upper()):
-                self._names[tuple(_words(name))] = product.name
+                self._names[tuple(letters(plain(name)))] = product.name
             text = normalised(f"{product.name} {product.description}").split()
             self._texts[product.name] = text
-            for run in _runs(text, words):
+            size = words * (CHARACTERS_A_WORD if 2 * sum(map(is_character, text)) > len(text) else 1)
+            self._sizes.add(size)
+            for run in _runs(text, size):
                 self._runs.setdefault(run, []).append(product.name)
         self._first_words = {name[0] for name in self._names if name}
         self._name_lengths = sorted({len(name) for name in self._names}, reverse=True)
 
     def find(self, text: str, own_product: str) -> Leak | None:
         """The worst leak of a text that is written for `own_product`: the longest run, or else a name."""
-        return self._run(normalised(text).split()) or self._name(text.replace(own_product, "·"))
+        return self._run(normalised(text).split()) or self._name(plain(text).replace(plain(own_product), "·"))
 
     def _run(self, words: list[str]) -> Leak | None:
-        shared = self._runs.keys() & set(_runs(words, self._words))
+        shared = self._runs.keys() & {run for size in self._sizes for run in _runs(words, size)}
         if not shared:
             return None
         runs = [
@@ -62,7 +65,7 @@ class LeakFinder:
         return Leak(product, len(longest), " ".join(longest))
 
     def _name(self, text: str) -> Leak | None:
-        words = _words(text)
+        words = letters(text)
         if self._first_words.isdisjoint(words):
             return None
         for length in self._name_lengths:
@@ -70,10 +73,6 @@ class LeakFinder:
                 if run in self._names:
                     return Leak(self._names[run], length, " ".join(run))
         return None
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text)
 
 
 def _runs(words: list[str], length: int) -> Iterable[Words]:

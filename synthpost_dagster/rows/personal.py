@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from synthpost_dagster.text import plain
+
 KINDS = ("e-mail", "phone", "card")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_][\w-]+")
 _CARD = re.compile(
@@ -19,8 +21,10 @@ def personal_data(text: str, region: str) -> list[tuple[str, str]]:
     """(kind, what was found), in the order of KINDS.
 
     Phone numbers are those that are valid, written with their country's code or as within `region` (ISO 3166 code of
-    two letters). Card numbers have the digits of the large brands and pass the check digit's test (ISO/IEC 7812).
+    two letters). Card numbers have the digits of the large brands and pass the check digit's test (ISO/IEC 7812). What
+    was found is given with plain spaces and hyphens.
     """
+    text = plain(text)
     found = [("e-mail", match) for match in _EMAIL.findall(text)] if "@" in text else []
     if not _SEVEN_DIGITS.search(text):
         return found

@@ -9,6 +9,7 @@ from synthpost_dagster.generation.bodies import PART
 from synthpost_dagster.generation.finish import UNKNOWN
 from synthpost_dagster.generation.messages import stored_content
 from synthpost_dagster.special_tokens import SPECIAL
+from synthpost_dagster.text import normalised
 
 RULES = 3
 """Raised when the same replies would give other posts, so that rows are made again."""
@@ -178,8 +179,3 @@ def _is_quoted(post: str) -> bool:
     """Whether one pair of quotes is around the whole post, and none within it."""
     closing = _QUOTES.get(post[:1])
     return closing is not None and len(post) > 1 and post[-1] == closing and not {post[0], closing} & set(post[1:-1])
-
-
-def normalised(post: str) -> str:
-    """The post without case, punctuation and superfluous space: equal posts are duplicates."""
-    return " ".join(re.findall(r"\w+", post.casefold()))

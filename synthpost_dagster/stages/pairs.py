@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.store import write_whole
 from synthpost_dagster.comparisons import table as labelled
-from synthpost_dagster.comparisons.labels import Meaning
-from synthpost_dagster.comparisons.table import PAIR_ID, POSTS, PairsTable, Repair, read_pairs
+from synthpost_dagster.comparisons.labels import Meaning, Read
+from synthpost_dagster.comparisons.preferences import guessed_scale
+from synthpost_dagster.comparisons.table import PAIR_ID, POSTS, Contradictions, Order, PairsTable, Repair, read_pairs
 from synthpost_dagster.errors import SpecError, StorageError
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Contest, Request, judge_contests, pairs, panel_games
@@ -24,19 +25,29 @@ from synthpost_dagster.progress import Progress
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import games_of
 from synthpost_dagster.report.data import Game, LevelCounts, Missing, OuterPair, PairsData
+from synthpost_dagster.report.headline import pairs_notices
 from synthpost_dagster.report.pairs_page import render_pairs_page
 from synthpost_dagster.report.tables import generator_of, to_csv
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures, compare, game_figures
 from synthpost_dagster.statistics.corners import weak_corners
-from synthpost_dagster.statistics.games import pairs_of_games
+from synthpost_dagster.statistics.games import PairOfGames, pairs_of_games
 from synthpost_dagster.statistics.power import expected_intervals
+from synthpost_dagster.statistics.style import Separation, separations
 from synthpost_dagster.tasks.prompting import Brief, short_hash
+from synthpost_dagster.text import plain, word_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PAGE, GAMES = "index.html", "games.csv"
+MAX_SHOWN = 1_000
+"""Pairs on the page; `pairs.csv` has all."""
+MAX_STYLED = 10_000
+"""Pairs whose posts are searched for traits of style that separate the outcomes."""
+MAX_PLAYED = 5_000
+"""Pairs from which order and length figures are computed."""
+BOTH_ORDERS_COUNT = 2
 BRIEF_COLUMNS = ("company", "product", "post_type", "tone")
 
 
@@ -48,14 +59,16 @@ class Labels(NamedTuple):
     loss: str | None
     tie: str
     is_strict: bool
+    order: Order | None = None
+    """Which post stood first in a game, where labels name places."""
 
 
 class Evaluated(NamedTuple):
     """What became of the pairs of a file: `outcomes` has `pair_id`, `outcome` and the factors."""
 
     outcomes: pd.DataFrame
-    labels: dict[str, str]
-    """Pair id → its raw labels; empty where the posts were judged."""
+    meaning: Meaning | None
+    """What the labels mean; None where they name places, or the posts were judged."""
     repairs: tuple[Repair, ...]
     verdicts: pd.DataFrame | None
     """Schema Games less the task's factors; None where labels were read."""
@@ -71,14 +84,17 @@ class Made(NamedTuple):
     page: Path
     games: Path | None
     """None where labels were read."""
+    notices: tuple[str, ...]
+    """What stands above the headline of the page."""
 
 
 def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress: Progress) -> Made:
     """Reads or judges the pairs of a file and puts page, pairs, figures and games into the folder `out`.
 
-    Raises SpecError where the file or the labels' meaning is wrong, StorageError where `out` cannot be written.
+    Raises SpecError where the file or the labels' meaning is wrong or no label can be read, StorageError where `out`
+    cannot be written.
     """
-    table = read_pairs(file, labels.column)
+    table = read_pairs(file, labels.column, labels.order)
     is_judged = table.label_column is None
     evaluated = _judged(study, file, table, progress) if is_judged else _labelled(file, table, labels)
     content = _content(study, file, table, labels, evaluated)
@@ -86,7 +102,8 @@ def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress
         _write(out, content, evaluated)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
-    return Made(content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None)
+    notices = tuple(f"{notice.title} {notice.text}".strip() for notice in pairs_notices(content))
+    return Made(content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None, notices)
 
 
 def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
@@ -102,15 +119,44 @@ def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
 
 
 def _labelled(file: Path, table: PairsTable, labels: Labels) -> Evaluated:
-    if labels.win is None or labels.loss is None:
-        raise SpecError(
-            f"{file}: the labels in {table.label_column!r} need a meaning: name what says that the candidate won with "
-            "--win, and that it lost with --loss"
-        )
-    meaning = Meaning(labels.win, labels.loss, labels.tie)
+    labelled.check_labels_name_contestants(file, table)
+    meaning = _meaning(file, table, labels)
     found = labelled.outcomes(table, meaning, labels.is_strict)
-    raw = dict(zip(found[PAIR_ID], found["label"], strict=True))
-    return Evaluated(found, raw, tuple(labelled.repairs(table, meaning, labels.is_strict)), None, {})
+    if (found["outcome"] == "unscored").all():
+        raise _unreadable(file, table, meaning)
+    return Evaluated(found, meaning, tuple(labelled.repairs(table, meaning, labels.is_strict)), None, {})
+
+
+def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
+    """What the labels mean; None where they name places, whose order is known."""
+    if table.is_candidate_first:
+        if labels.win is not None or labels.loss is not None:
+            raise SpecError(
+                f"{file}: with a known order of the posts its labels name places; leave out --win and --loss"
+            )
+        return None
+    if labels.win is not None and labels.loss is not None:
+        return Meaning(labels.win, labels.loss, labels.tie)
+    if table.source.meaning is None:
+        some = ", ".join(repr(label) for label in list(labelled.raw_labels(table))[:3])
+        raise SpecError(
+            f"{file}: the labels in {table.label_column!r} ({some}) need a meaning: name what says that the candidate "
+            "won with --win, and that it lost with --loss; where they name places (A, first), name the column that "
+            "says which post stood first with --order-column"
+        )
+    return table.source.meaning
+
+
+def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None) -> SpecError:
+    raw = labelled.raw_labels(table)
+    some = ", ".join(repr(label) for label in list(raw)[:3])
+    asked = "they should name places such as A, B or A>B"
+    if meaning is not None:
+        guess = guessed_scale(raw)
+        asked = guess or f"none is {meaning.win!r} (--win), {meaning.loss!r} (--loss) or {meaning.tie!r} (--tie)"
+    return SpecError(
+        f"{file}: none of the {sum(raw.values()):,} labels in {table.label_column!r} can be read ({some}): {asked}"
+    )
 
 
 def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> Evaluated:
@@ -135,7 +181,7 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
     played = pairs(verdicts).set_index(PAIR_ID)["outcome"].to_dict()
     outcomes = rows[[PAIR_ID, *table.factors]].copy()
     outcomes.insert(1, "outcome", [played.get(name, "unscored") for name in rows[PAIR_ID]])
-    return Evaluated(outcomes, {}, (), verdicts, missing)
+    return Evaluated(outcomes, None, (), verdicts, missing)
 
 
 def _contest(study: Study, row: Mapping[str, str]) -> Contest:
@@ -154,7 +200,10 @@ def _brief(study: Study, row: Mapping[str, str]) -> Brief | None:
         return None
     for split in ("train", "holdout"):
         for company, product in study.task.companies_of(split):
-            if (company.name, product.name) == (row["company"], row["product"]):
+            if (plain(company.name), plain(product.name)) == (
+                plain(row["company"]).strip(),
+                plain(row["product"]).strip(),
+            ):
                 return Brief(company, product, kinds[row["post_type"]], row["tone"])
     return None
 
@@ -168,10 +217,14 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
     ]
     families = {judge.name: family_of(spec) for judge, spec in zip(study.judges, study.profile.judges, strict=True)}
     are_both = len(study.rules.orders) > 1
+    # The rubric says itself what it counts in a post.
+    is_rubric = verdicts is not None and all(isinstance(judge, Rubric) for judge in study.judges)
     return PairsData(
         source=file.name,
-        candidate=labels.win or "candidate" if verdicts is None else "candidate",
-        baseline=labels.loss or "baseline" if verdicts is None else "baseline",
+        candidate=_name("candidate", table.source.candidate, labels.win if verdicts is None else None),
+        baseline=_name("baseline", table.source.baseline, labels.loss if verdicts is None else None),
+        note=table.source.note,
+        contradictions=_contradictions(table, evaluated, labels),
         is_strict=labels.is_strict,
         is_study_mode=verdicts is not None and study.profile.study,
         prompts=labelled.prompt_count(table),
@@ -181,7 +234,8 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
         corners=tuple(weak_corners({(one.factor, one.level): one.comparison.counts for one in levels})),
         ignored=table.ignored,
         judges=findings.judge_figures(verdicts, families, are_both) if verdicts is not None else (),
-        games=_game_figures(evaluated) if are_both else None,
+        games=_game_figures(evaluated, table, labels) if are_both or table.is_candidate_first else None,
+        separations=() if is_rubric else tuple(_separations(table, outcomes)),
         repairs=evaluated.repairs,
         expected=tuple(expected_intervals(len(outcomes))),
         pairs=tuple(_sides(table, evaluated)),
@@ -196,18 +250,76 @@ def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
     )
 
 
-def _game_figures(evaluated: Evaluated) -> GameFigures | None:
-    if evaluated.verdicts is None:
-        return None
-    return game_figures(pairs_of_games(panel_games(evaluated.verdicts)), generator_of("pairs"))
+def _name(role: str, in_file: str, in_label: str | None) -> str:
+    """What a contestant is called: as its label says, as the file does, or by its role."""
+    is_name = in_label is not None and any(map(str.isalpha, in_label))
+    return in_label if is_name and in_label else in_file or role
+
+
+def _contradictions(table: PairsTable, evaluated: Evaluated, labels: Labels) -> Contradictions:
+    if evaluated.meaning is None:
+        return Contradictions()
+    return labelled.contradictions(table, labelled.game_outcomes(table, evaluated.meaning, labels.is_strict))
+
+
+def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> GameFigures | None:
+    """Of pairs with a game in each order; None where no pair has both."""
+    if evaluated.verdicts is not None:
+        found = pairs_of_games(panel_games(evaluated.verdicts))
+    elif table.is_candidate_first:
+        found = _labelled_games(table, labelled.game_outcomes(table, None, labels.is_strict))
+    else:
+        found = []
+    if len(found) > MAX_PLAYED:
+        # A bootstrap of a million pairs takes gigabytes and tells nothing more.
+        chosen = generator_of("pairs").choice(len(found), MAX_PLAYED, replace=False)
+        found = [found[place] for place in sorted(chosen)]
+    return game_figures(found, generator_of("pairs")) if found else None
+
+
+def _labelled_games(table: PairsTable, games: Sequence[Read]) -> list[PairOfGames]:
+    """The pairs of a file that have one game in each order; a post that is not in the file has no words."""
+    sides: dict[str, dict[bool, str]] = {}
+    for pair_id, is_first, read in zip(table.rows[PAIR_ID], table.is_candidate_first, games, strict=True):
+        sides.setdefault(pair_id, {})[is_first] = read.outcome
+    first = table.rows.drop_duplicates(PAIR_ID).set_index(PAIR_ID)
+    words = {
+        name: first[name].fillna("").map(word_count).to_dict() if name in first else {}
+        for name in ("candidate", "baseline")
+    }
+    return [
+        PairOfGames(
+            pair_id,
+            played[True],
+            played[False],
+            words["candidate"].get(pair_id, 0),
+            words["baseline"].get(pair_id, 0),
+        )
+        for pair_id, played in sides.items()
+        if len(played) == BOTH_ORDERS_COUNT
+    ]
+
+
+def _separations(table: PairsTable, outcomes: pd.DataFrame) -> list[Separation]:
+    """The traits of style that separate the outcomes, in a sample of the pairs that have both posts."""
+    if not {"candidate", "baseline"} <= set(table.rows.columns):
+        return []
+    posts = table.rows.drop_duplicates(PAIR_ID)[["candidate", "baseline"]].reset_index(drop=True)
+    usable = posts.notna().all(axis=1) & outcomes["outcome"].isin(["win", "loss"])
+    chosen = posts[usable].assign(outcome=outcomes.loc[usable, "outcome"])
+    chosen = chosen.sample(min(len(chosen), MAX_STYLED), random_state=0)
+    return separations(*(chosen[name].to_list() for name in ("candidate", "baseline", "outcome")))
 
 
 def _sides(table: PairsTable, evaluated: Evaluated) -> list[OuterPair]:
+    """The pairs that the page shows: all, or as many of each outcome, spread evenly over the file."""
     games: dict[str, tuple[Game, ...]] = {} if evaluated.verdicts is None else games_of(evaluated.verdicts)
-    first = table.rows.drop_duplicates(PAIR_ID).set_index(PAIR_ID).to_dict("index")
+    shown = _shown(evaluated.outcomes)
+    first = table.rows[table.rows[PAIR_ID].isin(shown[PAIR_ID])].drop_duplicates(PAIR_ID)
+    texts_of = first.set_index(PAIR_ID).to_dict("index")
     found = []
-    for row in evaluated.outcomes.to_dict("records"):
-        name, texts = row[PAIR_ID], first[row[PAIR_ID]]
+    for row in shown.to_dict("records"):
+        name, texts = row[PAIR_ID], texts_of[row[PAIR_ID]]
         found.append(
             OuterPair(
                 pair_id=name,
@@ -217,10 +329,19 @@ def _sides(table: PairsTable, evaluated: Evaluated) -> list[OuterPair]:
                 factors=tuple((factor, row[factor]) for factor in table.factors),
                 outcome=row["outcome"],
                 games=games.get(name, ()),
-                label=evaluated.labels.get(name, ""),
+                label=row.get("label", ""),
             )
         )
     return found
+
+
+def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:
+    if len(outcomes) <= MAX_SHOWN:
+        return outcomes
+    kinds = [part.index for _, part in outcomes.groupby("outcome", sort=False)]
+    each = MAX_SHOWN // len(kinds)
+    places = [index[:: max(1, len(index) // each)][:each] for index in kinds]
+    return outcomes.loc[sorted(place for some in places for place in some)]
 
 
 def _figures(content: PairsData) -> dict[str, Any]:
@@ -239,6 +360,7 @@ def _figures(content: PairsData) -> dict[str, Any]:
     figures["factors"] = {}
     for level in content.levels:
         figures["factors"].setdefault(level.factor, {})[level.level] = _compared(level.comparison)
+    figures["separated_by"] = [one.trait for one in content.separations]
     figures |= {"is_strict": content.is_strict, "is_study_mode": content.is_study_mode, "prompts": content.prompts}
     figures["missing"] = {one.reason: len(one.pair_ids) for one in content.missing}
     figures["repairs"] = [

@@ -12,6 +12,7 @@ from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, write_whole
 from synthpost_dagster.errors import StorageError, SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
+from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.profiles.families import family_of
@@ -39,6 +40,7 @@ from synthpost_dagster.stages.verdicts import control_verdicts_plan, verdicts_pl
 from synthpost_dagster.statistics.comparison import Comparison, compare
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.replicates import Trained
+from synthpost_dagster.statistics.style import Separation, separations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,6 +173,7 @@ def gather(study: Study, plan_fingerprint: str) -> page.ReportData:
         worth=findings.worth(first, costs),
         seeds=findings.seeds_of(cells),
         corners=findings.corners(chosen) if chosen else (),
+        separations=_separations(study, chosen, mains, baselines) if chosen else (),
         quality=data_quality(study, made, untuned),
         costs=costs,
         training=tuple(_training(study, one) for one in made),
@@ -227,6 +230,20 @@ def _made(study: Study) -> tuple[list[Made], list[tuple[str, str]]]:
         for cell, manifest in found.items()
     ]
     return made, missing
+
+
+def _separations(
+    study: Study, chosen: Judged, mains: Sequence[Made], baselines: pd.DataFrame
+) -> tuple[Separation, ...]:
+    """The traits of style that separate a cell's outcomes against `base`; the rubric says itself what it counts."""
+    if all(isinstance(judge, Rubric) for judge in study.judges):
+        return ()
+    main = next(one for one in mains if page.Cell(*one.cell[:2]) == chosen.cell)
+    tuned = study.store.read_table(main.predictions).set_index("prompt_id")["post"]
+    base = baselines[baselines["contestant"] == findings.BASE].set_index("prompt_id")["post"]
+    outcomes = chosen.against(findings.BASE)
+    prompts = list(outcomes)
+    return tuple(separations(list(tuned[prompts]), list(base[prompts]), list(outcomes.values())))
 
 
 def _controls(study: Study) -> tuple[Manifest | None, str]:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from synthpost_dagster.text import folded
+
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^|{}\n]+$")]
@@ -241,9 +243,9 @@ class TaskSpec(Record):
     def _consistent(self) -> TaskSpec:
         lengths = {length.name for length in self.lengths}
         for what, names in (
-            ("tones", [tone.casefold() for tone in self.tones]),
+            ("tones", [folded(tone) for tone in self.tones]),
             ("lengths", [length.name for length in self.lengths]),
-            ("post_types", [post_type.name.casefold() for post_type in self.post_types]),
+            ("post_types", [folded(post_type.name) for post_type in self.post_types]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -314,13 +316,13 @@ class Catalog(Record):
         for company in self.companies:
             for split in ("train", "holdout"):
                 for product in getattr(company.products, split):
-                    key, here = product.name.casefold(), f"{company.name}.products.{split}"
+                    key, here = folded(product.name), f"{company.name}.products.{split}"
                     if key in seen:
                         raise ValueError(
                             f"product {product.name!r} is named twice, in {seen[key]} and in {here}: rename one"
                         )
                     seen[key] = here
-        names = [company.name.casefold() for company in self.companies]
+        names = [folded(company.name) for company in self.companies]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"company {twice[0]!r} is named twice: rename one")

@@ -8,8 +8,9 @@ from synthpost_dagster.rows.diversity import IS_MORE_BETTER, Spread, is_worse, o
 from synthpost_dagster.rows.gates.result import PREVIEW_ROWS, GateResult, blocking, kept, shown, warning
 from synthpost_dagster.rows.near import NearDuplicates
 from synthpost_dagster.rows.personal import KINDS, personal_data
-from synthpost_dagster.rows.replies import NEAR_DUPLICATE, normalised
+from synthpost_dagster.rows.replies import NEAR_DUPLICATE
 from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.text import normalised
 
 if TYPE_CHECKING:
     import pandas as pd

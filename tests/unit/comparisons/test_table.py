@@ -281,16 +281,16 @@ def test_a_label_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf_8_is_named_by_byte_and_line(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_bytes(codecs.BOM_UTF8 + b"label,tone\ntuned,gr\xfcn\n")
-    assert mistake(path) == "not UTF-8 text at byte 22, line 2; save it as CSV UTF-8"
+    assert mistake(path) == "not UTF-8 text at byte 22, line 2; save it as UTF-8"
     path.write_bytes("label\ntuned\n".encode("utf-16"))
-    assert mistake(path) == "not UTF-8 text at byte 0, line 1; save it as CSV UTF-8"
+    assert mistake(path) == "not UTF-8 text at byte 0, line 1; save it as UTF-8"
 
 
 def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     missing = tmp_path / "none.csv"
-    assert mistake(missing) == "there is no such file; give the path of a CSV or parquet file of pairs"
+    assert mistake(missing) == "there is no such file; give the path of a file of pairs"
     sheet = written(tmp_path, "label\nx\n", "pairs.xlsx")
-    assert mistake(sheet) == "neither CSV nor parquet by its name; name it .csv or .parquet"
+    assert mistake(sheet) == "its name says no format that is read; name it .csv, .tsv, .parquet, .json or .jsonl"
     folder = tmp_path / "folder.csv"
     folder.mkdir()
     assert mistake(folder).startswith("cannot be read (")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from synthpost_dagster.artifacts.store import GateEntry
-from synthpost_dagster.comparisons.table import Repair
+from synthpost_dagster.comparisons.table import Contradictions, Repair
 from synthpost_dagster.report.data import (
     Cell,
     Choice,
@@ -314,6 +314,7 @@ def report(**changes: Any) -> ReportData:
         ),
         seeds=(Seeds(A, (1, 2), seed_spread([Counts(81, 14, 3, 2), Counts(60, 30, 5, 5)])),),
         corners=(),
+        separations=(),
         quality=quality(),
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in (A, B, C, D)},
         training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0)),),
@@ -358,6 +359,9 @@ def pairs_report(**changes: Any) -> PairsData:
             LevelCounts("tone", "Calm", compare(outcomes[50:])),
         ),
         corners=(),
+        note="",
+        contradictions=Contradictions(),
+        separations=(),
         ignored=("remark",),
         judges=(),
         games=None,
@@ -411,6 +415,7 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
         ),
         seeds=(),
         corners=(Corner("tone", "Tone 3", Counts(40, 30, 10, 8), Counts(280, 40, 20, 12), 0.0004),),
+        separations=(),
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in cells},
         training=tuple(
             Training(cell, 1, 97.0, 6.25, "one GPU", curve(*(3 / (1 + step / 20) for step in range(60))))
