@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+import regex
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from synthpost_dagster.text import folded
 
@@ -17,6 +18,28 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^|{}\n]+$")]
 
+ISO_639_1 = (
+    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el "
+    "en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it "
+    "iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt "
+    "my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk "
+    "sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi "
+    "yo za zh zu "
+)
+"""The languages of two letters; those of three are not listed here."""
+_LANGUAGE_TAG = re.compile(
+    r"[a-z]{2,3}(-[a-z]{4})?(-([a-z]{2}|\d{3}))?(-([a-z\d]{5,8}|\d[a-z\d]{3}))*", re.IGNORECASE | re.ASCII
+)
+
+
+def _is_language(tag: str) -> str:
+    primary = tag.split("-", maxsplit=1)[0].lower()
+    if not _LANGUAGE_TAG.fullmatch(tag) or (len(primary) == 2 and primary not in ISO_639_1.split()):
+        raise ValueError(f"{tag!r} is no BCP 47 language tag; write one such as en, pt-BR or ja")
+    return tag
+
+
+LanguageTag = Annotated[str, AfterValidator(_is_language)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 EPOCHS = re.compile(r"^([1-9][0-9]?)-epoch$")
@@ -52,14 +75,14 @@ class PatternCheck(Record):
     """The regular expression is found in the post, in any case."""
 
     kind: Literal["pattern"]
-    regex: str
+    regex: str = Field(max_length=4_000)
 
     @field_validator("regex")
     @classmethod
     def _compiles(cls, value: str) -> str:
         try:
-            re.compile(value)
-        except re.error as error:
+            regex.compile(value, regex.IGNORECASE)
+        except (regex.error, OverflowError, RecursionError) as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return value
 
@@ -231,6 +254,7 @@ class TaskSpec(Record):
     name: Identifier
     description: Text
     system_prompt: Text
+    language: LanguageTag = Field(default="en", description="of the posts; sentences are counted by its rules")
     tones: tuple[Name, ...] = Field(min_length=1)
     lengths: tuple[Length, ...] = Field(min_length=1)
     universal_criteria: tuple[Criterion, ...] = Field(min_length=1)
