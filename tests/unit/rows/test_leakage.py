@@ -141,4 +141,4 @@ def test_names_and_runs_are_found_in_a_script_without_spaces(edit_task: EditTask
             "毎日の通勤に",
         ],
     )
-    assert [(leak.product, leak.words) for leak in leaks] == [("風の自転車", 5), ("風の自転車", 17)]
+    assert [(leak.product, leak.words) for leak in leaks] == [("風の自転車", 5), ("風の自転車", 16)]
