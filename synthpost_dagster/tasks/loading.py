@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.tasks.spec import Catalog, Company, Product, TaskSpec
+from synthpost_dagster.tasks.templates import PromptTemplate, compiled
 from synthpost_dagster.yaml_files import read_record, read_text
 
 PACKAGED = Path(__file__).parent
@@ -31,9 +28,9 @@ class Task:
     catalog: Catalog
     sources: dict[str, str]
 
-    def template(self, role: str) -> Template:
-        """The compiled template of `teacher`, `student` or `judge`; sandboxed, undefined names are errors."""
-        return compiled(self.sources[role])
+    def template(self, role: str) -> PromptTemplate:
+        """The compiled template of `teacher`, `student` or `judge`. Raises SpecError naming file and line."""
+        return compiled(self.sources[role], str(self.folder / "prompts" / f"{role}.j2"))
 
     @property
     def wording_fingerprint(self) -> str:
@@ -135,21 +132,8 @@ def _check_templates(task: Task) -> None:
     company, product = task.companies_of("train")[0]
     briefs = [Brief(company, product, kind, tone) for kind in task.spec.post_types for tone in task.spec.tones]
     for role in ROLES:
-        try:
-            for brief in briefs:
-                if role == "judge":
-                    judge_prompt(task, brief, "one post", "another post", may_tie=True)
-                else:
-                    render_prompt(task, role, brief)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise SpecError(f"{task.folder / 'prompts' / f'{role}.j2'}: {error}; correct the template") from None
-
-
-@lru_cache(maxsize=32)
-def compiled(source: str) -> Template:
-    """A template for a prompt, sandboxed; undefined names are errors."""
-    # The output is a prompt for a model, not a page: nothing is escaped, and catalog text is data, never template.
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, trim_blocks=False, keep_trailing_newline=False
-    )
-    return environment.from_string(source)
+        for brief in briefs:
+            if role == "judge":
+                judge_prompt(task, brief, "one post", "another post", may_tie=True)
+            else:
+                render_prompt(task, role, brief)
