@@ -7,6 +7,7 @@ Only the shape of a task lives here; reading the files is `tasks.loading`, evalu
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Literal
 
 import regex
@@ -48,7 +49,7 @@ EPOCHS = re.compile(r"^([1-9][0-9]?)-epoch$")
 class Record(BaseModel):
     """Base of all records read from YAML: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SentencesCheck(Record):
@@ -266,6 +267,7 @@ class TaskSpec(Record):
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
         lengths = {length.name for length in self.lengths}
+        problems = []
         for what, names in (
             ("tones", [folded(tone) for tone in self.tones]),
             ("lengths", [length.name for length in self.lengths]),
@@ -273,17 +275,19 @@ class TaskSpec(Record):
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"{what}: {', '.join(twice)} is named twice")
+                problems.append(f"{what}: {', '.join(twice)} is named twice")
         for post_type in self.post_types:
             if post_type.length not in lengths:
-                raise ValueError(
+                problems.append(
                     f"post_types: {post_type.name} has the length {post_type.length!r}, "
                     f"which is none of {', '.join(sorted(lengths))}"
                 )
             ids = [criterion.id for criterion in self.criteria_of(post_type)]
             twice = sorted({name for name in ids if ids.count(name) > 1})
             if twice:
-                raise ValueError(f"post_types: {post_type.name} has the criterion {twice[0]!r} twice")
+                problems.append(f"post_types: {post_type.name} has the criterion {twice[0]!r} twice")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def criteria_of(self, post_type: PostType) -> tuple[Criterion, ...]:
@@ -337,17 +341,19 @@ class Catalog(Record):
     @model_validator(mode="after")
     def _unique(self) -> Catalog:
         seen: dict[str, str] = {}
+        problems = []
         for company in self.companies:
             for split in ("train", "holdout"):
                 for product in getattr(company.products, split):
                     key, here = folded(product.name), f"{company.name}.products.{split}"
                     if key in seen:
-                        raise ValueError(
+                        problems.append(
                             f"product {product.name!r} is named twice, in {seen[key]} and in {here}: rename one"
                         )
-                    seen[key] = here
+                    seen.setdefault(key, here)
         names = [folded(company.name) for company in self.companies]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"company {twice[0]!r} is named twice: rename one")
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        problems += [f"company {name!r} is named twice: rename one" for name in twice]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
