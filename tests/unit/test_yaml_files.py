@@ -131,16 +131,16 @@ def test_a_value_that_cannot_be_built_is_one_sentence_with_its_line(tmp_path: Pa
     assert (len(message) < 400, "\n" in message) == (True, False)
 
 
-def test_sixty_thousand_keys_are_read_and_told_as_unknown(tmp_path: Path) -> None:
-    path = written(tmp_path, "".join(f"key{number}: {number}\n" for number in range(60_000)))
-    assert len(read_mapping(path)) == 60_000
+def test_thousands_of_keys_are_read_and_told_as_unknown(tmp_path: Path) -> None:
+    path = written(tmp_path, "".join(f"key{number}: {number}\n" for number in range(3_000)))
+    assert len(read_mapping(path)) == 3_000
     with pytest.raises(SpecError) as caught:
         read_record(path, Shop)
     lines = str(caught.value).split("\n")
     assert lines[0].endswith(
         "unknown key key0; remove it or correct its spelling; the keys here are name, shelves (line 1)"
     )
-    assert (len(lines), lines[-1]) == (21, f"{path}: 59981 more mistakes like these")
+    assert (len(lines), lines[-1]) == (21, f"{path}: 2981 more mistakes like these")
 
 
 def test_a_merged_key_gives_way_to_the_mappings_own(tmp_path: Path) -> None:
