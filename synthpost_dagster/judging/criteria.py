@@ -46,7 +46,7 @@ _PATTERN_PART = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA
 
 def without_hashtags(post: str) -> str:
     """The post less its hashtags, which are no sentences."""
-    return _HASHTAG.sub("", post)
+    return str(_HASHTAG.sub("", post))
 
 
 def sentences(post: str, language: str) -> list[str]:

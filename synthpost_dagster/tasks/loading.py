@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,13 +83,13 @@ def load_task(name: str) -> Task:
     problems: list[SpecError] = []
     spec = _tried(problems, lambda: read_record(folder / "task.yaml", TaskSpec))
     catalog = _tried(problems, lambda: read_record(folder / "catalog.yaml", Catalog))
-    sources = {role: _tried(problems, lambda role=role: _source(folder / "prompts" / f"{role}.j2")) for role in ROLES}
+    sources = {role: _tried(problems, partial(_source, folder / "prompts" / f"{role}.j2")) for role in ROLES}
     if spec is None or catalog is None:
         raise combined(problems)
     task = Task(folder, spec, catalog, {role: source for role, source in sources.items() if source is not None})
     problems += _size_problems(task)
     for role in task.sources:
-        _tried(problems, lambda role=role: _check_template(task, role))
+        _tried(problems, partial(_check_template, task, role))
     if problems:
         raise combined(problems)
     return task
