@@ -9,7 +9,7 @@ from synthpost_dagster.assets import build_assets
 from synthpost_dagster.checks import build_checks
 from synthpost_dagster.jobs import build_jobs, build_schedule
 from synthpost_dagster.partitions import build_partitions
-from synthpost_dagster.profiles import load_profile
+from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.resources.gpu import GpuResource
 from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.study import StudyResource
@@ -17,13 +17,11 @@ from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.sensors import build_sensors
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
-from synthpost_dagster.tasks.loading import load_task
 
 
 def build_definitions(settings: Settings) -> Definitions:
     """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
-    task = load_task(settings.task)
-    profile = load_profile(settings.profile, task)
+    task, profile = load_task_and_profile(settings.task, settings.profile)
     partitions = build_partitions(task.spec.sweep)
     assets = build_assets(partitions, profile)
     jobs = build_jobs()

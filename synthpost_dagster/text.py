@@ -32,8 +32,9 @@ _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}ー〆\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 _WORD = rf"[[\w\p{{N}}]--[{_NO_SPACES}]]"
-_EDGE = rf"[[\w\p{{N}}]--[{_NO_SPACES}\p{{Hangul}}]]"
-"""What may not stand next to a word. Korean particles are written onto the word before them, without a space."""
+EDGE = rf"[[\w\p{{N}}]--[{_NO_SPACES}\p{{Hangul}}]]"
+"""A pattern (V1) of what may not stand next to a word. Korean particles are written onto the
+word before them."""
 CHARACTERS_A_WORD = 2
 """Of a script without spaces, where words are counted."""
 _CHARACTER = regex.compile(rf"[{_NO_SPACES}]\p{{M}}*", regex.V1)
@@ -128,7 +129,11 @@ def word_count(text: str) -> int:
     """How many words a text has: what stands between spaces, two characters a word in scripts without them."""
     if text.isascii() or not _CHARACTER.search(text):
         return len(text.split())
-    found = words(plain(text))
+    return number_of(words(plain(text)))
+
+
+def number_of(found: list[str]) -> int:
+    """How many words these are, two characters a word in scripts without spaces."""
     characters = sum(map(is_character, found))
     return len(found) - characters + math.ceil(characters / CHARACTERS_A_WORD)
 
@@ -161,13 +166,13 @@ def _bounded(phrase: str) -> str:
     parts = folded(phrase).split()
     if not parts:
         return ""
-    before = rf"(?<!{_EDGE})" if _is_edge(parts[0][0]) else r"(?<!\p{Hangul})" if _is_hangul(parts[0][0]) else ""
-    after = rf"(?!{_EDGE})" if _is_edge(parts[-1][-1]) else ""
+    before = rf"(?<!{EDGE})" if _is_edge(parts[0][0]) else r"(?<!\p{Hangul})" if _is_hangul(parts[0][0]) else ""
+    after = rf"(?!{EDGE})" if _is_edge(parts[-1][-1]) else ""
     return before + r"\s+".join(map(regex.escape, parts)) + after
 
 
 def _is_edge(character: str) -> bool:
-    return regex.match(_EDGE, character, regex.V1) is not None
+    return regex.match(EDGE, character, regex.V1) is not None
 
 
 def _is_hangul(character: str) -> bool:

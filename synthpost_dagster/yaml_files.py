@@ -1,4 +1,4 @@
-"""Reads YAML files that people write into records, with errors that name file, key and remedy.
+"""Reads YAML files that people write into records, with errors that name file, line, key and remedy, all at once.
 
 Only safe loading, only files of a sane size, and a key that stands twice is an error. What the records mean is
 the business of `tasks.spec` and `profiles`.
@@ -6,8 +6,10 @@ the business of `tasks.spec` and `profiles`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,27 +22,94 @@ except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]
 
 MAX_BYTES = 8 * 1024 * 1024
-DEEPEST = 100
+MAX_DEPTH = 100
 """Values in each other; libyaml's loader crashes the process at some ten thousand."""
+MAX_VALUES = 1_000_000
+"""With every alias written out; a long text counts as one for each of its hundred characters."""
+MAX_MERGED = 10_000
+"""Keys of a mapping that merges others."""
+MAX_PROBLEMS = 20
+"""Of a file, that are told at once."""
+_MERGE = "tag:yaml.org,2002:merge"
 
 Model = TypeVar("Model", bound=BaseModel)
+Place = tuple[int | str, ...]
 
 
-class _UniqueKeyLoader(SafeLoader):
-    """Safe loader that refuses a mapping with one key twice."""
+class Document(NamedTuple):
+    """A file's keys and values, and the nodes that know their lines."""
+
+    path: Path
+    content: dict[Any, Any]
+    root: yaml.MappingNode
+
+    def node_at(self, place: Place) -> tuple[yaml.Node, int]:
+        """The node at a place, or the innermost one around it that the file has; and how many parts lead to it."""
+        node: yaml.Node = self.root
+        for depth, part in enumerate(place):
+            found = _child(node, part)
+            if found is None:
+                return node, depth
+            node = found
+        return node, len(place)
 
 
-def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for position, key in enumerate(keys):
-        if key in keys[:position]:
-            line = node.value[position][0].start_mark.line + 1
-            raise yaml.YAMLError(f"the key {key!r} stands twice (line {line})")
+class _Loader(SafeLoader):
+    """Safe loader: a mapping with one key twice, and a value that cannot be built, are errors with their line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._flat: set[int] = set()
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.rsplit(":", 1)[-1]
+        if kind in ("int", "float") and isinstance(node, yaml.ScalarNode) and _is_misread(node.value):
+            problem = f"{node.value!r} would be read in base 8 or 60; write it in base 10, or as text in quotes"
+            raise _error(problem, node)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
+            value = repr(node.value) if isinstance(node, yaml.ScalarNode) else "this value"
+            shown = value if len(value) <= 60 else f"{value[:50]}…'"
+            raise _error(f"{shown} is no {kind}; correct it, or put it in quotes where text is meant", node) from None
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts the keys of merged mappings (`<<`) in, where the mapping has no such key itself."""
+        if id(node) in self._flat:
+            return
+        self._flat.add(id(node))
+        merges = [value for key, value in node.value if key.tag == _MERGE]
+        self._check_once([key for key, _ in node.value if key.tag != _MERGE])
+        if not merges:
+            return
+        if sum(len(one.value) if isinstance(one, yaml.SequenceNode) else 1 for one in merges) > MAX_DEPTH:
+            raise _error("too many mappings are merged", node)
+        super().flatten_mapping(node)
+        last = {self._name(key): (key, value) for key, value in node.value}
+        node.value = list(last.values())
+        if len(node.value) > MAX_MERGED:
+            raise _error(f"more than {MAX_MERGED:,} keys are merged", node)
+
+    def _check_once(self, keys: list[yaml.Node]) -> None:
+        seen: set[Hashable] = set()
+        for key in keys:
+            name = self._name(key)
+            if name in seen:
+                raise _error(f"the key {name!r} stands twice", key)
+            seen.add(name)
+
+    def _name(self, key: yaml.Node) -> Hashable:
+        name = self.construct_object(key, deep=True)
+        if not isinstance(name, Hashable):
+            raise _error("a key is a list or a mapping; write text", key)
+        return name
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node)
 
 
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def read_text(path: Path) -> str:
@@ -58,69 +127,217 @@ def read_text(path: Path) -> str:
 
 
 def read_record(path: Path, model: type[Model]) -> Model:
-    """The file as a record of `model`. Raises SpecError naming file and key."""
-    return record_of(read_mapping(path), path, model)
+    """The file as a record of `model`. Raises SpecError naming file, line and key of everything that is wrong."""
+    document = read_document(path)
+    return record_of(document.content, [document], model)
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
     """The file's keys and values. Raises SpecError where it is not YAML, is nested too deeply, or has no keys."""
+    return read_document(path).content
+
+
+def read_document(path: Path) -> Document:
+    """The file's keys and values with their lines; raises as `read_mapping`."""
     text = read_text(path)
     try:
-        if _is_deeper_than(DEEPEST, text):
+        if _is_deeper_than(MAX_DEPTH, text):
             raise _too_deep(path)
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is not None:
+            _check_expanded(root)
+        content = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:  # by merge keys, each of which takes from the one before
+        raise SpecError(f"{path}: not valid YAML: {_problem(error)}") from None
+    except RecursionError:  # by aliases or merge keys, each of which takes from the one before
         raise _too_deep(path) from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not isinstance(root, yaml.MappingNode):
         raise SpecError(f"{path}: a mapping of keys is expected at the top")
-    return content
+    return Document(path, content, root)
+
+
+def record_of(content: dict[Any, Any], documents: Sequence[Document], model: type[Model]) -> Model:
+    """Content, laid over each other from some files, as a record of `model`; the file that is over all comes first.
+
+    Raises SpecError with a line for each thing that is wrong, naming file, line and key.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = _problems(error, content, model)
+    lines = []
+    for place, problem in list(problems.items())[:MAX_PROBLEMS]:
+        document, line = _source(documents, place)
+        lines += [f"{document.path}: {one} (line {line})" for one in dict.fromkeys(problem.split("\n"))]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"{documents[0].path}: {len(problems) - MAX_PROBLEMS} more mistakes like these")
+    raise SpecError("\n".join(lines))
+
+
+def combined(problems: Iterable[SpecError]) -> SpecError:
+    """All of the errors as one, a line each."""
+    return SpecError("\n".join(dict.fromkeys(line for problem in problems for line in str(problem).split("\n"))))
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    return f"{' '.join(said.split())} (line {error.problem_mark.line + 1})"
 
 
 def _too_deep(path: Path) -> SpecError:
     return SpecError(f"{path}: nested too deeply to be read; a task or profile has a few levels")
 
 
+def _is_misread(value: str) -> bool:
+    """Whether YAML 1.1 takes a number for another than it says: 1:30 for 90, 010 for 8."""
+    digits = value.lstrip("+-")
+    return ":" in digits or (len(digits) > 1 and digits[0] == "0" and digits.isdigit())
+
+
 def _is_deeper_than(most: int, text: str) -> bool:
     """Whether collections stand in each other so deep. Told from the parser's events, which takes no recursion."""
     depth = 0
-    for event in yaml.parse(text, Loader=_UniqueKeyLoader):
+    for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > most:
             return True
     return False
 
 
-def record_of(content: dict[Any, Any], path: Path, model: type[Model]) -> Model:
-    """The content of a file as a record of `model`. Raises SpecError naming file and key."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise SpecError(f"{path}: {_first_problem(error, content)}") from None
+def _check_expanded(root: yaml.Node) -> None:
+    """Refuses aliases that stand for more values, or for deeper ones, than a file may hold."""
+    sizes: dict[int, tuple[int, int]] = {}
+
+    def size_of(node: yaml.Node) -> tuple[int, int]:
+        if id(node) not in sizes:
+            sizes[id(node)] = (1, 1)  # a value that contains itself is refused when it is built
+            if isinstance(node, yaml.ScalarNode):
+                sizes[id(node)] = (1 + len(node.value) // 100, 1)
+            else:
+                inner = [size_of(child) for child in _children(node)]
+                deepest = 1 + max((depth for _, depth in inner), default=0)
+                sizes[id(node)] = (1 + sum(size for size, _ in inner), deepest)
+        return sizes[id(node)]
+
+    size, depth = size_of(root)
+    if size > MAX_VALUES:
+        raise _error(f"its aliases stand for more than {MAX_VALUES:,} values; write fewer", root)
+    if depth > MAX_DEPTH + 1:
+        raise RecursionError
 
 
-def _first_problem(error: ValidationError, content: Any) -> str:
-    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    key = _key(problem["loc"], content)
-    more = f" ({error.error_count() - 1} more in this file)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {key}; remove it or correct its spelling{more}"
-    if problem["type"] == "missing":
-        return f"the key {key} is missing; add it{more}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}{more}" if key else f"{message}{more}"
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-def _key(location: tuple[int | str, ...], content: Any) -> str:
-    """`post_types[2].criteria[0].check`: the location, without the parts that pydantic adds for unions."""
-    written, here = "", content
+def _child(node: yaml.Node, part: int | str) -> yaml.Node | None:
+    """The node of a key (its line is that of the key) or of an item."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value == str(part):
+                value.key_line = key.start_mark.line
+                return value  # type: ignore[no-any-return]
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part]  # type: ignore[no-any-return]
+    return None
+
+
+def _source(documents: Sequence[Document], place: Place) -> tuple[Document, int]:
+    """The file in which a place is written, and its line; for a key that is missing, those of what it is missing in."""
+    best = max(documents, key=lambda document: document.node_at(place)[1])
+    node, _ = best.node_at(place)
+    return best, getattr(node, "key_line", node.start_mark.line) + 1
+
+
+def _problems(error: ValidationError, content: Any, model: type[BaseModel]) -> dict[Place, str]:
+    """Place → what is wrong there; unknown keys come first, and of a choice between types each says what it wants."""
+    found: dict[Place, list[str]] = {}
+    for problem in sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden"):
+        place = _place(problem["loc"], content, problem["type"])
+        found.setdefault(place, []).append(problem["msg"].removeprefix("Value error, "))
+        if problem["type"] == "extra_forbidden":
+            if len(found) <= MAX_PROBLEMS:
+                found[place] = [_unknown(place, _allowed(model, problem["loc"]))]
+        elif problem["type"] == "missing":
+            found[place] = [f"the key {_written(place)} is missing; add it"]
+        else:
+            name = f"{_written(place)}: " if place else ""
+            found[place][-1] = "\n".join(name + line for line in found[place][-1].split("\n"))
+    return {place: _either(place, messages) for place, messages in found.items()}
+
+
+def _either(place: Place, messages: list[str]) -> str:
+    name = f"{_written(place)}: "
+    return " or ".join([messages[0], *(message.removeprefix(name) for message in messages[1:])])
+
+
+def _unknown(place: Place, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(str(place[-1]), allowed, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    listed = f"; the keys here are {', '.join(allowed)}" if allowed else ""
+    return f"unknown key {_written(place)}; remove it or correct its spelling{hint}{listed}"
+
+
+def _place(location: Place, content: Any, kind: str) -> Place:
+    """The location, without the parts that pydantic adds for unions."""
+    place: list[int | str] = []
+    here = content
     for position, part in enumerate(location):
-        last = position == len(location) - 1
-        if isinstance(part, int):
-            written += f"[{part}]"
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-        elif last or (isinstance(here, dict) and part in here):
-            written += f".{part}" if written else part
-            here = here.get(part) if isinstance(here, dict) else None
+        if isinstance(part, int) and isinstance(here, list):
+            here = here[part] if part < len(here) else None
+        elif isinstance(here, dict) and part in here:
+            here = here[part]
+        elif not (kind == "missing" and position == len(location) - 1):
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _written(place: Place) -> str:
+    """`post_types[2].criteria[0].check`."""
+    written = ""
+    for part in place:
+        written += f"[{part}]" if isinstance(part, int) else f".{part}" if written else str(part)
     return written
+
+
+def _allowed(model: type[BaseModel], location: Place) -> list[str]:
+    """The keys of the record that a location's last part stands in."""
+    schema = model.model_json_schema()
+    here = [schema]
+    for part in location[:-1]:
+        here = [inner for one in here for inner in _inside(one, part, schema.get("$defs", {}))]
+    variants = [variant for one in here for variant in _variants(one, schema.get("$defs", {}))]
+    return list(dict.fromkeys(key for one in variants for key in one.get("properties", {})))
+
+
+def _variants(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schema itself, or each of those that it may be."""
+    if "$ref" in schema:
+        return _variants(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
+    choices = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
+    return [schema, *(inner for choice in choices for inner in _variants(choice, definitions))]
+
+
+def _inside(schema: dict[str, Any], part: int | str, definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of an item, of a key's value, or of the choice that a union's tag names."""
+    found = []
+    for one in _variants(schema, definitions):
+        if isinstance(part, int):
+            found += [one["items"]] if "items" in one else []
+        elif part in one.get("properties", {}):
+            found.append(one["properties"][part])
+        elif part in one.get("discriminator", {}).get("mapping", {}):
+            found.append({"$ref": one["discriminator"]["mapping"][part]})
+        elif isinstance(one.get("additionalProperties"), dict):
+            found.append(one["additionalProperties"])
+    return found

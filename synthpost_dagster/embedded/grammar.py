@@ -70,9 +70,9 @@ class PostWriter:
             middle += self._long_parts()
         body = [self._opening(), *middle, self._closing()]
         count = self._target(length)
-        while len(sentences(" ".join(body))) < count:
+        while len(sentences(" ".join(body), "en")) < count:
             body.insert(self.rng.randint(2, len(body) - 1), self._padding())
-        while len(sentences(" ".join(body))) > count and "concise" not in self.obey and len(body) > 2:
+        while len(sentences(" ".join(body), "en")) > count and "concise" not in self.obey and len(body) > 2:
             body.pop(-2)
         return body
 

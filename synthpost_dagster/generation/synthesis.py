@@ -237,7 +237,10 @@ class _Work:
 
     def _is_in_band(self, row: dict[str, Any], post: str) -> bool:
         """Whether the post has as many sentences as its length asks for."""
-        length, count = self.task.spec.length_of(self.task.spec.post_type(row["post_type"])), len(sentences(post))
+        length, count = (
+            self.task.spec.length_of(self.task.spec.post_type(row["post_type"])),
+            len(sentences(post, self.task.spec.language)),
+        )
         return length.min_sentences <= count <= (length.max_sentences or count)
 
     def _band_reason(self, ask: _Ask, is_in_band: bool) -> str:

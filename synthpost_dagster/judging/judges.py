@@ -8,7 +8,7 @@ from typing import Any
 
 from synthpost_dagster.generation.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
-from synthpost_dagster.judging.criteria import RULES, criteria_met
+from synthpost_dagster.judging.criteria import RULES, criteria_met, unscored_reason
 from synthpost_dagster.judging.replies import READING, Said
 from synthpost_dagster.judging.verdicts import Game, Judge, Request
 from synthpost_dagster.profiles import Profile
@@ -61,6 +61,7 @@ class Rubric:
         self.identity: dict[str, Any] = {
             "judge": "rubric",
             "rules": RULES,
+            "language": spec.language,
             "universal": [criterion.check.model_dump() for criterion in spec.universal_criteria],
             "types": {
                 kind.name: [
@@ -75,22 +76,25 @@ class Rubric:
         """The verdict in JSON, with the preference by criterion and the criteria each post misses."""
         started, replies = time.monotonic(), []
         for done, game in enumerate(games, start=1):
-            replies.append(Said(json.dumps(_rubric_verdict(task, game))))
+            replies.append(_rubric_reply(task, game))
             if done % 50 == 0 or done == len(games):
                 progress.update("judging", done, len(games), "games")
         self.tally.seconds += time.monotonic() - started
         return replies
 
 
-def _rubric_verdict(task: Task, game: Game) -> dict[str, Any]:
+def _rubric_reply(task: Task, game: Game) -> Said:
     if isinstance(game.brief, Request):
         raise TypeError("the rubric needs a brief of the task, not a request in free words")
     met_a, met_b = (criteria_met(post, game.brief, task.spec) for post in (game.post_a, game.post_b))
-    return {
+    if slow := [why for met in (met_a, met_b) if (why := unscored_reason(met, game.brief, task.spec))]:
+        return Said("", failure=slow[0])
+    verdict = {
         "criteria": [{"id": name, "preference": _better(met_a[name], met_b[name])} for name in met_a],
         "why": f"A {_missed(met_a)}; B {_missed(met_b)}.",
         "verdict": _better(sum(met_a.values()), sum(met_b.values())),
     }
+    return Said(json.dumps(verdict))
 
 
 def _better(first: int, second: int) -> str:

@@ -60,6 +60,8 @@ class Said(NamedTuple):
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    failure: str = ""
+    """Why the judge can give no verdict, where it says so itself."""
 
 
 class Pick(NamedTuple):

@@ -107,7 +107,8 @@ def play(task: Task, judge: Judge, games: list[Game], progress: Progress) -> lis
         replies = judge.replies(task, [games[index] for index in open_games], attempt, progress)
         for index, said in zip(open_games, replies, strict=True):
             game = games[index]
-            pick = read_reply(said, (game.post_a, game.post_b), game.may_tie or judge.ties_when_forced)
+            may_tie = game.may_tie or judge.ties_when_forced
+            pick = Pick("", said.failure) if said.failure else read_reply(said, (game.post_a, game.post_b), may_tie)
             played[index] = Played(pick, said, attempt + 1)
         open_games = [index for index in open_games if not played[index].pick.pick]
     return [played[index] for index in range(len(games))]

@@ -13,9 +13,9 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec, ModelSpec, PostSampling
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.loading import Task, load_task
 from synthpost_dagster.tasks.spec import Identifier, Record, Text
-from synthpost_dagster.yaml_files import read_mapping, record_of
+from synthpost_dagster.yaml_files import Document, combined, read_document, record_of
 
 FOLDER = Path(__file__).parent
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
@@ -220,8 +220,7 @@ def load_profile(name: str, task: Task) -> Profile:
     file's own. A file that says `extends: NAME` is laid over that profile, key by key; where a mapping names another
     `backend`, it takes the whole place. Raises SpecError naming file, key and remedy.
     """
-    path = _path(name)
-    profile = record_of(_extended(path, ()), path, Profile)
+    path, profile = _path(name), read_profile(name)
     if profile.study:
         profile = profile.model_copy(
             update={
@@ -230,8 +229,33 @@ def load_profile(name: str, task: Task) -> Profile:
                 "predictions": profile.predictions.model_copy(update={"max_new_tokens": 500}),
             }
         )
-    _check_sweep(path, profile, task)
+    if problems := _sweep_problems(path, profile, task):
+        raise combined(problems)
     return profile
+
+
+def read_profile(name: str) -> Profile:
+    """The profile's file as it is written, not yet checked against a task; raises as `load_profile`."""
+    path = _path(name)
+    documents = _documents(path)
+    content: dict[str, Any] = {}
+    for document in reversed(documents):
+        content = _laid_over(content, {key: value for key, value in document.content.items() if key != "extends"})
+    return record_of(content, documents, Profile)
+
+
+def load_task_and_profile(task: str, profile: str) -> tuple[Task, Profile]:
+    """Both, by name or path. Raises SpecError with all that is wrong in the files of either."""
+    try:
+        loaded = load_task(task)
+    except SpecError as error:
+        problems = [error]
+        try:
+            read_profile(profile)
+        except SpecError as other:
+            problems.append(other)
+        raise combined(problems) from None
+    return loaded, load_profile(profile, loaded)
 
 
 def packaged_profiles() -> list[str]:
@@ -251,16 +275,23 @@ def _path(name: str) -> Path:
     )
 
 
-def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    if path in below:
-        raise SpecError(f"{path}: extends: the profile extends itself; name another")
-    content = read_mapping(path)
-    base = content.pop("extends", None)
-    if base is None:
-        return content
-    if not isinstance(base, str):
-        raise SpecError(f"{path}: extends: {base!r} is no name of a profile")
-    return _laid_over(_extended(_path(base), (*below, path)), content)
+def _documents(path: Path) -> list[Document]:
+    """The file, that which it extends, and so on."""
+    found = [read_document(path)]
+    while (base := found[-1].content.get("extends")) is not None:
+        here = found[-1].path
+        if not isinstance(base, str):
+            raise SpecError(f"{here}: extends: {base!r} is no name of a profile; write one in quotes")
+        try:
+            path = _path(base)
+        except SpecError:
+            names = ", ".join(packaged_profiles())
+            problem = f"{base!r} is neither a packaged profile ({names}) nor a YAML file"
+            raise SpecError(f"{here}: extends: {problem}; correct it") from None
+        if path in [document.path for document in found]:
+            raise SpecError(f"{here}: extends: the profile extends itself; name another")
+        found.append(read_document(path))
+    return found
 
 
 def _laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -275,17 +306,23 @@ def _laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check_sweep(path: Path, profile: Profile, task: Task) -> None:
+def _sweep_problems(path: Path, profile: Profile, task: Task) -> list[SpecError]:
+    found = []
     for key in ("data_sizes", "steps"):
         levels = [str(level) for level in getattr(task.spec.sweep, key)]
         for level in getattr(profile.sweep, key):
             if str(level) not in levels:
-                raise SpecError(
-                    f"{path}: sweep.{key}: {level} is none of the task's levels ({', '.join(levels)}); "
-                    f"add it to {task.folder / 'task.yaml'} or choose another"
+                found.append(
+                    SpecError(
+                        f"{path}: sweep.{key}: {level} is none of the task's levels ({', '.join(levels)}); "
+                        f"add it to {task.folder / 'task.yaml'} or choose another"
+                    )
                 )
     if profile.evaluation_prompts is not None and profile.evaluation_prompts > task.spec.evaluation.prompts:
-        raise SpecError(
-            f"{path}: evaluation_prompts: {profile.evaluation_prompts} is more than the task's "
-            f"{task.spec.evaluation.prompts}; lower it or raise evaluation.prompts in {task.folder / 'task.yaml'}"
+        found.append(
+            SpecError(
+                f"{path}: evaluation_prompts: {profile.evaluation_prompts} is more than the task's "
+                f"{task.spec.evaluation.prompts}; lower it or raise evaluation.prompts in {task.folder / 'task.yaml'}"
+            )
         )
+    return found

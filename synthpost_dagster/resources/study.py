@@ -3,13 +3,12 @@
 from dagster import ConfigurableResource, ResourceDependency
 from pydantic import Field
 
-from synthpost_dagster.profiles import load_profile
+from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.resources.gpu import GpuResource
 from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.settings import read_settings
 from synthpost_dagster.stages.study import Study
-from synthpost_dagster.tasks.loading import load_task
 
 
 class StudyResource(ConfigurableResource[Study]):
@@ -24,7 +23,6 @@ class StudyResource(ConfigurableResource[Study]):
 
     def open(self) -> Study:
         """The plain object that the stages work with."""
-        task = load_task(self.task)
         settings = read_settings(self.home, self.task, self.profile)
-        profile = load_profile(self.profile, task)
+        task, profile = load_task_and_profile(self.task, self.profile)
         return Study(task, profile, self.tables.store(), self.gpu.devices(), settings, self.journal.journal())

@@ -130,7 +130,12 @@ def synthetic_rows_plan(study: Study, rows: int) -> Plan:
 def _quality_parts(study: Study) -> dict[str, object]:
     """What decides which posts are kept, and what the gates say of them."""
     quality = study.task.spec.quality.model_dump(mode="json", exclude={"max_perplexity_ratio"})
-    return {"quality": quality, "rules": RULES, "embedder": study.profile.embedder}
+    return {
+        "quality": quality,
+        "rules": RULES,
+        "language": study.task.spec.language,
+        "embedder": study.profile.embedder,
+    }
 
 
 def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) -> Outcome:
@@ -211,7 +216,7 @@ def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> 
 def _rules(parts: Mapping[str, Any]) -> tuple[object, ...]:
     """What of the parts decides whether a row is kept."""
     quality = parts.get("quality", {})
-    return (parts.get("rules"), *(quality.get(name) for name in ROW_RULES))
+    return (parts.get("rules"), parts.get("language"), *(quality.get(name) for name in ROW_RULES))
 
 
 def known_rows(study: Study) -> pd.DataFrame | None:

@@ -70,6 +70,7 @@ def ratio_report_plan(study: Study) -> Plan:
     parts = {
         "format": REPORT_FORMAT,
         "profile": study.profile.name,
+        "language": study.task.spec.language,
         "criteria": [c.model_dump() for kind in study.task.spec.post_types for c in study.task.spec.criteria_of(kind)],
         "cells": {cell.place: manifest.digest for cell, manifest in found.items()},
         "missing": [key for key, _ in missing],

@@ -14,13 +14,13 @@ from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
-from synthpost_dagster.profiles import Profile, TrainingSpec, load_profile
+from synthpost_dagster.profiles import Profile, TrainingSpec, load_task_and_profile
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows import gates
 from synthpost_dagster.rows.gates.posts import PERSONAL_DATA
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.settings import Settings, secret
-from synthpost_dagster.tasks.loading import Task, load_task
+from synthpost_dagster.tasks.loading import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,8 +152,7 @@ class Study:
 
 def open_study(settings: Settings) -> Study:
     """The study that the settings name. Raises SpecError where task or profile are wrong."""
-    task = load_task(settings.task)
-    profile = load_profile(settings.profile, task)
+    task, profile = load_task_and_profile(settings.task, settings.profile)
     device = profile.device
     devices = Devices(device.device, device.slots, cpu_threads=device.cpu_threads, memory_gib=device.memory_gib)
     store = ArtifactStore(storage_root(profile, settings), settings.home)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TypeVar
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.tasks.spec import Catalog, Company, Product, TaskSpec
-from synthpost_dagster.yaml_files import read_record, read_text
+from synthpost_dagster.tasks.templates import PromptTemplate, compiled
+from synthpost_dagster.yaml_files import combined, read_record, read_text
 
+Result = TypeVar("Result")
 PACKAGED = Path(__file__).parent
 ROLES = ("teacher", "student", "judge")
 
@@ -31,9 +32,9 @@ class Task:
     catalog: Catalog
     sources: dict[str, str]
 
-    def template(self, role: str) -> Template:
-        """The compiled template of `teacher`, `student` or `judge`; sandboxed, undefined names are errors."""
-        return compiled(self.sources[role])
+    def template(self, role: str) -> PromptTemplate:
+        """The compiled template of `teacher`, `student` or `judge`. Raises SpecError naming file and line."""
+        return compiled(self.sources[role], str(self.folder / "prompts" / f"{role}.j2"))
 
     @property
     def wording_fingerprint(self) -> str:
@@ -76,16 +77,31 @@ class Task:
 def load_task(name: str) -> Task:
     """The packaged task of that name, or the task in the folder of that path.
 
-    Raises SpecError naming file, key and remedy.
+    Raises SpecError with a line for each thing that is wrong in its files, naming file, line, key and remedy.
     """
     folder = _folder(name)
-    spec = read_record(folder / "task.yaml", TaskSpec)
-    catalog = read_record(folder / "catalog.yaml", Catalog)
-    sources = {role: _source(folder / "prompts" / f"{role}.j2") for role in ROLES}
-    task = Task(folder, spec, catalog, sources)
-    _check_sizes(task)
-    _check_templates(task)
+    problems: list[SpecError] = []
+    spec = _tried(problems, lambda: read_record(folder / "task.yaml", TaskSpec))
+    catalog = _tried(problems, lambda: read_record(folder / "catalog.yaml", Catalog))
+    sources = {role: _tried(problems, partial(_source, folder / "prompts" / f"{role}.j2")) for role in ROLES}
+    if spec is None or catalog is None:
+        raise combined(problems)
+    task = Task(folder, spec, catalog, {role: source for role, source in sources.items() if source is not None})
+    problems += _size_problems(task)
+    for role in task.sources:
+        _tried(problems, partial(_check_template, task, role))
+    if problems:
+        raise combined(problems)
     return task
+
+
+def _tried(problems: list[SpecError], step: Callable[[], Result]) -> Result | None:
+    """What the step gives; where it raises SpecError, that is put to the problems."""
+    try:
+        return step()
+    except SpecError as error:
+        problems.append(error)
+        return None
 
 
 def packaged_tasks() -> list[str]:
@@ -113,43 +129,35 @@ def _source(path: Path) -> str:
     return read_text(path)
 
 
-def _check_sizes(task: Task) -> None:
+def _size_problems(task: Task) -> list[SpecError]:
     file, rows = task.folder / "task.yaml", task.training_prompts
     largest = task.spec.sweep.data_sizes[-1]
+    found = []
     if largest > rows:
-        raise SpecError(
-            f"{file}: sweep.data_sizes: {largest} rows are asked for, but the catalog's train products × post types "
-            f"× tones give {rows}; lower the size or add products"
+        found.append(
+            SpecError(
+                f"{file}: sweep.data_sizes: {largest} rows are asked for, but the catalog's train products × post "
+                f"types × tones give {rows}; lower the size or add products"
+            )
         )
     available = len(task.companies_of("holdout")) * len(task.strata)
     if task.spec.evaluation.prompts > available:
-        raise SpecError(
-            f"{file}: evaluation.prompts: {task.spec.evaluation.prompts} are asked for, but the holdout products "
-            f"give {available}; lower the number or add holdout products"
+        found.append(
+            SpecError(
+                f"{file}: evaluation.prompts: {task.spec.evaluation.prompts} are asked for, but the holdout products "
+                f"give {available}; lower the number or add holdout products"
+            )
         )
+    return found
 
 
-def _check_templates(task: Task) -> None:
+def _check_template(task: Task, role: str) -> None:
     from synthpost_dagster.tasks.prompting import Brief, judge_prompt, render_prompt
 
     company, product = task.companies_of("train")[0]
     briefs = [Brief(company, product, kind, tone) for kind in task.spec.post_types for tone in task.spec.tones]
-    for role in ROLES:
-        try:
-            for brief in briefs:
-                if role == "judge":
-                    judge_prompt(task, brief, "one post", "another post", may_tie=True)
-                else:
-                    render_prompt(task, role, brief)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise SpecError(f"{task.folder / 'prompts' / f'{role}.j2'}: {error}; correct the template") from None
-
-
-@lru_cache(maxsize=32)
-def compiled(source: str) -> Template:
-    """A template for a prompt, sandboxed; undefined names are errors."""
-    # The output is a prompt for a model, not a page: nothing is escaped, and catalog text is data, never template.
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, trim_blocks=False, keep_trailing_newline=False
-    )
-    return environment.from_string(source)
+    for brief in briefs:
+        if role == "judge":
+            judge_prompt(task, brief, "one post", "another post", may_tie=True)
+        else:
+            render_prompt(task, role, brief)

@@ -7,11 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Template
-
 from synthpost_dagster.special_tokens import broken_up
-from synthpost_dagster.tasks.loading import Task, compiled
-from synthpost_dagster.tasks.spec import Company, PostType, Product
+from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.spec import Company, Criterion, PostType, Product
+from synthpost_dagster.tasks.templates import PromptTemplate, compiled
 
 
 class Brief(NamedTuple):
@@ -35,22 +34,23 @@ def prompt_id(task: Task, brief: Brief) -> str:
 
 def render_prompt(task: Task, role: str, brief: Brief) -> str:
     """The `teacher` or `student` prompt of a brief."""
-    return task.template(role).render(**_names(task, brief)).strip()
+    return task.template(role).render(_names(task, brief))
 
 
 def judge_prompt(task: Task, brief: Brief, post_a: str, post_b: str, may_tie: bool) -> str:
     """The judge's prompt for two posts in neutral slots."""
-    return task.template("judge").render(**_names(task, brief), **_slots(post_a, post_b, may_tie)).strip()
+    return task.template("judge").render(_names(task, brief) | _slots(post_a, post_b, may_tie))
 
 
 def request_prompt(request: str, post_a: str, post_b: str, may_tie: bool) -> str:
     """The judge's prompt for two posts that were written for a request in free words, not for a brief of a task."""
-    return _request_template().render(request=request, **_slots(post_a, post_b, may_tie)).strip()
+    return _request_template().render({"request": request} | _slots(post_a, post_b, may_tie))
 
 
 @cache
-def _request_template() -> Template:
-    return compiled((Path(__file__).parent / "request.j2").read_text(encoding="utf-8"))
+def _request_template() -> PromptTemplate:
+    file = Path(__file__).parent / "request.j2"
+    return compiled(file.read_text(encoding="utf-8"), str(file))
 
 
 def _slots(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
@@ -60,11 +60,17 @@ def _slots(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
 
 
 def _names(task: Task, brief: Brief) -> dict[str, object]:
+    """What a template may name: plain data, since whatever an object can do a template could make it do."""
+    kind, length = brief.post_type, task.spec.length_of(brief.post_type)
     return {
-        "company": brief.company,
-        "product": brief.product,
-        "post_type": brief.post_type,
+        "company": brief.company.model_dump(exclude={"products"}),
+        "product": brief.product.model_dump(),
+        "post_type": {"name": kind.name, "length": kind.length, "criteria": _criteria(kind.criteria)},
         "tone": brief.tone,
-        "length": task.spec.length_of(brief.post_type),
-        "universal_criteria": task.spec.universal_criteria,
+        "length": {**length.model_dump(), "text": length.text},
+        "universal_criteria": _criteria(task.spec.universal_criteria),
     }
+
+
+def _criteria(criteria: tuple[Criterion, ...]) -> list[dict[str, str]]:
+    return [{"id": criterion.id, "text": criterion.text} for criterion in criteria]

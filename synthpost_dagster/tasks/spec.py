@@ -7,9 +7,11 @@ Only the shape of a task lives here; reading the files is `tasks.loading`, evalu
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+import regex
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from synthpost_dagster.text import folded
 
@@ -17,6 +19,28 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^|{}\n]+$")]
 
+ISO_639_1 = (
+    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el "
+    "en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it "
+    "iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt "
+    "my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk "
+    "sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi "
+    "yo za zh zu "
+)
+"""The languages of two letters; those of three are not listed here."""
+_LANGUAGE_TAG = re.compile(
+    r"[a-z]{2,3}(-[a-z]{4})?(-([a-z]{2}|\d{3}))?(-([a-z\d]{5,8}|\d[a-z\d]{3}))*", re.IGNORECASE | re.ASCII
+)
+
+
+def _is_language(tag: str) -> str:
+    primary = tag.split("-", maxsplit=1)[0].lower()
+    if not _LANGUAGE_TAG.fullmatch(tag) or (len(primary) == 2 and primary not in ISO_639_1.split()):
+        raise ValueError(f"{tag!r} is no BCP 47 language tag; write one such as en, pt-BR or ja")
+    return tag
+
+
+LanguageTag = Annotated[str, AfterValidator(_is_language)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 EPOCHS = re.compile(r"^([1-9][0-9]?)-epoch$")
@@ -25,7 +49,7 @@ EPOCHS = re.compile(r"^([1-9][0-9]?)-epoch$")
 class Record(BaseModel):
     """Base of all records read from YAML: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SentencesCheck(Record):
@@ -52,14 +76,14 @@ class PatternCheck(Record):
     """The regular expression is found in the post, in any case."""
 
     kind: Literal["pattern"]
-    regex: str
+    regex: str = Field(max_length=4_000)
 
     @field_validator("regex")
     @classmethod
     def _compiles(cls, value: str) -> str:
         try:
-            re.compile(value)
-        except re.error as error:
+            regex.compile(value, regex.IGNORECASE)
+        except (regex.error, OverflowError, RecursionError) as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return value
 
@@ -231,6 +255,7 @@ class TaskSpec(Record):
     name: Identifier
     description: Text
     system_prompt: Text
+    language: LanguageTag = Field(default="en", description="of the posts; sentences are counted by its rules")
     tones: tuple[Name, ...] = Field(min_length=1)
     lengths: tuple[Length, ...] = Field(min_length=1)
     universal_criteria: tuple[Criterion, ...] = Field(min_length=1)
@@ -242,6 +267,7 @@ class TaskSpec(Record):
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
         lengths = {length.name for length in self.lengths}
+        problems = []
         for what, names in (
             ("tones", [folded(tone) for tone in self.tones]),
             ("lengths", [length.name for length in self.lengths]),
@@ -249,17 +275,19 @@ class TaskSpec(Record):
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"{what}: {', '.join(twice)} is named twice")
+                problems.append(f"{what}: {', '.join(twice)} is named twice")
         for post_type in self.post_types:
             if post_type.length not in lengths:
-                raise ValueError(
+                problems.append(
                     f"post_types: {post_type.name} has the length {post_type.length!r}, "
                     f"which is none of {', '.join(sorted(lengths))}"
                 )
             ids = [criterion.id for criterion in self.criteria_of(post_type)]
             twice = sorted({name for name in ids if ids.count(name) > 1})
             if twice:
-                raise ValueError(f"post_types: {post_type.name} has the criterion {twice[0]!r} twice")
+                problems.append(f"post_types: {post_type.name} has the criterion {twice[0]!r} twice")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def criteria_of(self, post_type: PostType) -> tuple[Criterion, ...]:
@@ -313,17 +341,19 @@ class Catalog(Record):
     @model_validator(mode="after")
     def _unique(self) -> Catalog:
         seen: dict[str, str] = {}
+        problems = []
         for company in self.companies:
             for split in ("train", "holdout"):
                 for product in getattr(company.products, split):
                     key, here = folded(product.name), f"{company.name}.products.{split}"
                     if key in seen:
-                        raise ValueError(
+                        problems.append(
                             f"product {product.name!r} is named twice, in {seen[key]} and in {here}: rename one"
                         )
-                    seen[key] = here
+                    seen.setdefault(key, here)
         names = [folded(company.name) for company in self.companies]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"company {twice[0]!r} is named twice: rename one")
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        problems += [f"company {name!r} is named twice: rename one" for name in twice]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self

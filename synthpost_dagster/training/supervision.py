@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.rows.replies import normalised
+from synthpost_dagster.text import normalised
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -41,7 +41,7 @@ def test_more_values_than_fit_in_a_small_file_are_refused_unread(tmp_path: Path)
     tracemalloc.start()
     with pytest.raises(
         SpecError,
-        match=r"bomb.parquet: too large to be read: it says that it holds 1,000,000 rows and 3,000,000 values",
+        match=r"pairs.parquet: too large to be read: it says that it holds 1,000,000 rows and 3,000,000 values",
     ):
         read_parquet(path, max_values=2_000_000)
     assert tracemalloc.get_traced_memory()[1] < 10_000_000

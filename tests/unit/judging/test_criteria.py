@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from pydantic import TypeAdapter
 
-from synthpost_dagster.judging.criteria import criteria_met, meets, sentences, without_hashtags
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.judging import criteria
+from synthpost_dagster.judging.criteria import criteria_met, meets, sentences, unscored_reason, without_hashtags
+from synthpost_dagster.judging.judges import Rubric
+from synthpost_dagster.judging.verdicts import Game, play
+from synthpost_dagster.progress import SILENT
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief
 from synthpost_dagster.tasks.spec import Check
 
+EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 ARABIC = "مرحبا بكم في متجرنا. اشتر الآن!"
 
 
@@ -36,10 +46,10 @@ def brief_of(task: Task, post_type: str = "Promotional") -> Brief:
         ("One. Two! Three? Four…", ["One.", "Two!", "Three?", "Four…"]),
         ("Only 3.5 km and $1,299.99 away.", ["Only 3.5 km and $1,299.99 away."]),
         ("Version 2.0 is here. Try it.", ["Version 2.0 is here.", "Try it."]),
-        ('She said "I love it." Then she left.', ['She said "I love it.', "Then she left."]),
-        ("“I love it.” Then she left.", ["“I love it.", "Then she left."]),
-        ("It works (really.) Try it.", ["It works (really.", "Try it."]),
-        ("Really?! Wow!!! Yes...", ["Really?!", "Wow!!!", "Yes..."]),
+        ('She said "I love it." Then she left.', ['She said "I love it."', "Then she left."]),
+        ("“I love it.” Then she left.", ["“I love it.”", "Then she left."]),
+        ("It works (really.) Try it.", ["It works (really.) Try it."]),
+        ("Really?! Wow!!! Yes...", ["Really?", "Wow!", "Yes..."]),
         ("A line\nAnother line\n\nA third", ["A line", "Another line", "A third"]),
         ("Buy now. 🎉 🎉", ["Buy now."]),
         ("Buy now. #sale #two", ["Buy now."]),
@@ -48,7 +58,7 @@ def brief_of(task: Task, post_type: str = "Promotional") -> Brief:
     ],
 )
 def test_a_post_is_split_into_its_sentences(post: str, found: list[str]) -> None:
-    assert sentences(post) == found
+    assert sentences(post, "en") == found
 
 
 @pytest.mark.parametrize(
@@ -199,3 +209,75 @@ def test_strange_posts_are_checked_like_any_other(sales_posts: Task, post: str) 
             isinstance(met, bool)
             for met in criteria_met(post, brief_of(sales_posts, kind.name), sales_posts.spec).values()
         )
+
+
+def test_posts_that_differ_by_unicode_twins_alone_score_the_same(edit_task: EditTask) -> None:
+    def rename(catalog: dict[str, Any]) -> None:
+        catalog["companies"][0]["products"]["train"][0]["name"] = "Rider's Built-In Harbour"
+
+    task = edit_task("catalog.yaml", rename)
+    straight = "Ready? You'll love Pedrowick's Rider's Built-In Harbour, today only: \"so good we bought two\" #Größe"
+    twins = [
+        straight.replace("'", "’"),
+        straight.replace("'", "ʼ").replace('"', "“"),
+        straight.replace("-", "\u2011").replace(" Harbour", "\u00a0Harbour"),
+        straight.replace("Harbour", "Har\u200bbour").replace("#", "＃"),
+        unicodedata.normalize("NFD", straight),
+    ]
+    for kind in task.spec.post_types:
+        brief = brief_of(task, kind.name)
+        met = criteria_met(straight, brief, task.spec)
+        assert met["consistent_branding"]
+        assert [criteria_met(twin, brief, task.spec) for twin in twins] == [met] * len(twins)
+
+
+@pytest.mark.parametrize("pattern", ["you’ll", "you'll", r"you\u2019ll", "you[’‘]ll", r"you\’ll", "(?i)YOU.LL"])
+@pytest.mark.parametrize("post", ["You’ll see", "You'll see", "Youʼll see"])
+def test_a_pattern_is_found_whichever_apostrophe_it_and_the_post_have(
+    sales_posts: Task, pattern: str, post: str
+) -> None:
+    assert meets(check_of(kind="pattern", regex=pattern), post, brief_of(sales_posts), sales_posts.spec) is True
+
+
+@pytest.mark.parametrize(
+    ("pattern", "post", "is_met"),
+    [
+        ("[a–z]", "b", False),
+        ("[a–z]", "a—", True),
+        ("[‐-―]", "now — here", True),
+        (r"\\–", "\\–", True),
+        (r"\d+\?", "5？", True),
+    ],
+)
+def test_characters_of_a_pattern_keep_their_meaning(sales_posts: Task, pattern: str, post: str, is_met: bool) -> None:
+    assert meets(check_of(kind="pattern", regex=pattern), post, brief_of(sales_posts), sales_posts.spec) is is_met
+
+
+BACKTRACKING = r"(a|aa)+$"
+
+
+def test_a_pattern_that_backtracks_leaves_its_criterion_unscored(
+    edit_task: EditTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(criteria, "MAX_PATTERN_SECONDS", 0.01)
+    check = {"kind": "pattern", "regex": BACKTRACKING}
+    task = edit_task("task.yaml", lambda content: content["post_types"][0]["criteria"][0].update(check=check))
+    brief = brief_of(task)
+    criteria._pattern.cache_clear()
+    met = criteria_met("a" * 40 + "!", brief, task.spec)
+    assert "offer" not in met
+    assert unscored_reason(met, brief, task.spec) == (
+        f"criterion offer: its pattern {BACKTRACKING!r} takes more than 0.01 s"
+    )
+    (played,) = play(task, Rubric(task), [Game(brief, "a" * 40 + "!", "aaa", True)], SILENT)
+    assert (played.pick.pick, played.pick.reason) == ("", unscored_reason(met, brief, task.spec))
+    with pytest.raises(SpecError, match=r"criterion offer: its pattern .* for 5 posts"):
+        for length in range(41, 46):
+            criteria_met("a" * length + "!", brief, task.spec)
+
+
+def test_the_language_of_the_task_counts_its_sentences(edit_task: EditTask) -> None:
+    check = check_of(kind="sentences")
+    german = edit_task("task.yaml", lambda content: content.update(language="de"))
+    lines = "Leicht, z. B. im Mai. Weich, z. B. im Juni. Neu."
+    assert meets(check, lines, brief_of(german), german.spec) is True

@@ -121,3 +121,24 @@ def test_the_text_of_a_company_and_of_train_products_is_no_leak(small_task: Task
     (company, product), *_ = small_task.companies_of("train")
     texts = [company.short_description, company.mission, f"{product.name}, {product.description}"]
     assert found(finder, texts) == []
+
+
+def test_a_name_is_found_whichever_apostrophe_hyphen_and_space_it_has(edit_task: EditTask) -> None:
+    finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "Rider's Fold-Up Burrow", "a short line")), 8)
+    twins = ["Rider’s Fold-Up Burrow", "Riderʼs Fold‑Up\u00a0Burrow", "the Ri\u200bder's Fold–Up Burrow!"]
+    assert [leak.product for leak in found(finder, twins)] == ["Rider's Fold-Up Burrow"] * 3
+
+
+def test_names_and_runs_are_found_in_a_script_without_spaces(edit_task: EditTask) -> None:
+    line = "折りたたみ式で軽く、電車にも持ち込める通勤用の自転車"
+    finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "風の自転車", line)), 8)
+    leaks = found(
+        finder,
+        [
+            "新しい風の自転車、登場！",
+            "電車にも持ち込める通勤用の自転車です",
+            "電車にも持ち込める通勤です",
+            "毎日の通勤に",
+        ],
+    )
+    assert [(leak.product, leak.words) for leak in leaks] == [("風の自転車", 5), ("風の自転車", 16)]

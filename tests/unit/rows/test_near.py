@@ -144,3 +144,15 @@ def test_short_posts_are_near_only_where_they_are_the_same() -> None:
     index = NearDuplicates(0.7)
     shorts = ["", "!!!", "Buy", "Buy now", "Buy now!", "Buy it now", "Buy it now today"]
     assert [index.add_unless_near(str(at), post) for at, post in enumerate(shorts)] == [None] * len(shorts)
+
+
+def test_posts_in_a_script_without_spaces_are_near_by_their_characters() -> None:
+    index = NearDuplicates(0.7)
+    post = "毎日の通勤を楽にする新しい自転車が登場しました。今すぐお近くの店でお試しください。"
+    assert index.add_unless_near("a", post) is None
+    near = index.add_unless_near("b", post.replace("新しい", "新型"))
+    assert near is not None
+    assert near.key == "a"
+    assert (
+        index.add_unless_near("c", "この水筒はとても軽くて丈夫です。週末のお出かけにぴったりの一本をどうぞ。") is None
+    )

@@ -17,7 +17,7 @@ from synthpost_dagster.stages.study import Study, open_study
 def keep(study: Study, quality: dict[str, Any], reason: str, rules: int = RULES) -> None:
     """Puts a table of one reply into the storage, made under a quality of the task and the rules of a version."""
     table = pd.DataFrame({"reply_key": ["a"], "reason": [reason]})
-    plan = Plan("synthetic_rows", "", {"quality": quality, "rules": rules})
+    plan = Plan("synthetic_rows", "", {"quality": quality, "rules": rules, "language": "en"})
     study.store.reuse_or_make(plan, lambda draft: draft.table("synthetic_rows", table))
 
 

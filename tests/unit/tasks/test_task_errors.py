@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.tasks.loading import Task, load_task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
@@ -99,9 +101,72 @@ def test_a_wrong_key_is_named_with_its_file(
     assert "\n" not in message
 
 
-def test_several_mistakes_in_a_file_are_counted(edit_task: EditTask) -> None:
-    with pytest.raises(SpecError, match=r"unknown key one.*\(1 more in this file\)"):
-        edit_task("task.yaml", lambda task: task.update(one=1, two=2))
+def test_all_mistakes_of_a_task_are_told_at_once(small_task: Task) -> None:
+    folder = small_task.folder
+    task = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8"))
+    task["toned"] = task.pop("tones")
+    task["quality"]["max_rejected_share"] = "often"
+    task["universal_criteria"][1]["check"]["kinds"] = 1
+    (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    append(folder / "catalog.yaml", "colour: red\n")
+    (folder / "prompts" / "judge.j2").unlink()
+    lines = error_of(small_task).split("\n")
+    said = [
+        ("task.yaml", "unknown key universal_criteria[1].check.kinds;", "the keys here are kind (line "),
+        ("task.yaml", "unknown key toned;", "(did you mean tones?)", "sweep, evaluation, quality (line "),
+        ("task.yaml", "the key tones is missing; add it (line 1)"),
+        ("task.yaml", "quality.max_rejected_share: ", "valid number", "(line "),
+        ("catalog.yaml", "unknown key colour;", "the keys here are companies (line "),
+        ("judge.j2", "this template is missing"),
+    ]
+    assert len(lines) == len(said)
+    for parts in said:
+        assert [line for line in lines if all(part in line for part in parts)], parts
+
+
+def test_all_templates_that_cannot_be_rendered_are_told_at_once(small_task: Task) -> None:
+    for role in ("teacher", "judge"):
+        append(small_task.folder / "prompts" / f"{role}.j2", "\n{{ slogan }}")
+    lines = error_of(small_task).split("\n")
+    assert [line.split("/")[-1].split(":")[0] for line in lines] == ["teacher.j2", "judge.j2"]
+
+
+def test_mistakes_of_task_and_profile_are_told_together(small_task: Task, tmp_path: Path) -> None:
+    append(small_task.folder / "task.yaml", "colour: red\n")
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("extends: tiny\ntraining:\n  seed: 1\n  lora: {rank: 8}\nbudget: .inf\n", encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_task_and_profile(str(small_task.folder), str(profile))
+    lines = str(caught.value).split("\n")
+    assert [line.split("; ")[0].split("/")[-1] for line in lines] == [
+        "task.yaml: unknown key colour",
+        "mine.yaml: unknown key training.lora.rank",
+        "mine.yaml: budget: Input should be a finite number (line 5)",
+    ]
+    assert lines[1].endswith("the keys here are r, alpha, dropout, bias, target_modules (line 4)")
+
+
+def test_two_names_of_a_catalog_that_differ_by_unicode_twins_are_one(edit_task: EditTask) -> None:
+    def rename(catalog: dict[str, Any]) -> None:
+        first, second = catalog["companies"]
+        first["products"]["train"][0]["name"], second["products"]["train"][0]["name"] = (
+            "Rider's Hut",
+            "RIDER’S\u00a0HUT",
+        )
+
+    with pytest.raises(SpecError, match="is named twice"):
+        edit_task("catalog.yaml", rename)
+
+
+@pytest.mark.parametrize("tag", ["english", "en_GB", "jp", "", "e", "en-", "x" * 5_000, "en\n"])
+def test_a_language_that_is_no_tag_is_refused(edit_task: EditTask, tag: str) -> None:
+    with pytest.raises(SpecError, match=r"task.yaml: language: .* is no BCP 47 language tag"):
+        edit_task("task.yaml", lambda task: task.update(language=tag))
+
+
+@pytest.mark.parametrize("tag", ["en", "pt-BR", "zh-Hant-TW", "de-1996", "fil", "EN-gb"])
+def test_a_language_tag_is_accepted(edit_task: EditTask, tag: str) -> None:
+    assert edit_task("task.yaml", lambda task: task.update(language=tag)).spec.language == tag
 
 
 @pytest.mark.parametrize("role", ["teacher", "student", "judge"])
@@ -118,10 +183,10 @@ def test_a_missing_template_is_named(small_task: Task, role: str) -> None:
         ("{{ slogan }}", "'slogan' is undefined"),
         ("{{ company.slogan }}", "slogan"),
         ("{% if tone %}", "end of template"),
-        ("{{ company.__class__ }}", "unsafe"),
+        ("{{ company.__class__ }}", "no attribute '__class__'"),
         ("{{ 1 / 0 }}", "division by zero"),
-        ("{{ company.name + 1 }}", "concatenate"),
-        ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
+        ("{{ company.name + 1 }}", "`+` between values"),
+        ("{% for i in range(10**9) %}{% endfor %}", "a call is not allowed"),
         ("{{ tone | nofilter }}", "nofilter"),
         ("{% if post_type.name == 'Interactive' %}{{ slogan }}{% endif %}", "'slogan' is undefined"),
     ],
