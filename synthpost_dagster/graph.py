@@ -18,10 +18,12 @@ from synthpost_dagster.sensors import build_sensors
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
 from synthpost_dagster.tasks.loading import load_task
+from synthpost_dagster.waiting import wait_patiently
 
 
 def build_definitions(settings: Settings) -> Definitions:
     """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
+    wait_patiently()
     task = load_task(settings.task)
     profile = load_profile(settings.profile, task)
     partitions = build_partitions(task.spec.sweep)

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 from upath import UPath
 
+from synthpost_dagster.artifacts.drafts import draft_folder
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.errors import GateFailed, SpecError, StorageError, UpstreamMissing
 
@@ -243,14 +243,10 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def _draft(self) -> Iterator[Draft]:
-        base = self.home / "tmp"
-        with writing(base):
-            base.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=base))
-        try:
+        with contextlib.ExitStack() as stack:
+            with writing(self.home / "tmp"):
+                folder = stack.enter_context(draft_folder(self.home))
             yield Draft(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def _lock(self, plan: Plan, wait: bool) -> Iterator[bool]:
