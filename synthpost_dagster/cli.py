@@ -1,6 +1,5 @@
 """The command line: reads arguments, calls the driver, prints errors as one sentence. All work is done by the graph."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,19 +198,41 @@ def pairs(
 @main.command()
 @_common
 @click.option("--port", default=3000, show_default=True)
-def ui(home: str | None, profile: str | None, task: str | None, port: int) -> None:
-    """Serve the Dagster UI on 127.0.0.1, with the daemon that runs schedules and sensors."""
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address of this machine to listen on.")
+@click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="Answer under this host name too, such as that of a proxy with a log-in; may be repeated.",
+)
+@click.option("--read-only", is_flag=True, help="Show, and let nobody start, stop or change anything.")
+def ui(
+    home: str | None,
+    profile: str | None,
+    task: str | None,
+    port: int,
+    host: str,
+    allowed: tuple[str, ...],
+    read_only: bool,
+) -> None:
+    """Serve the Dagster UI with the daemon that runs schedules and sensors.
+
+    It has no log-in, so it listens on 127.0.0.1 and answers under the names 127.0.0.1, localhost and [::1] alone.
+    """
+    from synthpost_dagster.artifacts.drafts import remove_abandoned
     from synthpost_dagster.driver import open_instance
     from synthpost_dagster.records import tidy
     from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.ui import serve
 
     settings = read_settings(home, task, profile)
     study = open_study(settings)
     prepare(settings)
+    remove_abandoned(settings.home)
     with open_instance(settings) as instance:
         tidy(instance, study.profile.device.slots)
-    arguments = ["-m", "synthpost_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *arguments])  # noqa: S606 - no shell
+    serve(settings, host, port, allowed, read_only)
 
 
 def entry() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -84,3 +85,11 @@ def resend_lost_interrupts() -> None:
             again.start()
 
     sys.unraisablehook = heed
+
+
+def end_with_parent() -> None:
+    """Interrupts this process when its parent is no more, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGINT)

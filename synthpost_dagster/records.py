@@ -91,8 +91,8 @@ def free_abandoned(instance: DagsterInstance) -> None:
     storage = instance.event_log_storage
     for pool in storage.get_concurrency_keys():
         for run_id in holders(instance, pool):
-            run = instance.get_run_by_id(run_id)
-            if run is None or run.is_finished:
+            holder = instance.get_run_by_id(run_id)
+            if holder is None or holder.is_finished:
                 storage.free_concurrency_slots_for_run(run_id)
 
 

@@ -67,4 +67,4 @@ class WaitingClaims(InstanceConcurrencyContext):
 
 def wait_patiently() -> None:
     """From now on, runs that are executed in this process wait so."""
-    in_process.InstanceConcurrencyContext = WaitingClaims  # type: ignore[misc]
+    vars(in_process)["InstanceConcurrencyContext"] = WaitingClaims

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 from upath import UPath
 
 from synthpost_dagster.artifacts.drafts import draft_folder
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
+from synthpost_dagster.artifacts.locks import is_acquired
 from synthpost_dagster.errors import GateFailed, SpecError, StorageError, UpstreamMissing
 
 if TYPE_CHECKING:
@@ -254,17 +255,17 @@ class ArtifactStore:
         folder = self.home / "locks"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock")
+        path = folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock"
+        lock = FileLock(path)
+        with writing(path):
+            reason = f"{plan.title} is being made by another process"
+            is_ours = is_acquired(lock, LOCK_SECONDS if wait else 0, reason)
+        if wait and not is_ours:
+            raise StorageError(
+                f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; stop that run first"
+            )
         try:
-            lock.acquire(timeout=LOCK_SECONDS if wait else 0)
-        except Timeout:
-            if wait:
-                raise StorageError(
-                    f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; "
-                    "stop that run first"
-                ) from None
-        try:
-            yield lock.is_locked
+            yield is_ours
         finally:
             lock.release()
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from typing import Any
+from typing import Self
 
 from dagster import ConfigurableResource, InitResourceContext, ResourceDependency
 from pydantic import Field
-from typing_extensions import Self
 
 from synthpost_dagster.artifacts.store import writing
 from synthpost_dagster.heartbeats import heartbeat
@@ -30,7 +31,7 @@ class StudyResource(ConfigurableResource[Study]):
     journal: ResourceDependency[JournalResource]
 
     @contextmanager
-    def yield_for_execution(self, context: InitResourceContext) -> Generator[Self, None, None]:
+    def yield_for_execution(self, context: InitResourceContext) -> Generator[Any, None, None]:
         """The resource; while a run uses it, the run's sign of life is there. Raises StorageError if it cannot be."""
         with ExitStack() as stack:
             if context.run is not None and context.instance is not None:

@@ -14,7 +14,7 @@ from synthpost_dagster.generation.chat_models import chat_model
 from synthpost_dagster.generation.hosted import HostedModel
 from synthpost_dagster.inference.models import check_suits_task, load_tokenizer
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
-from synthpost_dagster.settings import secret
+from synthpost_dagster.settings import probe_writing, secret
 from synthpost_dagster.stages.study import Study
 
 GIB = 1024**3
@@ -66,8 +66,7 @@ def _disk(study: Study) -> str:
     home = study.settings.home
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        (home / ".writable").touch()
-        (home / ".writable").unlink()
+        probe_writing(home)
         free = shutil.disk_usage(home).free / GIB
     if free < LEAST_DISK_GIB:
         raise StorageError(f"{home} has {free:.1f} GiB free; free {LEAST_DISK_GIB:g} GiB or set SYNTHPOST_HOME")

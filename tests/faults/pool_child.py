@@ -21,7 +21,8 @@ from synthpost_dagster.waiting import wait_patiently
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def definitions(home: str, acts: str) -> Definitions:
