@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from synthpost_dagster.errors import SpecError, SynthpostError
+from synthpost_dagster.output import show_any_text
 from synthpost_dagster.settings import Settings, prepare, read_settings
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def estimate(
 
 @main.command()
 @_common
-def doctor(home: str | None, profile: str | None, task: str | None) -> None:
+@click.option("--ask", is_flag=True, help="Ask the teacher for one reply even where it is paid; the journal keeps it.")
+def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -> None:
     """Say whether a run can start here, and what to mend; exits with 1 where it cannot."""
     from synthpost_dagster.driver import open_instance
     from synthpost_dagster.records import pool_slots
@@ -96,7 +98,7 @@ def doctor(home: str | None, profile: str | None, task: str | None) -> None:
     settings = read_settings(home, task, profile)
     prepare(settings)
     study, console, is_good = open_study(settings), Console(highlight=False, soft_wrap=True), True
-    for finding in examine(study):
+    for finding in examine(study, may_pay=ask):
         console.print(finding_line(finding))
         is_good &= finding.is_good
     with open_instance(settings) as instance:
@@ -237,6 +239,7 @@ def ui(
 
 def entry() -> None:
     """The console script: one sentence and status 2 for what a person can mend; a defect keeps its traceback."""
+    show_any_text()
     try:
         main(standalone_mode=False)
     except SynthpostError as error:

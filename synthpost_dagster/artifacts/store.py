@@ -121,6 +121,7 @@ class ArtifactStore:
     def __init__(self, root: str | Path, home: Path) -> None:
         try:
             self.root = UPath(root)
+            _ = self.root.fs  # imports what the protocol needs
         except (ValueError, ImportError) as error:
             raise SpecError(
                 f"storage {str(root)!r} cannot be opened: {error}; correct `storage` in the profile, or install "

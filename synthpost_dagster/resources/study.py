@@ -3,7 +3,6 @@
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from typing import Self
 
 from dagster import ConfigurableResource, InitResourceContext, ResourceDependency
 from pydantic import Field
