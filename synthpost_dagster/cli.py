@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from synthpost_dagster.errors import SpecError, SynthpostError
+from synthpost_dagster.history import set_damaged_aside, storage_sentence
 from synthpost_dagster.output import show_any_text
 from synthpost_dagster.settings import Settings, prepare, read_settings
 
@@ -97,6 +98,7 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
 
     settings = read_settings(home, task, profile)
     prepare(settings)
+    _set_history_aside(settings)
     study, console, is_good = open_study(settings), Console(highlight=False, soft_wrap=True), True
     for finding in examine(study, may_pay=ask):
         console.print(finding_line(finding))
@@ -231,6 +233,7 @@ def ui(
     settings = read_settings(home, task, profile)
     study = open_study(settings)
     prepare(settings)
+    _set_history_aside(settings)
     remove_abandoned(settings.home)
     with open_instance(settings) as instance:
         tidy(instance, study.profile.device.slots)
@@ -251,6 +254,25 @@ def entry() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("synthpost: stopped; run again to go on from there", err=True)
         sys.exit(130)
+    except Exception as error:
+        sentence = storage_sentence(error, read_settings().home)
+        if not sentence:
+            raise
+        click.echo(f"synthpost: {sentence}", err=True)
+        sys.exit(2)
+
+
+def _set_history_aside(settings: Settings) -> None:
+    """Lets Dagster begin a new history where its own is damaged, and says so."""
+    from synthpost_dagster.artifacts.store import writing
+
+    with writing(settings.dagster_home):
+        for folder in set_damaged_aside(settings.dagster_home):
+            click.echo(
+                f"Dagster's history of runs was damaged and is now {folder}; a new one begins. Artifacts are found "
+                "without it, so nothing is made again.",
+                err=True,
+            )
 
 
 def _sweep(settings: Settings, cells: list[str]) -> None:
@@ -267,6 +289,8 @@ def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
     from synthpost_dagster.terminal import Terminal
 
     resend_lost_interrupts()
+    prepare(settings)
+    _set_history_aside(settings)
     terminal = Terminal()
     try:
         with open_sweep(settings, terminal) as sweep, subscribed(terminal.heard):
