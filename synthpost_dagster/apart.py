@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.processes import resend_lost_interrupts
+from synthpost_dagster.processes import end_with_parent, resend_lost_interrupts
 from synthpost_dagster.progress import Event, subscribed
 
 PATIENCE_SECONDS = 30.0
@@ -123,7 +123,7 @@ def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Con
     """What the process does. A Ctrl-C in the terminal reaches the parent alone, which passes it on, once."""
     os.setpgid(0, 0)
     resend_lost_interrupts()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     # Ignored where the parent was started in the background by a script, and inherited from it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -137,11 +137,3 @@ def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Con
         sys.exit(INTERRUPTED)
     finally:
         sender.close()
-
-
-def _end_with_parent() -> None:
-    """Interrupts this process when its parent is no more, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGINT)

@@ -1,6 +1,5 @@
 """The command line: reads arguments, calls the driver, prints errors as one sentence. All work is done by the graph."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,8 @@ import click
 from rich.console import Console
 
 from synthpost_dagster.errors import SpecError, SynthpostError
+from synthpost_dagster.history import set_damaged_aside, storage_sentence
+from synthpost_dagster.output import show_any_text
 from synthpost_dagster.settings import Settings, prepare, read_settings
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def estimate(
 
 @main.command()
 @_common
-def doctor(home: str | None, profile: str | None, task: str | None) -> None:
+@click.option("--ask", is_flag=True, help="Ask the teacher for one reply even where it is paid; the journal keeps it.")
+def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -> None:
     """Say whether a run can start here, and what to mend; exits with 1 where it cannot."""
     from synthpost_dagster.driver import open_instance
     from synthpost_dagster.records import pool_slots
@@ -97,8 +99,9 @@ def doctor(home: str | None, profile: str | None, task: str | None) -> None:
 
     settings = read_settings(home, task, profile)
     prepare(settings)
+    _set_history_aside(settings)
     study, console, is_good = open_study(settings), Console(highlight=False, soft_wrap=True), True
-    for finding in examine(study):
+    for finding in examine(study, may_pay=ask):
         console.print(finding_line(finding))
         is_good &= finding.is_good
     with open_instance(settings) as instance:
@@ -239,23 +242,47 @@ def pairs(
 @main.command()
 @_common
 @click.option("--port", default=3000, show_default=True)
-def ui(home: str | None, profile: str | None, task: str | None, port: int) -> None:
-    """Serve the Dagster UI on 127.0.0.1, with the daemon that runs schedules and sensors."""
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address of this machine to listen on.")
+@click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="Answer under this host name too, such as that of a proxy with a log-in; may be repeated.",
+)
+@click.option("--read-only", is_flag=True, help="Show, and let nobody start, stop or change anything.")
+def ui(
+    home: str | None,
+    profile: str | None,
+    task: str | None,
+    port: int,
+    host: str,
+    allowed: tuple[str, ...],
+    read_only: bool,
+) -> None:
+    """Serve the Dagster UI with the daemon that runs schedules and sensors.
+
+    It has no log-in, so it listens on 127.0.0.1 and answers under the names 127.0.0.1, localhost and [::1] alone.
+    """
+    from synthpost_dagster.artifacts.drafts import remove_abandoned
     from synthpost_dagster.driver import open_instance
     from synthpost_dagster.records import tidy
     from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.ui import serve
 
     settings = read_settings(home, task, profile)
     study = open_study(settings)
     prepare(settings)
+    _set_history_aside(settings)
+    remove_abandoned(settings.home)
     with open_instance(settings) as instance:
         tidy(instance, study.profile.device.slots)
-    arguments = ["-m", "synthpost_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *arguments])  # noqa: S606 - no shell
+    serve(settings, host, port, allowed, read_only)
 
 
 def entry() -> None:
     """The console script: one sentence and status 2 for what a person can mend; a defect keeps its traceback."""
+    show_any_text()
     try:
         main(standalone_mode=False)
     except SynthpostError as error:
@@ -267,6 +294,25 @@ def entry() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("synthpost: stopped; run again to go on from there", err=True)
         sys.exit(130)
+    except Exception as error:
+        sentence = storage_sentence(error, read_settings().home)
+        if not sentence:
+            raise
+        click.echo(f"synthpost: {sentence}", err=True)
+        sys.exit(2)
+
+
+def _set_history_aside(settings: Settings) -> None:
+    """Lets Dagster begin a new history where its own is damaged, and says so."""
+    from synthpost_dagster.artifacts.store import writing
+
+    with writing(settings.dagster_home):
+        for folder in set_damaged_aside(settings.dagster_home):
+            click.echo(
+                f"Dagster's history of runs was damaged and is now {folder}; a new one begins. Artifacts are found "
+                "without it, so nothing is made again.",
+                err=True,
+            )
 
 
 def _stated(text: str) -> tuple[str, float]:
@@ -295,6 +341,8 @@ def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
     from synthpost_dagster.terminal import Terminal
 
     resend_lost_interrupts()
+    prepare(settings)
+    _set_history_aside(settings)
     terminal = Terminal()
     try:
         with open_sweep(settings, terminal) as sweep, subscribed(terminal.heard):

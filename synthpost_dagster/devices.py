@@ -7,7 +7,10 @@ under it is not known here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import os
+import stat
 import sys
 import tempfile
 import time
@@ -24,6 +27,9 @@ GIB = 1024**3
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 """What the messages of torch, the CUDA driver and cuBLAS have in common."""
 LOCK_FOLDER = Path(tempfile.gettempdir()) / "synthpost-devices"
+LOCK_REMEDY = "remove it, or set TMPDIR to a folder of your own"
+SHARED = 0o1777
+"""Everybody may make files, and replace none but their own."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +121,7 @@ class Devices:
         self, devices: list[Device], timeout: float, waiting: Callable[[str], None]
     ) -> tuple[Device, FileLock]:
         """The first free slot of the first device that has one."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DeviceError(
-                f"{self.folder}: locks cannot be kept there ({error.strerror}); mend the folder"
-            ) from None
-        with contextlib.suppress(OSError):
-            self.folder.chmod(0o777)
+        _prepare_lock_folder(self.folder)
         places = [
             (device, FileLock(self.folder / f"{device.uuid}-{slot}.lock", mode=0o666))
             for device in devices
@@ -132,8 +131,7 @@ class Devices:
         deadline, is_told = time.monotonic() + timeout, False
         while True:
             for device, lock in places:
-                with contextlib.suppress(Timeout):
-                    lock.acquire(timeout=0)
+                if _is_acquired(lock):
                     return device, lock
             if time.monotonic() >= deadline:
                 raise DeviceError(
@@ -155,6 +153,48 @@ class Devices:
             label = f"{card.name} (cuda:{index})"
             found.append(Device(f"cuda:{index}", str(card.uuid), label, self.memory_gib or share))
         return found
+
+
+def _prepare_lock_folder(folder: Path) -> None:
+    """Makes the folder of locks, for every user of the machine as `/tmp` is: each deletes and renames their own files.
+
+    Raises DeviceError where it is a link, where another user could put files in the place of ours, or where it cannot
+    be made. The mode of a folder that belongs to someone else is never changed.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            folder.chmod(SHARED)
+        found = folder.lstat()
+        is_ours, is_open = found.st_uid == os.geteuid(), bool(found.st_mode & stat.S_IWOTH)
+        is_sticky = bool(found.st_mode & stat.S_ISVTX)
+        if is_ours and stat.S_ISDIR(found.st_mode) and is_open and not is_sticky:
+            folder.chmod(SHARED)  # made by an earlier version
+            is_sticky = True
+    except OSError as error:
+        raise DeviceError(f"{folder}: locks cannot be kept there ({error.strerror}); {LOCK_REMEDY}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise DeviceError(f"{folder}: locks are not kept there, since it is a link or a file; {LOCK_REMEDY}")
+    if is_open and not is_sticky:
+        raise DeviceError(
+            f"{folder}: locks are not kept there, since every user may replace files in it and it has no sticky bit; "
+            f"its owner sets it with `chmod 1777`, or {LOCK_REMEDY}"
+        )
+
+
+def _is_acquired(lock: FileLock) -> bool:
+    """Whether the lock was free. Raises DeviceError where its file is a link, or cannot be opened."""
+    path = Path(lock.lock_file)
+    try:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except OSError as error:
+        raise DeviceError(f"{path}: this lock cannot be opened ({error.strerror}); delete it") from None
+    return True
 
 
 def let_go(error: BaseException) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from dagster import DagsterExecutionInterruptedError, DagsterInstance, Definitions
+from dagster import DagsterEventType, DagsterExecutionInterruptedError, DagsterInstance, Definitions
+from dagster._core.events import JobCanceledData, JobFailureData
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from synthpost_dagster import errors, planning
 from synthpost_dagster.apart import run_apart
+from synthpost_dagster.artifacts.drafts import remove_abandoned
 from synthpost_dagster.graph import build_definitions
 from synthpost_dagster.jobs import sweep_config
 from synthpost_dagster.processes import this_process
@@ -24,6 +26,8 @@ from synthpost_dagster.stages import data, doctor
 from synthpost_dagster.stages.report import require_cells
 from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.terminal import Terminal
+
+INTERRUPTS = (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 
 
 class Unit(NamedTuple):
@@ -167,6 +171,7 @@ def open_sweep(settings: Settings, terminal: Terminal) -> Iterator[Sweep]:
     """A sweep of the settings' study on the Dagster instance of its home."""
     study = open_study(settings)
     prepare(settings)
+    remove_abandoned(settings.home)
     with open_instance(settings) as instance:
         yield Sweep(study, build_definitions(settings), instance, terminal)
 
@@ -193,6 +198,7 @@ def execute(definitions: Definitions, instance: DagsterInstance, unit: Unit) -> 
     )
     if result.success:
         return
+    _raise_if_interrupted(instance, result.run_id)
     raise errors.SynthpostError(
         f"{unit.title}: {_why_failed(instance, result.run_id)} (run {result.run_id[:8]} in the UI)"
     )
@@ -203,6 +209,15 @@ def _execute_apart(settings: Settings, unit: Unit) -> None:
     prepare(settings)
     with open_instance(settings) as instance:
         execute(build_definitions(settings), instance, unit)
+
+
+def _raise_if_interrupted(instance: DagsterInstance, run_id: str) -> None:
+    """Raises KeyboardInterrupt where the run was told to end while it waited, in no step of its own."""
+    for entry in instance.all_logs(run_id, of_type={DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED}):
+        data = entry.dagster_event.event_specific_data if entry.dagster_event is not None else None
+        error = data.error if isinstance(data, JobFailureData | JobCanceledData) else None
+        if error is not None and error.cls_name in INTERRUPTS:
+            raise KeyboardInterrupt
 
 
 def _why_failed(instance: DagsterInstance, run_id: str) -> str:
@@ -217,7 +232,7 @@ def _why_failed(instance: DagsterInstance, run_id: str) -> str:
             continue
         while error.cause is not None:
             error = error.cause
-        if error.cls_name in (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__):
+        if error.cls_name in INTERRUPTS:
             raise KeyboardInterrupt
         message = " ".join(error.message.split())
         return message.partition(": ")[2] if hasattr(errors, error.cls_name or "") else message

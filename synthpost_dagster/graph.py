@@ -17,10 +17,12 @@ from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.sensors import build_sensors
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
+from synthpost_dagster.waiting import wait_patiently
 
 
 def build_definitions(settings: Settings) -> Definitions:
     """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
+    wait_patiently()
     task, profile = load_task_and_profile(settings.task, settings.profile)
     partitions = build_partitions(task.spec.sweep)
     assets = build_assets(partitions, profile)

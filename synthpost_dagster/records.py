@@ -3,8 +3,13 @@
 For checks, sensors, the driver and the UI's start. What follows from it is decided in `planning`.
 """
 
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
+from synthpost_dagster.heartbeats import SILENT_SECONDS, is_dead
 from synthpost_dagster.planning import Recorded
 from synthpost_dagster.processes import is_alive, is_here
 from synthpost_dagster.resources.gpu import POOL
@@ -35,10 +40,28 @@ def recorded_in(instance: DagsterInstance) -> Recorded:
     return recorded
 
 
-def is_orphan(run: DagsterRun) -> bool:
-    """Whether a process on this host drove the run and is no more, so that the run will never end by itself."""
+def sign_of_life(instance: DagsterInstance, run_id: str) -> Path:
+    """The file that the process which executes a run holds locked."""
+    return Path(instance.root_directory) / "alive" / run_id
+
+
+def is_orphan(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether the process that drove the run is gone, so that the run will never end by itself."""
     process = run.tags.get(PROCESS_TAG, "")
-    return is_here(process) and not is_alive(process)
+    if is_here(process):
+        return not is_alive(process)
+    sign = sign_of_life(instance, run.run_id)
+    if sign.is_file():
+        return is_dead(sign)
+    # A run that has begun, or whose driver makes the sign itself, has it at once, and keeps it to its end.
+    is_begun = run.status is DagsterRunStatus.STARTED or bool(process)
+    return is_begun and _age_seconds(instance, run) > SILENT_SECONDS
+
+
+def _age_seconds(instance: DagsterInstance, run: DagsterRun) -> float:
+    """Seconds since a run was last changed."""
+    record = instance.get_run_record_by_id(run.run_id)
+    return (datetime.now(UTC) - record.update_timestamp.astimezone(UTC)).total_seconds() if record else math.inf
 
 
 def pool_slots(instance: DagsterInstance) -> int:
@@ -49,19 +72,42 @@ def pool_slots(instance: DagsterInstance) -> int:
 
 
 def tidy(instance: DagsterInstance, slots: int) -> None:
-    """Sets the pool's limit to the device's slots, ends orphaned runs, and frees the slots of runs that have ended.
-
-    Dagster cannot know that a process was killed which ran a job inside itself, and would wait for its slot for ever.
-    """
+    """Sets the pool's limit to the device's slots, and frees what dead processes hold."""
     storage = instance.event_log_storage
     if instance.global_op_concurrency_default_limit != slots or POOL in storage.get_concurrency_keys():
         storage.set_concurrency_slots(POOL, slots)
-    for run in instance.get_runs(RunsFilter(tags={DRIVER_TAG: "cli"}, statuses=list(UNFINISHED))):
-        if is_orphan(run):
+    free_abandoned(instance)
+
+
+def free_abandoned(instance: DagsterInstance) -> None:
+    """Ends orphaned runs, and frees the slots that ended runs hold, were assigned or wait for.
+
+    Dagster cannot know that a process was killed which ran a job inside itself, and would wait for its slot for ever.
+    """
+    for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))):
+        if is_orphan(instance, run):
             instance.report_run_failed(run, "the process that drove this run was killed")
+            sign_of_life(instance, run.run_id).unlink(missing_ok=True)
+    storage = instance.event_log_storage
     for pool in storage.get_concurrency_keys():
-        held = storage.get_concurrency_info(pool)
-        for run_id in held.active_run_ids | held.pending_run_ids:
+        for run_id in holders(instance, pool):
             holder = instance.get_run_by_id(run_id)
             if holder is None or holder.is_finished:
                 storage.free_concurrency_slots_for_run(run_id)
+
+
+def holders(instance: DagsterInstance, pool: str) -> list[str]:
+    """Ids of the runs that hold a slot of a pool, then of those that were assigned one, then of those that wait."""
+    info = instance.event_log_storage.get_concurrency_info(pool)
+    return list(dict.fromkeys([*info.active_run_ids, *info.assigned_run_ids, *info.pending_run_ids]))
+
+
+def run_title(instance: DagsterInstance, run_id: str) -> str:
+    """A run for people: job, partition, id, and the process that drives it."""
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        return f"run {run_id[:8]}"
+    partition = run.tags.get("dagster/partition", "")
+    host, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
+    process = f", process {rest.partition(':')[0]} on {host}" if rest else ""
+    return f"{run.job_name} {partition}".strip() + f" (run {run_id[:8]}{process})"

@@ -164,7 +164,7 @@ def _has_cells(study: Study) -> bool:
 def _under_way(instance: DagsterInstance, job: str) -> list[DagsterRun]:
     """A job's runs that have not ended; one whose driver was killed never will, and counts not."""
     runs = instance.get_runs(RunsFilter(job_name=job, statuses=list(UNFINISHED)))
-    return [run for run in runs if not is_orphan(run)]
+    return [run for run in runs if not is_orphan(instance, run)]
 
 
 def _partitions_under_way(instance: DagsterInstance, job: str) -> set[str]:

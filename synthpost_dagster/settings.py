@@ -12,7 +12,7 @@ Keys of endpoints are looked up under the names that the profile gives.
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -88,17 +88,15 @@ def prepare(settings: Settings) -> None:
     """Makes the home, puts our `dagster.yaml` into Dagster's folder, and sets the environment for this process.
 
     Child processes (Dagster's daemon and its runs) inherit the three variables, so that all see one study.
-    Raises StorageError when the home cannot be written.
+    Raises StorageError when the home cannot be written, or holds a link that leads nowhere in place of a file.
     """
+    instance = settings.dagster_home / "dagster.yaml"
     try:
         settings.dagster_home.mkdir(parents=True, exist_ok=True)
-        probe = settings.home / ".writable"
-        probe.touch()
-        probe.unlink()
-        instance = settings.dagster_home / "dagster.yaml"
-        with resources.as_file(resources.files("synthpost_dagster") / "dagster.yaml") as packaged:
-            if not instance.exists():
-                shutil.copyfile(packaged, instance)
+        probe_writing(settings.home)
+        if not instance.exists():
+            _refuse_link(instance)
+            _write_new(instance, (resources.files("synthpost_dagster") / "dagster.yaml").read_bytes())
     except OSError as error:
         raise StorageError(
             f"{settings.home}: the home folder cannot be written ({error.strerror}); "
@@ -109,3 +107,28 @@ def prepare(settings: Settings) -> None:
     os.environ["SYNTHPOST_HOME"] = str(settings.home)
     os.environ["SYNTHPOST_TASK"] = settings.task
     os.environ["SYNTHPOST_PROFILE"] = settings.profile
+
+
+def probe_writing(folder: Path) -> None:
+    """Writes a file of its own into a folder and deletes it. Raises OSError where that cannot be."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as probe:
+        probe.write(b"written to see whether it can be")
+        probe.flush()
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StorageError(f"{path} is a link that leads nowhere; delete it, and it is written anew as a file")
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Writes a file that is whole as soon as it has its name; a link of that name is replaced, never followed."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

@@ -11,18 +11,19 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 from upath import UPath
 
+from synthpost_dagster.artifacts.drafts import draft_folder
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
+from synthpost_dagster.artifacts.locks import is_acquired
 from synthpost_dagster.errors import GateFailed, SpecError, StorageError, UpstreamMissing
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class ArtifactStore:
     def __init__(self, root: str | Path, home: Path) -> None:
         try:
             self.root = UPath(root)
+            _ = self.root.fs  # imports what the protocol needs
         except (ValueError, ImportError) as error:
             raise SpecError(
                 f"storage {str(root)!r} cannot be opened: {error}; correct `storage` in the profile, or install "
@@ -243,14 +245,10 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def _draft(self) -> Iterator[Draft]:
-        base = self.home / "tmp"
-        with writing(base):
-            base.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=base))
-        try:
+        with contextlib.ExitStack() as stack:
+            with writing(self.home / "tmp"):
+                folder = stack.enter_context(draft_folder(self.home))
             yield Draft(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def _lock(self, plan: Plan, wait: bool) -> Iterator[bool]:
@@ -258,17 +256,17 @@ class ArtifactStore:
         folder = self.home / "locks"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock")
+        path = folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock"
+        lock = FileLock(path)
+        with writing(path):
+            reason = f"{plan.title} is being made by another process"
+            is_ours = is_acquired(lock, LOCK_SECONDS if wait else 0, reason)
+        if wait and not is_ours:
+            raise StorageError(
+                f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; stop that run first"
+            )
         try:
-            lock.acquire(timeout=LOCK_SECONDS if wait else 0)
-        except Timeout:
-            if wait:
-                raise StorageError(
-                    f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; "
-                    "stop that run first"
-                ) from None
-        try:
-            yield lock.is_locked
+            yield is_ours
         finally:
             lock.release()
 

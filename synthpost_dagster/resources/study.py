@@ -1,9 +1,16 @@
 """The study (task, profile, artifacts, device) as a resource; what it can do is in `stages`."""
 
-from dagster import ConfigurableResource, ResourceDependency
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from dagster import ConfigurableResource, InitResourceContext, ResourceDependency
 from pydantic import Field
 
+from synthpost_dagster.artifacts.store import writing
+from synthpost_dagster.heartbeats import heartbeat
 from synthpost_dagster.profiles import load_task_and_profile
+from synthpost_dagster.records import sign_of_life
 from synthpost_dagster.resources.gpu import GpuResource
 from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.tables import TablesResource
@@ -20,6 +27,16 @@ class StudyResource(ConfigurableResource[Study]):
     gpu: ResourceDependency[GpuResource]
     tables: ResourceDependency[TablesResource]
     journal: ResourceDependency[JournalResource]
+
+    @contextmanager
+    def yield_for_execution(self, context: InitResourceContext) -> Generator[Any, None, None]:
+        """The resource; while a run uses it, the run's sign of life is there. Raises StorageError if it cannot be."""
+        with ExitStack() as stack:
+            if context.run is not None and context.instance is not None:
+                path = sign_of_life(context.instance, context.run.run_id)
+                with writing(path):
+                    stack.enter_context(heartbeat(path))
+            yield self
 
     def open(self) -> Study:
         """The plain object that the stages work with."""

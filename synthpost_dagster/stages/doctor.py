@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -10,9 +13,11 @@ from typing import NamedTuple
 from synthpost_dagster.artifacts.store import writing
 from synthpost_dagster.devices import free_gib
 from synthpost_dagster.errors import DeviceError, EndpointError, ModelError, StorageError, SynthpostError
-from synthpost_dagster.generation.chat_models import chat_model
+from synthpost_dagster.generation.chat_models import Context, Work, ask_for, chat_model
 from synthpost_dagster.generation.hosted import HostedModel
+from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.generation.offers import Checked
+from synthpost_dagster.generation.synthesis import ROWS
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import (
     check_files,
@@ -24,15 +29,18 @@ from synthpost_dagster.inference.models import (
 )
 from synthpost_dagster.inference.templates import Chat, ChatTemplate, check_template
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
-from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.settings import secret
+from synthpost_dagster.progress import SILENT
+from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
+from synthpost_dagster.settings import probe_writing, secret
 from synthpost_dagster.stages.study import Study
+from synthpost_dagster.tasks.prompting import render_prompt
 
 GIB = 1024**3
 LEAST_DISK_GIB = 2.0
 """Room for tables, the journal and a few adapters."""
 SAMPLE_PROMPTS = 3
 """Prompts that are rendered in a model's chat template."""
+PROBE = b"written to see whether artifacts can be"
 
 
 class Finding(NamedTuple):
@@ -43,22 +51,34 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(study: Study) -> Iterator[Finding]:
-    """Everything that a run of this study needs, one finding at a time."""
-    yield from (
-        Finding("task", True, f"{study.task.spec.name}, {study.task.training_prompts:,} training prompts"),
-        Finding("profile", True, f"{study.profile.name}, {len(study.cells)} cells"),
-    )
-    yield _found("home", partial(_disk, study))
-    yield _found("device", partial(_device, study))
-    yield _found("journal", partial(_journal, study))
-    yield _found("student", partial(_student, study))
+def examine(study: Study, may_pay: bool = False) -> Iterator[Finding]:
+    """Everything that a run of this study needs, one finding at a time.
+
+    The teacher is asked for one reply where that costs nothing, or where it `may_pay`.
+    """
+    yield Finding("task", True, f"{study.task.spec.name}, {study.task.training_prompts:,} training prompts")
+    yield Finding("profile", True, f"{study.profile.name}, {len(study.cells)} cells")
+    is_good = True
+    for subject, look in _looks(study):
+        finding = _found(subject, look)
+        is_good &= finding.is_good
+        yield finding
+    if is_good:
+        yield _found("teacher's first reply", partial(_first_reply, study, may_pay))
+
+
+def _looks(study: Study) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "home", partial(_disk, study)
+    yield "storage", partial(_storage, study)
+    yield "device", partial(_device, study)
+    yield "journal", partial(_journal, study)
+    yield "student", partial(_student, study)
     for role, spec in study.profile.roles.items():
         if isinstance(spec, InProcessChat):
-            yield _found(role, partial(_teacher_or_judge, study, spec.model))
+            yield role, partial(_teacher_or_judge, study, spec.model)
         elif isinstance(spec, HostedChat):
-            yield _found(f"{role}'s key", partial(_key, spec))
-            yield _found(f"{role}'s endpoint", partial(_endpoint, study, spec))
+            yield f"{role}'s key", partial(_key, spec)
+            yield f"{role}'s endpoint", partial(_endpoint, study, spec)
 
 
 def require_endpoints(study: Study, roles: Sequence[str]) -> list[str]:
@@ -86,12 +106,36 @@ def _disk(study: Study) -> str:
     home = study.settings.home
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        (home / ".writable").touch()
-        (home / ".writable").unlink()
+        probe_writing(home)
         free = shutil.disk_usage(home).free / GIB
     if free < LEAST_DISK_GIB:
         raise StorageError(f"{home} has {free:.1f} GiB free; free {LEAST_DISK_GIB:g} GiB or set SYNTHPOST_HOME")
-    return f"{home}, {free:.0f} GiB free"
+    unfinished = [path for path in (home / "checkpoints").glob("*") if path.is_dir()]
+    if not unfinished:
+        return f"{home}, {free:.0f} GiB free"
+    return (
+        f"{home}, {free:.0f} GiB free; checkpoints of {len(unfinished)} unfinished trainings are kept in "
+        f"{home / 'checkpoints'} for the runs that go on from them; delete those that no run needs"
+    )
+
+
+def _storage(study: Study) -> str:
+    """Writes, reads and deletes an object, so that a run does not find out after hours of work."""
+    root = study.store.root
+    probe = root / f"writable-{uuid.uuid4().hex}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(PROBE)
+        is_kept = probe.read_bytes() == PROBE
+        probe.unlink()
+    except Exception as error:  # each protocol has errors of its own
+        raise StorageError(
+            f"storage {root}: artifacts cannot be written there ({type(error).__name__}: {error}); correct `storage` "
+            "in the profile, or the access to it"
+        ) from None
+    if not is_kept:
+        raise StorageError(f"storage {root}: what is written does not come back as it was; name another in the profile")
+    return f"{root} can be written"
 
 
 def _device(study: Study) -> str:
@@ -160,3 +204,37 @@ def _checked(study: Study, spec: HostedChat) -> Checked:
     if not isinstance(model, HostedModel):
         raise TypeError(f"{spec.endpoint}: {spec.backend} is no backend of endpoints")
     return model.check()
+
+
+def _first_reply(study: Study, may_pay: bool) -> str:
+    """Asks the teacher what the run asks it first."""
+    spec = study.profile.teacher
+    if isinstance(spec, HostedChat):
+        is_paid = spec.prices is not None and (spec.prices.input > 0 or spec.prices.output > 0)
+        if is_paid and not may_pay:
+            return "not asked for, since it is paid; `synthpost doctor --ask` asks"
+        return _reply_text(study, study.context)
+    try:
+        with study.devices.lease(0.0, timeout_seconds=0):
+            pass
+    except DeviceError:
+        return "not asked for, since another process holds the device"
+    with tempfile.TemporaryDirectory() as folder:
+        # A journal of its own: which prompts share a batch shapes a reply, and this one is alone.
+        journal = Journal(f"sqlite:///{folder}/journal.sqlite")
+        return _reply_text(study, study.context._replace(journal=journal))
+
+
+def _reply_text(study: Study, context: Context) -> str:
+    model = chat_model(study.profile.teacher, context)
+    brief = next(iter(briefs_by_id(study.task).values()))
+    ask = ask_for(model, chat(render_prompt(study.task, "teacher", brief)), 0)
+    with contextlib.closing(model.answers([ask], Work(ROWS, 1, SILENT))) as replies:
+        reply = next(replies)
+    text = " ".join(reply.text.split())
+    if not text:
+        raise EndpointError(
+            f"{model.name} answered the first prompt with nothing (finish reason {reply.finish_reason}); choose "
+            "another model, or raise teacher.sampling.max_new_tokens in the profile"
+        )
+    return f"{model.name} answered with {len(text)} characters (finish reason {reply.finish_reason})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from synthpost_dagster.generation.journal import (
     Journal,
     Reply,
 )
-from synthpost_dagster.processes import is_alive, this_process
+from synthpost_dagster.processes import is_alive, process_name, this_process
 
 Open = Callable[[], Journal]
 
@@ -85,9 +84,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def dead_process() -> str:
     """The name of a process of this host that is no more."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        created = psutil.Process(process.pid).create_time()
+        name = process_name(process.pid)
         process.kill()
-    return f"{socket.gethostname()}:{process.pid}:{created:.0f}"
+    return name
 
 
 def test_a_reply_that_was_kept_is_found_as_it_was_by_whoever_opens_the_journal(opened: Open) -> None:
@@ -209,7 +208,7 @@ def test_a_holder_of_another_host_that_died_long_ago_is_dead_at_once(
 def test_a_process_that_nobody_has_waited_for_is_dead() -> None:
     assert is_alive(this_process())
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        name = f"{socket.gethostname()}:{process.pid}:{psutil.Process(process.pid).create_time():.0f}"
+        name = process_name(process.pid)
         assert is_alive(name)
         process.kill()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:

@@ -1,0 +1,71 @@
+"""Dagster's own databases in the home: which are damaged, and what the system says when they cannot be written.
+
+They hold the history of runs. Artifacts are found by their fingerprints without it, so a new one costs no work.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+FOLDERS = {"history": ("runs.db", "runs/index.db"), "schedules": ("schedules.db",)}
+"""Folders of Dagster's home that are set aside as a whole, and the databases in them that are looked at."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def set_damaged_aside(dagster_home: Path) -> list[Path]:
+    """Renames the folders with a damaged database, so that Dagster begins new ones; where they are now.
+
+    Raises OSError where they cannot be renamed.
+    """
+    moved = []
+    for name, databases in FOLDERS.items():
+        folder = dagster_home / name
+        if any(_is_damaged(folder / database) for database in databases):
+            target = folder.with_name(f"{name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+            folder.rename(target)
+            moved.append(target)
+    return moved
+
+
+def storage_sentence(error: BaseException, home: Path) -> str:
+    """What an error that came from a full or read-only disk, or a damaged database, is to a person; else nothing."""
+    for cause in _chain(error):
+        text = str(cause).lower()
+        is_database = isinstance(cause, sqlite3.Error)
+        if (isinstance(cause, OSError) and cause.errno in FULL) or (is_database and "disk is full" in text):
+            return f"{home}: the disk is full; free space, or set SYNTHPOST_HOME, and run again to go on from there"
+        if (isinstance(cause, OSError) and cause.errno == errno.EROFS) or (is_database and "readonly" in text):
+            return f"{home}: cannot be written (read-only); make it writable, or set SYNTHPOST_HOME"
+        if is_database and ("malformed" in text or "not a database" in text):
+            return (
+                f"{home}: a database is damaged ({cause}); run again, and Dagster's history of runs is set aside where "
+                "it is the one: no artifact is lost with it"
+            )
+    return ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_damaged(database: Path) -> bool:
+    if not database.is_file() or not database.stat().st_size:
+        return False
+    connection = sqlite3.connect(database, timeout=10.0)
+    try:
+        return connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]
+    except sqlite3.OperationalError:
+        return False  # locked by another process, or not to be opened: no damage is known
+    except sqlite3.DatabaseError:
+        return True
+    finally:
+        connection.close()
