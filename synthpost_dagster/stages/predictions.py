@@ -111,7 +111,7 @@ def _untuned(
         study.add_gated_table(draft, plan.asset, table)
         draft.facts |= {"peak_gib": student.lease.take_peak_gib(), **wall_facts(seconds, expected), **_lengths(table)}
 
-    return study.store.reuse_or_make(plan, make, wait=wait)
+    return study.reuse_or_make(plan, make, progress, wait=wait)
 
 
 def _requests(study: Study, texts: Iterable[str], adapter: int | None, sampling: Sampling) -> list[Request]:
@@ -168,7 +168,7 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
             ((_, posts),) = tuned_posts(study, {cell: folder}, student, progress)
         put_posts(draft, study, cell, posts)
 
-    return study.store.reuse_or_make(predictions_plan(study, cell), make)
+    return study.reuse_or_make(predictions_plan(study, cell), make, progress)
 
 
 def put_posts(draft: Draft, study: Study, cell: Cell, posts: Posts) -> None:
