@@ -51,11 +51,14 @@ def are_controls_stale(study: Study, recorded: Recorded) -> bool:
 
 def is_report_stale(study: Study, recorded: Recorded) -> bool:
     """Whether the report is missing, was made of something else, or is not what lies in the home."""
-    if _is_stale(study, partial(report.ratio_report_plan, study), recorded):
+    try:
+        plan = report.ratio_report_plan(study)
+    except SynthpostError:
         return True
-    plan = report.ratio_report_plan(study)
     manifest = study.store.find(plan.asset, plan.partition, plan.fingerprint)
-    return manifest is None or not report.is_put_out(study, manifest)
+    if manifest is None or not report.is_put_out(study, manifest):
+        return True
+    return _is_stale(study, lambda: plan, recorded)
 
 
 def unfilled(study: Study, cells: Iterable[Cell]) -> list[Cell]:

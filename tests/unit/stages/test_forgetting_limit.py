@@ -13,7 +13,8 @@ def test_the_limit_is_no_part_of_the_rows_and_the_others_are(sales_posts: Task) 
     def parts(**changes: float) -> dict[str, object]:
         quality = sales_posts.spec.quality.model_copy(update=changes)
         study: Any = SimpleNamespace(
-            task=SimpleNamespace(spec=SimpleNamespace(quality=quality)), profile=SimpleNamespace(embedder=None)
+            task=SimpleNamespace(spec=SimpleNamespace(quality=quality, sweep=sales_posts.spec.sweep)),
+            profile=SimpleNamespace(embedder=None),
         )
         return _quality_parts(study)
 
