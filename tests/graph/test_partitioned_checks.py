@@ -34,7 +34,9 @@ def study(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     plan = predictions_plan(opened, Cell.parse(FAILED))
     manifest = opened.store.need(plan, "make it")
     planted = [
-        entry.model_copy(update={"is_passed": False, "is_severe": False, "message": FINDING, "figures": {"posts": 11.0}})
+        entry.model_copy(
+            update={"is_passed": False, "is_severe": False, "message": FINDING, "figures": {"posts": 11.0}}
+        )
         if entry.name == GATE
         else entry
         for entry in manifest.gates

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from pathlib import Path
+from typing import Any
 
-import pytest
-from dagster import DagsterInstance
+from dagster import AssetKey
 from dagster._core.definitions.data_version import StaleStatus
 from small_study import BY_CELL, CELLS, SIZES, WHOLE, SmallStudy, Whole, done, edit_yaml
 
 from synthpost_dagster import planning
+from synthpost_dagster.artifacts.store import MANIFEST_FORMAT
+from synthpost_dagster.driver import open_sweep
 from synthpost_dagster.graph import build_definitions
 from synthpost_dagster.records import recorded_in, stale_status
 from synthpost_dagster.stages.study import Cell
+from synthpost_dagster.terminal import Terminal
 
 LARGER = 24
 
@@ -66,3 +69,38 @@ def test_growth_leaves_the_smaller_subset_and_its_cells_fresh(changeable: SmallS
     kept = [("data_subsets", "8"), *((asset, "8|3") for asset in BY_CELL)]
     assert [changeable.recorded(*place) for place in kept] == [before[place] for place in kept]
     assert changeable.sweep(*CELLS) == [], "what was recorded again is recorded once"
+
+
+def as_an_earlier_version_wrote_it(manifest: Path) -> None:
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    gates = [{name: one[name] for name in one if name not in ("limits", "is_severe")} for one in content["gates"]]
+    kept = {name: value for name, value in content.items() if name not in ("format", "self_digest")}
+    manifest.write_text(json.dumps(kept | {"gates": gates}), encoding="utf-8")
+
+
+def test_home_of_an_earlier_version_is_recorded_again_and_not_made(changeable: SmallStudy) -> None:
+    for manifest in changeable.manifests():
+        as_an_earlier_version_wrote_it(manifest)
+    files = {path: path.stat().st_mtime_ns for path in (changeable.home / "storage").rglob("*.safetensors")}
+    tables = {path for path in changeable.manifests() if path.parts[-4] != "ratio_report"}
+    changeable.sweep(*CELLS)
+    assert {path: path.stat().st_mtime_ns for path in (changeable.home / "storage").rglob("*.safetensors")} == files
+    assert {path for path in changeable.manifests() if path.parts[-4] != "ratio_report"} == tables
+    assert all(json.loads(path.read_text(encoding="utf-8"))["format"] == MANIFEST_FORMAT for path in tables)
+    assert by_dagster(changeable) == set()
+    assert changeable.sweep(*CELLS) == []
+
+
+def test_asset_materialized_alone_leaves_nothing_stale_for_ever(changeable: SmallStudy) -> None:
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["companies"][0]["products"]["holdout"][0]["description"] = "described in other words"
+
+    edit_yaml(changeable.task / "catalog.yaml", change)
+    with open_sweep(changeable.settings, Terminal()) as sweep:
+        job = sweep.definitions.resolve_implicit_global_asset_job_def()
+        catalog = job.get_subset(asset_selection={AssetKey("catalog")})
+        assert catalog.execute_in_process(instance=sweep.instance).success
+    assert {("prompts", ""), ("evaluation_prompts", "")} <= by_dagster(changeable)
+    changeable.sweep(*CELLS)
+    assert by_dagster(changeable) == set()
+    assert by_us(changeable) == set()
