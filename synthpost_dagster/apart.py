@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.errors import ArtifactDamaged, SynthpostError
 from synthpost_dagster.processes import end_with_parent, resend_lost_interrupts
 from synthpost_dagster.progress import Event, subscribed
 
@@ -46,7 +46,8 @@ def run_apart(
         _end(children)
         raise
     if failures := [child.failure for child in children if child.failure]:
-        raise SynthpostError("; ".join(dict.fromkeys(failures)))
+        kind = ArtifactDamaged if any(child.met_damage for child in children) else SynthpostError
+        raise kind("; ".join(dict.fromkeys(failures)))
 
 
 class _Child:
@@ -54,7 +55,7 @@ class _Child:
 
     def __init__(self, title: str, work: Callable[..., None], arguments: Sequence[Any]) -> None:
         context = multiprocessing.get_context("spawn")
-        self.title, self.failure = title, ""
+        self.title, self.failure, self.met_damage = title, "", False
         self.receiver, sender = context.Pipe(duplex=False)
         self.process = context.Process(target=_work_apart, args=(work, arguments, sender), name=title)
         with _interrupts_held():
@@ -91,7 +92,7 @@ def _listen(
             if isinstance(message, Event):
                 heard(message, child.title)
             else:
-                child.failure = str(message)
+                child.failure, child.met_damage = message
 
 
 def _end(children: Sequence[_Child]) -> None:
@@ -132,7 +133,7 @@ def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Con
             work(*arguments)
     except SynthpostError as error:
         with contextlib.suppress(BrokenPipeError):  # the parent is no more
-            sender.send(str(error))
+            sender.send((str(error), isinstance(error, ArtifactDamaged)))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:

@@ -1,10 +1,10 @@
 """Asset checks: one factory turns the gates of a table into checks.
 
-https://docs.dagster.io/guides/test/asset-checks. What a gate looks at is in `rows.gates`; here its verdict on the
-artifact that was materialized last is shown, with its figures and the rows at fault.
+https://docs.dagster.io/guides/test/asset-checks. What a gate looks at is in `rows.gates`. Its verdict was given when
+the artifact was made, and is read from the manifest here; it carries the partition of its asset.
 """
 
-import math
+import warnings
 from typing import Any
 
 from dagster import (
@@ -16,12 +16,14 @@ from dagster import (
     MetadataValue,
     asset_check,
 )
+from dagster_shared.utils.warnings import PreviewWarning
 
+from synthpost_dagster.artifacts.store import GateEntry, Manifest
 from synthpost_dagster.assets.common import preview
-from synthpost_dagster.errors import StorageError
-from synthpost_dagster.records import recorded_in
+from synthpost_dagster.errors import UpstreamMissing
+from synthpost_dagster.records import metadata_of
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.rows.gates import CONTROL_TEXTS, evaluate, gate_names, is_blocking, table_of
+from synthpost_dagster.rows.gates import CONTROL_TEXTS, gate_names, is_blocking
 
 DESCRIPTIONS = {
     "schema": "Types, ranges, allowed levels, unique ids, no nulls.",
@@ -43,8 +45,10 @@ DESCRIPTIONS = {
 
 
 def build_checks(assets: list[AssetsDefinition]) -> list[AssetChecksDefinition]:
-    """A check for each gate of each asset."""
-    return [_build_check(asset, name) for asset in assets for name in gate_names(asset.key.to_user_string())]
+    """A check for each gate of each asset, by partition where the asset has any."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PreviewWarning)
+        return [_build_check(asset, name) for asset in assets for name in gate_names(asset.key.to_user_string())]
 
 
 def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
@@ -55,29 +59,35 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         name=gate,
         blocking=is_blocking(asset, gate),
         description=DESCRIPTIONS[gate],
+        partitions_def=checked.partitions_def,
     )
     def check(context: AssetCheckExecutionContext, study: StudyResource) -> AssetCheckResult:
         opened = study.open()
         partition = context.partition_key if checked.partitions_def is not None else ""
-        fingerprint = recorded_in(context.instance)(asset, partition)
+        fingerprint = metadata_of(context.instance, asset, partition, "fingerprint")
         manifest = opened.store.find(asset, partition, fingerprint or "none")
         if manifest is None:
-            raise StorageError(f"{asset} {partition} is recorded but not in the storage; materialize it again")
-        table, target, name = opened.store.read_table(manifest), manifest.facts["target_rows"], table_of(asset, gate)
-        if f"{name}.parquet" not in manifest.files:
-            raise StorageError(
-                f"{asset} {partition} was made by an earlier version, without the table {name}; delete "
-                f"{opened.store.location(manifest)} and materialize it again"
+            raise UpstreamMissing(
+                f"{asset} {partition}".strip() + " is recorded but not in the storage; the next run makes it again"
             )
-        beside = {} if name == asset else {name: opened.store.read_table(manifest, name)}
-        (result,) = evaluate(asset, opened.task, table, gate, target, beside)
-        figures = {name: value for name, value in result.figures.items() if math.isfinite(value)}
-        metadata: dict[str, Any] = {"finding": MetadataValue.text(result.message), **figures}
-        if len(result.offending):
-            metadata["offending"] = preview(result.offending)
-        severity = AssetCheckSeverity.ERROR if result.is_severe else AssetCheckSeverity.WARN
-        return AssetCheckResult(
-            passed=result.is_passed, severity=severity, description=result.message, metadata=metadata
-        )
+        entry = _entry(manifest, gate)
+        metadata: dict[str, Any] = {"finding": MetadataValue.text(entry.message), **entry.figures}
+        if entry.limits:
+            metadata["limits"] = MetadataValue.json(entry.limits)
+        if entry.offending:
+            metadata["offending"] = preview(entry.offending)
+        severity = AssetCheckSeverity.ERROR if entry.is_severe else AssetCheckSeverity.WARN
+        return AssetCheckResult(passed=entry.is_passed, severity=severity, description=entry.message, metadata=metadata)
 
     return check
+
+
+def _entry(manifest: Manifest, gate: str) -> GateEntry:
+    """The verdict of a gate. One that is not there was not evaluated, because the table breaks its schema."""
+    found = {entry.name: entry for entry in manifest.gates}
+    if gate in found:
+        return found[gate]
+    why = f": {found['schema'].message}" if "schema" in found else ""
+    stops = is_blocking(manifest.asset, gate)
+    message = f"not evaluated{why}"
+    return GateEntry(name=gate, is_passed=False, is_blocking=stops, message=message, is_severe=stops)

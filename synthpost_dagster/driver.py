@@ -20,6 +20,7 @@ from synthpost_dagster.artifacts.drafts import remove_abandoned
 from synthpost_dagster.graph import build_definitions
 from synthpost_dagster.jobs import sweep_config
 from synthpost_dagster.processes import this_process
+from synthpost_dagster.progress import SILENT
 from synthpost_dagster.records import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.settings import Settings, prepare
 from synthpost_dagster.stages import data, doctor
@@ -28,6 +29,8 @@ from synthpost_dagster.stages.study import Cell, Study, open_study
 from synthpost_dagster.terminal import Terminal
 
 INTERRUPTS = (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
+MAX_REPAIRS = 5
+"""How often a sweep begins again after it met a damaged artifact."""
 
 
 class Unit(NamedTuple):
@@ -48,13 +51,25 @@ class Sweep:
 
     def __init__(self, study: Study, definitions: Definitions, instance: DagsterInstance, terminal: Terminal) -> None:
         self.study, self.definitions, self.instance, self.terminal = study, definitions, instance, terminal
+        self.recorded = recorded_in(instance, definitions.resolve_asset_graph())
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Brings the cells and the report up to date.
 
         Raises the error of the first stage that fails; ModelError before any stage where a model's files are damaged.
+        Where a stage meets a damaged artifact, which is then set aside, it begins again, so that it is made again.
         """
-        study, recorded = self.study, recorded_in(self.instance)
+        for _ in range(MAX_REPAIRS):
+            try:
+                self._run(cells)
+            except errors.ArtifactDamaged as error:
+                SILENT.note(str(error))
+            else:
+                return
+        self._run(cells)
+
+    def _run(self, cells: Sequence[Cell]) -> None:
+        study, recorded = self.study, self.recorded
         sizes = sorted({cell.data_size for cell in cells})
         self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
         wanted = planning.stale_cells(study, recorded, cells)
@@ -71,7 +86,7 @@ class Sweep:
     def report(self) -> None:
         """Brings the report up to date. Raises UpstreamMissing before any run where no cell has verdicts."""
         require_cells(self.study)
-        if planning.is_report_stale(self.study, recorded_in(self.instance)):
+        if planning.is_report_stale(self.study, self.recorded):
             self._start(Unit("report", None, "report", 0.0, {}))
         else:
             self.terminal.reused("report")
@@ -80,7 +95,7 @@ class Sweep:
         """Raises EndpointError before time is spent, where an endpoint that will be asked is of no use, and warns of
         one that may be.
         """
-        study, recorded = self.study, recorded_in(self.instance)
+        study, recorded = self.study, self.recorded
         if planning.are_rows_stale(study, recorded, rows) and data.has_rows_to_ask(study, rows):
             self.terminal.warn(doctor.require_endpoints(study, ["teacher"]))
         if has_cells_to_judge or planning.are_controls_stale(study, recorded):
@@ -89,14 +104,14 @@ class Sweep:
 
     def _controls(self) -> None:
         work = planning.controls_work(self.study)
-        if planning.are_controls_stale(self.study, recorded_in(self.instance)):
+        if planning.are_controls_stale(self.study, self.recorded):
             self._start(Unit("controls", None, "controls", work, {}, planning.is_judge_in_process(self.study)))
         else:
             self.terminal.reused("controls")
 
     def _upstream(self, rows: int) -> bool:
         """Whether there was something to do."""
-        if not planning.is_upstream_stale(self.study, recorded_in(self.instance), rows):
+        if not planning.is_upstream_stale(self.study, self.recorded, rows):
             self.terminal.reused("upstream")
             return False
         work = planning.upstream_work(self.study, rows)
@@ -199,9 +214,8 @@ def execute(definitions: Definitions, instance: DagsterInstance, unit: Unit) -> 
     if result.success:
         return
     _raise_if_interrupted(instance, result.run_id)
-    raise errors.SynthpostError(
-        f"{unit.title}: {_why_failed(instance, result.run_id)} (run {result.run_id[:8]} in the UI)"
-    )
+    kind = errors.ArtifactDamaged if _met_damage(instance, result.run_id) else errors.SynthpostError
+    raise kind(f"{unit.title}: {_why_failed(instance, result.run_id)} (run {result.run_id[:8]} in the UI)")
 
 
 def _execute_apart(settings: Settings, unit: Unit) -> None:
@@ -218,6 +232,18 @@ def _raise_if_interrupted(instance: DagsterInstance, run_id: str) -> None:
         error = data.error if isinstance(data, JobFailureData | JobCanceledData) else None
         if error is not None and error.cls_name in INTERRUPTS:
             raise KeyboardInterrupt
+
+
+def _met_damage(instance: DagsterInstance, run_id: str) -> bool:
+    """Whether a step of a run failed because an artifact that it reads is damaged."""
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        error = event.step_failure_data.error if event is not None and event.is_step_failure else None
+        while error is not None:
+            if error.cls_name == errors.ArtifactDamaged.__name__:
+                return True
+            error = error.cause
+    return False
 
 
 def _why_failed(instance: DagsterInstance, run_id: str) -> str:

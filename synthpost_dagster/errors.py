@@ -5,6 +5,7 @@ SynthpostError
 ├── UpstreamMissing    an artifact that a stage reads is not there yet
 ├── GateFailed         an artifact is there, but a check on it failed
 ├── StorageError       the home folder or the storage cannot be read or written
+│   └── ArtifactDamaged  a file of an artifact is missing or differs; the next run makes the artifact again
 ├── DeviceError        no device, too little memory, or the lease is held elsewhere
 ├── ModelError         a model cannot be loaded, or does not fit the task
 ├── EndpointError      an endpoint is out of reach, refuses, or asks for a longer pause than there is patience for
@@ -33,6 +34,10 @@ class GateFailed(SynthpostError):
 
 class StorageError(SynthpostError):
     """The home folder or the artifact storage cannot be read or written."""
+
+
+class ArtifactDamaged(StorageError):
+    """A file of an artifact is missing or differs from its manifest; a run that follows makes the artifact again."""
 
 
 class DeviceError(SynthpostError):

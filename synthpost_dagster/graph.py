@@ -4,6 +4,7 @@
 """
 
 from dagster import Definitions, in_process_executor
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from synthpost_dagster.assets import build_assets
 from synthpost_dagster.checks import build_checks
@@ -46,7 +47,7 @@ def build_definitions(settings: Settings) -> Definitions:
         asset_checks=build_checks(assets),
         jobs=list(jobs),
         schedules=[build_schedule(jobs)],
-        sensors=build_sensors(jobs),
+        sensors=build_sensors(jobs, AssetGraph.from_assets(assets)),
         resources={"study": study, "gpu": gpu, "tables": tables, "journal": journal},
         executor=in_process_executor,
     )

@@ -1,7 +1,8 @@
 """What has to run: which artifacts are missing or out of date, given what Dagster has recorded.
 
 The driver and the sensors ask here, so that both start the same work. Nothing here knows of Dagster: `recorded` is a
-function from asset and partition to the fingerprint of its latest materialization, or None.
+function from asset and partition to the digest of the manifest that its latest materialization shows, or None where
+there is none or Dagster calls it stale. What is there but not so recorded is run too: it is reused and recorded again.
 """
 
 from __future__ import annotations
@@ -49,9 +50,15 @@ def are_controls_stale(study: Study, recorded: Recorded) -> bool:
 
 
 def is_report_stale(study: Study, recorded: Recorded) -> bool:
-    """Whether the report is missing, or was made of other verdicts."""
-    is_put_out = (study.settings.home / "report" / "index.html").is_file()
-    return not is_put_out or _is_stale(study, partial(report.ratio_report_plan, study), recorded)
+    """Whether the report is missing, was made of something else, or is not what lies in the home."""
+    try:
+        plan = report.ratio_report_plan(study)
+    except SynthpostError:
+        return True
+    manifest = study.store.find(plan.asset, plan.partition, plan.fingerprint)
+    if manifest is None or not report.is_put_out(study, manifest):
+        return True
+    return _is_stale(study, lambda: plan, recorded)
 
 
 def unfilled(study: Study, cells: Iterable[Cell]) -> list[Cell]:
@@ -129,7 +136,7 @@ def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:
     if any(_is_stale(study, partial(plan, study, cell), recorded) for plan in plans):
         return True
     # What Dagster has recorded of a cell is what the first seed made.
-    return not all(study.has(partial(plan, study, seed)) for seed in study.seeds_of(cell)[1:] for plan in plans)
+    return any(study.is_due(partial(plan, study, seed)) for seed in study.seeds_of(cell)[1:] for plan in plans)
 
 
 def are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
@@ -138,16 +145,15 @@ def are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
         manifest = data.current_rows(study)
     except SynthpostError:
         return True
-    return bool(manifest.parts["rows"] < rows) or recorded("synthetic_rows", "") != manifest.fingerprint
+    if manifest.parts["rows"] < rows:
+        return True
+    return _is_stale(study, lambda: Plan(manifest.asset, manifest.partition, manifest.parts), recorded)
 
 
 def _is_stale(study: Study, plan: Callable[[], Plan], recorded: Recorded) -> bool:
     """Also true where the plan cannot be made because something before it is missing."""
-    try:
-        planned = plan()
-    except SynthpostError:
+    if study.is_due(plan):
         return True
+    planned = plan()
     manifest = study.store.find(planned.asset, planned.partition, planned.fingerprint)
-    if manifest is None or manifest.failed_gates:
-        return True
-    return recorded(planned.asset, planned.partition) != planned.fingerprint
+    return manifest is None or recorded(planned.asset, planned.partition) != manifest.self_digest

@@ -7,7 +7,19 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    AssetRecordsFilter,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    RunsFilter,
+)
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContext
+from dagster._utils.aiodataloader import BlockingDataLoader, DataLoader
 
 from synthpost_dagster.heartbeats import SILENT_SECONDS, is_dead
 from synthpost_dagster.planning import Recorded
@@ -27,17 +39,62 @@ UNFINISHED = (
 )
 
 
-def recorded_in(instance: DagsterInstance) -> Recorded:
-    """A function from asset and partition to the fingerprint of its latest materialization."""
+MANIFEST_DIGEST = "manifest_digest"
+"""Metadata of a materialization: the manifest's own digest, so that what Dagster shows of an artifact can be told from
+what the artifact has become.
+"""
+
+
+class _Loading(LoadingContext):
+    """What Dagster's resolver loads records through; the records of one question are kept in it."""
+
+    def __init__(self, instance: DagsterInstance) -> None:
+        self._instance = instance
+        self._loaders: dict[type, tuple[DataLoader, BlockingDataLoader]] = {}
+
+    @property
+    def instance(self) -> DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[type, tuple[DataLoader, BlockingDataLoader]]:
+        return self._loaders
+
+
+def recorded_in(instance: DagsterInstance, graph: BaseAssetGraph) -> Recorded:
+    """A function from asset and partition to the digest of the manifest that its latest materialization shows.
+
+    None where there is none, and where Dagster itself calls it stale: something that it depends on has changed, if only
+    in what the asset does not use. A run that records it again makes it fresh in Dagster's eyes too.
+    """
 
     def recorded(asset: str, partition: str) -> str | None:
-        chosen = AssetRecordsFilter(AssetKey(asset), asset_partitions=[partition] if partition else None)
-        records = instance.fetch_materializations(chosen, limit=1).records
-        materialization = records[0].asset_materialization if records else None
-        value = materialization.metadata.get("fingerprint") if materialization else None
-        return str(value.value) if value else None
+        shown = metadata_of(instance, asset, partition, MANIFEST_DIGEST)
+        if shown is None or stale_status(instance, graph, asset, partition) is not StaleStatus.FRESH:
+            return None
+        return shown
 
     return recorded
+
+
+def stale_status(instance: DagsterInstance, graph: BaseAssetGraph, asset: str, partition: str = "") -> StaleStatus:
+    """What Dagster says of an asset: fresh, stale or missing."""
+    resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
+    return resolver.get_status(AssetKey(asset), partition or None)
+
+
+def metadata_of(instance: DagsterInstance, asset: str, partition: str, name: str) -> str | None:
+    """An entry in the metadata of the latest materialization; None where there is none, or no materialization."""
+    materialization = latest(instance, asset, partition)
+    value = materialization.metadata.get(name) if materialization else None
+    return str(value.value) if value and value.value else None
+
+
+def latest(instance: DagsterInstance, asset: str, partition: str = "") -> AssetMaterialization | None:
+    """The latest materialization of an asset or of its partition."""
+    chosen = AssetRecordsFilter(AssetKey(asset), asset_partitions=[partition] if partition else None)
+    records = instance.fetch_materializations(chosen, limit=1).records
+    return records[0].asset_materialization if records else None
 
 
 def sign_of_life(instance: DagsterInstance, run_id: str) -> Path:

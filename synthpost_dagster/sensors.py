@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from dagster import (
+    AssetKey,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
@@ -19,10 +20,12 @@ from dagster import (
     SkipReason,
     run_status_sensor,
 )
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from synthpost_dagster import planning
 from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.jobs import Jobs, cells_of, sweep_config
 from synthpost_dagster.planning import Recorded
 from synthpost_dagster.records import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
@@ -39,40 +42,43 @@ doing, which run keys tell by it.
 """
 
 
-def build_sensors(jobs: Jobs) -> list[RunStatusSensorDefinition]:
+def build_sensors(jobs: Jobs, graph: BaseAssetGraph) -> list[RunStatusSensorDefinition]:
     """One sensor for each job and way to end.
 
     Where a subset, a sweep, a cell or the controls fail or are cancelled, the rest follows all the same, but for the
     cells that a cancelled sweep had not filled: the report names what is missing.
     """
+    sensor = partial(_sensor, graph)
     good, failed, canceled = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
     return [
-        _sensor("after_upstream", jobs.upstream, jobs[1:], good),
-        _sensor("after_subsets", jobs.subsets, jobs[2:], good),
-        _sensor("after_failed_subsets", jobs.subsets, jobs[2:], failed),
-        _sensor("after_canceled_subsets", jobs.subsets, jobs[2:], canceled),
-        _sensor("after_sweep", jobs.sweep, jobs[3:], good),
-        _sensor("after_failed_sweep", jobs.sweep, jobs[3:], failed),
-        _sensor("after_canceled_sweep", jobs.sweep, jobs[3:], canceled),
-        _sensor("after_cell", jobs.cell, jobs[4:], good),
-        _sensor("after_failed_cell", jobs.cell, jobs[4:], failed),
-        _sensor("after_canceled_cell", jobs.cell, jobs[4:], canceled),
-        _sensor("after_controls", jobs.controls, jobs[5:], good),
-        _sensor("after_failed_controls", jobs.controls, jobs[5:], failed),
-        _sensor("after_canceled_controls", jobs.controls, jobs[5:], canceled),
+        sensor("after_upstream", jobs.upstream, jobs[1:], good),
+        sensor("after_subsets", jobs.subsets, jobs[2:], good),
+        sensor("after_failed_subsets", jobs.subsets, jobs[2:], failed),
+        sensor("after_canceled_subsets", jobs.subsets, jobs[2:], canceled),
+        sensor("after_sweep", jobs.sweep, jobs[3:], good),
+        sensor("after_failed_sweep", jobs.sweep, jobs[3:], failed),
+        sensor("after_canceled_sweep", jobs.sweep, jobs[3:], canceled),
+        sensor("after_cell", jobs.cell, jobs[4:], good),
+        sensor("after_failed_cell", jobs.cell, jobs[4:], failed),
+        sensor("after_canceled_cell", jobs.cell, jobs[4:], canceled),
+        sensor("after_controls", jobs.controls, jobs[5:], good),
+        sensor("after_failed_controls", jobs.controls, jobs[5:], failed),
+        sensor("after_canceled_controls", jobs.controls, jobs[5:], canceled),
     ]
 
 
-def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun) -> list[RunRequest]:
+def next_requests(
+    study: Study, instance: DagsterInstance, graph: BaseAssetGraph, finished: DagsterRun
+) -> list[RunRequest]:
     """The runs to start after a run has ended.
 
     After the upstream: the changed subsets. When no subset is under way any more: sweeps for the cells that lack
     adapters or predictions, and the other changed cells. After a sweep: those of its cells that have changed. Where
     nothing is under way and nothing is left to do before them: the controls, and after these, judged or failed, the
-    report. The keys name what is to be made, so that one sensor does not start one thing twice; where two of them do,
-    because runs end together in different ways, the second run finds it made.
+    report. The keys name what is to be made and the record that it replaces, so that one sensor does not start one
+    thing twice; where two of them do, because runs end together in different ways, the second run finds it made.
     """
-    recorded = recorded_in(instance)
+    recorded = recorded_in(instance, graph)
     sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
     begun = _partitions_under_way(instance, "subsets")
     if finished.job_name == "upstream" and (new := [size for size in sizes if str(size) not in begun]):
@@ -89,15 +95,20 @@ def next_requests(study: Study, instance: DagsterInstance, finished: DagsterRun)
     if begun or _partitions_under_way(instance, "controls"):
         return []
     if finished.job_name != "controls" and planning.are_controls_stale(study, recorded) and _has_cells(study):
-        plan = control_verdicts_plan(study)
-        return [RunRequest(run_key=f"controls:{plan.fingerprint}", job_name="controls")]
+        return [RunRequest(run_key=_key(instance, "controls", control_verdicts_plan(study)), job_name="controls")]
     if planning.is_report_stale(study, recorded):
-        plan = ratio_report_plan(study)
-        return [RunRequest(run_key=f"report:{plan.fingerprint}", job_name="report")]
+        return [RunRequest(run_key=_key(instance, "report", ratio_report_plan(study)), job_name="report")]
     return []
 
 
+def _key(instance: DagsterInstance, job: str, plan: Plan) -> str:
+    """Of the run that makes a plan, or records it again."""
+    record = instance.fetch_materializations(AssetKey(plan.asset), limit=1).records
+    return f"{job}:{plan.fingerprint}:{record[0].storage_id if record else 0}"
+
+
 def _sensor(
+    graph: BaseAssetGraph,
     name: str,
     monitored: Job,
     requested: Sequence[Job],
@@ -115,7 +126,7 @@ def _sensor(
         if DRIVER_TAG in run.tags:
             yield SkipReason("the command line started this run and starts what follows by itself")
             return
-        requests = next_requests(study.open(), context.instance, run)
+        requests = next_requests(study.open(), context.instance, graph, run)
         if not requests:
             yield SkipReason("nothing is out of date, or other runs of the sweep are still under way")
         yield from requests

@@ -1,8 +1,9 @@
 """Publishes artifacts, finds them again, and reads them.
 
 An artifact is a folder `<asset>/<partition>/<fingerprint>` of files and a `manifest.json` that is written last: if it
-is there, the artifact is whole. Nothing whole is changed in place; only what failed a check is made again there. What
-goes into a fingerprint is the stages' business; which gates there are is that of `rows.gates`.
+is there, the artifact is whole. Nothing whole is changed in place but the gates' verdicts, which are evaluated again
+where a limit was changed; what failed a check is made again there, and what is damaged is renamed to `damaged-…` beside
+it. What goes into a fingerprint is the stages' business; which gates there are is that of `rows.gates`.
 """
 
 from __future__ import annotations
@@ -10,27 +11,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from synthpost_dagster.artifacts.drafts import draft_folder
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.locks import is_acquired
-from synthpost_dagster.errors import GateFailed, SpecError, StorageError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError, UpstreamMissing
+from synthpost_dagster.progress import SILENT
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 2
+"""1 had no digest of its own; such a manifest counts, and is written in the present format when it is used next."""
+DAMAGED = "damaged-"
 LOCK_SECONDS = 6 * 3600
+READS = 2
+"""A read that failed in passing is no damage."""
 
 
 class FileEntry(BaseModel):
@@ -52,12 +60,20 @@ class GateEntry(BaseModel):
     figures: dict[str, float] = {}
     offending: tuple[dict[str, str], ...] = ()
     """The first rows at fault, long texts cut."""
+    is_severe: bool = True
+    """Whether what did not pass is shown as an error, and not as a warning."""
+    limits: dict[str, Any] = {}
+    """Keys of the task's `quality` that the verdict depends on, with their values when it was given."""
 
 
 class Manifest(BaseModel):
-    """What is known of an artifact. `digest` is a hash of its content, `fingerprint` of what shaped it."""
+    """What is known of an artifact. `digest` is a hash of its content, `fingerprint` of what shaped it, and
+    `self_digest` of this record.
+    """
 
     model_config = ConfigDict(frozen=True)
+    format: int = 1
+    self_digest: str = ""
     asset: str
     partition: str
     fingerprint: str
@@ -72,6 +88,11 @@ class Manifest(BaseModel):
     def failed_gates(self) -> list[GateEntry]:
         """The blocking gates that did not pass."""
         return [gate for gate in self.gates if gate.is_blocking and not gate.is_passed]
+
+    @property
+    def title(self) -> str:
+        """The asset with its partition, for people."""
+        return f"{self.asset} {self.partition}".strip()
 
 
 class Plan(NamedTuple):
@@ -109,7 +130,7 @@ class Draft:
         self.digest = ""
 
     def table(self, name: str, table: pd.DataFrame) -> None:
-        """Writes `<name>.parquet`; the first table's digest is the artifact's."""
+        """Writes `<name>.parquet`; the first table's digest is the artifact's, unless its stage sets another."""
         with writing(self.folder):
             table.to_parquet(self.folder / f"{name}.parquet", index=False)
         self.digest = self.digest or table_digest(table)
@@ -154,49 +175,82 @@ class ArtifactStore:
         folder = self.root / asset / _safe(partition)
         if not folder.exists():
             return []
-        found = [self.find(asset, partition, child.name) for child in folder.iterdir()]
+        names = [child.name for child in folder.iterdir() if not child.name.startswith(DAMAGED)]
+        found = [self.find(asset, partition, name) for name in names]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.made_at)
 
     @overload
-    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None]) -> Outcome: ...
+    def reuse_or_make(
+        self, plan: Plan, make: Callable[[Draft], None], *, note: Callable[[str], None] = SILENT.note
+    ) -> Outcome: ...
 
     @overload
-    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], *, wait: bool) -> Outcome | None: ...
+    def reuse_or_make(
+        self, plan: Plan, make: Callable[[Draft], None], *, wait: bool, note: Callable[[str], None] = SILENT.note
+    ) -> Outcome | None: ...
 
-    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], *, wait: bool = True) -> Outcome | None:
-        """The artifact of a plan; `make` fills a draft where it is not there, or where a check on it failed.
+    def reuse_or_make(
+        self,
+        plan: Plan,
+        make: Callable[[Draft], None],
+        *,
+        wait: bool = True,
+        note: Callable[[str], None] = SILENT.note,
+    ) -> Outcome | None:
+        """The artifact of a plan; `make` fills a draft where it is not there, is damaged, or failed a check.
 
+        What is reused has all its files compared with their hashes. What is damaged is set aside, which `note` is told.
         Two processes that want one artifact wait for each other; one that says `wait=False` gets None instead, where
         the other is still at it. Raises StorageError when the disk is full or a file cannot be written; every other
         artifact is then untouched.
         """
         with self._lock(plan, wait) as is_ours:
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
-            if manifest and not manifest.failed_gates:
+            if manifest and not manifest.failed_gates and not (is_ours and self._first_damaged(manifest)):
                 return Outcome(manifest, is_reused=True)
             if not is_ours:
                 return None
+            if aside := self._set_damaged_aside(plan):
+                note(f"{plan.title} was damaged; it is made again, and what was there is kept as {aside}")
             with self._draft() as draft:
-                draft.facts["made_because"] = _why(plan, self.all_of(plan.asset, plan.partition))
+                draft.facts["made_because"] = self._why(plan)
                 make(draft)
                 return Outcome(self._publish(plan, draft), is_reused=False)
 
+    def replace_gates(self, manifest: Manifest, gates: Sequence[GateEntry]) -> Manifest:
+        """The artifact's manifest in the present format with these verdicts, written in place of its own.
+
+        Nothing is written while another process holds the artifact, and then what is given back is not in the storage.
+        """
+        changed, folder = _sealed(manifest.model_copy(update={"gates": tuple(gates)})), self._folder_of(manifest)
+        with self._lock(manifest, wait=False) as is_ours:
+            if is_ours and self.find(manifest.asset, manifest.partition, manifest.fingerprint) == manifest:
+                with _storing(folder):
+                    write_whole(folder / MANIFEST, _as_bytes(changed))
+        return changed
+
     def read_table(self, manifest: Manifest, name: str | None = None) -> pd.DataFrame:
-        """A table of an artifact; without a name the asset's own. Raises StorageError if the file was changed."""
+        """A table of an artifact; without a name the asset's own. Raises as `read_file` does."""
         import pandas as pd
 
         return pd.read_parquet(io.BytesIO(self.read_file(manifest, f"{name or manifest.asset}.parquet")))
 
     def read_file(self, manifest: Manifest, name: str) -> bytes:
-        """A file of an artifact, checked against its manifest."""
-        file = self._folder(manifest.asset, manifest.partition, manifest.fingerprint) / name
-        try:
-            content: bytes = file.read_bytes()
-        except OSError as error:
-            raise StorageError(f"{file}: cannot be read ({error}); materialize {manifest.asset} again") from None
-        if hashlib.sha256(content).hexdigest() != manifest.files[name].sha256:
-            raise StorageError(f"{file}: differs from its manifest; delete its folder and materialize {manifest.asset}")
-        return content
+        """A file of an artifact, checked against its manifest.
+
+        Raises StorageError where it cannot be read, ArtifactDamaged where it is missing or differs; the artifact is
+        then set aside, so that the next run makes it again.
+        """
+        file = self._folder_of(manifest) / name
+        for _ in range(READS):
+            content = _content(file)
+            if content is not None and hashlib.sha256(content).hexdigest() == manifest.files[name].sha256:
+                return content
+        what = "is missing" if content is None else "differs from its manifest"
+        with self._lock(manifest, wait=False) as is_ours:
+            aside = self._set_damaged_aside(manifest) if is_ours else ""
+        kept = f"; what is left of it is kept as {aside}" if aside else ""
+        raise ArtifactDamaged(f"{file}: {what}; the next run makes {manifest.title} again{kept}")
 
     @contextlib.contextmanager
     def local_folder(self, manifest: Manifest) -> Iterator[Path]:
@@ -210,37 +264,74 @@ class ArtifactStore:
 
     def location(self, manifest: Manifest) -> str:
         """Where the artifact is, for people."""
-        return str(self._folder(manifest.asset, manifest.partition, manifest.fingerprint))
+        return str(self._folder_of(manifest))
+
+    def _first_damaged(self, manifest: Manifest) -> str:
+        """The name of a file that is missing or differs from its hash; empty where all are as they were made."""
+        folder = self._folder_of(manifest)
+        for name, entry in manifest.files.items():
+            content = _content(folder / name)
+            if content is None or hashlib.sha256(content).hexdigest() != entry.sha256:
+                return name
+        return ""
+
+    def _set_damaged_aside(self, one: Plan | Manifest) -> str:
+        """Where the artifact was kept, if its manifest or a file of it is damaged; else empty, and nothing is done.
+
+        Its lock must be held. Without a manifest it is no damage but the rest of a publication that was stopped.
+        """
+        folder = self._folder_of(one)
+        if not (folder / MANIFEST).exists():
+            return ""
+        manifest = self.find(one.asset, one.partition, one.fingerprint)
+        if manifest and not self._first_damaged(manifest):
+            return ""
+        aside = folder.parent / f"{DAMAGED}{one.fingerprint}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        with _storing(folder):
+            _move(folder, aside)
+        return str(aside)
+
+    def _why(self, plan: Plan) -> str:
+        """Why an artifact is made: that the last one was damaged, or what differs from the one made last."""
+        folder = self._folder_of(plan).parent
+        names = [child.name for child in folder.iterdir()] if folder.exists() else []
+        if any(name.startswith(f"{DAMAGED}{plan.fingerprint}-") for name in names):
+            return "the last one was damaged"
+        return _why(plan, self.all_of(plan.asset, plan.partition))
 
     def _folder(self, asset: str, partition: str, fingerprint: str) -> UPath:
         return self.root / asset / _safe(partition) / fingerprint
 
+    def _folder_of(self, one: Plan | Manifest) -> UPath:
+        return self._folder(one.asset, one.partition, one.fingerprint)
+
     def _publish(self, plan: Plan, draft: Draft) -> Manifest:
         files = {path.name: _entry(path) for path in sorted(draft.folder.iterdir())}
-        manifest = Manifest(
-            asset=plan.asset,
-            partition=plan.partition,
-            fingerprint=plan.fingerprint,
-            digest=draft.digest,
-            parts=plan.parts,
-            files=files,
-            facts=draft.facts,
-            gates=tuple(draft.gates),
-            made_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        manifest = _sealed(
+            Manifest(
+                asset=plan.asset,
+                partition=plan.partition,
+                fingerprint=plan.fingerprint,
+                digest=draft.digest or fingerprint({name: entry.sha256 for name, entry in files.items()}),
+                parts=plan.parts,
+                files=files,
+                facts=draft.facts,
+                gates=tuple(draft.gates),
+                made_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            )
         )
-        folder = self._folder(plan.asset, plan.partition, plan.fingerprint)
+        folder = self._folder_of(plan)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / MANIFEST).unlink(missing_ok=True)
-            for name in files:
-                write_whole(folder / name, (draft.folder / name).read_bytes())
-            write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
-        except OSError as error:
+            with _storing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / MANIFEST).unlink(missing_ok=True)
+                for name in files:
+                    write_whole(folder / name, (draft.folder / name).read_bytes())
+                write_whole(folder / MANIFEST, _as_bytes(manifest))
+        except StorageError:
             with contextlib.suppress(OSError):
                 _remove(folder)
-            raise StorageError(
-                f"{folder}: cannot be written ({error.strerror or error}); free space or set `storage` in the profile"
-            ) from error
+            raise
         return manifest
 
     @contextlib.contextmanager
@@ -251,19 +342,19 @@ class ArtifactStore:
             yield Draft(folder)
 
     @contextlib.contextmanager
-    def _lock(self, plan: Plan, wait: bool) -> Iterator[bool]:
+    def _lock(self, one: Plan | Manifest, wait: bool) -> Iterator[bool]:
         """Whether the right to make the artifact was got; it always is, unless one does not wait for it."""
         folder = self.home / "locks"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{plan.asset}-{_safe(plan.partition)}-{plan.fingerprint}.lock"
+        path = folder / f"{one.asset}-{_safe(one.partition)}-{one.fingerprint}.lock"
         lock = FileLock(path)
         with writing(path):
-            reason = f"{plan.title} is being made by another process"
+            reason = f"{one.title} is being made by another process"
             is_ours = is_acquired(lock, LOCK_SECONDS if wait else 0, reason)
         if wait and not is_ours:
             raise StorageError(
-                f"{plan.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; stop that run first"
+                f"{one.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; stop that run first"
             )
         try:
             yield is_ours
@@ -282,12 +373,24 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def _storing(folder: UPath) -> Iterator[None]:
+    """Turns what the system says against writing into the storage into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror or error}); free space or set `storage` in the profile"
+        ) from error
+
+
 def refuse_failed(manifest: Manifest) -> None:
     """Raises GateFailed where a blocking gate of the artifact did not pass."""
     if manifest.failed_gates:
         gate = manifest.failed_gates[0]
-        title = f"{manifest.asset} {manifest.partition}".strip()
-        raise GateFailed(f"{title} failed its check {gate.name}: {gate.message}; mend it and materialize again")
+        raise GateFailed(
+            f"{manifest.title} failed its check {gate.name}: {gate.message}; correct it and materialize again"
+        )
 
 
 def write_whole(path: Path | UPath, content: bytes) -> None:
@@ -329,11 +432,53 @@ def _entry(path: Path) -> FileEntry:
     return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+def _sealed(manifest: Manifest) -> Manifest:
+    """The manifest in the present format, as it will be read again, with its own digest."""
+    content = json.loads(manifest.model_copy(update={"format": MANIFEST_FORMAT}).model_dump_json())
+    return Manifest.model_validate(content | {"self_digest": _self_digest(content)})
+
+
+def _self_digest(content: Mapping[str, Any]) -> str:
+    """Of the JSON as it is written, so that a later version with further keys finds the same."""
+    rest = {name: value for name, value in content.items() if name != "self_digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _as_bytes(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json(indent=1).encode()
+
+
 def _read_manifest(path: UPath) -> Manifest | None:
+    """The manifest; None where it is not there, cannot be read, or differs from its own digest."""
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        content = json.loads(path.read_bytes())
+        manifest = Manifest.model_validate(content)
+    except (OSError, ValueError, RecursionError):
         return None
+    is_as_written = manifest.format < MANIFEST_FORMAT or manifest.self_digest == _self_digest(content)
+    return manifest if is_as_written else None
+
+
+def _content(file: UPath) -> bytes | None:
+    """The file's bytes; None where it is not there. Raises StorageError where it cannot be read."""
+    try:
+        content: bytes = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{file}: cannot be read ({error.strerror or error}); check the storage") from error
+    return content
+
+
+def _move(folder: UPath, target: UPath) -> None:
+    """Renames a folder of files; object stores have no folders, so there each file is copied and removed."""
+    if getattr(folder, "protocol", "") in ("", "file", "local"):
+        Path(str(folder)).rename(str(target))
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for child in list(folder.iterdir()):
+        (target / child.name).write_bytes(child.read_bytes())
+    _remove(folder)
 
 
 def _remove(folder: UPath) -> None:

@@ -4,9 +4,9 @@ import base64
 import math
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 from dagster import (
     AssetExecutionContext,
     DagsterExecutionInterruptedError,
@@ -22,6 +22,7 @@ from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.artifacts.store import Outcome
 from synthpost_dagster.progress import Event, Listener, Progress, to_log
+from synthpost_dagster.records import MANIFEST_DIGEST
 from synthpost_dagster.schemas import TABLES
 from synthpost_dagster.stages.study import Study
 
@@ -66,7 +67,7 @@ def _heed_cancelling(context: AssetExecutionContext | OpExecutionContext) -> Lis
 def materialized(
     study: Study, outcome: Outcome, *more_seeds: Outcome, picture: bytes | None = None
 ) -> MaterializeResult[Any]:
-    """The outcome with row count, preview, facts and picture; its fingerprint is the data version.
+    """The outcome with row count, preview, facts and picture; the digest of its content is the data version.
 
     `more_seeds` are the same under further training seeds; where they are kept is told too.
     """
@@ -74,9 +75,10 @@ def materialized(
     table = study.store.read_table(manifest)
     metadata: dict[str, Any] = {
         "dagster/row_count": len(table),
-        "preview": preview(table),
+        "preview": preview(table.head(PREVIEW_ROWS).to_dict("records")),
         "location": MetadataValue.path(study.store.location(manifest)),
         "fingerprint": manifest.fingerprint,
+        MANIFEST_DIGEST: manifest.self_digest,
         "is_reused": outcome.is_reused,
         **{name: fact for name, fact in manifest.facts.items() if name not in ("rows", "target_rows")},
     }
@@ -86,15 +88,12 @@ def materialized(
         )
     if picture is not None:
         metadata["picture"] = MetadataValue.md(f"![]({png_uri(picture)})")
-    return MaterializeResult(metadata=metadata, data_version=DataVersion(manifest.fingerprint))
+    return MaterializeResult(metadata=metadata, data_version=DataVersion(manifest.digest))
 
 
-def preview(table: pd.DataFrame) -> MetadataValue:
-    """The first rows; long texts are cut."""
-    records = [
-        TableRecord({str(name): _short(value) for name, value in row.items()})
-        for row in table.head(PREVIEW_ROWS).to_dict("records")
-    ]
+def preview(rows: Sequence[Mapping[Any, Any]]) -> MetadataValue:
+    """Rows as a table; long texts are cut."""
+    records = [TableRecord({str(name): _short(value) for name, value in row.items()}) for row in rows]
     return MetadataValue.table(records) if records else MetadataValue.text("no rows")
 
 

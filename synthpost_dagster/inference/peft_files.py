@@ -1,3 +1,16 @@
-"""What PEFT calls the files of an adapter. Named here because its own constants come only with torch."""
+"""What PEFT calls the files of an adapter, and what they hold. Here because its own constants come only with torch."""
+
+import hashlib
+import json
+from pathlib import Path
 
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def adapter_digest(folder: Path) -> str:
+    """16 hex digits over an adapter's weights and configuration; PEFT writes lists of the latter in any order."""
+    config = json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))
+    ordered = {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in config.items()}
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes())
+    digest.update(json.dumps(ordered, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ from synthpost_dagster.devices import Lease, memory_for
 from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.models import check_suits_task, identity
-from synthpost_dagster.inference.peft_files import WEIGHTS
+from synthpost_dagster.inference.peft_files import adapter_digest
 from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages import effort
@@ -141,7 +141,7 @@ def tuned_adapter(
     def make(draft: Draft) -> None:
         _tune_into(draft, study, cell, student.tuner(steps), student.lease, progress)
 
-    outcome = study.store.reuse_or_make(plan, make, wait=wait)
+    outcome = study.reuse_or_make(plan, make, progress, wait=wait)
     if outcome is not None:
         _checkpoints(study, plan).remove()
     return outcome
@@ -165,7 +165,7 @@ def _tune_into(draft: Draft, study: Study, cell: Cell, tuner: Tuner, lease: Leas
     general = time.perf_counter() - started
     curve = tuned.curve
     study.add_gated_table(draft, "adapters", curve, supervision=tuned.supervision, forgetting=kinds)
-    draft.digest = _sha256(draft, WEIGHTS)[:16]
+    draft.digest = adapter_digest(draft.folder)
     draft.facts |= {
         "optimizer_steps": steps,
         "timed_steps": tuned.steps_now,
@@ -186,12 +186,6 @@ def _checkpoints(study: Study, plan: Plan) -> Checkpoints:
     # By the place too, as the artifact's lock is: two cells may come to the same number of steps.
     folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
     return Checkpoints(folder, study.profile.training.checkpoint_seconds)
-
-
-def _sha256(draft: Draft, name: str) -> str:
-    import hashlib
-
-    return hashlib.sha256((draft.folder / name).read_bytes()).hexdigest()
 
 
 def adapter_of(study: Study, cell: Cell) -> Manifest:

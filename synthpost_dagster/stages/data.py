@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, refuse_failed
-from synthpost_dagster.errors import SpecError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactDamaged, SpecError, UpstreamMissing
 from synthpost_dagster.generation.chat_models import ChatModel, chat_model
 from synthpost_dagster.generation.estimate import Expected, expect
 from synthpost_dagster.generation.synthesis import ROWS, first_asks, synthesize
@@ -44,7 +45,7 @@ def catalog(study: Study) -> Outcome:
         study.add_gated_table(draft, "catalog", table)
         draft.facts |= {"companies": int(table["company"].nunique()), **table["split"].value_counts().to_dict()}
 
-    return study.store.reuse_or_make(catalog_plan(study), make)
+    return study.reuse_or_make(catalog_plan(study), make)
 
 
 def prompts_plan(study: Study) -> Plan:
@@ -61,15 +62,16 @@ def prompts(study: Study) -> Outcome:
         study.add_gated_table(draft, "prompts", table)
         draft.facts |= _changes(study, table)
 
-    return study.store.reuse_or_make(prompts_plan(study), make)
+    return study.reuse_or_make(prompts_plan(study), make)
 
 
 def _changes(study: Study, table: pd.DataFrame) -> dict[str, int]:
     """How many prompts are new or read otherwise than when prompts were made last, and how many are gone."""
-    earlier = study.store.all_of("prompts")
-    if not earlier:
+    try:
+        earlier = study.store.read_table(study.store.all_of("prompts")[-1])
+    except (IndexError, ArtifactDamaged):
         return {}
-    before = study.store.read_table(earlier[-1]).set_index("prompt_id")["teacher_prompt"]
+    before = earlier.set_index("prompt_id")["teacher_prompt"]
     now = table.set_index("prompt_id")["teacher_prompt"]
     known = now.index.intersection(before.index)
     return {
@@ -92,7 +94,7 @@ def evaluation_prompts(study: Study) -> Outcome:
         table = select_evaluation(study.task, study.evaluation_count)
         study.add_gated_table(draft, "evaluation_prompts", table)
 
-    return study.store.reuse_or_make(evaluation_prompts_plan(study), make)
+    return study.reuse_or_make(evaluation_prompts_plan(study), make)
 
 
 def _prompt_parts(study: Study, split: str) -> dict[str, object]:
@@ -135,6 +137,7 @@ def _quality_parts(study: Study) -> dict[str, object]:
         "rules": RULES,
         "language": study.task.spec.language,
         "embedder": study.profile.embedder,
+        "equal_rows": study.task.spec.sweep.data_sizes[0],
     }
 
 
@@ -147,13 +150,10 @@ def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) ->
     target = rows or max(study.profile.sweep.data_sizes)
     if target > study.task.training_prompts:
         raise SpecError(f"{target} rows are asked for and the task has {study.task.training_prompts}; lower `rows`")
-    plan = synthetic_rows_plan(study, target)
-    larger = _largest_rows(study)
-    if larger and larger.parts["rows"] >= target:
-        return Outcome(larger, is_reused=True)
-    if isinstance(study.profile.teacher, InProcessChat):
-        check_suits_task(study.profile.teacher.model, study.task, study.profile.allow_untrained_task)
-    return study.store.reuse_or_make(plan, lambda draft: _synthesize(study, target, draft, progress))
+    there = _largest_rows(study)
+    size = max(target, there.parts["rows"] if there else 0)
+    plan = synthetic_rows_plan(study, size)
+    return study.reuse_or_make(plan, lambda draft: _synthesize(study, size, draft, progress), progress)
 
 
 def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
@@ -189,6 +189,8 @@ def has_rows_to_ask(study: Study, target: int) -> bool:
 
 
 def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> None:
+    if isinstance(study.profile.teacher, InProcessChat):
+        check_suits_task(study.profile.teacher.model, study.task, study.profile.allow_untrained_task)
     need = study.store.need(prompts_plan(study), UPSTREAM_REMEDY)
     all_prompts = study.store.read_table(need)
     study.warn_of_personal_data("teacher", [need], progress)
@@ -226,11 +228,10 @@ def known_rows(study: Study) -> pd.DataFrame | None:
     """
     import pandas as pd
 
-    rules = _rules(_quality_parts(study))
-    tables = [
-        study.store.read_table(manifest).assign(is_settled=_rules(manifest.parts) == rules)
-        for manifest in study.store.all_of("synthetic_rows")
-    ]
+    rules, tables = _rules(_quality_parts(study)), []
+    for manifest in study.store.all_of("synthetic_rows"):
+        with contextlib.suppress(ArtifactDamaged):  # it is set aside; its replies are in the journal
+            tables.append(study.store.read_table(manifest).assign(is_settled=_rules(manifest.parts) == rules))
     if not tables:
         return None
     rows = pd.concat(tables, ignore_index=True).sort_values("is_settled", kind="stable", ignore_index=True)
@@ -290,7 +291,7 @@ def data_subsets(study: Study, size: int) -> Outcome:
         study.add_gated_table(draft, "data_subsets", table, size, diversity=varied)
         draft.facts |= diversity_facts(varied)
 
-    return study.store.reuse_or_make(_subset_plan(study, size, table), make)
+    return study.reuse_or_make(_subset_plan(study, size, table), make)
 
 
 def subset_rows(study: Study, size: int) -> pd.DataFrame:

@@ -114,7 +114,7 @@ def _untuned(
         draft.facts |= {"peak_gib": student.lease.take_peak_gib(), **wall_facts(seconds, expected), **_lengths(table)}
         draft.facts |= _written_facts(loaded, written)
 
-    return study.store.reuse_or_make(plan, make, wait=wait)
+    return study.reuse_or_make(plan, make, progress, wait=wait)
 
 
 def _requests(study: Study, texts: Iterable[str], adapter: int | None, sampling: Sampling) -> list[Request]:
@@ -171,7 +171,7 @@ def predictions(study: Study, cell: Cell, progress: Progress) -> Outcome:
             ((_, posts),) = tuned_posts(study, {cell: folder}, student, progress)
         put_posts(draft, study, cell, posts)
 
-    return study.store.reuse_or_make(predictions_plan(study, cell), make)
+    return study.reuse_or_make(predictions_plan(study, cell), make, progress)
 
 
 def put_posts(draft: Draft, study: Study, cell: Cell, posts: Posts) -> None:

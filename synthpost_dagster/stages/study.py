@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
+from synthpost_dagster.artifacts.store import (
+    MANIFEST_FORMAT,
+    ArtifactStore,
+    Draft,
+    GateEntry,
+    Manifest,
+    Outcome,
+    Plan,
+)
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context
@@ -15,7 +23,7 @@ from synthpost_dagster.generation.journal import Journal
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
 from synthpost_dagster.profiles import Profile, TrainingSpec, load_task_and_profile
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.progress import SILENT, Progress
 from synthpost_dagster.rows import gates
 from synthpost_dagster.rows.gates.posts import PERSONAL_DATA
 from synthpost_dagster.schemas import BESIDE
@@ -134,7 +142,57 @@ class Study:
         for name, other in beside.items():
             draft.table(name, BESIDE[name].validate(other))
         draft.facts |= {"rows": len(table), "target_rows": len(table) if target is None else target}
-        draft.gates += [r.entry for r in gates.evaluate(asset, self.task, table, target=target, beside=beside)]
+        draft.gates += self._evaluate(asset, table, target, beside)
+
+    def _evaluate(
+        self, asset: str, table: pd.DataFrame, target: int | None, beside: Mapping[str, pd.DataFrame]
+    ) -> list[GateEntry]:
+        """The verdicts of an asset's gates, as its manifest keeps them."""
+        return [found.entry for found in gates.evaluate(asset, self.task, table, target=target, beside=beside)]
+
+    @overload
+    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], progress: Progress = SILENT) -> Outcome: ...
+
+    @overload
+    def reuse_or_make(
+        self, plan: Plan, make: Callable[[Draft], None], progress: Progress = SILENT, *, wait: bool
+    ) -> Outcome | None: ...
+
+    def reuse_or_make(
+        self, plan: Plan, make: Callable[[Draft], None], progress: Progress = SILENT, *, wait: bool = True
+    ) -> Outcome | None:
+        """As the store's; the gates of what is reused are evaluated again where the task's limits were changed."""
+        outcome = self.store.reuse_or_make(plan, make, wait=wait, note=progress.note)
+        if outcome is None or not outcome.is_reused:
+            return outcome
+        return outcome._replace(manifest=self.with_current_gates(outcome.manifest))
+
+    def with_current_gates(self, manifest: Manifest) -> Manifest:
+        """The manifest with verdicts under the task's present limits, in the present format.
+
+        Gates are evaluated when an artifact is made. Where their limits were changed since, or an earlier version made
+        it, they are evaluated once more on its tables, and the manifest is replaced.
+        """
+        if manifest.format == MANIFEST_FORMAT and gates.are_current(manifest.asset, self.task, manifest.gates):
+            return manifest
+        names = [name.removesuffix(".parquet") for name in manifest.files if name.endswith(".parquet")]
+        beside = {name: self.store.read_table(manifest, name) for name in names}
+        table = beside.pop(manifest.asset)
+        entries = self._evaluate(manifest.asset, table, manifest.facts["target_rows"], beside)
+        return self.store.replace_gates(manifest, entries)
+
+    def is_due(self, plan: Callable[[], Plan]) -> bool:
+        """Whether there is something to do for a plan: its artifact is not there, failed a check, or was checked under
+        other limits, or it cannot even be planned.
+        """
+        try:
+            planned = plan()
+        except SynthpostError:
+            return True
+        manifest = self.store.find(planned.asset, planned.partition, planned.fingerprint)
+        if manifest is None or manifest.failed_gates:
+            return True
+        return not gates.are_current(manifest.asset, self.task, manifest.gates)
 
     def warn_of_personal_data(self, role: str, sent: Iterable[Manifest], progress: Progress) -> None:
         """Says, before anything goes to an endpoint, which of the tables to be sent hold personal data.
@@ -143,9 +201,7 @@ class Study:
         """
         endpoints = [spec.endpoint for name, spec in self.profile.hosted.items() if name.startswith(role)]
         for manifest in sent if endpoints else ():
-            # Judged anew: since the table was made, the task may have named another region.
-            table = self.store.read_table(manifest)
-            (found,) = gates.evaluate(manifest.asset, self.task, table, PERSONAL_DATA)
+            found = next(gate for gate in self.with_current_gates(manifest).gates if gate.name == PERSONAL_DATA)
             if not found.is_passed:
                 progress.note(f"{manifest.asset}: {found.message}; this goes to {', '.join(endpoints)}")
 

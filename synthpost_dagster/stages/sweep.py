@@ -131,7 +131,7 @@ def _write_from(study: Study, folders: Mapping[Cell, Path], student: Student, to
     try:
         for training, posts in predictions.tuned_posts(study, folders, student, progress):
             make = partial(predictions.put_posts, study=study, cell=training, posts=posts)
-            outcome = study.store.reuse_or_make(predictions.predictions_plan(study, training), make, wait=False)
+            outcome = study.reuse_or_make(predictions.predictions_plan(study, training), make, progress, wait=False)
             told.add(training, "left" if outcome is None else "made")
             left.remove(training)
     except SynthpostError as error:

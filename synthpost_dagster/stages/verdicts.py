@@ -47,7 +47,7 @@ def verdicts(study: Study, cell: Cell, progress: Progress) -> Outcome:
         contests = contests_of(briefs_by_id(study.task), read(tuned), read(baselines))
         _judge(study, "verdicts", contests, draft, progress, effort.of_verdicts(study))
 
-    return study.store.reuse_or_make(verdicts_plan(study, cell), make)
+    return study.reuse_or_make(verdicts_plan(study, cell), make, progress)
 
 
 def control_verdicts_plan(study: Study) -> Plan:
@@ -85,7 +85,7 @@ def control_verdicts(study: Study, progress: Progress) -> Outcome:
             if not gate.is_passed:
                 progress.note(gate.message)
 
-    return study.store.reuse_or_make(control_verdicts_plan(study), make)
+    return study.reuse_or_make(control_verdicts_plan(study), make, progress)
 
 
 def expected_verdicts(study: Study, cells: Sequence[Cell]) -> Expected:

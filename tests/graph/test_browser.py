@@ -19,6 +19,7 @@ from small_study import BIN, Whole
 from synthpost_dagster.judging.people import is_candidate_first, read_labels
 from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.report.page import render_page
+from synthpost_dagster.stages.page_inputs import page_inputs
 from synthpost_dagster.stages.predictions import predictions_plan
 from synthpost_dagster.stages.report import gather
 from synthpost_dagster.stages.verdicts import verdicts_plan
@@ -200,7 +201,8 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(whole: Whole, show: Callab
 def test_15_cells_of_440_prompts_are_shown_in_under_3_seconds(
     whole: Whole, show: Callable[..., Any], tmp_path: Path
 ) -> None:
-    small = gather(whole.study.open(), "0" * 16)
+    opened = whole.study.open()
+    small = gather(page_inputs(opened), opened.store)
     times = 15 * 440 // len(small.pairs) + 1
     many = [
         pair._replace(tuned=f"{pair.tuned} {place}", company=f"{pair.company} {place % 16}")

@@ -11,12 +11,14 @@ from small_study import SmallStudy, done, edit_yaml
 
 from synthpost_dagster.judging.people import is_candidate_first
 from synthpost_dagster.report.data import ReportData
+from synthpost_dagster.stages.page_inputs import page_inputs
 from synthpost_dagster.stages.report import gather
 from synthpost_dagster.stages.verdicts import verdicts_plan
 
 
 def report_of(study: SmallStudy) -> ReportData:
-    return gather(study.open(), "0" * 16)
+    opened = study.open()
+    return gather(page_inputs(opened), opened.store)
 
 
 def test_a_further_seed_trains_each_cell_again_and_shows_the_spread(changeable: SmallStudy) -> None:

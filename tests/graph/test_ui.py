@@ -180,7 +180,9 @@ def test_upstream_a_subset_a_sweep_and_a_cell_launched_in_the_ui_make_their_asse
     assert materialized(upstream) == {(asset, None) for asset in upstream_assets}
     assert_checked(server, upstream, "synthetic_rows", ["schema", "duplicates", "factor_coverage", "rejected_share"])
     assert_checked(server, upstream, "evaluation_prompts", ["schema", "factor_coverage"])
-    assert requested(server.sensor("after_upstream", cursors["after_upstream"])) == {("subsets", "24")}
+    assert requested(server.sensor("after_upstream", cursors["after_upstream"])) == {
+        ("subsets", size) for size in ("8", "16", "24")
+    }
 
     subset = server.run("subsets", ["data_subsets"], {"dagster/partition": "24"})
     assert subset["status"] == "SUCCESS"

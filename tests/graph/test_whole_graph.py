@@ -45,7 +45,7 @@ ADOPTED = {"adapters", "predictions", "control_predictions"}
 """What another run or step makes along with its own, by the student that it holds."""
 
 
-def test_every_asset_is_materialized_with_its_fingerprint_as_data_version(whole: Whole) -> None:
+def test_every_asset_is_materialized_with_its_digest_as_data_version(whole: Whole) -> None:
     expected = {(asset, None) for asset in WHOLE}
     expected |= {("data_subsets", str(size)) for size in SIZES}
     expected |= {(asset, cell) for asset in BY_CELL for cell in CELLS}
@@ -54,9 +54,11 @@ def test_every_asset_is_materialized_with_its_fingerprint_as_data_version(whole:
     found = [entry for record in records if (entry := record.asset_materialization)]
     assert {(entry.asset_key.to_user_string(), entry.partition) for entry in found} == expected
     assert len(found) == len(expected)
+    manifests = [json.loads(path.read_text()) for path in whole.study.manifests()]
+    digests = {manifest["fingerprint"]: manifest["digest"] for manifest in manifests}
     for entry in found:
         assert entry.tags is not None
-        assert entry.tags["dagster/data_version"] == entry.metadata["fingerprint"].value
+        assert entry.tags["dagster/data_version"] == digests[str(entry.metadata["fingerprint"].value)]
         assert entry.metadata["dagster/row_count"].value > 0
         is_filled = entry.asset_key.to_user_string() in ADOPTED
         assert entry.metadata["is_reused"].value is is_filled, "what others filled is adopted, the rest made"
@@ -204,6 +206,7 @@ def test_other_product_description_asks_for_its_rows_alone(changeable: SmallStud
     runs = changeable.sweep("8|3", "16|3")
     assert runs == [
         done("upstream"),
+        done("subsets", "8"),
         done("subsets", "16"),
         done("cell", "16|3"),
         done("controls"),
@@ -231,7 +234,7 @@ def test_larger_data_size_leaves_the_smaller_subsets_and_cells_as_they_were(chan
     runs = changeable.sweep("8|3", "16|3", "24|3")
     assert runs == [
         done("upstream"),
-        done("subsets", "24"),
+        *(done("subsets", size) for size in ("8", "16", "24")),
         done("cell", "24|3"),
         done("controls"),
         done("report"),

@@ -1,15 +1,17 @@
 """The gates on tables, by asset, and their evaluation.
 
-Each gate is a function of a table that says whether it passed, with its figure and the rows at fault. Stages write
-the verdicts into the manifest, asset checks show them; both call `evaluate`.
+Each gate is a function of a table that says whether it passed, with its figure and the rows at fault. Stages call
+`evaluate` when they make an artifact and write the verdicts into its manifest; asset checks and the page show those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from synthpost_dagster.artifacts.store import GateEntry
 from synthpost_dagster.judging.controls import CONTROLS
 from synthpost_dagster.rows.gates import evaluation, posts, structure
 from synthpost_dagster.rows.gates.result import PREVIEW_ROWS, GateResult
@@ -19,7 +21,7 @@ from synthpost_dagster.tasks.loading import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CONTROL_TEXTS", "PREVIEW_ROWS", "GateResult", "evaluate", "gate_names", "is_blocking", "table_of"]
+__all__ = ["CONTROL_TEXTS", "PREVIEW_ROWS", "GateResult", "are_current", "evaluate", "gate_names", "is_blocking"]
 
 
 class Judge(Protocol):
@@ -36,32 +38,36 @@ class Gate(NamedTuple):
     is_blocking: bool = True
     table: str = ""
     """Which table of the artifact it looks at; by default the asset's own."""
+    limits: tuple[str, ...] = ()
+    """The keys of the task's `quality` that it reads."""
 
 
 DUPLICATES = {
     "duplicates": Gate(posts.duplicates),
-    "near_duplicates": Gate(posts.near_duplicates),
-    "openings": Gate(posts.openings, is_blocking=False),
-    "diversity": Gate(posts.diversity, is_blocking=False, table="diversity"),
+    "near_duplicates": Gate(posts.near_duplicates, limits=("near_duplicate_jaccard", "max_near_duplicate_share")),
+    "openings": Gate(posts.openings, is_blocking=False, limits=("max_opening_share",)),
+    "diversity": Gate(posts.diversity, is_blocking=False, table="diversity", limits=("diversity",)),
 }
-COVERAGE = {"factor_coverage": Gate(structure.factor_coverage)}
-PERSONAL = {"personal_data": Gate(posts.personal, is_blocking=False)}
-LEAKAGE = {"leakage": Gate(evaluation.leakage)}
+COVERAGE = {"factor_coverage": Gate(structure.factor_coverage, limits=("max_rejected_share",))}
+PERSONAL = {"personal_data": Gate(posts.personal, is_blocking=False, limits=("phone_region",))}
+LEAKAGE = {"leakage": Gate(evaluation.leakage, limits=("leaked_words",))}
 GATES: dict[str, dict[str, Gate]] = {
     "prompts": COVERAGE | LEAKAGE | PERSONAL,
     "evaluation_prompts": COVERAGE | PERSONAL,
     "synthetic_rows": DUPLICATES
     | COVERAGE
     | {
-        "rejected_share": Gate(posts.rejected_share),
-        "cleaning": Gate(posts.cleaning, is_blocking=False),
-        "sentence_band": Gate(posts.sentence_band, is_blocking=False),
+        "rejected_share": Gate(posts.rejected_share, limits=("max_rejected_share",)),
+        "cleaning": Gate(posts.cleaning, is_blocking=False, limits=("max_cleaned_share",)),
+        "sentence_band": Gate(posts.sentence_band, is_blocking=False, limits=("max_out_of_band_share",)),
     }
     | PERSONAL,
     "data_subsets": DUPLICATES | COVERAGE | LEAKAGE,
     "adapters": {
         "supervised_tokens": Gate(evaluation.supervised_tokens, table="supervision"),
-        "forgetting": Gate(evaluation.forgetting, is_blocking=False, table="forgetting"),
+        "forgetting": Gate(
+            evaluation.forgetting, is_blocking=False, table="forgetting", limits=("max_perplexity_ratio",)
+        ),
     },
     "baseline_predictions": PERSONAL,
     "control_predictions": PERSONAL,
@@ -83,9 +89,18 @@ def is_blocking(asset: str, name: str) -> bool:
     return name == "schema" or GATES[asset][name].is_blocking
 
 
-def table_of(asset: str, name: str) -> str:
-    """The name of the table that a gate looks at."""
-    return asset if name == "schema" else GATES[asset][name].table or asset
+def are_current(asset: str, task: Task, entries: Sequence[GateEntry]) -> bool:
+    """Whether the verdicts are of all gates that the asset has, each under the task's limits."""
+    found = {entry.name: entry for entry in entries}
+    if (schema := found.get("schema")) and not schema.is_passed:
+        return True
+    return all(name in found and found[name].limits == _limits(asset, task, name) for name in gate_names(asset))
+
+
+def _limits(asset: str, task: Task, name: str) -> dict[str, Any]:
+    if name == "schema":
+        return {}
+    return task.spec.quality.model_dump(mode="json", include=set(GATES[asset][name].limits))
 
 
 def evaluate(
@@ -100,7 +115,7 @@ def evaluate(
 
     `target` is the number of rows that was asked for, where it is not the number of rows there. `beside` holds the
     artifact's other tables by name. Where the schema does not hold, the other gates cannot be trusted to run, and only
-    its verdict is given.
+    its verdict is given; one whose table is not there is not evaluated, and stops nothing.
     """
     rows = len(table) if target is None else target
     schema = structure.schema(asset, task, table, rows)
@@ -110,7 +125,15 @@ def evaluate(
         message = f"not evaluated, because the schema does not hold: {schema.message}"
         stops = is_blocking(asset, str(name))
         return [GateResult(str(name), False, stops, message, {}, table.head(0), is_severe=stops)]
-    chosen = {key: gate for key, gate in GATES.get(asset, {}).items() if name in (None, key)}
     tables = {asset: table, **(beside or {})}
-    judged = [gate.judge(task, tables[table_of(asset, key)], rows) for key, gate in chosen.items()]
+    judged = [_judged(asset, task, key, tables, rows) for key in GATES.get(asset, {}) if name in (None, key)]
     return ([schema] if name is None else []) + judged
+
+
+def _judged(asset: str, task: Task, name: str, tables: Mapping[str, pd.DataFrame], target: int) -> GateResult:
+    gate, limits = GATES[asset][name], _limits(asset, task, name)
+    table = tables.get(gate.table or asset)
+    if table is None:
+        message = f"not evaluated: an earlier version made the artifact, without the table {gate.table}"
+        return GateResult(name, False, False, message, {}, tables[asset].head(0), is_severe=False, limits=limits)
+    return replace(gate.judge(task, table, target), limits=limits)

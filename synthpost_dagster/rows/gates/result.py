@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.artifacts.store import GateEntry
 
@@ -28,6 +28,8 @@ class GateResult:
     offending: pd.DataFrame
     is_severe: bool = True
     """Whether what did not pass is shown as an error, and not as a warning."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    """Keys of the task's `quality` that the verdict depends on, with their values."""
 
     @property
     def entry(self) -> GateEntry:
@@ -43,6 +45,8 @@ class GateResult:
             message=self.message,
             figures={name: value for name, value in self.figures.items() if math.isfinite(value)},
             offending=tuple(rows),
+            is_severe=self.is_severe,
+            limits=self.limits,
         )
 
 

@@ -26,7 +26,7 @@ from synthpost_dagster.artifacts.store import (
     Plan,
     write_whole,
 )
-from synthpost_dagster.errors import GateFailed, StorageError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactDamaged, GateFailed, StorageError, UpstreamMissing
 
 PLAN = Plan("verdicts", "88|50", {"predictions": "abc", "judge": {"name": "rubric"}})
 TABLE = pd.DataFrame({"id": ["a", "b"], "wins": [3, 4]})
@@ -179,20 +179,131 @@ def test_what_is_not_whole_is_not_there_and_is_made_again(
     pd.testing.assert_frame_equal(store.read_table(again.manifest), TABLE)
 
 
-def test_a_file_that_was_changed_at_equal_size_is_refused_when_it_is_read(store: ArtifactStore) -> None:
+def kept_aside(store: ArtifactStore) -> list[Path]:
+    """Folders of artifacts that were set aside."""
+    return sorted(folder_of(store).parent.glob("damaged-*"))
+
+
+def without_a_file(folder: Path) -> None:
+    (folder / "note.txt").unlink()
+
+
+def with_a_changed_file(folder: Path) -> None:
+    (folder / "note.txt").write_bytes(b"b note")
+
+
+def with_a_changed_fact(folder: Path) -> None:
+    path = folder / MANIFEST
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"facts": {"wall_seconds": 123456}}), encoding="utf-8")
+
+
+def with_a_passed_gate(folder: Path) -> None:
+    path = folder / MANIFEST
+    path.write_text(path.read_text().replace('"is_passed": false', '"is_passed": true'), encoding="utf-8")
+
+
+def with_half_a_manifest(folder: Path) -> None:
+    half(folder / MANIFEST)
+
+
+@pytest.mark.parametrize("damage", [without_a_file, with_a_changed_file])
+def test_reading_damage_sets_artifact_aside_for_the_next_run(
+    store: ArtifactStore, damage: Callable[[Path], None]
+) -> None:
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
-    (folder_of(store) / "note.txt").write_bytes(b"b note")
-    with pytest.raises(StorageError, match=r"note.txt: differs from its manifest; delete its folder"):
+    damage(folder_of(store))
+    with pytest.raises(ArtifactDamaged, match=r"note.txt: .*the next run makes verdicts 88\|50 again"):
         store.read_file(manifest, "note.txt")
-    with pytest.raises(StorageError, match="differs from its manifest"), store.local_folder(manifest):
-        pass
+    assert found(store) is None
+    (aside,) = kept_aside(store)
+    assert (aside / "verdicts.parquet").is_file()
+    again = store.reuse_or_make(PLAN, Maker())
+    assert (again.is_reused, again.manifest.facts["made_because"]) == (False, "the last one was damaged")
+    assert store.read_file(again.manifest, "note.txt") == b"a note"
 
 
-def test_a_file_that_vanished_is_named_when_it_is_read(store: ArtifactStore) -> None:
+@pytest.mark.parametrize("damage", [without_a_file, with_a_changed_file, with_a_changed_fact, with_half_a_manifest])
+def test_damage_is_made_again_at_once_where_it_would_be_reused(
+    store: ArtifactStore, damage: Callable[[Path], None]
+) -> None:
+    store.reuse_or_make(PLAN, Maker())
+    damage(folder_of(store))
+    maker, notes = Maker(), list[str]()
+    again = store.reuse_or_make(PLAN, maker, note=notes.append)
+    assert (maker.calls, again.is_reused) == (1, False)
+    (aside,) = kept_aside(store)
+    assert [str(aside) in note and "verdicts 88|50" in note for note in notes] == [True]
+    assert store.reuse_or_make(PLAN, maker, note=notes.append).is_reused
+    assert len(notes) == 1
+
+
+def test_manifest_changed_by_hand_is_not_there(store: ArtifactStore) -> None:
+    store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
+    with_a_passed_gate(folder_of(store))
+    assert found(store) is None
+    with pytest.raises(UpstreamMissing):
+        store.need(PLAN, "run the cell")
+
+
+def test_rest_of_a_stopped_publication_is_no_damage(store: ArtifactStore) -> None:
+    store.reuse_or_make(PLAN, Maker())
+    (folder_of(store) / MANIFEST).unlink()
+    assert not store.reuse_or_make(PLAN, Maker()).is_reused
+    assert kept_aside(store) == []
+
+
+def test_damaged_artifact_that_was_made_again_meanwhile_stays(store: ArtifactStore) -> None:
+    old = store.reuse_or_make(PLAN, Maker(TABLE.assign(wins=0))).manifest
+    folder_of(store).rename(folder_of(store).parent / "elsewhere")
+    made = store.reuse_or_make(PLAN, Maker()).manifest
+    with pytest.raises(ArtifactDamaged):
+        store.read_table(old)
+    assert found(store) == made
+    assert kept_aside(store) == []
+
+
+def test_damage_in_an_object_store_is_set_aside_too(tmp_path: Path) -> None:
+    store = ArtifactStore(f"memory://{tmp_path.name}/damage", tmp_path / "home")
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
-    (folder_of(store) / "verdicts.parquet").unlink()
-    with pytest.raises(StorageError, match=r"verdicts.parquet: cannot be read .*materialize verdicts again"):
-        store.read_table(manifest)
+    folder = store.root / PLAN.asset / "88_50"
+    (folder / PLAN.fingerprint / "note.txt").write_bytes(b"b note")
+    with pytest.raises(ArtifactDamaged):
+        store.read_file(manifest, "note.txt")
+    names = sorted(child.name for child in folder.iterdir())
+    assert len(names) == 1 and names[0].startswith(f"damaged-{PLAN.fingerprint}-")
+    assert (folder / names[0] / "note.txt").read_bytes() == b"b note"
+    assert not store.reuse_or_make(PLAN, Maker()).is_reused
+    assert store.read_file(manifest, "note.txt") == b"a note"
+
+
+def as_an_earlier_version_wrote_it(folder: Path) -> None:
+    """The manifest without format, digest of its own, limits and severity."""
+    content = json.loads((folder / MANIFEST).read_text())
+    gates = [{k: v for k, v in one.items() if k not in ("is_severe", "limits")} for one in content["gates"]]
+    kept = {name: value for name, value in content.items() if name not in ("format", "self_digest")}
+    (folder / MANIFEST).write_text(json.dumps(kept | {"gates": gates}), encoding="utf-8")
+
+
+def test_manifest_of_an_earlier_version_counts(store: ArtifactStore) -> None:
+    made = store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=True))).manifest
+    as_an_earlier_version_wrote_it(folder_of(store))
+    old = store.reuse_or_make(PLAN, Maker())
+    assert (old.is_reused, old.manifest.format, old.manifest.digest) == (True, 1, made.digest)
+    changed = store.replace_gates(old.manifest, old.manifest.gates)
+    assert found(store) == changed
+    assert (changed.format, changed.fingerprint, changed.files) == (made.format, made.fingerprint, made.files)
+    with_a_changed_fact(folder_of(store))
+    assert found(store) is None
+
+
+def test_digest_covers_the_files_where_there_is_no_table(store: ArtifactStore) -> None:
+    def digest(text: str) -> str:
+        plan = PLAN._replace(parts={"text": text})
+        make = lambda draft: (draft.folder / "note.txt").write_text(text)  # noqa: E731
+        return store.reuse_or_make(plan, make).manifest.digest
+
+    assert digest("one") and digest("one") != digest("two")
 
 
 def test_what_is_missing_is_named_with_its_partition_and_the_remedy(store: ArtifactStore) -> None:

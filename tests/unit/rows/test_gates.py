@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.spec import DiversityLimits
 
+EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 FIRST_FIVE = "Five words to begin with"
 
 
@@ -706,3 +708,26 @@ def test_a_full_subset_with_one_row_of_a_stratum_rejected_passes_every_gate(
     full = subset(small_task, many, 220)
     assert len(full) == 219
     assert failed(subset_verdicts(small_task, full, many, 220)) == []
+
+
+def test_gate_whose_table_an_earlier_version_did_not_make_stops_nothing(small_task: Task) -> None:
+    curve = pd.DataFrame({"step": [1], "loss": [2.0], "learning_rate": [1e-4]})
+    found = {result.name: result for result in gates.evaluate("adapters", small_task, curve)}
+    assert found["schema"].is_passed
+    for name in ("supervised_tokens", "forgetting"):
+        assert (found[name].is_passed, found[name].is_blocking, found[name].is_severe) == (False, False, False)
+    assert gates.are_current("adapters", small_task, [result.entry for result in found.values()])
+
+
+def test_verdicts_are_current_under_the_limits_they_were_given_under(small_task: Task, edit_task: EditTask) -> None:
+    entries = [result.entry for result in gates.evaluate("prompts", small_task, training_prompts(small_task))]
+    assert {entry.name: entry.limits for entry in entries} == {
+        "schema": {},
+        "factor_coverage": {"max_rejected_share": 0.2},
+        "leakage": {"leaked_words": 8},
+        "personal_data": {"phone_region": "US"},
+    }
+    other = edit_task("task.yaml", lambda task: task["quality"].update(phone_region="DE"))
+    assert gates.are_current("prompts", small_task, entries)
+    assert not gates.are_current("prompts", other, entries)
+    assert not gates.are_current("prompts", small_task, entries[:-1])

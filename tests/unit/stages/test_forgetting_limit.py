@@ -13,7 +13,7 @@ def test_the_limit_is_no_part_of_the_rows_and_the_others_are(sales_posts: Task) 
     def parts(**changes: float) -> dict[str, object]:
         quality = sales_posts.spec.quality.model_copy(update=changes)
         study: Any = SimpleNamespace(
-            task=SimpleNamespace(spec=SimpleNamespace(language="en", quality=quality)),
+            task=SimpleNamespace(spec=SimpleNamespace(language="en", quality=quality, sweep=sales_posts.spec.sweep)),
             profile=SimpleNamespace(embedder=None),
         )
         return _quality_parts(study)

@@ -1,0 +1,159 @@
+"""Whatever the page shows shapes the report's fingerprint, and the fingerprints of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_task import write_yaml
+
+from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.profiles import FOLDER
+from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages import data, report
+from synthpost_dagster.stages.page_inputs import PageInputs, page_inputs
+from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.tasks.loading import Task
+
+Edit = Callable[[Any], object]
+
+
+@pytest.fixture
+def study(small_task: Task, tmp_path: Path) -> Study:
+    """A study on the small task with a profile of this test's own whose teacher is hosted; prompts are there."""
+    profile = yaml.safe_load((FOLDER / "llama3-8b.yaml").read_text(encoding="utf-8"))
+    profile["sweep"].update(data_sizes=[88], steps=[50])
+    write_yaml(tmp_path / "profile.yaml", profile)
+    opened = open_study(
+        Settings(task=str(small_task.folder), profile=str(tmp_path / "profile.yaml"), home=tmp_path / "home")
+    )
+    data.catalog(opened)
+    data.prompts(opened)
+    data.evaluation_prompts(opened)
+    return opened
+
+
+def edited(study: Study, file: str, change: Edit) -> Study:
+    """The study after a change of `task.yaml` or the profile."""
+    path = Path(study.settings.profile) if file == "profile" else study.task.folder / file
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(content)
+    write_yaml(path, content)
+    return open_study(study.settings)
+
+
+def description(task: dict[str, Any]) -> None:
+    task["description"] = "Another description."
+
+
+def criterion_text(task: dict[str, Any]) -> None:
+    task["post_types"][0]["criteria"][0]["text"] = "Rhyme, always."
+
+
+def forgetting_limit(task: dict[str, Any]) -> None:
+    task["quality"]["max_perplexity_ratio"] = 1.5
+
+
+def price(profile: dict[str, Any]) -> None:
+    profile["teacher"]["prices"] = {"input": 3.0, "output": 4.0}
+
+
+def judge_endpoint(profile: dict[str, Any]) -> None:
+    profile["judges"][0]["endpoint"] = "elsewhere"
+
+
+def student_name(profile: dict[str, Any]) -> None:
+    profile["student"]["model"] = "someone/another-model"
+
+
+def study_mode(profile: dict[str, Any]) -> None:
+    profile["study"] = True
+
+
+def seed(profile: dict[str, Any]) -> None:
+    profile["training"]["seed"] = 7
+
+
+SHOWN: list[tuple[str, Edit]] = [
+    ("task.yaml", description),
+    ("task.yaml", criterion_text),
+    ("task.yaml", forgetting_limit),
+    ("profile", price),
+    ("profile", judge_endpoint),
+    ("profile", student_name),
+    ("profile", study_mode),
+    ("profile", seed),
+]
+
+
+@pytest.mark.parametrize(("file", "change"), SHOWN)
+def test_what_the_page_shows_makes_another_report(study: Study, file: str, change: Edit) -> None:
+    before = report.ratio_report_plan(study).fingerprint
+    assert report.ratio_report_plan(study).fingerprint == before
+    assert report.ratio_report_plan(edited(study, file, change)).fingerprint != before
+
+
+@pytest.mark.parametrize(("file", "change"), [("task.yaml", description), ("profile", price)])
+def test_description_and_price_make_nothing_else(study: Study, file: str, change: Edit) -> None:
+    def plans(one: Study) -> list[str]:
+        made = [data.catalog_plan(one), data.prompts_plan(one), data.evaluation_prompts_plan(one)]
+        return [plan.fingerprint for plan in [*made, data.synthetic_rows_plan(one, 88)]]
+
+    before = plans(study)
+    assert plans(edited(study, file, change)) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("profile", lambda profile: profile["teacher"]["limits"].update(concurrency=3)),
+        ("profile", lambda profile: profile["device"].update(slots=2)),
+    ],
+)
+def test_what_the_page_does_not_show_leaves_the_report(study: Study, file: str, change: Edit) -> None:
+    before = report.ratio_report_plan(study).fingerprint
+    assert report.ratio_report_plan(edited(study, file, change)).fingerprint == before
+
+
+def test_every_input_of_the_page_is_a_part_of_its_plan(study: Study) -> None:
+    inputs = page_inputs(study)
+    assert set(report.ratio_report_plan(study).parts) == {one.name for one in fields(PageInputs)}
+    assert inputs.prompts is not None
+    for changed in (
+        replace(inputs, labels={"pair": "first"}),
+        replace(inputs, missing=(("88|50", "another reason"),)),
+        replace(inputs, prompts=inputs.prompts.model_copy(update={"self_digest": "another"})),
+        replace(inputs, general_text="another"),
+    ):
+        assert changed.parts != inputs.parts
+
+
+def test_changed_limit_evaluates_the_gates_once_more_and_keeps_the_files(study: Study) -> None:
+    plan = data.prompts_plan(study)
+    before = study.store.need(plan, "")
+    assert gate_of(before.gates, "factor_coverage").limits == {"max_rejected_share": 0.2}
+    changed = edited(study, "task.yaml", lambda task: task["quality"].update(max_rejected_share=0.1))
+    assert changed.is_due(lambda: plan) and not study.is_due(lambda: plan)
+    again = data.prompts(changed)
+    assert again.is_reused
+    assert gate_of(again.manifest.gates, "factor_coverage").limits == {"max_rejected_share": 0.1}
+    assert (again.manifest.digest, again.manifest.files) == (before.digest, before.files)
+    assert changed.store.need(plan, "") == again.manifest
+    assert not changed.is_due(lambda: plan)
+
+
+def test_table_made_by_other_limits_with_the_same_content_has_the_same_digest(study: Study) -> None:
+    before = study.store.need(data.prompts_plan(study), "")
+    changed = edited(study, "task.yaml", lambda task: task["quality"].update(leaked_words=9))
+    again = data.prompts(changed)
+    assert not again.is_reused
+    assert again.manifest.fingerprint != before.fingerprint
+    assert again.manifest.digest == before.digest
+
+
+def gate_of(entries: tuple[GateEntry, ...], name: str) -> GateEntry:
+    return next(entry for entry in entries if entry.name == name)
