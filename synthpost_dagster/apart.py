@@ -45,8 +45,9 @@ def run_apart(
     except BaseException:
         _end(children)
         raise
-    if failures := [child.failure for child in children if child.failure]:
-        raise SynthpostError("; ".join(dict.fromkeys(failures)))
+    if failures := [child for child in children if child.failure]:
+        details = dict.fromkeys(line for child in failures for line in child.details)
+        raise SynthpostError("; ".join(dict.fromkeys(child.failure for child in failures)), details=details)
 
 
 class _Child:
@@ -55,6 +56,7 @@ class _Child:
     def __init__(self, title: str, work: Callable[..., None], arguments: Sequence[Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.title, self.failure = title, ""
+        self.details: list[str] = []
         self.receiver, sender = context.Pipe(duplex=False)
         self.process = context.Process(target=_work_apart, args=(work, arguments, sender), name=title)
         with _interrupts_held():
@@ -91,7 +93,7 @@ def _listen(
             if isinstance(message, Event):
                 heard(message, child.title)
             else:
-                child.failure = str(message)
+                child.failure, child.details = message
 
 
 def _end(children: Sequence[_Child]) -> None:
@@ -132,7 +134,7 @@ def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Con
             work(*arguments)
     except SynthpostError as error:
         with contextlib.suppress(BrokenPipeError):  # the parent is no more
-            sender.send(str(error))
+            sender.send((str(error), error.details))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:

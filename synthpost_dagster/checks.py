@@ -5,6 +5,7 @@ artifact that was materialized last is shown, with its figures and the rows at f
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from dagster import (
@@ -17,7 +18,8 @@ from dagster import (
     asset_check,
 )
 
-from synthpost_dagster.assets.common import preview
+from synthpost_dagster.artifacts.store import gate_failure
+from synthpost_dagster.assets.common import as_markdown, preview
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.records import recorded_in
 from synthpost_dagster.resources.study import StudyResource
@@ -56,7 +58,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         blocking=is_blocking(asset, gate),
         description=DESCRIPTIONS[gate],
     )
-    def check(context: AssetCheckExecutionContext, study: StudyResource) -> AssetCheckResult:
+    def check(context: AssetCheckExecutionContext, study: StudyResource) -> Iterator[AssetCheckResult]:
         opened = study.open()
         partition = context.partition_key if checked.partitions_def is not None else ""
         fingerprint = recorded_in(context.instance)(asset, partition)
@@ -76,8 +78,13 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         if len(result.offending):
             metadata["offending"] = preview(result.offending)
         severity = AssetCheckSeverity.ERROR if result.is_severe else AssetCheckSeverity.WARN
-        return AssetCheckResult(
-            passed=result.is_passed, severity=severity, description=result.message, metadata=metadata
-        )
+        failed = next((entry for entry in manifest.gates if entry.name == gate and not result.is_passed), None)
+        failure = gate_failure(f"{asset} {partition}".strip(), failed) if failed else None
+        description = str(failure) if failure else result.message
+        metadata |= {"explanation": MetadataValue.md(as_markdown(failure.details))} if failure else {}
+        yield AssetCheckResult(passed=result.is_passed, severity=severity, description=description, metadata=metadata)
+        if failure and result.is_blocking:
+            # Dagster's own error would name the check alone.
+            raise failure
 
     return check

@@ -17,6 +17,7 @@ from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, R
 from synthpost_dagster.profiles import Profile, TrainingSpec, load_profile
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows import gates
+from synthpost_dagster.rows.explanations import explained
 from synthpost_dagster.rows.gates.posts import PERSONAL_DATA
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.settings import Settings, secret
@@ -134,7 +135,9 @@ class Study:
         for name, other in beside.items():
             draft.table(name, BESIDE[name].validate(other))
         draft.facts |= {"rows": len(table), "target_rows": len(table) if target is None else target}
-        draft.gates += [r.entry for r in gates.evaluate(asset, self.task, table, target=target, beside=beside)]
+        for found in gates.evaluate(asset, self.task, table, target=target, beside=beside):
+            why = explained(found, table, self.task, self.profile)
+            draft.gates.append(found.entry.model_copy(update={"explanation": why}))
 
     def warn_of_personal_data(self, role: str, sent: Iterable[Manifest], progress: Progress) -> None:
         """Says, before anything goes to an endpoint, which of the tables to be sent hold personal data.
