@@ -5,7 +5,6 @@ artifact that was materialized last is shown, with its figures and the rows at f
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from dagster import (
@@ -58,7 +57,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         blocking=is_blocking(asset, gate),
         description=DESCRIPTIONS[gate],
     )
-    def check(context: AssetCheckExecutionContext, study: StudyResource) -> Iterator[AssetCheckResult]:
+    def check(context: AssetCheckExecutionContext, study: StudyResource) -> Any:
         opened = study.open()
         partition = context.partition_key if checked.partitions_def is not None else ""
         fingerprint = recorded_in(context.instance)(asset, partition)
@@ -84,7 +83,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         metadata |= {"explanation": MetadataValue.md(as_markdown(failure.details))} if failure else {}
         yield AssetCheckResult(passed=result.is_passed, severity=severity, description=description, metadata=metadata)
         if failure and result.is_blocking:
-            # Dagster's own error would name the check alone.
+            # Dagster's own error would name the check alone. It takes generators, which its types do not say.
             raise failure
 
     return check

@@ -109,7 +109,7 @@ def row_lines(listed: Listing) -> Iterator[Text]:
         head = Text(f"{row.prompt_id}, attempt {row.attempt + 1}: {row.post_type}, {row.tone}, {row.length}: ")
         tokens = f" (finish reason {row.finish_reason}, {row.completion_tokens:,} tokens)"
         yield head.append_text(verdict).append(tokens)
-        yield Text(f"  “{shortened(row.raw_reply, TEXT_HEAD, TEXT_TAIL)}”", style="dim")
+        yield Text(f"  “{shortened(row.post or row.raw_reply, TEXT_HEAD, TEXT_TAIL)}”", style="dim")
     if len(listed.rows) < listed.matching:
         yield Text(f"{len(listed.rows):,} of {listed.matching:,} rows shown; --limit shows more")
 

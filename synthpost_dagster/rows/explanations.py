@@ -6,9 +6,9 @@ task; they are printed with their present value. The record that is kept is in `
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
@@ -27,8 +27,8 @@ EXAMPLE_HEAD, EXAMPLE_TAIL = 110, 40
 """Characters that are shown of the beginning and of the end of a long text."""
 MAX_VALUE_CHARACTERS = 60
 _KEY = re.compile(r"\{([\w.]+)\}")
-_EXAMPLE_COLUMNS = ("raw_reply", "post", "learned", "why", "failure_case", "fault", "prompt_id")
-"""Where the text of an example is taken from: the first of these that a row has."""
+_EXAMPLE_COLUMNS = ("post", "raw_reply", "learned", "failure_case", "fault", "prompt_id")
+"""Where the text of an example is taken from: the first of these that is not empty."""
 _NEVER_SHOWN = ("personal_data",)
 """Gates whose rows are named, and their texts not repeated."""
 
@@ -72,11 +72,13 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "have too few or too many sentences",
         "change `lengths` in task.yaml, or lower {quality.band_retries}",
     ),
+    ("finish reason", "ended with an {reason}", "see what the endpoint's documentation says of it"),
     (
-        "finish",
-        "ended with a finish reason that does not mean that they are finished",
-        "see what the endpoint's documentation says of it, or change {teacher.model}",
+        "without an answer",
+        "end after the model's reasoning, without an answer",
+        "lower the model's reasoning effort, or change {teacher.model}",
     ),
+    ("part of another kind", "hold a {reason}", "change {teacher.model} to one that answers with text alone"),
     ("empty", "are empty", "check {teacher.model} and its chat template"),
     ("", "were rejected as “{reason}”", "look at them with `synthpost rows --rejected`"),
 )
@@ -184,9 +186,10 @@ def reason_remedy(reason: str, task: Task, profile: Profile) -> Remedy:
 
 def examples_of(rows: pd.DataFrame, column: str = "") -> tuple[str, ...]:
     """Up to three different texts of the rows, shortened, in quotation marks."""
-    column = column or next((name for name in _EXAMPLE_COLUMNS if name in rows), "")
-    texts: Iterable[str] = map(str, rows[column]) if column in rows else ()
-    return tuple(dict.fromkeys(f"“{shortened(text)}”" for text in texts))[:MAX_EXAMPLES]
+    columns = [name for name in ([column] if column else _EXAMPLE_COLUMNS) if name in rows]
+    texts = (next((text for name in columns if (text := str(row[name]).strip())), "") for _, row in rows.iterrows())
+    different = dict.fromkeys(f"“{shortened(text)}”" for text in texts if text)
+    return tuple(itertools.islice(different, MAX_EXAMPLES))
 
 
 def shortened(text: str, head: int = EXAMPLE_HEAD, tail: int = EXAMPLE_TAIL) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, GateEntry, Manifest, Plan
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.generation.chat_models import Context
@@ -135,9 +135,17 @@ class Study:
         for name, other in beside.items():
             draft.table(name, BESIDE[name].validate(other))
         draft.facts |= {"rows": len(table), "target_rows": len(table) if target is None else target}
-        for found in gates.evaluate(asset, self.task, table, target=target, beside=beside):
-            why = explained(found, table, self.task, self.profile)
-            draft.gates.append(found.entry.model_copy(update={"explanation": why}))
+        draft.gates += self.gate_entries(asset, table, target, beside)
+
+    def gate_entries(
+        self, asset: str, table: pd.DataFrame, target: int | None, beside: Mapping[str, pd.DataFrame]
+    ) -> list[GateEntry]:
+        """The verdicts of the gates on an asset's tables, each that did not pass with what stands behind it."""
+        found = gates.evaluate(asset, self.task, table, target=target, beside=beside)
+        return [
+            one.entry.model_copy(update={"explanation": explained(one, table, self.task, self.profile)})
+            for one in found
+        ]
 
     def warn_of_personal_data(self, role: str, sent: Iterable[Manifest], progress: Progress) -> None:
         """Says, before anything goes to an endpoint, which of the tables to be sent hold personal data.
