@@ -169,3 +169,15 @@ def test_they_do_not_outlive_a_parent_that_is_killed(
     os.kill(parent.pid, number)
     wait_for(lambda: all(is_over(process) for process in started), "they go on without their parent")
     assert {path.name for path in tmp_path.glob("*.freed")} == {"one.freed", "two.freed"}
+
+
+def fail_in_detail(line: str) -> None:
+    """Fails with a line under its message."""
+    raise SynthpostError("one sentence", details=[line])
+
+
+def test_details_of_errors_come_over_from_the_processes() -> None:
+    with pytest.raises(SynthpostError) as raised:
+        run_apart(fail_in_detail, {"one": ("a",), "two": ("b",)}, lambda *_: None, lambda *_: None)
+    assert str(raised.value) == "one sentence"
+    assert sorted(raised.value.details) == ["a", "b"]
