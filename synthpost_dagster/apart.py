@@ -69,6 +69,11 @@ class _Child:
         self.receiver.close()
         if self.process.exitcode == INTERRUPTED:
             self.failure = self.failure or f"{self.title}: stopped; run again to go on from there"
+        elif self.process.exitcode == -signal.SIGKILL:
+            self.failure = (
+                f"{self.title}: its process was killed from outside, as the system does where memory runs out; free "
+                "memory and run again to go on from there"
+            )
         elif self.process.exitcode:
             self.failure = (
                 f"{self.title}: its process ended with {self.process.exitcode}; run again to go on from there"

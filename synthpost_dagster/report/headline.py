@@ -116,6 +116,9 @@ def notices(data: ReportData) -> list[Notice]:
     if data.trust.missing_controls:
         reason = f"The controls are not there: {data.trust.missing_controls}"
         found.append(Notice("warning", "The judge has not been tested.", reason))
+    for why in data.trust.unscored:
+        kind = "bad" if why.figure == 1 else "warning"
+        found.append(Notice(kind, "Many games could not be scored.", f"{why.cause}.", tuple(why.lines)))
     found += order_notices(data.trust.judges)
     if data.is_study_mode:
         found.append(_study_notice("untuned"))

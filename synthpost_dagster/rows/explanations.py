@@ -85,6 +85,22 @@ REASONS: tuple[tuple[str, str, str], ...] = (
 """A part of the reason of a rejected reply, as a regular expression, and its remedy; the first that fits."""
 
 
+JUDGE_REASONS: tuple[tuple[str, str, str], ...] = (
+    ("cut off", "were cut off at {judge.sampling.max_new_tokens}", "raise it"),
+    (
+        "reasoning",
+        "used up {judge.sampling.max_new_tokens} on the judge's reasoning",
+        "raise it, or lower the judge's reasoning effort",
+    ),
+    ("schema", "do not follow the JSON schema that was asked for", "change {judge.structured_output}"),
+    ("refused|filter", "were {reason}", "reword prompts/judge.j2 or change {judge.model}"),
+    ("", "were unscored as “{reason}”", "change {judge.model}, or reword prompts/judge.j2"),
+)
+"""As REASONS, of a judge's replies that could not be scored; `{judge.…}` is a key of the judge."""
+MAX_UNSCORED = 0.2
+"""Share of a judge's games; above it, the reasons are told."""
+
+
 class GateRemedy(NamedTuple):
     """Of a gate: which of its figures is limited, the task's key that holds the limit, and what to change."""
 
@@ -184,6 +200,36 @@ def reason_remedy(reason: str, task: Task, profile: Profile) -> Remedy:
     return Remedy(found, change)
 
 
+def explained_unscored(games: pd.DataFrame, task: Task, profile: Profile) -> list[Explanation]:
+    """Why replies could not be scored, of each judge of whose games (schema Games) too many are unscored."""
+    found = []
+    for place, spec in enumerate(profile.judges):
+        own = games[games["judge"] == spec.name]
+        unscored = own[own["outcome"] == "unscored"]
+        if len(unscored) <= MAX_UNSCORED * len(own):
+            continue
+        counts = {str(reason): int(count) for reason, count in unscored["reason"].value_counts().items()}
+        texts = {reason: _judge_remedy(reason, place, task, profile) for reason in counts}
+        top = next(iter(counts))
+        share = f"{len(unscored):,} of {len(own):,} games of {spec.name} are unscored"
+        found.append(
+            Explanation(
+                cause=f"{share}: {counts[top]:,} replies {texts[top]}",
+                figure=len(unscored) / len(own),
+                limit=MAX_UNSCORED,
+                reasons=tuple(ReasonCount(reason=r, count=n, remedy=texts[r]) for r, n in counts.items()),
+                examples=examples_of(unscored[unscored["reason"] == top], "raw_reply"),
+            )
+        )
+    return found
+
+
+def _judge_remedy(reason: str, place: int, task: Task, profile: Profile) -> str:
+    _, *texts = next(entry for entry in JUDGE_REASONS if re.search(entry[0], reason))
+    text = "; ".join(texts).replace("{reason}", reason).replace("{judge.", f"{{judges.{place}.")
+    return _with_values(text, task, profile)
+
+
 def examples_of(rows: pd.DataFrame, column: str = "") -> tuple[str, ...]:
     """Up to three different texts of the rows, shortened, in quotation marks."""
     columns = [name for name in ([column] if column else _EXAMPLE_COLUMNS) if name in rows]
@@ -208,7 +254,7 @@ def _value(path: str, task: Task, profile: Profile) -> Any:
     """The present value of a key; None where the profile's kind of model has no such key."""
     value: Any = task.spec if path.startswith("quality.") else profile
     for name in path.split("."):
-        value = getattr(value, name, None)
+        value = value[int(name)] if isinstance(value, tuple) else getattr(value, name, None)
     return value
 
 

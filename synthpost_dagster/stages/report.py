@@ -22,6 +22,7 @@ from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
+from synthpost_dagster.rows.explanations import explained_unscored
 from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.adapters import adapters_plan
@@ -43,7 +44,7 @@ from synthpost_dagster.statistics.replicates import Trained
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT_FORMAT = 6
+REPORT_FORMAT = 7
 """Raised when the page or its tables change, so that reports are made anew."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
@@ -288,6 +289,7 @@ def _trust(
         people=people,
         unknown_labels=unknown,
         imitations=int(verdicts["has_imitation"].sum()),
+        unscored=tuple(explained_unscored(verdicts, study.task, profile)),
     )
 
 

@@ -181,3 +181,13 @@ def test_details_of_errors_come_over_from_the_processes() -> None:
         run_apart(fail_in_detail, {"one": ("a",), "two": ("b",)}, lambda *_: None, lambda *_: None)
     assert str(raised.value) == "one sentence"
     assert sorted(raised.value.details) == ["a", "b"]
+
+
+def kill_itself() -> None:
+    """Ends as a process does that the system kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_process_that_the_system_killed_names_memory() -> None:
+    with pytest.raises(SynthpostError, match=r"^cell 8\|3: its process was killed from outside.*memory"):
+        run_apart(kill_itself, {"cell 8|3": ()}, lambda *_: None, lambda *_: None)

@@ -15,6 +15,7 @@ from synthpost_dagster.rows.explanations import (
     examples_of,
     explained,
     explained_rejections,
+    explained_unscored,
     reason_remedy,
     shortened,
     unanswered,
@@ -134,3 +135,20 @@ def test_shortened_text_is_one_printable_line() -> None:
 def test_reasons_beyond_the_fifth_are_added_up(small_task: Task, profile: Profile) -> None:
     found = why(small_task, profile, *["a"] * 3, *["b"] * 2, "c", "d", "e", "f", "g")
     assert found.lines[0] == "reasons: 3 a, 2 b, 1 c, 1 d, 1 e, 2 for other reasons"
+
+
+def games(judge: str, *reasons: str) -> pd.DataFrame:
+    """A game for each reason why it is unscored; an empty one was won."""
+    outcomes = ["unscored" if reason else "win" for reason in reasons]
+    return pd.DataFrame({"judge": judge, "outcome": outcomes, "reason": reasons, "raw_reply": "I like A"})
+
+
+def test_judge_that_is_unread_is_told_with_reason_key_and_example(small_task: Task, profile: Profile) -> None:
+    (found,) = explained_unscored(games("rubric", *["reply cut off"] * 3, ""), small_task, profile)
+    assert found.cause.startswith("3 of 4 games of rubric are unscored: 3 replies were cut off at")
+    assert "judges.0.sampling.max_new_tokens" in found.cause
+    assert (found.figure, found.examples) == (0.75, ("“I like A”",))
+
+
+def test_few_unscored_games_need_no_explanation(small_task: Task, profile: Profile) -> None:
+    assert explained_unscored(games("rubric", "reply cut off", *[""] * 4), small_task, profile) == []
