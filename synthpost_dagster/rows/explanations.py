@@ -231,11 +231,16 @@ def _judge_remedy(reason: str, place: int, task: Task, profile: Profile) -> str:
 
 
 def examples_of(rows: pd.DataFrame, column: str = "") -> tuple[str, ...]:
-    """Up to three different texts of the rows, shortened, in quotation marks."""
+    """Up to three different texts of the rows, shortened, in quotation marks; of rows without a text, their prompts."""
     columns = [name for name in ([column] if column else _EXAMPLE_COLUMNS) if name in rows]
-    texts = (next((text for name in columns if (text := str(row[name]).strip())), "") for _, row in rows.iterrows())
-    different = dict.fromkeys(f"“{shortened(text)}”" for text in texts if text)
-    return tuple(itertools.islice(different, MAX_EXAMPLES))
+    examples = (_example(row, columns) for _, row in rows.iterrows())
+    return tuple(itertools.islice(dict.fromkeys(filter(None, examples)), MAX_EXAMPLES))
+
+
+def _example(row: pd.Series, columns: list[str]) -> str:
+    """The first text of the row that is not empty, in quotation marks; an empty string where there is none."""
+    name, text = next(((name, text) for name in columns if (text := str(row[name]).strip())), ("", ""))
+    return f"prompt {text}" if name == "prompt_id" else f"“{shortened(text)}”" if text else ""
 
 
 def shortened(text: str, head: int = EXAMPLE_HEAD, tail: int = EXAMPLE_TAIL) -> str:

@@ -117,11 +117,12 @@ def test_personal_data_is_not_repeated_in_examples(small_task: Task, profile: Pr
     (result,) = gates.evaluate("synthetic_rows", small_task, rows, "personal_data", 1)
     found = explained(result, rows, small_task, profile)
     assert found is not None
-    assert found.examples == (f"“{rows['prompt_id'].iloc[0]}”",)
+    assert found.examples == (f"prompt {rows['prompt_id'].iloc[0]}",)
 
 
 def test_examples_are_few_different_and_not_empty() -> None:
     rows = pd.DataFrame({"post": ["", "same", "same", "b", "c", "d"], "raw_reply": ["raw", "", "", "", "", ""]})
+    assert examples_of(rows.head(1).assign(raw_reply="", prompt_id="e34d")) == ("prompt e34d",)
     assert examples_of(rows) == ("“raw”", "“same”", "“b”")
     assert len(examples_of(rows)) == MAX_EXAMPLES
 
