@@ -45,9 +45,10 @@ def run_apart(
     except BaseException:
         _end(children)
         raise
-    if failures := [child.failure for child in children if child.failure]:
-        kind = ArtifactDamaged if any(child.met_damage for child in children) else SynthpostError
-        raise kind("; ".join(dict.fromkeys(failures)))
+    if failures := [child for child in children if child.failure]:
+        details = dict.fromkeys(line for child in failures for line in child.details)
+        kind = ArtifactDamaged if any(child.met_damage for child in failures) else SynthpostError
+        raise kind("; ".join(dict.fromkeys(child.failure for child in failures)), details=details)
 
 
 class _Child:
@@ -56,6 +57,7 @@ class _Child:
     def __init__(self, title: str, work: Callable[..., None], arguments: Sequence[Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.title, self.failure, self.met_damage = title, "", False
+        self.details: list[str] = []
         self.receiver, sender = context.Pipe(duplex=False)
         self.process = context.Process(target=_work_apart, args=(work, arguments, sender), name=title)
         with _interrupts_held():
@@ -68,6 +70,11 @@ class _Child:
         self.receiver.close()
         if self.process.exitcode == INTERRUPTED:
             self.failure = self.failure or f"{self.title}: stopped; run again to go on from there"
+        elif self.process.exitcode == -signal.SIGKILL:
+            self.failure = (
+                f"{self.title}: its process was killed from outside, as the system does where memory runs out; free "
+                "memory and run again to go on from there"
+            )
         elif self.process.exitcode:
             self.failure = (
                 f"{self.title}: its process ended with {self.process.exitcode}; run again to go on from there"
@@ -92,7 +99,7 @@ def _listen(
             if isinstance(message, Event):
                 heard(message, child.title)
             else:
-                child.failure, child.met_damage = message
+                child.failure, child.details, child.met_damage = message
 
 
 def _end(children: Sequence[_Child]) -> None:
@@ -133,7 +140,7 @@ def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Con
             work(*arguments)
     except SynthpostError as error:
         with contextlib.suppress(BrokenPipeError):  # the parent is no more
-            sender.send((str(error), isinstance(error, ArtifactDamaged)))
+            sender.send((str(error), error.details, isinstance(error, ArtifactDamaged)))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:

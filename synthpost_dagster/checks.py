@@ -18,8 +18,8 @@ from dagster import (
 )
 from dagster_shared.utils.warnings import PreviewWarning
 
-from synthpost_dagster.artifacts.store import GateEntry, Manifest
-from synthpost_dagster.assets.common import preview
+from synthpost_dagster.artifacts.store import GateEntry, Manifest, gate_failure
+from synthpost_dagster.assets.common import as_markdown, preview
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.records import metadata_of
 from synthpost_dagster.resources.study import StudyResource
@@ -61,7 +61,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         description=DESCRIPTIONS[gate],
         partitions_def=checked.partitions_def,
     )
-    def check(context: AssetCheckExecutionContext, study: StudyResource) -> AssetCheckResult:
+    def check(context: AssetCheckExecutionContext, study: StudyResource) -> Any:
         opened = study.open()
         partition = context.partition_key if checked.partitions_def is not None else ""
         fingerprint = metadata_of(context.instance, asset, partition, "fingerprint")
@@ -71,13 +71,20 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
                 f"{asset} {partition}".strip() + " is recorded but not in the storage; the next run makes it again"
             )
         entry = _entry(manifest, gate)
+        failure = None if entry.is_passed else gate_failure(manifest.title, entry)
         metadata: dict[str, Any] = {"finding": MetadataValue.text(entry.message), **entry.figures}
         if entry.limits:
             metadata["limits"] = MetadataValue.json(entry.limits)
+        if failure and failure.details:
+            metadata["explanation"] = MetadataValue.md(as_markdown(failure.details))
         if entry.offending:
             metadata["offending"] = preview(entry.offending)
         severity = AssetCheckSeverity.ERROR if entry.is_severe else AssetCheckSeverity.WARN
-        return AssetCheckResult(passed=entry.is_passed, severity=severity, description=entry.message, metadata=metadata)
+        description = str(failure) if failure else entry.message
+        yield AssetCheckResult(passed=entry.is_passed, severity=severity, description=description, metadata=metadata)
+        if failure and entry.is_blocking:
+            # Dagster's own error would name the check alone. It takes generators, which its types do not say.
+            raise failure
 
     return check
 

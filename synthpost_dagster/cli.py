@@ -155,6 +155,43 @@ def journal(home: str | None, profile: str | None, task: str | None, settle: str
 
 @main.command()
 @_common
+@click.option("--rejected", is_flag=True, help="Only replies that were rejected.")
+@click.option("--reason", metavar="R", help="Only replies that were rejected for this reason.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show.")
+@click.option("--json", "is_json", is_flag=True, help="Counts and rows as JSON, with the whole texts.")
+def rows(
+    home: str | None,
+    profile: str | None,
+    task: str | None,
+    rejected: bool,
+    reason: str | None,
+    limit: int,
+    is_json: bool,
+) -> None:
+    """Show the teacher's replies, kept and rejected, with the reasons and the keys to change.
+
+    Looks at the newest table of rows, also one that failed its checks; where there is none, at the replies in the
+    journal. Exits with 0 where there are replies, with 2 where there are none or none has the reason.
+    """
+    from synthpost_dagster.rows_listing import as_json, listing, reasons_table, row_lines
+    from synthpost_dagster.stages.data import latest_rows
+    from synthpost_dagster.stages.study import open_study
+
+    settings = read_settings(home, task, profile)
+    prepare(settings)
+    study = open_study(settings)
+    listed = listing(study, latest_rows(study), rejected, reason, limit)
+    if is_json:
+        click.echo(as_json(listed))
+        return
+    console = Console(highlight=False)
+    console.print(reasons_table(listed))
+    for line in row_lines(listed):
+        console.print(line, soft_wrap=True)
+
+
+@main.command()
+@_common
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
@@ -286,7 +323,7 @@ def entry() -> None:
     try:
         main(standalone_mode=False)
     except SynthpostError as error:
-        click.echo(f"synthpost: {error}", err=True)
+        click.echo("\n  ".join([f"synthpost: {error}", *error.details]), err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()

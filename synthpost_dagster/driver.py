@@ -13,6 +13,7 @@ from dagster import DagsterEventType, DagsterExecutionInterruptedError, DagsterI
 from dagster._core.events import JobCanceledData, JobFailureData
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster_shared.error import SerializableErrorInfo
 
 from synthpost_dagster import errors, planning
 from synthpost_dagster.apart import run_apart
@@ -31,6 +32,8 @@ from synthpost_dagster.terminal import Terminal
 INTERRUPTS = (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
 MAX_REPAIRS = 5
 """How often a sweep begins again after it met a damaged artifact."""
+OURS = f"{errors.__name__}."
+"""Begins the message of an error that we raise on purpose, as Dagster keeps it."""
 
 
 class Unit(NamedTuple):
@@ -215,7 +218,8 @@ def execute(definitions: Definitions, instance: DagsterInstance, unit: Unit) -> 
         return
     _raise_if_interrupted(instance, result.run_id)
     kind = errors.ArtifactDamaged if _met_damage(instance, result.run_id) else errors.SynthpostError
-    raise kind(f"{unit.title}: {_why_failed(instance, result.run_id)} (run {result.run_id[:8]} in the UI)")
+    why_failed = _why_failed(instance, result.run_id)
+    raise kind(f"{unit.title}: {why_failed.sentence} (run {result.run_id[:8]} in the UI)", details=why_failed.details)
 
 
 def _execute_apart(settings: Settings, unit: Unit) -> None:
@@ -246,20 +250,51 @@ def _met_damage(instance: DagsterInstance, run_id: str) -> bool:
     return False
 
 
-def _why_failed(instance: DagsterInstance, run_id: str) -> str:
-    """The first error of a run in one sentence: our own message where there is one, else the type and message.
+class Why(NamedTuple):
+    """Why a run failed, in one sentence, and the lines that belong under it."""
 
-    Raises KeyboardInterrupt where the run was interrupted.
-    """
+    sentence: str
+    details: tuple[str, ...] = ()
+
+
+def _why_failed(instance: DagsterInstance, run_id: str) -> Why:
+    """The error of a run's first step that failed. Raises KeyboardInterrupt where the run was interrupted."""
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
         error = event.step_failure_data.error if event is not None and event.is_step_failure else None
-        if error is None:
-            continue
-        while error.cause is not None:
-            error = error.cause
-        if error.cls_name in INTERRUPTS:
-            raise KeyboardInterrupt
-        message = " ".join(error.message.split())
-        return message.partition(": ")[2] if hasattr(errors, error.cls_name or "") else message
-    return "it ended without an error of a step"
+        if error is not None:
+            return why(error)
+    return Why("it ended without an error of a step")
+
+
+def why(error: SerializableErrorInfo) -> Why:
+    """The first error of ours in the chain of what it was raised from: it knows place and remedy; else the root cause.
+
+    Raises KeyboardInterrupt where the root cause is one.
+    """
+    root = error
+    while root.cause is not None:
+        root = root.cause
+    if root.cls_name in INTERRUPTS:
+        raise KeyboardInterrupt
+    ours = next((one for one in _chain(error) if one.message.startswith(OURS)), None)
+    return _read(ours) if ours else Why(_one_line(root.message))
+
+
+def _chain(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+    """The error and what it was raised from, or while handling, outermost first."""
+    while error is not None:
+        yield error
+        error = error.cause or error.context
+
+
+def _read(error: SerializableErrorInfo) -> Why:
+    """An error of ours: its message without the class, and its details."""
+    lines = error.message.partition(": ")[2].splitlines()
+    details = [line for line in lines if line.startswith(errors.DETAIL_INDENT)]
+    sentence = _one_line(" ".join(line for line in lines if line not in details))
+    return Why(sentence, tuple(line.removeprefix(errors.DETAIL_INDENT) for line in details))
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

@@ -15,9 +15,28 @@ The command line prints the message of these as one sentence and exits with stat
 and keeps its traceback.
 """
 
+from collections.abc import Iterable
+
+DETAIL_INDENT = "  "
+"""Begins a line under an error's message."""
+
 
 class SynthpostError(Exception):
-    """Base of all errors below; the message names what is wrong, where, and what to do."""
+    """Base of all errors below; the message names what is wrong, where, and what to do.
+
+    `details` are lines to print under the message, such as counts and examples. They are kept as notes (PEP 678), so
+    that Dagster shows them too.
+    """
+
+    def __init__(self, message: str = "", *, details: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        for line in details:
+            self.add_note(f"{DETAIL_INDENT}{line}")
+
+    @property
+    def details(self) -> list[str]:
+        """The lines under the message."""
+        return [note.removeprefix(DETAIL_INDENT) for note in getattr(self, "__notes__", [])]
 
 
 class SpecError(SynthpostError):

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from synthpost_dagster.artifacts.drafts import draft_folder
+from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.locks import is_acquired
 from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError, UpstreamMissing
@@ -64,6 +65,23 @@ class GateEntry(BaseModel):
     """Whether what did not pass is shown as an error, and not as a warning."""
     limits: dict[str, Any] = {}
     """Keys of the task's `quality` that the verdict depends on, with their values when it was given."""
+    explanation: Explanation | None = None
+    """Of a gate that did not pass."""
+
+    def sentence(self, title: str) -> str:
+        """What failed on the artifact of that title, and what to do."""
+        if self.explanation and self.explanation.cause:
+            return f"{title}: {self.explanation.cause}"
+        remedy = self.explanation.remedy if self.explanation else ""
+        return f"{title} failed its check {self.name}: {self.message}; {remedy or 'correct it and materialize again'}"
+
+    @property
+    def details(self) -> list[str]:
+        """What belongs under the sentence: the finding where the sentence does not hold it, reasons, examples."""
+        if self.explanation is None:
+            return []
+        finding = [f"{self.name}: {self.message}"] if self.explanation.cause else []
+        return finding + self.explanation.lines
 
 
 class Manifest(BaseModel):
@@ -385,12 +403,18 @@ def _storing(folder: UPath) -> Iterator[None]:
 
 
 def refuse_failed(manifest: Manifest) -> None:
-    """Raises GateFailed where a blocking gate of the artifact did not pass."""
-    if manifest.failed_gates:
-        gate = manifest.failed_gates[0]
-        raise GateFailed(
-            f"{manifest.title} failed its check {gate.name}: {gate.message}; correct it and materialize again"
-        )
+    """Raises GateFailed where a blocking gate of the artifact did not pass; one whose cause is known goes first."""
+    if failed := manifest.failed_gates:
+        raise gate_failure(f"{manifest.asset} {manifest.partition}".strip(), _best_explained(failed))
+
+
+def gate_failure(title: str, gate: GateEntry) -> GateFailed:
+    """The error of a gate that did not pass on the artifact of that title."""
+    return GateFailed(gate.sentence(title), details=gate.details)
+
+
+def _best_explained(failed: list[GateEntry]) -> GateEntry:
+    return next((gate for gate in failed if gate.explanation and gate.explanation.cause), failed[0])
 
 
 def write_whole(path: Path | UPath, content: bytes) -> None:

@@ -1,10 +1,12 @@
 """What all assets share: the column schema in the UI, and turning a stage's outcome into a materialization."""
 
 import base64
+import html
 import math
+import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dagster import (
@@ -30,6 +32,7 @@ OWNERS = ["team:ml-engineering"]
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 300
 CANCELLING_SECONDS = 2.0
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+!|<>&~]")
 
 
 def schema_metadata(asset: str) -> dict[str, Any]:
@@ -95,6 +98,15 @@ def preview(rows: Sequence[Mapping[Any, Any]]) -> MetadataValue:
     """Rows as a table; long texts are cut."""
     records = [TableRecord({str(name): _short(value) for name, value in row.items()}) for row in rows]
     return MetadataValue.table(records) if records else MetadataValue.text("no rows")
+
+
+def as_markdown(lines: Iterable[str]) -> str:
+    """The lines as a list, whose texts are shown as they are."""
+    return "\n".join(f"- {_MARKDOWN.sub(_escaped, line)}" for line in lines)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return html.escape(match[0]) if match[0] in "<>&" else f"\\{match[0]}"
 
 
 def png_uri(picture: bytes) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +43,21 @@ FEWEST_TO_DOUBT = 50
 """Prompts that must be settled before a teacher is given up for rejecting too many."""
 PILOT = 64
 """Replies asked for at a time until so many are settled."""
+FIRST_REPLIES = 20
+"""Replies of a teacher that are looked at before more are asked for."""
+MAX_FIRST_REJECTED = 0.8
+"""Of the first replies, rejected for one reason; above it, the teacher is not asked further."""
+
+
+class EarlyStop(NamedTuple):
+    """What is done where the first replies are rejected for one reason: `stop` gets the rows so far and raises.
+
+    `is_bounded`: no more than these replies are asked for before they are looked at. A teacher whose replies depend on
+    what is asked beside them is asked in whole rounds.
+    """
+
+    stop: Callable[[pd.DataFrame], None]
+    is_bounded: bool
 
 
 def synthesize(
@@ -53,31 +68,73 @@ def synthesize(
     target: int,
     known: pd.DataFrame | None,
     progress: Progress,
+    early: EarlyStop | None = None,
 ) -> pd.DataFrame:
     """Rows (schema SyntheticRows) for a data size of `target`: each stratum's share of kept rows, if prompts suffice.
 
     `known` holds rows of earlier runs; a reply is used again where its key is the one asked for. Where the column
     `is_settled` says that the row was judged by the present rules, its verdict stays too, so that a row that was kept
     is not pushed out by one that came later. A teacher whose share of rejected prompts passes the task's limit is not
-    asked further: the gate on that share says why.
+    asked further: the gate on that share says why. With `early`, one whose first replies are nearly all rejected for
+    one reason is stopped sooner.
     """
     work = _Work(task, prompts, teacher, attempts, target, known)
     while wanted := work.wanted():
-        # Keys are made as they are needed: those of 17,600 prompts take a second in which nothing would be sent.
-        asks: Iterable[_Ask] = map(work.ask, wanted)
-        fresh = len(wanted)
-        if work.known:
-            asks = list(asks)
-            fresh = sum(ask.ask.key not in work.known for ask in asks)
-        sent, taken = itertools.tee(asks)
-        unknown = (ask.ask for ask in sent if ask.ask.key not in work.known)
-        round_ = Work(ROWS, fresh, progress.portion(fresh * work.acceptance / work.needed))
-        with contextlib.closing(teacher.answers(unknown, round_) if fresh else _nothing()) as replies:
-            for ask in taken:
-                work.take(ask, work.known.get(ask.ask.key) or _as_known(next(replies)))
+        for part in _parts(wanted, FIRST_REPLIES - len(work.rows) if early and early.is_bounded else 0):
+            for _ in _taken(work, part, progress):
+                if early and work.is_bad_start():
+                    early.stop(work.table())
                 if work.is_hopeless():
                     return work.table()
         progress.milestone("synthetic rows kept", work.kept, work.needed, "rows")
+    return work.table()
+
+
+def _parts(items: list[_Item], first: int) -> list[list[_Item]]:
+    """The items in one part, or in two where the first of them are to be looked at before the others."""
+    return [items[:first], items[first:]] if 0 < first < len(items) else [items]
+
+
+def _taken(work: _Work, items: list[_Item], progress: Progress) -> Generator[None, None, None]:
+    """Asks for the items and adds the replies to the rows, one at a time."""
+    # Keys are made as they are needed: those of 17,600 prompts take a second in which nothing would be sent.
+    asks: Iterable[_Ask] = map(work.ask, items)
+    fresh = len(items)
+    if work.known:
+        asks = list(asks)
+        fresh = sum(ask.ask.key not in work.known for ask in asks)
+    sent, taken = itertools.tee(asks)
+    unknown = (ask.ask for ask in sent if ask.ask.key not in work.known)
+    round_ = Work(ROWS, fresh, progress.portion(fresh * work.acceptance / work.needed))
+    with contextlib.closing(work.teacher.answers(unknown, round_) if fresh else _nothing()) as replies:
+        for ask in taken:
+            work.take(ask, work.known.get(ask.ask.key) or _as_known(next(replies)))
+            yield
+
+
+def rows_so_far(
+    task: Task,
+    prompts: pd.DataFrame,
+    teacher: ChatModel,
+    attempts: int,
+    target: int,
+    known: pd.DataFrame | None,
+    find: Callable[[Sequence[str]], Mapping[str, Reply]],
+) -> pd.DataFrame:
+    """The rows that `synthesize` would make of the replies that are there: in `known`, or found by their keys.
+
+    An empty table without columns where there is none.
+    """
+    work = _Work(task, prompts, teacher, attempts, target, known)
+    while not work.is_hopeless():
+        asks = [work.ask(item) for item in work.wanted()]
+        found = find([ask.ask.key for ask in asks if ask.ask.key not in work.known])
+        there = {key: _as_known(reply) for key, reply in found.items()} | work.known
+        taken = [ask for ask in asks if ask.ask.key in there]
+        for ask in taken:
+            work.take(ask, there[ask.ask.key])
+        if not taken:
+            break
     return work.table()
 
 
@@ -265,11 +322,22 @@ class _Work:
         settled = self.kept + self.given_up
         return settled >= FEWEST_TO_DOUBT and self.given_up > self.task.spec.quality.max_rejected_share * settled
 
+    def is_bad_start(self) -> bool:
+        """Whether the first replies are there, and too many of them were rejected for one reason.
+
+        A post of the wrong length counts not: it is kept once it has been asked for often enough.
+        """
+        if len(self.rows) != FIRST_REPLIES:
+            return False
+        counts = Counter(row["reason"] for row in self.rows if row["reason"] not in ("", OUT_OF_BAND))
+        return max(counts.values(), default=0) > MAX_FIRST_REJECTED * FIRST_REPLIES
+
     def table(self) -> pd.DataFrame:
         """All rows, kept and rejected, in rank order."""
         import pandas as pd
 
-        return pd.DataFrame(self.rows).sort_values(["rank", "attempt"]).reset_index(drop=True)
+        rows = pd.DataFrame(self.rows)
+        return rows.sort_values(["rank", "attempt"]).reset_index(drop=True) if len(rows) else rows
 
     def ask(self, item: _Item) -> _Ask:
         """What the teacher is asked, under the key of all that shapes the reply."""

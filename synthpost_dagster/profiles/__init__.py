@@ -139,6 +139,10 @@ class Profile(Record):
     evaluation_prompts: int | None = Field(ge=1, description="fewer than the task's; null for the task's number")
     storage: str | None = Field(description="where artifacts go, a path or URL; null for $SYNTHPOST_HOME/storage")
     allow_untrained_task: bool
+    stop_on_bad_start: bool = Field(
+        default=True,
+        description="end the run where the teacher's first 20 replies are rejected for one reason in more than 80 %",
+    )
     embedder: str | None = Field(
         default=None, description="folder of a sentence embedder, for the Vendi score; null: none is measured"
     )

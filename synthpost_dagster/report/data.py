@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.comparisons.table import Contradictions, Repair
 from synthpost_dagster.statistics.agreement import Agreement
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures
@@ -188,6 +189,8 @@ class Trust(NamedTuple):
     """Labels of pairs that are not in this report."""
     imitations: int
     """Games in which a post imitated a verdict, a mark or a special token."""
+    unscored: tuple[Explanation, ...] = ()
+    """Of each judge of whose games too many could not be scored, why."""
 
     @property
     def is_judge_trusted(self) -> bool:

@@ -25,6 +25,7 @@ from synthpost_dagster.statistics.choice import MOST_UNSCORED, is_placeable, is_
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import Choice, JudgeFigures, PairsData, ReportData
+    from synthpost_dagster.report.data_quality import GateLine
     from synthpost_dagster.statistics.order import OrderFigures
     from synthpost_dagster.statistics.ratio import Counts, Ratio
     from synthpost_dagster.statistics.style import Separation
@@ -64,6 +65,8 @@ _STUDY_MODE = (
     "unnoticed, so compare these figures with others of study mode alone."
 )
 
+MAX_GATE_NOTICES = 3
+"""Failed checks that are told above the headline; the section on data has them all."""
 _BY_PROMPT = " The length-controlled ratio and the order figures count whole prompts, and allow for it."
 
 
@@ -109,12 +112,18 @@ def headline(data: ReportData, cells: Sequence[CellView]) -> Headline:
 
 def notices(data: ReportData) -> list[Notice]:
     """What the reader must know before the headline, the gravest first."""
+    failed = [line for line in data.quality.gates if line.gate.is_blocking and not line.gate.is_passed]
+    gates = [_gate_notice(line) for line in failed[:MAX_GATE_NOTICES]]
     found = [_control_notice(result) for result in data.trust.controls if result.control.finding != "good"]
     found.sort(key=lambda notice: notice.kind != "bad")
+    found = gates + found
     if data.trust.missing_controls:
         reason = f"The controls are not there: {data.trust.missing_controls}"
         found.append(Notice("warning", "The judge has not been tested.", reason))
     found += _separation_notices(data.separations)
+    for why in data.trust.unscored:
+        kind = "bad" if why.figure == 1 else "warning"
+        found.append(Notice(kind, "Many games could not be scored.", f"{why.cause}.", tuple(why.lines)))
     found += order_notices(data.trust.judges)
     if data.is_study_mode:
         found.append(_study_notice("untuned"))
@@ -125,6 +134,13 @@ def notices(data: ReportData) -> list[Notice]:
         items = tuple(f"{place_text(key)}: {reason}" for key, reason in data.missing)
         found.append(Notice("note", title, "", items))
     return found
+
+
+def _gate_notice(line: GateLine) -> Notice:
+    """What a failed check stops, why it failed, and what to change."""
+    artifact = f"{line.asset} {line.partition}".strip()
+    title = f"Nothing was made of {artifact}, which failed a check."
+    return Notice("bad", title, f"{line.gate.sentence(artifact)}.", tuple(line.gate.details))
 
 
 def order_notices(judges: Sequence[JudgeFigures]) -> list[Notice]:

@@ -70,6 +70,8 @@ class Check(NamedTuple):
     rows: tuple[Fault, ...]
     note: str
     """Where its rows are found, if they are not listed."""
+    why: tuple[str, ...] = ()
+    """The cause or the remedy, reasons with counts, and examples, of one that did not pass."""
 
     @property
     def shown(self) -> str:
@@ -194,7 +196,11 @@ def _gravity(line: GateLine) -> int:
 def _check(line: GateLine) -> Check:
     mark = ("bad", "warning", "good")[_gravity(line)]
     rows = tuple(map(_fault, line.gate.offending))
-    return Check(_words(line.gate.name), _artifact(line), mark, VERDICTS[mark], line.gate.message, rows, "")
+    why = line.gate.explanation
+    lines = [text for text in (why.cause, why.remedy) if text] + why.lines if why else []
+    return Check(
+        _words(line.gate.name), artifact_text(line), mark, VERDICTS[mark], line.gate.message, rows, "", tuple(lines)
+    )
 
 
 def _fault(row: Mapping[str, str]) -> Fault:
@@ -218,7 +224,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _artifact(line: GateLine) -> str:
+def artifact_text(line: GateLine) -> str:
     """An asset and its partition in words: `Data subsets, 88 rows`."""
     if not line.partition:
         return _words(line.asset)
@@ -256,7 +262,7 @@ def _leaking(gates: Sequence[GateLine]) -> Iterator[str]:
     looked_at = [line for line in gates if line.gate.name == "leakage"]
     for line in looked_at:
         if not line.gate.is_passed:
-            yield f"{_artifact(line)}: {line.gate.message}."
+            yield f"{artifact_text(line)}: {line.gate.message}."
     if looked_at and all(line.gate.is_passed for line in looked_at):
         yield "No training row names a holdout product or holds a long run of words of its text."
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, refuse_failed
-from synthpost_dagster.errors import ArtifactDamaged, SpecError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, UpstreamMissing
 from synthpost_dagster.generation.chat_models import ChatModel, chat_model
 from synthpost_dagster.generation.estimate import Expected, expect
-from synthpost_dagster.generation.synthesis import ROWS, first_asks, synthesize
+from synthpost_dagster.generation.synthesis import ROWS, EarlyStop, first_asks, rows_so_far, synthesize
 from synthpost_dagster.inference.models import check_suits_task
-from synthpost_dagster.profiles.models import InProcessChat
+from synthpost_dagster.profiles.models import HostedChat, InProcessChat
 from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.diversity import diversity_facts, diversity_table
+from synthpost_dagster.rows.explanations import explained_rejections
 from synthpost_dagster.rows.prompts import catalog_table, training_prompts
 from synthpost_dagster.rows.prompts import evaluation_prompts as select_evaluation
 from synthpost_dagster.rows.replies import RULES
@@ -198,7 +199,8 @@ def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> 
     progress.note(expected.text)
     attempts = study.profile.teacher.attempts
     told = progress.worth(effort.of_rows(target))
-    rows = synthesize(study.task, all_prompts, teacher, attempts, target, known_rows(study), told)
+    early = _early_stop(study) if study.profile.stop_on_bad_start else None
+    rows = synthesize(study.task, all_prompts, teacher, attempts, target, known_rows(study), told, early)
     kept = rows["status"] == "kept"
     equal_rows = study.task.spec.sweep.data_sizes[0]
     varied = diversity_table(rows[kept], rows[kept], study.task, equal_rows, study.embedder)
@@ -213,6 +215,21 @@ def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> 
         "reasons": rows.loc[~kept, "reason"].value_counts().to_dict(),
         **diversity_facts(varied),
     }
+
+
+def _early_stop(study: Study) -> EarlyStop:
+    """Ends the run with what the first replies have in common, before more are paid for."""
+
+    def stop(rows: pd.DataFrame) -> None:
+        why = explained_rejections(rows[rows["reason"] != ""], study.task, study.profile)
+        if why is not None:
+            raise GateFailed(
+                f"synthetic_rows: {why.cause}; the teacher was stopped after its first {len(rows)} replies "
+                "(`stop_on_bad_start: false` in the profile goes on)",
+                details=why.lines,
+            )
+
+    return EarlyStop(stop, isinstance(study.profile.teacher, HostedChat))
 
 
 def _rules(parts: Mapping[str, Any]) -> tuple[object, ...]:
@@ -261,6 +278,31 @@ def current_rows(study: Study) -> Manifest:
             refuse_failed(failed)
         raise UpstreamMissing(f"synthetic_rows does not exist for this task and profile yet; {UPSTREAM_REMEDY}")
     return manifest
+
+
+class RowsFound(NamedTuple):
+    """Rows, kept and rejected (schema SyntheticRows), and their artifact; None where they are replies of the journal of
+    which no table was made.
+    """
+
+    table: pd.DataFrame
+    manifest: Manifest | None
+
+
+def latest_rows(study: Study) -> RowsFound:
+    """The newest table of synthetic rows for this task and profile, whatever its gates say, or what its making left.
+
+    Raises UpstreamMissing where neither a table nor a reply is there.
+    """
+    if tables := _tables_of_rows(study):
+        manifest = max(tables, key=lambda table: table.made_at)
+        return RowsFound(study.store.read_table(manifest), manifest)
+    prompts = study.store.read_table(study.store.need(prompts_plan(study), UPSTREAM_REMEDY))
+    target, attempts = max(study.profile.sweep.data_sizes), study.profile.teacher.attempts
+    rows = rows_so_far(study.task, prompts, teacher_of(study), attempts, target, known_rows(study), study.journal.find)
+    if rows.empty:
+        raise UpstreamMissing(f"synthetic_rows does not exist for this task and profile yet; {UPSTREAM_REMEDY}")
+    return RowsFound(rows, None)
 
 
 def _subset_table(study: Study, size: int) -> pd.DataFrame:

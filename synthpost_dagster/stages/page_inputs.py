@@ -15,6 +15,7 @@ from synthpost_dagster.artifacts.store import Manifest, Plan
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.people import read_labels
+from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.families import family_of
 from synthpost_dagster.profiles.models import HostedChat, Prices
 from synthpost_dagster.stages.adapters import adapters_plan
@@ -70,7 +71,8 @@ class PageInputs:
 
     format: int
     task: Task
-    profile: str
+    profile: Profile
+    """Shown by its name; of the rest, the judges' settings explain what could not be scored."""
     student: str
     student_family: str
     teacher: str
@@ -138,7 +140,7 @@ def page_inputs(study: Study) -> PageInputs:
     return PageInputs(
         format=REPORT_FORMAT,
         task=study.task,
-        profile=profile.name,
+        profile=profile,
         student=profile.student.model,
         student_family=family_of(profile.student),
         teacher=teacher_of(study).name,
@@ -252,6 +254,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Task):
         shown = value.spec.model_dump(mode="json", exclude=NOT_SHOWN)
         return fingerprint({"spec": shown, "catalog": value.catalog})
+    if isinstance(value, Profile):
+        return [value.name, fingerprint({"judges": value.judges})]
     if isinstance(value, Cell):
         return value.place
     if isinstance(value, tuple):

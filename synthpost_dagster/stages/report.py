@@ -22,6 +22,7 @@ from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
+from synthpost_dagster.rows.explanations import explained_unscored
 from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data_quality import data_quality
@@ -142,7 +143,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     return page.ReportData(
         task=spec.name,
         task_description=spec.description,
-        profile=inputs.profile,
+        profile=inputs.profile.name,
         student=inputs.student,
         teacher=inputs.teacher,
         judges=tuple(judge.name for judge in inputs.judges),
@@ -238,6 +239,7 @@ def _trust(
         people=people,
         unknown_labels=unknown,
         imitations=int(verdicts["has_imitation"].sum()),
+        unscored=tuple(explained_unscored(verdicts, inputs.task, inputs.profile)),
     )
 
 

@@ -25,6 +25,7 @@ from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, R
 from synthpost_dagster.profiles import Profile, TrainingSpec, load_task_and_profile
 from synthpost_dagster.progress import SILENT, Progress
 from synthpost_dagster.rows import gates
+from synthpost_dagster.rows.explanations import explained
 from synthpost_dagster.rows.gates.posts import PERSONAL_DATA
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.settings import Settings, secret
@@ -142,13 +143,17 @@ class Study:
         for name, other in beside.items():
             draft.table(name, BESIDE[name].validate(other))
         draft.facts |= {"rows": len(table), "target_rows": len(table) if target is None else target}
-        draft.gates += self._evaluate(asset, table, target, beside)
+        draft.gates += self.gate_entries(asset, table, target, beside)
 
-    def _evaluate(
+    def gate_entries(
         self, asset: str, table: pd.DataFrame, target: int | None, beside: Mapping[str, pd.DataFrame]
     ) -> list[GateEntry]:
-        """The verdicts of an asset's gates, as its manifest keeps them."""
-        return [found.entry for found in gates.evaluate(asset, self.task, table, target=target, beside=beside)]
+        """The verdicts of the gates on an asset's tables, each that did not pass with what stands behind it."""
+        found = gates.evaluate(asset, self.task, table, target=target, beside=beside)
+        return [
+            one.entry.model_copy(update={"explanation": explained(one, table, self.task, self.profile)})
+            for one in found
+        ]
 
     @overload
     def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], progress: Progress = SILENT) -> Outcome: ...
@@ -178,7 +183,7 @@ class Study:
         names = [name.removesuffix(".parquet") for name in manifest.files if name.endswith(".parquet")]
         beside = {name: self.store.read_table(manifest, name) for name in names}
         table = beside.pop(manifest.asset)
-        entries = self._evaluate(manifest.asset, table, manifest.facts["target_rows"], beside)
+        entries = self.gate_entries(manifest.asset, table, manifest.facts["target_rows"], beside)
         return self.store.replace_gates(manifest, entries)
 
     def is_due(self, plan: Callable[[], Plan]) -> bool:

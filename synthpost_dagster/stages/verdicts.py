@@ -14,6 +14,7 @@ from synthpost_dagster.judging.judges import JUDGING, ModelReader, tallied
 from synthpost_dagster.judging.verdicts import Contest, Game, Judge, contests_of, games_between, judge_contests, pairs
 from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.progress import Progress
+from synthpost_dagster.rows.explanations import explained_unscored
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages import effort
@@ -139,6 +140,9 @@ def _judge(
         progress.note(expected.text)
     told = [progress.worth(of_judge) for of_judge in work]
     table = judge_contests(study.task, judges, contests, study.rules, told)
+    for why in explained_unscored(table, study.task, study.profile):
+        for line in (why.cause, *why.lines):
+            progress.note(line)
     study.add_gated_table(draft, asset, table)
     draft.facts |= {**tallied(judges).facts, "estimate": expected.facts}
     for comparison, group in pairs(table).groupby("opponent"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from small_study import CELLS, Offline, SmallStudy, Whole, write_small_study
 
 # One thread: so small a model is no slower with one, and two of them waste a core that other work shares.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The scripted chat server of the fault tests.
+sys.path.append(str(Path(__file__).parents[1] / "faults"))
 
 THIRD_PARTY_WARNINGS = (
     # Dagster calls its own deprecated property while it builds resources.

@@ -169,3 +169,25 @@ def test_they_do_not_outlive_a_parent_that_is_killed(
     os.kill(parent.pid, number)
     wait_for(lambda: all(is_over(process) for process in started), "they go on without their parent")
     assert {path.name for path in tmp_path.glob("*.freed")} == {"one.freed", "two.freed"}
+
+
+def fail_in_detail(line: str) -> None:
+    """Fails with a line under its message."""
+    raise SynthpostError("one sentence", details=[line])
+
+
+def test_details_of_errors_come_over_from_the_processes() -> None:
+    with pytest.raises(SynthpostError) as raised:
+        run_apart(fail_in_detail, {"one": ("a",), "two": ("b",)}, lambda *_: None, lambda *_: None)
+    assert str(raised.value) == "one sentence"
+    assert sorted(raised.value.details) == ["a", "b"]
+
+
+def kill_itself() -> None:
+    """Ends as a process does that the system kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_process_that_the_system_killed_names_memory() -> None:
+    with pytest.raises(SynthpostError, match=r"^cell 8\|3: its process was killed from outside.*memory"):
+        run_apart(kill_itself, {"cell 8|3": ()}, lambda *_: None, lambda *_: None)

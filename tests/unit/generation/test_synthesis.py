@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from synthpost_dagster.errors import GateFailed
 from synthpost_dagster.generation.chat_models import Ask, Tally, Work
 from synthpost_dagster.generation.journal import Reply
-from synthpost_dagster.generation.synthesis import synthesize
+from synthpost_dagster.generation.synthesis import EarlyStop, rows_so_far, synthesize
 from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows import gates
 from synthpost_dagster.rows.diversity import diversity_table
@@ -444,3 +445,76 @@ def test_settled_misses_of_the_length_count_among_those_that_the_task_allows(sma
     assert misses["reason"].tolist() == ["too few or too many sentences"]
     again = run(small_task, Teacher(teacher.bad), 8, misses)
     assert again[again["rank"] == 0]["attempt"].tolist() == [0, 1]
+
+
+def stopping(task: Task, teacher: Teacher, target: int, is_bounded: bool = True) -> pd.DataFrame:
+    """Rows of a teacher that is stopped after a bad start."""
+
+    def stop(rows: pd.DataFrame) -> None:
+        raise GateFailed(f"{len(rows)} rows")
+
+    early = EarlyStop(stop, is_bounded)
+    return synthesize(task, training_prompts(task), teacher, 3, target, None, SILENT, early)
+
+
+def cut_off(share: float) -> Teacher:
+    """A teacher of which so many of the first twenty replies are cut off."""
+    count = itertools.count()
+    return Teacher(lambda prompt, attempt: ("Half a sen", "length") if next(count) < 20 * share else None)
+
+
+def test_teacher_with_a_bad_start_is_stopped_after_20_replies(small_task: Task) -> None:
+    teacher = cut_off(0.85)
+    with pytest.raises(GateFailed, match=r"^20 rows$"):
+        stopping(small_task, teacher, 88)
+    assert len(teacher.asked) == 20
+
+
+def test_80_percent_of_the_first_replies_are_not_too_many(small_task: Task) -> None:
+    assert len(kept(stopping(small_task, cut_off(0.8), 88))) == 88
+
+
+def test_start_that_is_bad_for_several_reasons_is_no_stop(small_task: Task) -> None:
+    count = itertools.count()
+    bad = Teacher(
+        lambda prompt, attempt: (("", "stop"), ("Half", "length"))[n % 2] if (n := next(count)) < 20 else None
+    )
+    assert len(kept(stopping(small_task, bad, 88))) == 88
+
+
+def test_wrong_lengths_at_the_start_stop_nothing(small_task: Task) -> None:
+    long = " ".join(f"Sentence {place} is here." for place in range(1, 60))
+    teacher = Teacher(lambda prompt, attempt: (f"{long} {short_hash(prompt, str(attempt))}.", "stop"))
+    loose = limited(small_task, near_duplicate_jaccard=1.0)
+    assert len(kept(stopping(loose, teacher, 88))) == 88
+
+
+@pytest.mark.parametrize("is_bounded", [True, False])
+def test_good_start_changes_nothing_about_the_table(small_task: Task, is_bounded: bool) -> None:
+    first = training_prompts(small_task)["teacher_prompt"].iloc[3]
+    bad: Bad = lambda prompt, attempt: ("", "stop") if prompt == first and attempt == 0 else None  # noqa: E731
+    pd.testing.assert_frame_equal(stopping(small_task, Teacher(bad), 88, is_bounded), run(small_task, Teacher(bad), 88))
+
+
+def test_replies_that_are_there_make_rows_without_the_teacher(small_task: Task) -> None:
+    teacher = cut_off(1.0)
+    replies: dict[str, Reply] = {}
+    answers = teacher.answers
+
+    def kept_answers(asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
+        for reply in answers(asks, work):
+            replies[reply.key] = reply
+            yield reply
+
+    teacher.answers = kept_answers  # type: ignore[method-assign]
+    with pytest.raises(GateFailed):
+        stopping(small_task, teacher, 88)
+
+    def find(keys: Sequence[str]) -> dict[str, Reply]:
+        return {key: replies[key] for key in keys if key in replies}
+
+    prompts = training_prompts(small_task)
+    rows = rows_so_far(small_task, prompts, teacher, 3, 88, None, find)
+    assert rows["reason"].tolist() == ["truncated"] * 20
+    assert len(teacher.asked) == 20
+    assert rows_so_far(small_task, prompts, Teacher(model="two"), 3, 88, None, find).empty

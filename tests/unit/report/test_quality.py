@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from reports import FIGURES, HOSTILE, NAN, A, B, Reader, big_report, gate, quality, report, run, varied
 
+from synthpost_dagster.artifacts.explanation import Explanation, ReasonCount
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
 from synthpost_dagster.report import quality_figures
 from synthpost_dagster.report.data_quality import (
@@ -111,6 +113,25 @@ def test_what_did_not_pass_stands_first_and_what_blocks_before_what_warns() -> N
     assert blocks < warns < text.index("The 1 checks that passed") < text.index("88 rows follow the schema")
     assert '<span class="tag bad">blocks</span>' in found
     assert "With care: 1 check warns, none blocks, 1 of 2 passed." in text_of(gates=gates[:2])
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_failed_check_tells_cause_reasons_and_examples_in_both_places() -> None:
+    why = Explanation(
+        cause="5 of 6 rejected replies were cut off at teacher.sampling.max_new_tokens (320); raise it",
+        reasons=(ReasonCount(reason="truncated", count=5, remedy=""), ReasonCount(reason="empty", count=1, remedy="")),
+        examples=(f"“{HOSTILE}”",),
+    )
+    failed = gate("data_subsets", "88", name="factor_coverage", is_passed=False, message="9 strata", explanation=why)
+    data = quality(gates=(gate(), failed))
+    page = render_page(replace(report(), quality=data))
+    text = Reader(page).text
+    assert f"data_subsets 88: {why.cause}." in text.partition("Can the figures be trusted?")[0]
+    for found in (text.partition("Can the figures be trusted?")[0], Reader(section(data)).text):
+        assert why.cause in found
+        assert "reasons: 5 truncated, 1 empty" in found
+        assert "example: “" in found
+    assert HOSTILE not in page
 
 
 @pytest.mark.usefixtures("no_drawing")
