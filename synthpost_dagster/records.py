@@ -144,7 +144,9 @@ def free_abandoned(instance: DagsterInstance) -> None:
     for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))):
         if is_orphan(instance, run):
             instance.report_run_failed(run, "the process that drove this run was killed")
-            sign_of_life(instance, run.run_id).unlink(missing_ok=True)
+    for sign in sign_of_life(instance, "").glob("[!.]*"):
+        if is_dead(sign):
+            sign.unlink(missing_ok=True)
     storage = instance.event_log_storage
     for pool in storage.get_concurrency_keys():
         for run_id in holders(instance, pool):

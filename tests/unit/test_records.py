@@ -127,3 +127,11 @@ def test_a_slot_assigned_to_a_dead_run_and_not_claimed_is_freed(instance: Dagste
     free_abandoned(instance)
     assert holders(instance, "pool") == [last]
     assert storage.claim_concurrency_slot("pool", last, "step").is_claimed
+
+
+def test_the_sign_of_a_dead_run_that_has_ended_is_removed(instance: DagsterInstance) -> None:
+    run = run_of(instance, status=DagsterRunStatus.FAILURE)
+    sign = left_sign(instance, run, dead_process(), 0)
+    with heartbeat(living := sign_of_life(instance, "living")):
+        free_abandoned(instance)
+        assert (sign.exists(), living.exists()) == (False, True)

@@ -470,6 +470,21 @@ def test_teacher_with_a_bad_start_is_stopped_after_20_replies(small_task: Task) 
     assert len(teacher.asked) == 20
 
 
+class Eager(Teacher):
+    """Sends all asks before it hands out the first reply, as an endpoint with many requests in flight does."""
+
+    def answers(self, asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
+        yield from list(super().answers(asks, work))
+
+
+@pytest.mark.parametrize(("is_bounded", "asked"), [(True, 20), (False, 64)])
+def test_bounded_start_asks_for_no_more_than_the_first_replies(small_task: Task, is_bounded: bool, asked: int) -> None:
+    teacher = Eager(lambda prompt, attempt: ("", "stop"))
+    with pytest.raises(GateFailed, match=r"^20 rows$"):
+        stopping(small_task, teacher, 88, is_bounded)
+    assert len(teacher.asked) == asked
+
+
 def test_80_percent_of_the_first_replies_are_not_too_many(small_task: Task) -> None:
     assert len(kept(stopping(small_task, cut_off(0.8), 88))) == 88
 
