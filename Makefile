@@ -5,12 +5,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test gpu-test check ui format clean
+# A process for each core. One that is done takes half of what another has left, from its end.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+.PHONY: help demo test test-unit test-slow gpu-test check ui format clean
 
 help:
 	@echo "make demo    the whole study in miniature, on this machine's CPU"
 	@echo "make ui      the Dagster UI on 127.0.0.1:3000"
-	@echo "make test    all tests"
+	@echo "make test-unit  the fast tests: single parts, and simulations of the statistics"
+	@echo "make test    all tests but the slow ones and those that need a GPU"
+	@echo "make test-slow  whole runs beside servers that are not ours"
 	@echo "make gpu-test  the tests that need an NVIDIA GPU"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff mend what it can"
@@ -30,10 +35,15 @@ demo: $(INSTALLED)
 ui: $(INSTALLED)
 	$(BIN)/synthpost ui
 
-# What needs one core goes by as many as there are; the rest has processes of its own.
+# The long tests come first, the many short ones fill the other cores beside them.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto tests/unit tests/simulation
-	$(BIN)/python -m pytest tests/faults tests/graph
+	$(PYTEST) -m "not slow" tests/graph tests/faults tests/unit tests/simulation
+
+test-unit: $(INSTALLED)
+	$(PYTEST) tests/unit tests/simulation
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow tests/graph
 
 gpu-test: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

@@ -21,9 +21,15 @@ THIRD_PARTY_WARNINGS = (
 )
 
 
+LONGEST = ("test_driver", "test_stopped_runs", "test_ui", "test_served_models", "test_filling", "test_whole_graph")
+"""Modules that begin first: what begins last is then short, and no worker waits long for another's end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Warnings are errors, but for these, which other libraries raise about themselves."""
     here = Path(__file__).parent
+    places = {module: place for place, module in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     for item in items:
         if item.path.is_relative_to(here):
             for line in THIRD_PARTY_WARNINGS:
