@@ -15,7 +15,7 @@ help:
 	@echo "make ui      the Dagster UI on 127.0.0.1:3000"
 	@echo "make test-unit  the fast tests: single parts, and simulations of the statistics"
 	@echo "make test    all tests but the slow ones and those that need a GPU"
-	@echo "make test-slow  whole runs beside servers that are not ours"
+	@echo "make test-slow  whole runs beyond the demo, and heavy simulations"
 	@echo "make gpu-test  the tests that need an NVIDIA GPU"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff mend what it can"
@@ -40,10 +40,10 @@ test: $(INSTALLED)
 	$(PYTEST) -m "not slow" tests/graph tests/faults tests/unit tests/simulation
 
 test-unit: $(INSTALLED)
-	$(PYTEST) tests/unit tests/simulation
+	$(PYTEST) -m "not slow" tests/unit tests/simulation
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow tests/graph
+	$(PYTEST) -m slow
 
 gpu-test: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from synthpost_dagster.tasks.loading import Task, load_task
 keep_quiet()
 # Torch's threads spin while they wait, and the tests have a process for each core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A script that starts the tests in the background has them ignore interrupts, and their children inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from prepared import prepared
-from small_study import CELLS, Made, Offline, SmallStudy, Whole, write_small_study
+from small_study import CELLS, SIZES, Made, Offline, SmallStudy, Whole, write_small_study
 
 THIRD_PARTY_WARNINGS = (
     # Dagster calls its own deprecated property while it builds resources.
@@ -92,6 +92,29 @@ def whole(tmp_path_factory: pytest.TempPathFactory, offline: Offline) -> Whole:
 def changeable(whole: Whole, tmp_path: Path) -> SmallStudy:
     """A copy of the whole study, with all it has made."""
     return whole.study.copy_to(tmp_path / "study")
+
+
+@pytest.fixture(scope="session")
+def _retuned(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
+    from synthpost_dagster.progress import SILENT
+    from synthpost_dagster.stages.sweep import fill
+
+    def retune(root: Path) -> None:
+        study = whole.study.copy_to(root)
+        study.choose_learning_rate(1.0e-3, steps=[3])
+        with environment_kept():
+            filled = fill(study.open(), study.open().cells, SILENT)
+        assert filled.made == len(SIZES)
+
+    return SmallStudy(prepared(tmp_path_factory, "retuned", retune))
+
+
+@pytest.fixture
+def retuned(_retuned: SmallStudy, tmp_path: Path) -> SmallStudy:
+    """A copy of the whole study, cut down to the cells of 3 steps, and these filled at another learning rate; neither
+    judged nor recorded by Dagster.
+    """
+    return _retuned.copy_to(tmp_path / "retuned")
 
 
 @pytest.fixture(scope="session")

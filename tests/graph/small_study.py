@@ -193,6 +193,20 @@ class SmallStudy:
                     broken.append(str(file))
         return broken
 
+    def choose_learning_rate(self, rate: float, **sweep: Any) -> None:
+        """Writes it into the profile, so that no adapter is there yet; `sweep` are keys of that section."""
+
+        def change(profile: dict[str, Any]) -> None:
+            profile["training"]["learning_rate"] = rate
+            profile["sweep"].update(sweep)
+
+        edit_yaml(self.profile, change)
+
+    def remove(self, *places: str) -> None:
+        """Removes artifacts: `verdicts`, or `verdicts/8_3` of one partition."""
+        for place in places:
+            shutil.rmtree(self.home / "storage" / place)
+
     def copy_to(self, root: Path) -> SmallStudy:
         """The same study elsewhere, with all it has made."""
         shutil.copytree(self.root, root, dirs_exist_ok=True)
