@@ -7,12 +7,17 @@ INSTALL := $(BIN)/python scripts/install.py
 # The address of an index with another build of torch, such as the one for CPUs, a tenth of the size (see README.md).
 TORCH_INDEX ?=
 
-.PHONY: help demo test gpu-test check resolve ui format clean
+# A process for each core. One that is done takes half of what another has left, from its end.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+.PHONY: help demo test test-unit test-slow gpu-test check resolve ui format clean
 
 help:
 	@echo "make demo    the whole study in miniature, on this machine's CPU"
 	@echo "make ui      the Dagster UI on 127.0.0.1:3000"
-	@echo "make test    all tests"
+	@echo "make test-unit  the fast tests: single parts, and simulations of the statistics"
+	@echo "make test    all tests but the slow ones and those that need a GPU"
+	@echo "make test-slow  whole runs beyond the demo, and heavy simulations"
 	@echo "make gpu-test  the tests that need an NVIDIA GPU"
 	@echo "make check   ruff and mypy"
 	@echo "make resolve  whether constraints.txt resolves for every supported Python that is installed"
@@ -37,10 +42,15 @@ demo: $(INSTALLED)
 ui: $(INSTALLED)
 	$(BIN)/synthpost ui
 
-# What needs one core goes by as many as there are; the rest has processes of its own.
+# The long tests come first, the many short ones fill the other cores beside them.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto tests/unit tests/simulation
-	$(BIN)/python -m pytest tests/faults tests/graph
+	$(PYTEST) -m "not slow" tests/graph tests/faults tests/unit tests/simulation
+
+test-unit: $(INSTALLED)
+	$(PYTEST) -m "not slow" tests/unit tests/simulation
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow
 
 gpu-test: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

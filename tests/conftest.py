@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 from postgres_cluster import postgres_cluster
+from prepared import prepared
 from small_task import write_small_task, write_yaml
+from worker_folder import FOLDER
 
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.generation.chat_models import Context
@@ -24,8 +28,17 @@ from synthpost_dagster.settings import keep_quiet
 from synthpost_dagster.tasks.loading import Task, load_task
 
 keep_quiet()
+# Torch's threads spin while they wait, and the tests have a process for each core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A script that starts the tests in the background has them ignore interrupts, and their children inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+
+
+def pytest_unconfigure() -> None:
+    """No temporary file of this process is needed any more."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +67,7 @@ def all_prompts(_all_prompts: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def _small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_task(tmp_path_factory.mktemp("small") / "sales_posts")
+    return prepared(tmp_path_factory, "small_task", write_small_task)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -10,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_study import CELLS, Offline, SmallStudy, Whole, write_small_study
-
-# One thread: so small a model is no slower with one, and two of them waste a core that other work shares.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from prepared import prepared
+from small_study import CELLS, SIZES, Made, Offline, SmallStudy, Whole, write_small_study
 
 # The scripted chat server of the fault tests.
 sys.path.append(str(Path(__file__).parents[1] / "faults"))
@@ -26,9 +25,15 @@ THIRD_PARTY_WARNINGS = (
 )
 
 
+LONGEST = ("test_driver", "test_stopped_runs", "test_ui", "test_served_models", "test_filling", "test_whole_graph")
+"""Modules that begin first: what begins last is then short, and no worker waits long for another's end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Warnings are errors, but for these, which other libraries raise about themselves."""
     here = Path(__file__).parent
+    places = {module: place for place, module in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     for item in items:
         if item.path.is_relative_to(here):
             for line in THIRD_PARTY_WARNINGS:
@@ -69,13 +74,22 @@ def offline() -> Offline:
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, offline: Offline) -> Whole:
     """The small study with all four cells, made without a connection. Look at it; `changeable` is for changes."""
-    import synthpost_dagster.driver  # noqa: F401 - its import is no part of the time
 
-    study = write_small_study(tmp_path_factory.mktemp("whole"))
-    with environment_kept(), offline:
-        started = time.monotonic() - seconds_without_core()
-        runs = study.sweep(*CELLS)
-        return Whole(study, runs, time.monotonic() - seconds_without_core() - started, offline)
+    def fill(root: Path) -> None:
+        import synthpost_dagster.driver  # noqa: F401 - its import is no part of the time
+
+        study = write_small_study(root)
+        with environment_kept(), offline:
+            started = time.monotonic() - seconds_without_core()
+            runs = study.sweep(*CELLS)
+            seconds = time.monotonic() - seconds_without_core() - started
+        made = {"runs": runs, "seconds": seconds, "refused": [str(call) for call in offline.refused]}
+        (root / "made.json").write_text(json.dumps(made), encoding="utf-8")
+
+    root = prepared(tmp_path_factory, "whole", fill)
+    made = json.loads((root / "made.json").read_text(encoding="utf-8"))
+    runs = [Made(*run) for run in made["runs"]]
+    return Whole(SmallStudy(root), runs, made["seconds"], made["refused"], offline)
 
 
 @pytest.fixture
@@ -84,17 +98,45 @@ def changeable(whole: Whole, tmp_path: Path) -> SmallStudy:
     return whole.study.copy_to(tmp_path / "study")
 
 
+@pytest.fixture(scope="session")
+def _retuned(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
+    from synthpost_dagster.progress import SILENT
+    from synthpost_dagster.stages.sweep import fill
+
+    def retune(root: Path) -> None:
+        study = whole.study.copy_to(root)
+        study.choose_learning_rate(1.0e-3, steps=[3])
+        with environment_kept():
+            filled = fill(study.open(), study.open().cells, SILENT)
+        assert filled.made == len(SIZES)
+
+    return SmallStudy(prepared(tmp_path_factory, "retuned", retune))
+
+
 @pytest.fixture
-def fresh(tmp_path: Path) -> SmallStudy:
+def retuned(_retuned: SmallStudy, tmp_path: Path) -> SmallStudy:
+    """A copy of the whole study, cut down to the cells of 3 steps, and these filled at another learning rate; neither
+    judged nor recorded by Dagster.
+    """
+    return _retuned.copy_to(tmp_path / "retuned")
+
+
+@pytest.fixture(scope="session")
+def _unmade(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
+    return SmallStudy(prepared(tmp_path_factory, "unmade", write_small_study))
+
+
+@pytest.fixture
+def fresh(_unmade: SmallStudy, tmp_path: Path) -> SmallStudy:
     """A study of which nothing has been made."""
-    return write_small_study(tmp_path / "study")
+    return _unmade.copy_to(tmp_path / "study")
 
 
 @pytest.fixture
 def until() -> Callable[..., object]:
     """Calls a function until it gives something true; fails after five minutes, saying what was awaited."""
 
-    def wait(what: str, ask: Callable[[], object], every: float = 0.2) -> object:
+    def wait(what: str, ask: Callable[[], object], every: float = 0.05) -> object:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             if found := ask():

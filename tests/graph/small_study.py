@@ -6,13 +6,15 @@ tests change is written into the two folders' own YAML files, as a person would.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +119,24 @@ class SmallStudy:
             check=False,
         )
 
+    def call(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """As `command`, in this process: without the seconds that another one takes to import its libraries."""
+        from synthpost_dagster.cli import entry
+
+        said = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+        with (
+            _as_process(["synthpost", *arguments], self.environment(**more), self.root),
+            contextlib.redirect_stdout(said[0]),
+            contextlib.redirect_stderr(said[1]),
+        ):
+            try:
+                entry()
+                status = 0
+            except SystemExit as ended:
+                status = ended.code if isinstance(ended.code, int) else 0
+        texts = [stream.buffer.getvalue().decode() for stream in said]  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess(list(arguments), status, *texts)
+
     def sweep(self, *cells: str) -> list[Made]:
         """Brings cells up to date through the driver, in this process; the runs it started, oldest first."""
         from synthpost_dagster.driver import open_sweep
@@ -173,10 +193,40 @@ class SmallStudy:
                     broken.append(str(file))
         return broken
 
+    def choose_learning_rate(self, rate: float, **sweep: Any) -> None:
+        """Writes it into the profile, so that no adapter is there yet; `sweep` are keys of that section."""
+
+        def change(profile: dict[str, Any]) -> None:
+            profile["training"]["learning_rate"] = rate
+            profile["sweep"].update(sweep)
+
+        edit_yaml(self.profile, change)
+
+    def remove(self, *places: str) -> None:
+        """Removes artifacts: `verdicts`, or `verdicts/8_3` of one partition."""
+        for place in places:
+            shutil.rmtree(self.home / "storage" / place)
+
     def copy_to(self, root: Path) -> SmallStudy:
         """The same study elsewhere, with all it has made."""
         shutil.copytree(self.root, root, dirs_exist_ok=True)
         return SmallStudy(root)
+
+
+@contextlib.contextmanager
+def _as_process(arguments: list[str], environment: dict[str, str], folder: Path) -> Iterator[None]:
+    """What a process has of its own is as given within it, and afterwards as it was."""
+    before = dict(os.environ), sys.argv, sys.unraisablehook, Path.cwd()
+    try:
+        os.environ.update(environment)
+        sys.argv = arguments
+        os.chdir(folder)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before[0])
+        _, sys.argv, sys.unraisablehook, back = before
+        os.chdir(back)
 
 
 class Offline:
@@ -204,12 +254,14 @@ class Offline:
 class Whole(NamedTuple):
     """A study that was made whole from nothing: its runs, and how long they took.
 
-    `seconds` are those on the clock, less those that the kernel kept this process waiting while others had the core.
+    `seconds` are those on the clock, less those that the kernel kept the process waiting while others had the core;
+    `refused` are the connections that it tried to make.
     """
 
     study: SmallStudy
     runs: list[Made]
     seconds: float
+    refused: list[str]
     offline: Offline
 
 

@@ -83,7 +83,7 @@ def test_bad_input_is_one_sentence_with_its_remedy(
     fresh: SmallStudy, spoil: Callable[[SmallStudy], None], arguments: list[str], named: list[str]
 ) -> None:
     spoil(fresh)
-    done = fresh.command(*arguments)
+    done = fresh.call(*arguments)
     assert_one_sentence(done.returncode, done.stderr, named)
     assert done.stdout == ""
     assert not fresh.home.exists(), "something was written into the home"
@@ -98,13 +98,13 @@ def test_home_that_is_a_file_is_refused_and_left_as_it_was(fresh: SmallStudy) ->
 
 def test_task_that_the_embedded_model_was_not_trained_on_is_refused(fresh: SmallStudy) -> None:
     other_wording(fresh)
-    done = fresh.command("run")
+    done = fresh.call("run")
     assert_one_sentence(done.returncode, done.stderr, [str(fresh.task), "not trained on", "allow_untrained_task"])
     assert not list((fresh.home / "storage").glob("synthetic_rows/*/*"))
 
 
 def test_report_of_nothing_says_what_to_materialize(fresh: SmallStudy) -> None:
-    done = fresh.command("report")
+    done = fresh.call("report")
     assert_one_sentence(done.returncode, done.stderr, ["no cell of the profile tiny has verdicts yet", "materialize"])
     assert not (fresh.home / "report").exists()
 

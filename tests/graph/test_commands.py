@@ -49,7 +49,7 @@ def hosted(study: SmallStudy, role: str, **changes: Any) -> None:
 
 
 def test_the_whole_study_was_made_without_a_connection(whole: Whole) -> None:
-    assert whole.offline.refused == []
+    assert whole.refused == []
     with whole.offline, pytest.raises(ConnectionRefusedError, match="no network in this test"):
         socket.create_connection(("127.0.0.1", 9))
     assert whole.offline.refused
@@ -90,7 +90,7 @@ def test_a_hosted_judge_is_reckoned_from_real_prompts_prices_and_pace(changeable
 def test_the_estimate_is_a_table_with_cost_and_budget(changeable: SmallStudy) -> None:
     hosted(changeable, "judge")
     edit_yaml(changeable.profile, lambda profile: profile.update(budget=5))
-    shown = changeable.command("estimate", CANARY_KEY=CANARY)
+    shown = changeable.call("estimate", CANARY_KEY=CANARY)
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"verdicts +176 games +176 ", shown.stdout)
     assert "the budget is $5.00" in shown.stdout
@@ -107,7 +107,7 @@ def test_the_doctor_finds_nothing_wrong_with_the_small_study(whole: Whole) -> No
 def test_the_doctor_names_a_missing_key_and_an_endpoint_out_of_reach_and_fails(changeable: SmallStudy) -> None:
     hosted(changeable, "teacher")
     hosted(changeable, "judge", api_key=None)
-    seen = changeable.command("doctor")
+    seen = changeable.call("doctor")
     assert seen.returncode == 1
     assert "✗ teacher's key: CANARY_KEY is not set; put the key of far" in seen.stdout
     assert "✗ judge's endpoint: far/openai/gpt-oss-120b: http://127.0.0.1:9 cannot be reached" in seen.stdout
@@ -116,7 +116,7 @@ def test_the_doctor_names_a_missing_key_and_an_endpoint_out_of_reach_and_fails(c
 
 def test_the_doctor_shows_that_a_key_is_there_and_never_the_key(changeable: SmallStudy) -> None:
     hosted(changeable, "teacher")
-    seen = changeable.command("doctor", CANARY_KEY=CANARY)
+    seen = changeable.call("doctor", CANARY_KEY=CANARY)
     assert "✓ teacher's key: CANARY_KEY is set" in seen.stdout
     assert CANARY not in seen.stdout + seen.stderr
 
@@ -124,7 +124,7 @@ def test_the_doctor_shows_that_a_key_is_there_and_never_the_key(changeable: Smal
 def test_a_run_whose_endpoint_is_out_of_reach_ends_before_anything_is_made(changeable: SmallStudy) -> None:
     hosted(changeable, "judge")
     before = changeable.run_ids()
-    ran = changeable.command("run", CANARY_KEY=CANARY)
+    ran = changeable.call("run", CANARY_KEY=CANARY)
     assert ran.returncode == 2
     assert "far/openai/gpt-oss-120b: http://127.0.0.1:9 cannot be reached" in ran.stderr
     assert changeable.run_ids() == before
@@ -142,8 +142,8 @@ def test_the_journal_command_gives_back_what_a_killed_process_had_set_aside(chan
     journal = changeable.open().journal
     with journal.begin() as connection:
         connection.execute(HOLDERS.insert().values(**gone, spent_usd=0.5, claimed_usd=0.25))
-    assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.2500", changeable.command("journal").stdout)
-    settled = changeable.command("journal", "--settle", "paid").stdout
+    assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.2500", changeable.call("journal").stdout)
+    settled = changeable.call("journal", "--settle", "paid").stdout
     assert "$0.2500 unsettled dollars of paid are free again, as never billed" in settled
     assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.0000", settled)
     vars(journal)["_engine"].dispose()

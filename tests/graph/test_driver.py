@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from small_study import CELLS, SYNTHPOST, SmallStudy, Whole, done, edit_yaml, write_small_study
+from small_study import BY_CELL, CELLS, SYNTHPOST, SmallStudy, Whole, done, edit_yaml
 
 from synthpost_dagster import driver as driver_module
 from synthpost_dagster.artifacts.store import Manifest
@@ -59,10 +59,16 @@ with open(os.environ["REFUSED"] + ".guarded", "a") as file:
 
 
 class Guarded:
-    """A sweep of one cell from nothing, what holds a model in its own process, all connections but loopback refused."""
+    """A sweep of one cell of which there are only the untuned model's posts, what holds a model in its own process, all
+    connections but loopback refused.
+    """
 
     def __init__(self, study: SmallStudy) -> None:
         self.study, self.refused = study, study.root / "refused"
+        for asset in set(BY_CELL) | {"synthetic_rows", "data_subsets", "control_verdicts", "ratio_report"}:
+            shutil.rmtree(study.home / "storage" / asset)
+        (study.home / "journal.sqlite").unlink()
+        shutil.rmtree(study.home / "report")
         edit_yaml(study.profile, lambda profile: profile["device"].__setitem__("own_process", True))
         guard = study.root / "guard"
         guard.mkdir()
@@ -79,8 +85,8 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    return Guarded(write_small_study(tmp_path_factory.mktemp("guarded")))
+def guarded(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+    return Guarded(whole.study.copy_to(tmp_path_factory.mktemp("guarded")))
 
 
 def test_sweep_connects_to_nothing_but_loopback(guarded: Guarded) -> None:
@@ -118,8 +124,9 @@ def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(cha
         return {f"{one.asset} {one.partition}": one.digest for one in found if one.asset in ("adapters", "predictions")}
 
     before, known = digests(), changeable.run_ids()
-    for asset in ("adapters", "predictions"):
-        shutil.rmtree(changeable.home / "storage" / asset)
+    shutil.rmtree(changeable.home / "storage" / "predictions")
+    for cell in ("8_3", "16_3"):  # of the others the adapters are there, and their posts are to be written
+        shutil.rmtree(changeable.home / "storage" / "adapters" / cell)
     in_processes_of_their_own(changeable, slots=2)
     ran = changeable.command("run")
     assert ran.returncode == 0, ran.stderr

@@ -41,7 +41,7 @@ def test_a_report_without_controls_says_that_they_are_missing(changeable: SmallS
     shutil.rmtree(changeable.home / "storage" / "control_verdicts")
     trust = report_of(changeable).trust
     assert (trust.controls, "control_verdicts" in trust.missing_controls) == ((), True)
-    assert changeable.command("report").returncode == 0
+    assert changeable.call("report").returncode == 0
     page = (changeable.home / "report" / "index.html").read_text(encoding="utf-8")
     assert "control_verdicts" in page
 
@@ -57,7 +57,7 @@ def test_peoples_choices_stand_beside_the_judges(changeable: SmallStudy, tmp_pat
         for row in decided.itertuples():
             is_first = is_candidate_first(row.pair_id) == (row.outcome == "win")
             writer.writerow([row.pair_id, "", "", "", "1" if is_first else "2"])
-    ran = changeable.command("report", "--labels", str(sheet))
+    ran = changeable.call("report", "--labels", str(sheet))
     assert ran.returncode == 0, ran.stderr
     assert "8 labelled pairs kept" in ran.stdout
     people = report_of(changeable).trust.people
@@ -65,7 +65,7 @@ def test_peoples_choices_stand_beside_the_judges(changeable: SmallStudy, tmp_pat
     assert (people.scored, people.agreed) == (8, 1.0)
     broken = tmp_path / "broken.csv"
     broken.write_text("pair_id,choice\nx,1\n")
-    refused = changeable.command("report", "--labels", str(broken))
+    refused = changeable.call("report", "--labels", str(broken))
     assert (refused.returncode, "line 2" in refused.stderr) == (2, True)
     assert report_of(changeable).trust.people == people, "a sheet that cannot be read takes no other's place"
 

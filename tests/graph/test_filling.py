@@ -27,9 +27,12 @@ from synthpost_dagster.training.sft import Tuner
 
 def other_learning_rate(study: SmallStudy, **more: Any) -> Study:
     """The study whose cells all have to be tuned anew."""
-    edit_yaml(study.profile, lambda profile: profile["training"].update(learning_rate=1.0e-3))
-    edit_yaml(study.profile, lambda profile: profile["sweep"].update(more))
+    study.choose_learning_rate(1.0e-3, **more)
     return study.open()
+
+
+FILLED = {"adapters": adapters.adapters_plan, "predictions": predictions.predictions_plan}
+"""What a sweep makes of each cell, with its plan."""
 
 
 def counts(filled: Filled) -> tuple[int, int, int, int, int]:
@@ -76,20 +79,28 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
     assert made_files(changeable) == before
 
 
-@pytest.mark.parametrize("slots", [None, 6])
-def test_a_cells_posts_are_the_same_alone_and_with_others(
-    changeable: SmallStudy, tmp_path: Path, slots: int | None
-) -> None:
-    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(slots=slots))
-    alone = changeable.copy_to(tmp_path / "alone")
-    together, single = other_learning_rate(changeable, steps=[3]), other_learning_rate(alone, steps=[3])
-    fill(together, together.cells, SILENT)
+def assert_same_posts(one: Study, other: Study) -> None:
+    for cell in one.cells:
+        ours, theirs = (study.store.need(predictions.predictions_plan(study, cell), "") for study in (one, other))
+        assert ours.digest == theirs.digest
+        assert ours.parts == theirs.parts
+
+
+def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy, retuned: SmallStudy) -> None:
+    together, single = retuned.open(), other_learning_rate(changeable, steps=[3])
     for cell in single.cells:
         adapters.adapters(single, cell, SILENT)
-        made = predictions.predictions(single, cell, SILENT).manifest
-        filled = together.store.need(predictions.predictions_plan(together, cell), "")
-        assert made.digest == filled.digest
-        assert made.parts == filled.parts
+        assert not predictions.predictions(single, cell, SILENT).is_reused
+    assert_same_posts(single, together)
+
+
+def test_a_cells_posts_are_the_same_alone_and_with_others_in_few_slots(retuned: SmallStudy, tmp_path: Path) -> None:
+    edit_yaml(retuned.profile, lambda profile: profile["predictions"].update(slots=6))
+    together, single = retuned.copy_to(tmp_path / "together").open(), retuned.open()
+    assert counts(fill(together, together.cells, SILENT)) == (2, 0, 0, 0, 0)
+    for cell in single.cells:
+        assert not predictions.predictions(single, cell, SILENT).is_reused
+    assert_same_posts(single, together)
 
 
 def test_slots_make_posts_anew_only_where_they_are_given(changeable: SmallStudy) -> None:
@@ -117,9 +128,9 @@ def test_a_set_of_posts_that_another_process_is_writing_is_left_to_it(changeable
     assert not study.has(lambda: plan)
 
 
-def test_work_that_events_tell_of_is_the_work_that_was_to_be_done(changeable: SmallStudy) -> None:
-    study = other_learning_rate(changeable, steps=[3])
-    fill(study, [Cell(8, "3")], SILENT)
+def test_work_that_events_tell_of_is_the_work_that_was_to_be_done(retuned: SmallStudy) -> None:
+    study = retuned.open()
+    retuned.remove(*(f"{manifest}/16_3/{plan(study, Cell(16, '3')).fingerprint}" for manifest, plan in FILLED.items()))
     events: list[Event] = []
     planned = planning.work_to_fill(study, study.cells)
     fill(study, study.cells, Progress(events.append))
@@ -190,10 +201,11 @@ def test_a_student_that_does_not_fit_is_loaded_once_for_all_cells_and_nothing_of
         assert held._loaded is None, "it may have a part of an adapter on it"
 
 
-def test_what_another_process_is_making_is_left_to_it(changeable: SmallStudy) -> None:
-    study = other_learning_rate(changeable, steps=[3])
+def test_what_another_process_is_making_is_left_to_it(retuned: SmallStudy) -> None:
+    study = retuned.open()
     plan = adapters.adapters_plan(study, Cell(8, "3"))
-    with FileLock(changeable.home / "locks" / f"adapters-8_3-{plan.fingerprint}.lock"):
+    retuned.remove(f"adapters/8_3/{plan.fingerprint}", "predictions")
+    with FileLock(retuned.home / "locks" / f"adapters-8_3-{plan.fingerprint}.lock"):
         filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (1, 0, 1, 0, 0)
     assert filled.text == "1 made, 1 left to another run"
@@ -274,12 +286,11 @@ def test_cells_that_the_profile_does_not_have_are_refused_by_key(changeable: Sma
     assert [cell.key for cell in _chosen(study, ["16|3", "8|3", "16|3"])] == ["16|3", "8|3"]
 
 
-def test_an_adapter_that_is_damaged_costs_no_other_cell_its_posts(changeable: SmallStudy) -> None:
-    study = other_learning_rate(changeable, steps=[3])
-    fill(study, study.cells, SILENT)
-    shutil.rmtree(changeable.home / "storage" / "predictions")
+def test_an_adapter_that_is_damaged_costs_no_other_cell_its_posts(retuned: SmallStudy) -> None:
+    study = retuned.open()
+    retuned.remove("predictions")
     plan = adapters.adapters_plan(study, Cell(8, "3"))
-    weights = changeable.home / "storage" / "adapters" / "8_3" / plan.fingerprint / "adapter_model.safetensors"
+    weights = retuned.home / "storage" / "adapters" / "8_3" / plan.fingerprint / "adapter_model.safetensors"
     weights.write_bytes(bytes(weights.stat().st_size))
     filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (1, 0, 0, 1, 0)
@@ -287,11 +298,9 @@ def test_an_adapter_that_is_damaged_costs_no_other_cell_its_posts(changeable: Sm
 
 
 def test_a_trainer_that_needs_a_process_of_its_own_tunes_the_same_adapters_there(
-    changeable: SmallStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changeable: SmallStudy, retuned: SmallStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = changeable.copy_to(tmp_path / "here")
-    expected = other_learning_rate(here, steps=[3])
-    fill(expected, expected.cells, SILENT)
+    expected = retuned.open()
     for module in (adapters, sweep):
         monkeypatch.setattr(module, "APART", {"trl"})
     study, events = other_learning_rate(changeable, steps=[3]), list[Event]()

@@ -35,7 +35,7 @@ def labelled(study: SmallStudy, *more: str, column: str = "label") -> tuple[dict
     file = write(study.root / "labels.csv", ["pair_id", column, "length"], rows)
     out = study.root / "out"
     meaning = ("--win", "finetuned", "--loss", "baseline")
-    ran = study.command("pairs", str(file), "--out", str(out), *meaning, *more)
+    ran = study.call("pairs", str(file), "--out", str(out), *meaning, *more)
     assert ran.returncode == 0, ran.stderr
     assert str(out / "index.html") in ran.stdout.replace("\n", "")
     return figures(out), (out / "index.html").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def posts(study: SmallStudy, prompts: int = 11) -> list[list[str]]:
 
 def played(study: SmallStudy, rows: list[list[str]]) -> tuple[dict[str, Any], str, str]:
     """The figures, the page, and what the command said."""
-    ran = study.command("pairs", str(write(study.root / "posts.csv", COLUMNS, rows)), "--out", str(study.root / "out"))
+    ran = study.call("pairs", str(write(study.root / "posts.csv", COLUMNS, rows)), "--out", str(study.root / "out"))
     assert ran.returncode == 0, ran.stderr
     page = (study.root / "out" / "index.html").read_text(encoding="utf-8")
     return figures(study.root / "out"), page, ran.stdout
@@ -143,7 +143,7 @@ def test_a_missing_post_is_not_played_as_an_empty_one(fresh: SmallStudy) -> None
 
 def test_a_file_whose_posts_are_all_missing_is_refused(fresh: SmallStudy) -> None:
     file = write(fresh.root / "posts.csv", COLUMNS[:3], [["Write.", "", "Hm."]])
-    ran = fresh.command("pairs", str(file), "--out", str(fresh.root / "out"))
+    ran = fresh.call("pairs", str(file), "--out", str(fresh.root / "out"))
     assert (ran.returncode, "every pair lacks" in ran.stderr) == (2, True)
 
 
@@ -174,7 +174,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
     fresh: SmallStudy, columns: list[str], rows: list[list[str]], more: list[str], said: list[str]
 ) -> None:
     file = write(fresh.root / "wrong.csv", columns, rows)
-    ran = fresh.command("pairs", str(file), "--out", str(fresh.root / "out"), *more)
+    ran = fresh.call("pairs", str(file), "--out", str(fresh.root / "out"), *more)
     assert ran.returncode == 2
     assert [part for part in said if part not in ran.stderr] == []
     assert "Traceback" not in ran.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,8 @@ from dagster import (
 )
 from small_study import SmallStudy, edit_yaml
 
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster import planning
 from synthpost_dagster.stages.study import Cell
-from synthpost_dagster.stages.sweep import fill
 
 
 def sensed(
@@ -87,7 +87,15 @@ def success_of(instance: DagsterInstance, run_id: str) -> Any:
 
 
 def other_learning_rate(study: SmallStudy) -> None:
-    edit_yaml(study.profile, lambda profile: profile["training"].__setitem__("learning_rate", 1.0e-3))
+    study.choose_learning_rate(1.0e-3)
+
+
+def fill_from(retuned: SmallStudy, study: SmallStudy, cell: str) -> None:
+    """What a sweep makes of a cell at the other learning rate."""
+    for asset in ("adapters", "predictions"):
+        place = Path("storage", asset, cell.replace("|", "_"))
+        shutil.copytree(retuned.home / place, study.home / place, dirs_exist_ok=True)
+    assert planning.unfilled(study.open(), [Cell.parse(cell)]) == []
 
 
 def two_slots(study: SmallStudy) -> None:
@@ -219,11 +227,12 @@ def test_after_the_sweep_each_changed_cell_gets_its_run_whatever_became_of_the_s
     assert len({one.run_key for one in requests}) == 4
 
 
-def test_after_a_cancelled_sweep_the_cells_that_it_filled_get_their_runs_and_no_other(changeable: SmallStudy) -> None:
+def test_after_a_cancelled_sweep_the_cells_that_it_filled_get_their_runs_and_no_other(
+    changeable: SmallStudy, retuned: SmallStudy
+) -> None:
     other_learning_rate(changeable)
     assert evaluate(changeable, "after_canceled_sweep", "sweep") == [("report", None)]
-    study = changeable.open()
-    fill(study, [Cell(8, "3")], SILENT)
+    fill_from(retuned, changeable, "8|3")
     assert evaluate(changeable, "after_canceled_sweep", "sweep") == [("cell", "8|3")]
 
 
@@ -245,11 +254,12 @@ def test_of_two_sweeps_that_end_together_each_is_followed_by_its_own_cells(chang
 
 
 def test_where_one_of_two_sweeps_is_cancelled_nobody_starts_the_cells_that_it_had_not_filled(
-    changeable: SmallStudy,
+    changeable: SmallStudy, retuned: SmallStudy
 ) -> None:
     other_learning_rate(changeable)
     one, other = (part.split() for part in PARTS)
-    fill(changeable.open(), [Cell.parse(one[0]), Cell.parse(other[0])], SILENT)
+    fill_from(retuned, changeable, one[0])
+    fill_from(retuned, changeable, other[1])
     assert evaluate(changeable, "after_canceled_sweep", "sweep", one) == [("cell", one[0])]
     assert evaluate(changeable, "after_sweep", "sweep", other) == [("cell", cell) for cell in other]
 

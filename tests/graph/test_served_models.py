@@ -1,4 +1,6 @@
-"""A server that is not ours: `transformers serve` with the embedded model, as teacher and as judge of a small run."""
+"""A server that is not ours: `transformers serve` with the embedded model, asked directly, and as teacher and as judge of
+a small run (slow).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,11 @@ import pytest
 from small_study import BIN, SmallStudy, edit_yaml
 
 from synthpost_dagster.embedded import MODEL_FOLDER
+from synthpost_dagster.generation.chat_models import Context, Work, ask_for, chat_model
+from synthpost_dagster.generation.hosted import HostedModel
+from synthpost_dagster.inference.generate import chat
+from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.progress import SILENT
 
 Until = Callable[..., object]
 
@@ -91,6 +98,21 @@ def without_a_teacher(study: SmallStudy) -> None:
     assert (more.returncode, "127.0.0.1:9/v1/ cannot be reached" in more.stderr) == (2, True), more.stderr
 
 
+def test_a_served_model_answers_and_counts_its_tokens(address: str, context: Context) -> None:
+    model = chat_model(HostedChat.model_validate(served(address, 8)), context)
+    assert isinstance(model, HostedModel)
+    model.check()
+    asks = [ask_for(model, chat(text), 0) for text in ("Write about a boat.", "Write about a tent.")]
+    replies = list(model.answers(asks, Work("rows", len(asks), SILENT)))
+    assert [(reply.finish_reason, reply.completion_tokens) for reply in replies] == [("length", 8)] * 2
+    assert all(reply.text and reply.prompt_tokens > 3 for reply in replies)
+    (record,) = context.journal.spending()
+    paid = sum(reply.prompt_tokens + 2 * reply.completion_tokens for reply in replies) / 1e6
+    assert record["spent_usd"] == pytest.approx(paid)
+    vars(context.journal)["_engine"].dispose()
+
+
+@pytest.mark.slow
 def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address: str) -> None:
     def serve(profile: dict[str, Any]) -> None:
         profile["teacher"], profile["judges"] = served(address, 320), [served(address, 8)]

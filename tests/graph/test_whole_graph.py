@@ -27,7 +27,7 @@ def of_cells(*cells: str) -> set[str]:
 
 
 def test_whole_graph_on_two_companies_takes_under_a_minute(whole: Whole) -> None:
-    assert whole.seconds < 60 * slowness()
+    assert whole.seconds < 60 or whole.seconds < 60 * slowness()
 
 
 def test_upstream_subsets_every_cell_and_the_report_get_one_run_each(whole: Whole) -> None:

@@ -114,7 +114,7 @@ def test_identical_adapters_are_told_apart_in_five_percent_and_a_real_gain_is_fo
 
 @pytest.mark.parametrize(
     ("decided", "ratio", "length", "slot", "same_mind"),
-    [(95, 1, 2, 0.3, 0.5), (95, 7, 1, 0.3, 0.9), (440, 3, 1, 0.3, 0.9)],
+    [(95, 1, 2, 0.3, 0.5), (95, 7, 1, 0.3, 0.9), pytest.param(440, 3, 1, 0.3, 0.9, marks=pytest.mark.slow)],
 )
 def test_the_length_controlled_interval_covers_from_95_decisive_pairs_on(
     decided: int, ratio: int, length: float, slot: float, same_mind: float

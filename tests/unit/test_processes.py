@@ -22,27 +22,26 @@ class Dying:
 resend_lost_interrupts()
 try:
     Dying()
-    time.sleep(5)
+    time.sleep({seconds})
     print("goes on")
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
-def said(last: str) -> tuple[str, str]:
-    """What a process says whose finalizer does this."""
-    ran = subprocess.run(
-        [sys.executable, "-c", DYING.format(last=last)], capture_output=True, text=True, timeout=300, check=True
-    )
+def said(last: str, seconds: float) -> tuple[str, str]:
+    """What a process says whose finalizer does this, and which then has so many seconds to be interrupted."""
+    script = DYING.format(last=last, seconds=seconds)
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
     return ran.stdout.strip(), ran.stderr
 
 
 def test_an_interrupt_in_a_finalizer_comes_again_and_no_traceback_is_shown() -> None:
-    assert said("os.kill(os.getpid(), signal.SIGINT); time.sleep(1)") == ("interrupted", "")
+    assert said("os.kill(os.getpid(), signal.SIGINT); time.sleep(1)", 60) == ("interrupted", "")
 
 
 def test_another_error_in_a_finalizer_is_shown_and_interrupts_nothing() -> None:
-    out, shown = said("raise ValueError('broke')")
+    out, shown = said("raise ValueError('broke')", 1)
     assert out == "goes on"
     assert "ValueError: broke" in shown
 
