@@ -138,12 +138,13 @@ def test_a_picture_of_nothing_says_so() -> None:
 
 def test_adapters_of_before_and_of_another_text_count_as_not_measured() -> None:
     table = kinds_of()
-    study: Any = SimpleNamespace(store=SimpleNamespace(read_table=lambda manifest, name: table))
+    inputs: Any = SimpleNamespace(general_text=general_text().digest)
+    store: Any = SimpleNamespace(read_table=lambda manifest, name: table)
 
     def adapter(files: dict[str, object], **facts: str) -> Any:
         return SimpleNamespace(files=files, facts=facts)
 
     there: dict[str, object] = {"forgetting.parquet": None}
-    assert _kinds(study, adapter(there, general_text=general_text().digest)) is table
-    assert _kinds(study, adapter(there, general_text="another")) is None
-    assert _kinds(study, adapter({})) is None
+    assert _kinds(inputs, store, adapter(there, general_text=general_text().digest)) is table
+    assert _kinds(inputs, store, adapter(there, general_text="another")) is None
+    assert _kinds(inputs, store, adapter({})) is None

@@ -43,6 +43,7 @@ from synthpost_dagster.report.variety import METRIC_MEANINGS, METRIC_NAMES, chan
 from synthpost_dagster.rows.diversity import IS_MORE_BETTER
 from synthpost_dagster.schemas import METRICS
 from synthpost_dagster.stages.data_quality import MOST_RUNS, _runs
+from synthpost_dagster.stages.page_inputs import _earlier
 
 LEAK = "1 of 88 training rows name a holdout product"
 NO_CHANGE = "No figure at 88 rows is worse than in the run before, of 2026-11-03 10:00."
@@ -393,14 +394,18 @@ def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tm
     present = made("present", 5, varied(8800, 88))
     made("of another profile", 6, varied(88, 88))
     study: Any = SimpleNamespace(store=store)
-    found = _runs(study, present)
+
+    def runs(of: Manifest) -> tuple[Any, ...]:
+        return _runs(store, of, _earlier(study, of))
+
+    found = runs(present)
     assert [one.teacher for one in found] == ["same again", "present", "of another profile"]
     assert [one.is_present for one in found] == [False, True, False]
     for number in range(MOST_RUNS):
         made(f"later {number}", 100 + number, varied(1760, 88))
-    assert len(_runs(study, present)) == MOST_RUNS
-    assert [one.is_present for one in _runs(study, present)].count(True) == 1
-    assert _runs(study, store.all_of("synthetic_rows")[0]) == ()
+    assert len(runs(present)) == MOST_RUNS
+    assert [one.is_present for one in runs(present)].count(True) == 1
+    assert runs(store.all_of("synthetic_rows")[0]) == ()
 
 
 def test_a_run_of_fewer_rows_is_compared_at_those() -> None:
