@@ -94,6 +94,7 @@ def test_shares_and_differences_are_rounded_without_lying() -> None:
     assert [p_text(p) for p in (0.03, 1e-9)] == ["p = 0.03", "p < 0.001"]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_headline_is_the_first_heading_and_stands_after_the_notices() -> None:
     page = render_page(report(caution="Only a toy."))
     assert page.index("Only a toy.") < page.index("<h1>") < page.index("<h2>")

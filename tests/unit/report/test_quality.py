@@ -63,6 +63,7 @@ def whole() -> str:
     return section(quality())
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_section_is_in_the_navigation_and_stands_before_training() -> None:
     page = render_page(report())
     assert '<a href="#data">Data</a>' in page
@@ -95,6 +96,7 @@ def test_every_record_is_on_the_page_with_its_figures(whole: str) -> None:
         assert words in text, words
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_what_did_not_pass_stands_first_and_what_blocks_before_what_warns() -> None:
     gates = (
         gate(),
@@ -201,6 +203,7 @@ def test_a_drop_is_told_against_the_run_before_and_not_an_older_or_a_later_one()
     assert list(changes([run(1, **high), run(3, **low), run(5, is_present=True, **low), run(7, **high)])) == [NO_CHANGE]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_first_run_and_runs_without_draws_say_so(whole: str) -> None:
     text = text_of(runs=(run(5, is_present=True),))
     assert "There is no earlier run with figures at 88 rows to compare with." in text
