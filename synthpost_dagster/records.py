@@ -6,6 +6,7 @@ For checks, sensors, the driver and the UI's start. What follows from it is deci
 import math
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dagster import (
     AssetKey,
@@ -16,7 +17,7 @@ from dagster import (
     DagsterRunStatus,
     RunsFilter,
 )
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContext
 from dagster._utils.aiodataloader import BlockingDataLoader, DataLoader
@@ -50,18 +51,18 @@ class _Loading(LoadingContext):
 
     def __init__(self, instance: DagsterInstance) -> None:
         self._instance = instance
-        self._loaders: dict[type, tuple[DataLoader, BlockingDataLoader]] = {}
+        self._loaders: dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]] = {}
 
     @property
     def instance(self) -> DagsterInstance:
         return self._instance
 
     @property
-    def loaders(self) -> dict[type, tuple[DataLoader, BlockingDataLoader]]:
+    def loaders(self) -> dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]]:
         return self._loaders
 
 
-def recorded_in(instance: DagsterInstance, graph: BaseAssetGraph) -> Recorded:
+def recorded_in(instance: DagsterInstance, graph: AssetGraph) -> Recorded:
     """A function from asset and partition to the digest of the manifest that its latest materialization shows.
 
     None where there is none, and where Dagster itself calls it stale: something that it depends on has changed, if only
@@ -77,7 +78,7 @@ def recorded_in(instance: DagsterInstance, graph: BaseAssetGraph) -> Recorded:
     return recorded
 
 
-def stale_status(instance: DagsterInstance, graph: BaseAssetGraph, asset: str, partition: str = "") -> StaleStatus:
+def stale_status(instance: DagsterInstance, graph: AssetGraph, asset: str, partition: str = "") -> StaleStatus:
     """What Dagster says of an asset: fresh, stale or missing."""
     resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
     return resolver.get_status(AssetKey(asset), partition or None)

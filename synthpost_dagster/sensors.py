@@ -20,7 +20,7 @@ from dagster import (
     SkipReason,
     run_status_sensor,
 )
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from synthpost_dagster import planning
@@ -42,7 +42,7 @@ doing, which run keys tell by it.
 """
 
 
-def build_sensors(jobs: Jobs, graph: BaseAssetGraph) -> list[RunStatusSensorDefinition]:
+def build_sensors(jobs: Jobs, graph: AssetGraph) -> list[RunStatusSensorDefinition]:
     """One sensor for each job and way to end.
 
     Where a subset, a sweep, a cell or the controls fail or are cancelled, the rest follows all the same, but for the
@@ -67,9 +67,7 @@ def build_sensors(jobs: Jobs, graph: BaseAssetGraph) -> list[RunStatusSensorDefi
     ]
 
 
-def next_requests(
-    study: Study, instance: DagsterInstance, graph: BaseAssetGraph, finished: DagsterRun
-) -> list[RunRequest]:
+def next_requests(study: Study, instance: DagsterInstance, graph: AssetGraph, finished: DagsterRun) -> list[RunRequest]:
     """The runs to start after a run has ended.
 
     After the upstream: the changed subsets. When no subset is under way any more: sweeps for the cells that lack
@@ -108,7 +106,7 @@ def _key(instance: DagsterInstance, job: str, plan: Plan) -> str:
 
 
 def _sensor(
-    graph: BaseAssetGraph,
+    graph: AssetGraph,
     name: str,
     monitored: Job,
     requested: Sequence[Job],

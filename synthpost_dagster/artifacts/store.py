@@ -197,6 +197,13 @@ class ArtifactStore:
         found = [self.find(asset, partition, name) for name in names]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.made_at)
 
+    def set_aside(self, asset: str, partition: str = "") -> list[Manifest]:
+        """The manifests of damaged artifacts that were set aside, where these are whole."""
+        folder = self.root / asset / _safe(partition)
+        children = folder.iterdir() if folder.exists() else []
+        found = [_read_manifest(child / MANIFEST) for child in children if child.name.startswith(DAMAGED)]
+        return [manifest for manifest in found if manifest]
+
     @overload
     def reuse_or_make(
         self, plan: Plan, make: Callable[[Draft], None], *, note: Callable[[str], None] = SILENT.note

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
@@ -151,8 +151,7 @@ def synthetic_rows(study: Study, progress: Progress, rows: int | None = None) ->
     target = rows or max(study.profile.sweep.data_sizes)
     if target > study.task.training_prompts:
         raise SpecError(f"{target} rows are asked for and the task has {study.task.training_prompts}; lower `rows`")
-    there = _largest_rows(study)
-    size = max(target, there.parts["rows"] if there else 0)
+    size = max(target, _largest_size(study))
     plan = synthetic_rows_plan(study, size)
     return study.reuse_or_make(plan, lambda draft: _synthesize(study, size, draft, progress), progress)
 
@@ -257,9 +256,20 @@ def known_rows(study: Study) -> pd.DataFrame | None:
 
 def _tables_of_rows(study: Study) -> list[Manifest]:
     """Every table of synthetic rows of the making that task and profile ask for, fewest rows first."""
-    making = synthetic_rows_plan(study, 0).parts | {"rows": None}
-    found = [m for m in study.store.all_of("synthetic_rows") if m.parts | {"rows": None} == making]
+    found = _of_present_making(study, study.store.all_of("synthetic_rows"))
     return sorted(found, key=lambda manifest: manifest.parts["rows"])
+
+
+def _of_present_making(study: Study, tables: Sequence[Manifest]) -> list[Manifest]:
+    making = synthetic_rows_plan(study, 0).parts | {"rows": None}
+    return [manifest for manifest in tables if manifest.parts | {"rows": None} == making]
+
+
+def _largest_size(study: Study) -> int:
+    """Rows asked for in the largest good table of the present making, or in one that was damaged; 0 without any."""
+    good = _largest_rows(study)
+    damaged = _of_present_making(study, study.store.set_aside("synthetic_rows"))
+    return max((manifest.parts["rows"] for manifest in [*damaged, *([good] if good else [])]), default=0)
 
 
 def _largest_rows(study: Study) -> Manifest | None:
