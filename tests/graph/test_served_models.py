@@ -1,5 +1,5 @@
-"""A server that is not ours: `transformers serve` with the embedded model, asked directly, and as teacher and as judge of
-a small run (slow).
+"""A server that is not ours: `transformers serve` with the embedded model, asked directly, and as teacher and as judge
+of a small run (slow).
 """
 
 from __future__ import annotations
