@@ -80,7 +80,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         if entry.offending:
             metadata["offending"] = preview(entry.offending)
         severity = AssetCheckSeverity.ERROR if entry.is_severe else AssetCheckSeverity.WARN
-        description = str(failure) if failure else entry.message
+        description = str(failure) if failure and entry.explanation else entry.message
         yield AssetCheckResult(passed=entry.is_passed, severity=severity, description=description, metadata=metadata)
         if failure and entry.is_blocking:
             # Dagster's own error would name the check alone. It takes generators, which its types do not say.

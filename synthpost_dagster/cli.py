@@ -375,9 +375,11 @@ def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
     from synthpost_dagster.driver import open_sweep
     from synthpost_dagster.processes import resend_lost_interrupts
     from synthpost_dagster.progress import subscribed
+    from synthpost_dagster.stages.study import open_study
     from synthpost_dagster.terminal import Terminal
 
     resend_lost_interrupts()
+    open_study(settings)  # a mistake in task or profile ends the command before anything is written
     prepare(settings)
     _set_history_aside(settings)
     terminal = Terminal()

@@ -88,8 +88,10 @@ def prepare(settings: Settings) -> None:
     """Makes the home, puts our `dagster.yaml` into Dagster's folder, and sets the environment for this process.
 
     Child processes (Dagster's daemon and its runs) inherit the three variables, so that all see one study.
-    Raises StorageError when the home cannot be written, or holds a link that leads nowhere in place of a file.
+    Raises StorageError when the home cannot be written, has a name that is not UTF-8 in this locale, or holds a link
+    that leads nowhere in place of a file.
     """
+    _refuse_undecoded(settings.home)
     instance = settings.dagster_home / "dagster.yaml"
     try:
         settings.dagster_home.mkdir(parents=True, exist_ok=True)
@@ -114,6 +116,17 @@ def probe_writing(folder: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as probe:
         probe.write(b"written to see whether it can be")
         probe.flush()
+
+
+def _refuse_undecoded(home: Path) -> None:
+    """Python reads such a name as halves of surrogate pairs, which neither pyarrow nor the records of Dagster take."""
+    try:
+        str(home).encode("utf-8")
+    except UnicodeEncodeError:
+        raise StorageError(
+            f"{home}: the name of the home folder cannot be read as text in the present locale; set PYTHONUTF8=1 (or "
+            "LC_ALL=C.UTF-8), or name another folder with SYNTHPOST_HOME or --home"
+        ) from None
 
 
 def _refuse_link(path: Path) -> None:

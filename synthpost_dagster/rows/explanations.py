@@ -76,7 +76,8 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (
         "without an answer",
         "end after the model's reasoning, without an answer",
-        "lower the model's reasoning effort, or change {teacher.model}",
+        "switch the model's reasoning off (teacher.model.chat_template_kwargs of a model in process, "
+        "teacher.extra_body of an endpoint), or change {teacher.model}",
     ),
     ("part of another kind", "hold a {reason}", "change {teacher.model} to one that answers with text alone"),
     ("empty", "are empty", "check {teacher.model} and its chat template"),

@@ -30,7 +30,9 @@ from synthpost_dagster.inference.models import (
 from synthpost_dagster.inference.templates import Chat, ChatTemplate, check_template
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
 from synthpost_dagster.progress import SILENT
+from synthpost_dagster.rows.explanations import reason_remedy, shortened
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
+from synthpost_dagster.rows.replies import clean_reply
 from synthpost_dagster.settings import probe_writing, secret
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.prompting import render_prompt
@@ -231,10 +233,12 @@ def _reply_text(study: Study, context: Context) -> str:
     ask = ask_for(model, chat(render_prompt(study.task, "teacher", brief)), 0)
     with contextlib.closing(model.answers([ask], Work(ROWS, 1, SILENT))) as replies:
         reply = next(replies)
-    text = " ".join(reply.text.split())
-    if not text:
-        raise EndpointError(
-            f"{model.name} answered the first prompt with nothing (finish reason {reply.finish_reason}); choose "
-            "another model, or raise teacher.sampling.max_new_tokens in the profile"
-        )
-    return f"{model.name} answered with {len(text)} characters (finish reason {reply.finish_reason})"
+    cleaned = clean_reply(reply.text, reply.finish_reason)
+    if not cleaned.reason:
+        return f"{model.name} answered with {len(cleaned.post)} characters (finish reason {reply.finish_reason})"
+    remedy = reason_remedy(cleaned.reason, study.task, study.profile)
+    said = f" (“{shortened(reply.text)}”)" if reply.text.strip() else ""
+    rejected = f"{model.name}: the first reply would be rejected{said}; replies like it {remedy.text}"
+    if cleaned.post:  # another reply may well be kept
+        return f"warning: {rejected}"
+    raise EndpointError(rejected)

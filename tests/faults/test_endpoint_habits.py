@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import SERVED, ChatServer, Rule
-from hosted_world import KEY, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+from hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
 
+from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.generation.chat_models import Context, chat_model
 from synthpost_dagster.generation.hosted import CHECKS, HostedModel
 from synthpost_dagster.generation.offers import Checked
 from synthpost_dagster.rows.replies import clean_reply
+from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.doctor import examine
+from synthpost_dagster.stages.study import open_study
 
 TEXT = "Fresh rolls. Come in today."
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50}
@@ -256,6 +261,30 @@ def test_model_that_is_neither_listed_nor_answers_is_refused(
     with pytest.raises(EndpointError, match=rf"has no model {SERVED} \({status}: .*other-model"):
         checked(server, context, backend)
     assert [seen.body["model"] for seen in server.log().requests] == [SERVED]
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_good", "said"),
+    [
+        (Rule(), True, "answered with"),
+        (Rule(status=400, body='{"error": {"message": "context of 50"}}'), False, "context of 50"),
+        (Rule(body=body(TEXT[:9], "sensitive")), False, "the endpoint's filter"),
+        (Rule(body=body(TEXT, "length")), True, "warning: "),
+    ],
+    ids=["kept", "refused", "filtered", "cut off"],
+)
+def test_doctor_says_of_the_first_reply_what_the_rows_would(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: Rule, is_good: bool, said: str
+) -> None:
+    monkeypatch.setenv(KEY_NAME, KEY)
+    server.script(rule)
+    study = open_study(Settings(tmp_path / "home", "sales_posts", "tiny"))
+    profile = study.profile.model_copy(update={"teacher": hosted(server)})
+    devices = Devices("cpu", folder=tmp_path / "locks")
+    finding = list(examine(replace(study, profile=profile, devices=devices)))[-1]
+    vars(study.journal)["_engine"].dispose()
+    assert (finding.subject, finding.is_good) == ("teacher's first reply", is_good)
+    assert said in finding.text
 
 
 def test_compressed_body_is_read(server: ChatServer, context: Context, backend: str) -> None:

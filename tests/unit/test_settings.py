@@ -90,3 +90,10 @@ def test_a_home_that_cannot_be_written_is_named_with_the_remedy_and_changes_noth
     assert "SYNTHPOST_HOME or --home" in str(caught.value)
     assert dict(os.environ) == before
     assert file.read_text(encoding="utf-8") == "in the way"
+
+
+def test_home_whose_name_the_locale_cannot_read_is_refused_and_not_made(tmp_path: Path) -> None:
+    home = tmp_path / "h\udcc3\udcb4m"
+    with pytest.raises(StorageError, match="PYTHONUTF8=1"):
+        prepare(Settings(home, "sales_posts", "tiny"))
+    assert list(tmp_path.iterdir()) == []

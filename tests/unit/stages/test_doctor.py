@@ -12,6 +12,7 @@ from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.devices import Devices
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import Finding, examine
 from synthpost_dagster.stages.study import Study, open_study
@@ -68,6 +69,22 @@ def test_damaged_weights_are_found_before_they_are_loaded(study: Study, tmp_path
     findings = found(replace(study, profile=study.profile.model_copy(update={"student": student})))
     assert not findings["student"].is_good
     assert str(weights) in findings["student"].text
+
+
+def test_teacher_whose_first_reply_is_reasoning_alone_is_found(study: Study, tmp_path: Path) -> None:
+    folder = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
+    (folder / "synthpost.json").unlink(missing_ok=True)
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}")
+    teacher = study.profile.teacher
+    assert isinstance(teacher, InProcessChat)
+    model = teacher.model.model_copy(update={"model": str(folder)})
+    sampling = teacher.sampling.model_copy(update={"max_new_tokens": 4})
+    teacher = teacher.model_copy(update={"model": model, "sampling": sampling})
+    profile = study.profile.model_copy(update={"teacher": teacher, "allow_untrained_task": True})
+    finding = found(replace(study, profile=profile))["teacher's first reply"]
+    assert not finding.is_good
+    assert "teacher.sampling.max_new_tokens (4)" in finding.text
 
 
 def test_checkpoints_of_unfinished_trainings_are_counted(study: Study) -> None:
