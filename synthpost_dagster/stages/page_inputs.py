@@ -94,6 +94,8 @@ class PageInputs:
     evaluation_prompts: Manifest | None
     rows: Manifest | None
     earlier_rows: tuple[Manifest, ...]
+    timed_rows: Manifest | None
+    """Rows that say how long replies took: the present ones, or where these asked nothing, the newest that did."""
     subsets: dict[int, Manifest]
     untuned: Manifest | None
     samples: Manifest | None
@@ -161,6 +163,7 @@ def page_inputs(study: Study) -> PageInputs:
         evaluation_prompts=plans(partial(evaluation_prompts_plan, study)),
         rows=rows,
         earlier_rows=_earlier(study, rows),
+        timed_rows=_timed(study, rows),
         subsets=_there({size: plans(partial(data_subsets_plan, study, size)) for size in sizes}),
         untuned=plans(partial(baseline_predictions_plan, study)),
         samples=plans(partial(control_predictions_plan, study)),
@@ -241,6 +244,15 @@ def _earlier(study: Study, rows: Manifest | None) -> tuple[Manifest, ...]:
         and manifest.digest != rows.digest
     ]
     return tuple(reversed(found))
+
+
+def _timed(study: Study, rows: Manifest | None) -> Manifest | None:
+    """The rows whose replies were asked for and not all found in the journal, by the teacher of the present rows."""
+    if rows is None or rows.facts["asked_now"]:
+        return rows
+    found, teacher = study.store.all_of("synthetic_rows"), rows.parts.get("teacher")
+    same_teacher = [one for one in found if one.parts.get("teacher") == teacher]
+    return next((one for one in reversed(same_teacher) if one.facts["asked_now"]), None)
 
 
 def _there(found: Mapping[Any, Manifest | None]) -> dict[Any, Manifest]:

@@ -245,12 +245,13 @@ def _trust(
 
 def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> tuple[float, float]:
     """Dollars and seconds of a kept row in the mean, by the tokens of all replies, those of rejected rows too."""
-    facts, rows, prices = manifest.facts, store.read_table(manifest), inputs.prices
+    rows, prices = store.read_table(manifest), inputs.prices
     usd = 0.0
     if prices is not None:
         usd = float(rows["prompt_tokens"].sum()) * prices.input + float(rows["completion_tokens"].sum()) * prices.output
-    seconds = facts["ask_seconds"] / facts["asked_now"] * len(rows) if facts["asked_now"] else math.nan
-    kept = max(1, facts["kept"])
+    timed = inputs.timed_rows.facts if inputs.timed_rows else None
+    seconds = timed["ask_seconds"] / timed["asked_now"] * len(rows) if timed else math.nan
+    kept = max(1, manifest.facts["kept"])
     return usd / MILLION / kept, seconds / kept
 
 

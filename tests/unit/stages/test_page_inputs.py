@@ -11,11 +11,11 @@ import pytest
 import yaml
 from small_task import write_yaml
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.store import Draft, GateEntry, Manifest, Plan
 from synthpost_dagster.profiles import FOLDER
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages import data, report
-from synthpost_dagster.stages.page_inputs import PageInputs, page_inputs
+from synthpost_dagster.stages.page_inputs import PageInputs, _timed, page_inputs
 from synthpost_dagster.stages.study import Study, open_study
 from synthpost_dagster.tasks.loading import Task
 
@@ -153,6 +153,19 @@ def test_table_made_by_other_limits_with_the_same_content_has_the_same_digest(st
     assert not again.is_reused
     assert again.manifest.fingerprint != before.fingerprint
     assert again.manifest.digest == before.digest
+
+
+@pytest.mark.parametrize(("teacher", "is_timed"), [("one", True), ("another", False)])
+def test_rows_remade_without_a_request_keep_the_time_of_the_first(study: Study, teacher: str, is_timed: bool) -> None:
+    def made(name: str, asked: int, rows_by: str) -> Manifest:
+        def make(draft: Draft) -> None:
+            draft.facts.update(asked_now=asked, ask_seconds=2.0 * asked)
+
+        return study.store.reuse_or_make(Plan("synthetic_rows", "", {"teacher": rows_by, "rules": name}), make).manifest
+
+    first, remade = made("old", 4, teacher), made("new", 0, "one")
+    assert _timed(study, first) == first
+    assert _timed(study, remade) == (first if is_timed else None)
 
 
 def gate_of(entries: tuple[GateEntry, ...], name: str) -> GateEntry:
