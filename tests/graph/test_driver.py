@@ -139,7 +139,7 @@ def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(cha
     processes = {run.job_name: set[str]() for run in runs}
     for run in runs:
         processes[run.job_name].add(run.tags[PROCESS_TAG])
-    assert {job: len(found) for job, found in processes.items()} == {"sweep": 2, "cell": 1}
+    assert {job: len(found) for job, found in processes.items()} == {"sweep": 2, "cell": 1, "report": 1}
     assert not processes["sweep"] & processes["cell"], "a cell that only adopts runs in the driver"
     for place in (1, 2):
         assert f"  sweep {place} of 2 (2 cells): " in ran.stdout
