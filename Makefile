@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 help:
 	@echo "make demo    the whole study in miniature, on this machine's CPU"
 	@echo "make ui      the Dagster UI on 127.0.0.1:3000"
-	@echo "make test-unit  the fast tests: single parts, and simulations of the statistics"
+	@echo "make test-unit  the fast tests, of single parts"
 	@echo "make test    all tests but the slow ones and those that need a GPU"
 	@echo "make test-slow  whole runs beyond the demo, and heavy simulations"
 	@echo "make gpu-test  the tests that need an NVIDIA GPU"
@@ -47,7 +47,7 @@ test: $(INSTALLED)
 	$(PYTEST) -m "not slow" tests/graph tests/faults tests/unit tests/simulation
 
 test-unit: $(INSTALLED)
-	$(PYTEST) -m "not slow" tests/unit tests/simulation
+	$(PYTEST) -m "not slow" tests/unit
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -m slow
