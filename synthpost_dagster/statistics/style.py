@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthpost_dagster.statistics.games import Array
+from synthpost_dagster.text import word_count
 
 MIN_AGREEMENT = 0.95
 """Share of the decided pairs unlike in a trait, above which the trait separates the outcomes."""
@@ -23,7 +24,7 @@ MAX_CHANCE = 1e-3
 
 _EMOJI = re.compile(r"[\u2600-\u27bf\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff]")
 TRAITS: dict[str, Callable[[str], int]] = {
-    "words": lambda text: len(text.split()),
+    "words": word_count,
     "characters": len,
     "sentence ends": lambda text: len(re.findall(r"[.!?。！？]+(?=\s|$|[^\x00-\x7f])", text)),
     "line breaks": lambda text: text.strip().count("\n"),
