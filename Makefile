@@ -44,7 +44,7 @@ ui: $(INSTALLED)
 
 # The long tests come first, the many short ones fill the other cores beside them.
 test: $(INSTALLED)
-	$(PYTEST) -m "not slow" tests/graph tests/faults tests/unit tests/simulation
+	$(PYTEST) -m "not slow" tests/integration tests/faults tests/unit tests/simulation
 
 test-unit: $(INSTALLED)
 	$(PYTEST) -m "not slow" tests/unit

@@ -88,7 +88,7 @@ class Looks:
     """Looks at the device's locks and processes until it is stopped."""
 
     def __init__(self, device: str, slots: int) -> None:
-        from synthpost_dagster.devices import LOCK_FOLDER, Devices
+        from synthpost_dagster.runtime.devices import LOCK_FOLDER, Devices
 
         (found,) = Devices(device).candidates()[:1]
         self._locks = [LOCK_FOLDER / f"{found.uuid}-{slot}.lock" for slot in range(slots)]

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 from measuring import Meter, write_record
 
-from synthpost_dagster.rows import gates
+from synthpost_dagster.quality import gates
+from synthpost_dagster.quality.structure import schema
 from synthpost_dagster.rows.diversity import diversity_table
-from synthpost_dagster.rows.gates.structure import schema
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.rows.prompts import shuffled_strata
 from synthpost_dagster.schemas import FACTOR_COLUMNS
-from synthpost_dagster.tasks.loading import Task, load_task
+from synthpost_dagster.tasks.loading import load_task
+from synthpost_dagster.tasks.task import Task
 
 WORDS = 20_000
 EXPONENT = 1.05

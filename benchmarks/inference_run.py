@@ -195,7 +195,7 @@ def with_engine(keeps_shapes: bool) -> Callable[[argparse.Namespace, Prompts, Cl
         from synthpost_dagster.inference.models import Loaded
         from synthpost_dagster.inference.slots import Prompt
         from synthpost_dagster.profiles.models import Sampling
-        from synthpost_dagster.progress import SILENT
+        from synthpost_dagster.runtime.progress import SILENT
 
         loaded = Loaded(load(options), word_tokenizer(2_048))
         folders = [options.adapters / str(number) for number in range(options.count)]

@@ -20,14 +20,14 @@ from typing import Any
 
 from measuring import Meter, write_record
 
-from synthpost_dagster.generation.chat_models import Ask, ChatModel, Context, Work, ask_for, chat_model
-from synthpost_dagster.generation.hosted import Answer, HostedModel
-from synthpost_dagster.generation.journal import Journal
-from synthpost_dagster.generation.synthesis import synthesize
 from synthpost_dagster.inference.generate import chat
+from synthpost_dagster.llm.chat_models import Ask, ChatModel, Context, Work, ask_for, chat_model
+from synthpost_dagster.llm.hosted import Answer, HostedModel
+from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.profiles.models import HostedChat, HostedSampling, Limits
-from synthpost_dagster.progress import Progress, to_log
 from synthpost_dagster.rows.prompts import training_prompts
+from synthpost_dagster.rows.synthesis import synthesize
+from synthpost_dagster.runtime.progress import Progress, to_log
 from synthpost_dagster.tasks.loading import load_task
 
 TASK = "sales_posts"

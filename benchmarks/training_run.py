@@ -110,9 +110,9 @@ class Watch:
 
 def measure(options: argparse.Namespace) -> Record:
     """The record of one configuration."""
-    from synthpost_dagster.devices import Devices
     from synthpost_dagster.profiles import STUDY_TRAINING, load_profile
-    from synthpost_dagster.progress import Progress
+    from synthpost_dagster.runtime.devices import Devices
+    from synthpost_dagster.runtime.progress import Progress
     from synthpost_dagster.tasks.loading import load_task
     from synthpost_dagster.training.checkpoints import Checkpoints
     from synthpost_dagster.training.sft import Job

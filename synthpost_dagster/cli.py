@@ -9,13 +9,13 @@ import click
 from rich.console import Console
 
 from synthpost_dagster.errors import SpecError, SynthpostError
-from synthpost_dagster.history import set_damaged_aside, storage_sentence
-from synthpost_dagster.output import show_any_text
+from synthpost_dagster.orchestration.history import set_damaged_aside, storage_sentence
+from synthpost_dagster.runtime.output import show_any_text
 from synthpost_dagster.settings import Settings, prepare, read_settings
 
 if TYPE_CHECKING:
-    from synthpost_dagster.driver import Sweep
-    from synthpost_dagster.terminal import Terminal
+    from synthpost_dagster.console import Terminal
+    from synthpost_dagster.orchestration.driver import Sweep
 
 MAX_STATED_USD = 1e9
 DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
@@ -71,11 +71,12 @@ def estimate(
     home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None
 ) -> None:
     """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
+    from synthpost_dagster.cell import Cell
+    from synthpost_dagster.console import estimate_table, power_text
     from synthpost_dagster.report.advice import needed_lines
     from synthpost_dagster.stages.estimate import estimate as reckon
-    from synthpost_dagster.stages.study import Cell, open_study
+    from synthpost_dagster.stages.study import open_study
     from synthpost_dagster.statistics.power import expected_intervals
-    from synthpost_dagster.terminal import estimate_table, power_text
 
     settings = read_settings(home, task, profile)
     prepare(settings)
@@ -91,11 +92,11 @@ def estimate(
 @click.option("--ask", is_flag=True, help="Ask the teacher for one reply even where it is paid; the journal keeps it.")
 def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -> None:
     """Say whether a run can start here, and what to mend; exits with 1 where it cannot."""
-    from synthpost_dagster.driver import open_instance
-    from synthpost_dagster.records import pool_slots
+    from synthpost_dagster.console import finding_line
+    from synthpost_dagster.orchestration.driver import open_instance
+    from synthpost_dagster.orchestration.instance import pool_slots
     from synthpost_dagster.stages.doctor import Finding, examine
     from synthpost_dagster.stages.study import open_study
-    from synthpost_dagster.terminal import finding_line
 
     settings = read_settings(home, task, profile)
     prepare(settings)
@@ -129,8 +130,8 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
 )
 def journal(home: str | None, profile: str | None, task: str | None, settle: str | None, spent: str | None) -> None:
     """Check every reply in the journal, and say what is in it and what it cost."""
-    from synthpost_dagster.generation.journal import Journal
-    from synthpost_dagster.terminal import journal_tables
+    from synthpost_dagster.console import journal_tables
+    from synthpost_dagster.llm.journal import Journal
 
     settings = read_settings(home, task, profile)
     prepare(settings)
@@ -173,8 +174,8 @@ def rows(
     Looks at the newest table of rows, also one that failed its checks; where there is none, at the replies in the
     journal. Exits with 0 where there are replies, with 2 where there are none or none has the reason.
     """
-    from synthpost_dagster.rows_listing import as_json, listing, reasons_table, row_lines
     from synthpost_dagster.stages.data import latest_rows
+    from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
     from synthpost_dagster.stages.study import open_study
 
     settings = read_settings(home, task, profile)
@@ -250,11 +251,11 @@ def pairs(
 
     Exits with 2 where the file is wrong, or none of its labels can be read.
     """
-    from synthpost_dagster.comparisons.table import Order
-    from synthpost_dagster.progress import Progress, subscribed
+    from synthpost_dagster.console import Terminal, comparison_table
+    from synthpost_dagster.pairs.table import Order
+    from synthpost_dagster.runtime.progress import Progress, subscribed
     from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
     from synthpost_dagster.stages.study import open_study
-    from synthpost_dagster.terminal import Terminal, comparison_table
 
     if (order_column is None) != (candidate_first is None):
         raise SpecError("--order-column and --candidate-first go together; give both")
@@ -302,10 +303,10 @@ def ui(
     It has no log-in, so it listens on 127.0.0.1 and answers under the names 127.0.0.1, localhost and [::1] alone.
     """
     from synthpost_dagster.artifacts.drafts import remove_abandoned
-    from synthpost_dagster.driver import open_instance
-    from synthpost_dagster.records import tidy
+    from synthpost_dagster.orchestration.driver import open_instance
+    from synthpost_dagster.orchestration.instance import tidy
+    from synthpost_dagster.orchestration.ui import serve
     from synthpost_dagster.stages.study import open_study
-    from synthpost_dagster.ui import serve
 
     settings = read_settings(home, task, profile)
     study = open_study(settings)
@@ -365,18 +366,18 @@ def _stated(text: str) -> tuple[str, float]:
 
 
 def _sweep(settings: Settings, cells: list[str]) -> None:
-    from synthpost_dagster.stages.study import Cell
+    from synthpost_dagster.cell import Cell
 
     _drive(settings, lambda sweep: sweep.run([Cell.parse(key) for key in cells]))
 
 
 def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
     """Lets a sweep work while the terminal shows it, then shows what came of it."""
-    from synthpost_dagster.driver import open_sweep
-    from synthpost_dagster.processes import resend_lost_interrupts
-    from synthpost_dagster.progress import subscribed
+    from synthpost_dagster.console import Terminal
+    from synthpost_dagster.orchestration.driver import open_sweep
+    from synthpost_dagster.runtime.processes import resend_lost_interrupts
+    from synthpost_dagster.runtime.progress import subscribed
     from synthpost_dagster.stages.study import open_study
-    from synthpost_dagster.terminal import Terminal
 
     resend_lost_interrupts()
     open_study(settings)  # a mistake in task or profile ends the command before anything is written
@@ -416,8 +417,8 @@ def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> lis
 def _show_result(settings: Settings, terminal: "Terminal") -> None:
     import pandas as pd
 
+    from synthpost_dagster.console import cells_table
     from synthpost_dagster.stages.study import open_study
-    from synthpost_dagster.terminal import cells_table
 
     folder: Path = settings.home / "report"
     ratios = pd.read_parquet(folder / "ratio_report.parquet")

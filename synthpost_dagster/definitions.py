@@ -3,7 +3,7 @@
 https://docs.dagster.io/guides/build/projects. How the graph is built is in `graph`.
 """
 
-from synthpost_dagster.graph import build_definitions
+from synthpost_dagster.orchestration.build import build_definitions
 from synthpost_dagster.settings import read_settings
 
 defs = build_definitions(read_settings())

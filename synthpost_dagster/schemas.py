@@ -1,6 +1,6 @@
 """The schema of every table, one pandera model each: types, ranges, allowed levels, unique ids, no nulls.
 
-What a table means is said here; the checks that need a task's levels, or look across rows, are in `rows.gates`.
+What a table means is said here; the checks that need a task's levels, or look across rows, are in `quality`.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def prepare(settings: Settings) -> None:
         probe_writing(settings.home)
         if not instance.exists():
             _refuse_link(instance)
-            _write_new(instance, (resources.files("synthpost_dagster") / "dagster.yaml").read_bytes())
+            _write_new(instance, (resources.files("synthpost_dagster") / "orchestration" / "dagster.yaml").read_bytes())
     except OSError as error:
         raise StorageError(
             f"{settings.home}: the home folder cannot be written ({error.strerror}); "

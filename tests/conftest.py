@@ -15,17 +15,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from postgres_cluster import postgres_cluster
-from prepared import prepared
-from small_task import write_small_task, write_yaml
-from worker_folder import FOLDER
 
-from synthpost_dagster.devices import Devices
-from synthpost_dagster.generation.chat_models import Context
-from synthpost_dagster.generation.journal import Journal
+from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.rows.prompts import training_prompts
+from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import keep_quiet
-from synthpost_dagster.tasks.loading import Task, load_task
+from synthpost_dagster.tasks.loading import load_task
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.postgres_cluster import postgres_cluster
+from tests.helpers.prepared import prepared
+from tests.helpers.small_task import write_small_task, write_yaml
+from tests.helpers.worker_folder import FOLDER
 
 keep_quiet()
 # Torch's threads spin while they wait, and the tests have a process for each core.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthpost_dagster.heartbeats import heartbeat, is_dead
+from synthpost_dagster.runtime.heartbeats import heartbeat, is_dead
 
 SIGN = "maker"
 FILES = "files"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.progress import Progress
 
 QUIET_SECONDS = 1.0
 """Nothing is said of a wait that is over sooner."""

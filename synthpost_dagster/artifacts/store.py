@@ -3,7 +3,7 @@
 An artifact is a folder `<asset>/<partition>/<fingerprint>` of files and a `manifest.json` that is written last: if it
 is there, the artifact is whole. Nothing whole is changed in place but the gates' verdicts, which are evaluated again
 where a limit was changed; what failed a check is made again there, and what is damaged is renamed to `damaged-…` beside
-it. What goes into a fingerprint is the stages' business; which gates there are is that of `rows.gates`.
+it. What goes into a fingerprint is the stages' business; which gates there are is that of `quality`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.locks import is_acquired
 from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError, UpstreamMissing
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster.runtime.progress import SILENT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from synthpost_dagster.assets.report import build_ratio_report
 from synthpost_dagster.assets.rows import build_synthetic_rows
 from synthpost_dagster.assets.subsets import build_data_subsets
 from synthpost_dagster.assets.verdicts import build_control_verdicts, build_verdicts
-from synthpost_dagster.generation.chat_models import HOLDS_DEVICE
-from synthpost_dagster.partitions import Partitions
+from synthpost_dagster.llm.chat_models import HOLDS_DEVICE
+from synthpost_dagster.orchestration.partitions import Partitions
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec
 from synthpost_dagster.resources.gpu import POOL

@@ -5,11 +5,11 @@ from typing import Any
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, PartitionsDefinition, asset
 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.report.previews import loss_png
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages import adapters as stage
-from synthpost_dagster.stages.study import Cell
 
 
 def build_adapters(cells: PartitionsDefinition) -> AssetsDefinition:

@@ -5,10 +5,10 @@ from typing import Any
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, PartitionsDefinition, asset
 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages import predictions as stage
-from synthpost_dagster.stages.study import Cell
 
 
 def build_predictions(cells: PartitionsDefinition) -> AssetsDefinition:

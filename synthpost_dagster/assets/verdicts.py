@@ -5,9 +5,9 @@ from typing import Any
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, PartitionsDefinition, asset
 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages import verdicts as stage
-from synthpost_dagster.stages.study import Cell
 
 
 def build_verdicts(cells: PartitionsDefinition, pool: str | None) -> AssetsDefinition:

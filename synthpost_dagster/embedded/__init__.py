@@ -1,4 +1,4 @@
-"""The model that ships with the package: its grammar, the script that rebuilds it, and where its files are."""
+"""The model that ships with the package; `scripts/embedded_model` trains it again."""
 
 from pathlib import Path
 

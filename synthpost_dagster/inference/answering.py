@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from synthpost_dagster.inference.generate import Completion, generate
 from synthpost_dagster.inference.models import Loaded, with_adapter
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from synthpost_dagster.inference.engine import Request

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.weights import check_weights, weight_files
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import cache_folder
 
 SHAPING = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")

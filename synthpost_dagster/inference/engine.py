@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from synthpost_dagster.devices import GIB, is_out_of_memory
 from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference.attention import attending, bytes_per_token, uses_flash
 from synthpost_dagster.inference.attention import suits as attention_suits
@@ -26,7 +25,8 @@ from synthpost_dagster.inference.schedule import PACES, Schedule, Spent
 from synthpost_dagster.inference.slots import Prompt, Slots, slots_of
 from synthpost_dagster.inference.templates import Chat, opened_reasoning
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.devices import GIB, is_out_of_memory
+from synthpost_dagster.runtime.progress import Progress
 
 MARGIN = 0.85
 """Of the free memory, what is planned with."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from synthpost_dagster.inference.models import Loaded, ends_of
 from synthpost_dagster.inference.templates import Chat, opened_reasoning
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.progress import Progress
 
 
 class Completion(NamedTuple):

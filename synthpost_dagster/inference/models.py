@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.devices import GIB, Device, free_gib, is_out_of_memory
 from synthpost_dagster.embedded import CONTENT, MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.content import folder_digest
@@ -21,7 +20,8 @@ from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 from synthpost_dagster.inference.templates import TEMPLATE_DATE, ChatTemplate
 from synthpost_dagster.inference.weights import check_weights
 from synthpost_dagster.profiles.models import EMBEDDED, ModelSpec
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.devices import GIB, Device, free_gib, is_out_of_memory
+from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthpost_dagster.devices import free_workspaces, is_out_of_memory
 from synthpost_dagster.inference.attention import (
     Cache,
     FlashPrefill,
@@ -27,6 +26,7 @@ from synthpost_dagster.inference.attention import (
 )
 from synthpost_dagster.inference.mixed_lora import Lanes
 from synthpost_dagster.profiles.models import Sampling
+from synthpost_dagster.runtime.devices import free_workspaces, is_out_of_memory
 
 GRID = 2**23
 """Random numbers are multiples of its inverse, so that their product with a sum in float32 stays below that sum."""

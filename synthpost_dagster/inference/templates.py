@@ -13,8 +13,8 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.generation.reasoning import split_reasoning
-from synthpost_dagster.special_tokens import broken_up
+from synthpost_dagster.llm.reasoning import split_reasoning
+from synthpost_dagster.text.special_tokens import broken_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

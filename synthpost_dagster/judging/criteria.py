@@ -11,7 +11,6 @@ from functools import cache, lru_cache
 import regex
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.sentences import sentences as sentences_of
 from synthpost_dagster.tasks.prompting import Brief
 from synthpost_dagster.tasks.spec import (
     Check,
@@ -27,7 +26,8 @@ from synthpost_dagster.tasks.spec import (
     SentencesCheck,
     TaskSpec,
 )
-from synthpost_dagster.text import EDGE, holds, letters, number_of, plain, word_count
+from synthpost_dagster.text.normalize import EDGE, holds, letters, number_of, plain, word_count
+from synthpost_dagster.text.sentences import sentences as sentences_of
 
 RULES = 2
 """Raised when what a check looks at changes, so that the rubric judges again."""

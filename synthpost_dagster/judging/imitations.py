@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from synthpost_dagster.judging.replies import verdicts_in
-from synthpost_dagster.special_tokens import SPECIAL
+from synthpost_dagster.text.special_tokens import SPECIAL
 
 _SLOT = r"""["'“‘*(\[]{0,2}(?-i:[AB])["'”’*)\]]{0,2}(?=[ \t]*(?:$|[.,;:!?<{\[(]|(?:as|is)\b))"""
 """A slot's name where it can be no article."""

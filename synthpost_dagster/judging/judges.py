@@ -6,15 +6,15 @@ import json
 import time
 from typing import Any
 
-from synthpost_dagster.generation.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met, unscored_reason
 from synthpost_dagster.judging.replies import READING, Said
 from synthpost_dagster.judging.verdicts import Game, Judge, Request
+from synthpost_dagster.llm.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.models import RubricJudge
-from synthpost_dagster.progress import Progress
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.progress import Progress
+from synthpost_dagster.tasks.task import Task
 
 JUDGING = "judging"
 """What the journal calls a judge's replies."""

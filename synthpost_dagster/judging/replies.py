@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from synthpost_dagster.generation.bodies import PART
-from synthpost_dagster.generation.finish import UNKNOWN
-from synthpost_dagster.generation.messages import Content, stored_content
-from synthpost_dagster.generation.reasoning import begins_with_tag, holds_tag
+from synthpost_dagster.llm.bodies import PART
+from synthpost_dagster.llm.finish import UNKNOWN
+from synthpost_dagster.llm.messages import Content, stored_content
+from synthpost_dagster.llm.reasoning import begins_with_tag, holds_tag
 
 _NOT_SAID = {
     "length": "reply cut off",

@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from synthpost_dagster.generation.chat_models import Tally
 from synthpost_dagster.judging.imitations import imitates
 from synthpost_dagster.judging.replies import Pick, Said, read_reply
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.llm.chat_models import Tally
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
-from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief, judge_prompt, request_prompt, short_hash
-from synthpost_dagster.text import word_count
+from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.text.normalize import word_count
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.files.yaml_files import Document, combined, read_document, record_of
 from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec, ModelSpec, PostSampling
-from synthpost_dagster.tasks.loading import Task, load_task
+from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.spec import Identifier, Record, Text
-from synthpost_dagster.yaml_files import Document, combined, read_document, record_of
+from synthpost_dagster.tasks.task import Task
 
 FOLDER = Path(__file__).parent
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]

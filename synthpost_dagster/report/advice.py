@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.report.data import steps_label
+from synthpost_dagster.cell import steps_label
 from synthpost_dagster.report.texts import (
     FACTOR_NAMES,
     NO_DECISIVE_PAIR,
@@ -24,7 +24,8 @@ from synthpost_dagster.report.texts import (
 from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell, planned_widths
 
 if TYPE_CHECKING:
-    from synthpost_dagster.report.data import Cell, Cost, Seeds, Worth
+    from synthpost_dagster.cell import Cell
+    from synthpost_dagster.report.data import Cost, Seeds, Worth
     from synthpost_dagster.statistics.corners import Corner
     from synthpost_dagster.statistics.ratio import Counts, Ratio
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.report.data import Cell, Match
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.report.data import Match
 from synthpost_dagster.report.rendering import printable
 from synthpost_dagster.report.texts import CONTESTANT_NAMES, FACTOR_NAMES
 from synthpost_dagster.report.views import in_order

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.artifacts.explanation import Explanation
-from synthpost_dagster.comparisons.table import Contradictions, Repair
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.pairs.table import Contradictions, Repair
 from synthpost_dagster.statistics.agreement import Agreement
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures
 from synthpost_dagster.statistics.control import Control
@@ -23,40 +24,6 @@ if TYPE_CHECKING:
 
     from synthpost_dagster.report.data_quality import DataQuality
     from synthpost_dagster.report.forgetting import ForgettingData
-
-
-class Cell(NamedTuple):
-    """A point of the sweep: rows of the subset and length of training asked for (`50` or `1-epoch`)."""
-
-    data_size: int
-    steps: str
-
-    @property
-    def key(self) -> str:
-        """The partition's key, such as `88|50`."""
-        return f"{self.data_size}|{self.steps}"
-
-    @property
-    def label(self) -> str:
-        """The cell in words, such as `1,760 rows | 1 epoch`."""
-        return f"{self.data_size:,} rows | {steps_label(self.steps)}"
-
-    @property
-    def sweep_order(self) -> tuple[int, bool, int]:
-        """Sorts by data size, then by number of steps, epochs last."""
-        return (self.data_size, *steps_order(self.steps))
-
-
-def steps_label(steps: str) -> str:
-    """A length of training in words: `50` → `50 steps`, `1-epoch` → `1 epoch`."""
-    count, _, unit = steps.partition("-")
-    return f"{int(count):,} {unit or 'step'}{'' if count == '1' else 's'}"
-
-
-def steps_order(steps: str) -> tuple[bool, int]:
-    """Sorts lengths of training: numbers of steps, then epochs."""
-    count, _, unit = steps.partition("-")
-    return unit != "", int(count)
 
 
 def of_seed(ratios: pd.DataFrame, seed: int) -> pd.DataFrame:

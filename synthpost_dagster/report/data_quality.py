@@ -16,7 +16,7 @@ from synthpost_dagster.rows.diversity import opening
 if TYPE_CHECKING:
     import pandas as pd
 
-    from synthpost_dagster.report.data import Cell
+    from synthpost_dagster.cell import Cell
 
 MOST_OPENINGS = 10
 MOST_REASONS = 15

@@ -14,7 +14,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.report.data import Cell, steps_label, steps_order
+from synthpost_dagster.cell import Cell, steps_label, steps_order
 from synthpost_dagster.report.texts import CONTESTANT_NAMES, NO_DECISIVE_PAIR
 from synthpost_dagster.schemas import OPPONENTS
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.verdicts import pairs, panel_games
-from synthpost_dagster.report.data import Cell, Choice, Cost, JudgeFigures, LengthEffect, Seeds, Worth
+from synthpost_dagster.report.data import Choice, Cost, JudgeFigures, LengthEffect, Seeds, Worth
 from synthpost_dagster.report.tables import Judged, generator_of
 from synthpost_dagster.schemas import FACTORS
 from synthpost_dagster.statistics.advice import SurfaceCell, worth_of_steps

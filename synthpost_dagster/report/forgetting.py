@@ -15,7 +15,7 @@ from synthpost_dagster.statistics.perplexity import Perplexities, whole, worst
 if TYPE_CHECKING:
     import pandas as pd
 
-    from synthpost_dagster.report.data import Cell
+    from synthpost_dagster.cell import Cell
 
 ARTIFICIAL = (
     "The embedded model has never seen general text, only an artificial grammar of sales posts. What follows shows "

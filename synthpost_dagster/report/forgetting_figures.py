@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from synthpost_dagster.report.data import Cell
+    from synthpost_dagster.cell import Cell
     from synthpost_dagster.report.forgetting import ForgettingData, Forgotten
 
 _BLUE, _RED, *_ = _COLORS

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.report.data import Cell, ControlResult, Cost
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.report.data import ControlResult, Cost
 from synthpost_dagster.report.texts import (
     NO_DECISIVE_PAIR,
     cell_text,

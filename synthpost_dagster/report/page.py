@@ -23,7 +23,8 @@ from synthpost_dagster.schemas import OPPONENTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from synthpost_dagster.report.data import Cell, ReportData
+    from synthpost_dagster.cell import Cell
+    from synthpost_dagster.report.data import ReportData
 
 
 def render_page(data: ReportData) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from synthpost_dagster.quality.result import PREVIEW_CHARACTERS, PREVIEW_ROWS
 from synthpost_dagster.report.data_quality import rows_compared
 from synthpost_dagster.report.texts import counted, percent_text
 from synthpost_dagster.report.variety import (
@@ -23,8 +24,7 @@ from synthpost_dagster.report.variety import (
     run_line,
 )
 from synthpost_dagster.report.views import place_text
-from synthpost_dagster.rows.gates.result import PREVIEW_CHARACTERS, PREVIEW_ROWS
-from synthpost_dagster.text import folded, letters, placed_letters
+from synthpost_dagster.text.normalize import folded, letters, placed_letters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.criteria import criteria_met
 from synthpost_dagster.judging.verdicts import pairs, panel_games
-from synthpost_dagster.report.data import Cell
 from synthpost_dagster.schemas import FACTORS, OPPONENTS
 from synthpost_dagster.statistics.comparison import GameFigures, compare, game_figures
 from synthpost_dagster.statistics.games import pairs_of_games

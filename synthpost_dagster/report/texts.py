@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from synthpost_dagster.report.data import Cell
+    from synthpost_dagster.cell import Cell
     from synthpost_dagster.statistics.ratio import Counts
 
 CONTESTANT_NAMES = {"tuned": "tuned", "base": "untuned, short prompt", "prompted": "untuned, long prompt"}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.report.data import Cell, steps_label, steps_order
+from synthpost_dagster.cell import Cell, steps_label, steps_order
 from synthpost_dagster.report.texts import (
     FACTOR_NAMES,
     dollars_text,
@@ -327,7 +327,10 @@ def criterion_shares(data: ReportData, criterion: str) -> CriterionShares:
     """One criterion's shares, in the order of `compliance_columns`."""
     rows = data.compliance[data.compliance["criterion"] == criterion]
     met = {(str(row.contestant), int(row.data_size), str(row.steps)): row.met / row.posts for row in rows.itertuples()}
-    columns = [(contestant, *(cell or Cell(0, ""))) for contestant, cell in compliance_columns(data.compliance)]
+    columns = [
+        (contestant, cell.data_size, cell.steps) if cell else (contestant, 0, "")
+        for contestant, cell in compliance_columns(data.compliance)
+    ]
     low, high = min(rows["posts"]), max(rows["posts"])
     return CriterionShares(
         criterion.replace("_", " "),

@@ -3,7 +3,7 @@
 from dagster import ConfigurableResource
 from pydantic import Field
 
-from synthpost_dagster.devices import Devices
+from synthpost_dagster.runtime.devices import Devices
 
 POOL = "gpu"
 """The pool of every step that holds a model; its limit is the resource's slots."""

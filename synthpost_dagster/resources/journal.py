@@ -2,7 +2,7 @@
 
 from dagster import ConfigurableResource
 
-from synthpost_dagster.generation.journal import Journal
+from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.settings import read_settings
 
 

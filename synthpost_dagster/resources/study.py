@@ -8,12 +8,12 @@ from dagster import ConfigurableResource, InitResourceContext, ResourceDependenc
 from pydantic import Field
 
 from synthpost_dagster.artifacts.store import writing
-from synthpost_dagster.heartbeats import heartbeat
+from synthpost_dagster.orchestration.instance import sign_of_life
 from synthpost_dagster.profiles import load_task_and_profile
-from synthpost_dagster.records import sign_of_life
 from synthpost_dagster.resources.gpu import GpuResource
 from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.tables import TablesResource
+from synthpost_dagster.runtime.heartbeats import heartbeat
 from synthpost_dagster.settings import read_settings
 from synthpost_dagster.stages.study import Study
 

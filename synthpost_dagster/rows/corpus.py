@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.text import normalised
+from synthpost_dagster.text.normalize import normalised
 
 if TYPE_CHECKING:
     import numpy as np

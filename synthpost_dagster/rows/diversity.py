@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpost_dagster.rows.corpus import Corpus
 from synthpost_dagster.rows.embeddings import meaning
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
-from synthpost_dagster.tasks.loading import Task
-from synthpost_dagster.text import first_words
+from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.text.normalize import first_words
 
 if TYPE_CHECKING:
     import pandas as pd

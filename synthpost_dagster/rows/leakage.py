@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from synthpost_dagster.tasks.loading import Task
-from synthpost_dagster.text import CHARACTERS_A_WORD, is_character, letters, normalised, plain
+from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.text.normalize import CHARACTERS_A_WORD, is_character, letters, normalised, plain
 
 Words = tuple[str, ...]
 

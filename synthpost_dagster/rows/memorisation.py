@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.rows.corpus import longest_shared
-from synthpost_dagster.text import normalised
+from synthpost_dagster.text.normalize import normalised
 
 if TYPE_CHECKING:
     import pandas as pd

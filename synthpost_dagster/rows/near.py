@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from synthpost_dagster.text import normalised
+from synthpost_dagster.text.normalize import normalised
 
 SHINGLE_WORDS = 3
 HASHES = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from synthpost_dagster.text import plain
+from synthpost_dagster.text.normalize import plain
 
 KINDS = ("e-mail", "phone", "card")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_][\w-]+")

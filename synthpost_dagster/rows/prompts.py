@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief, prompt_id, render_prompt, short_hash
+from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from synthpost_dagster.generation.bodies import PART
-from synthpost_dagster.generation.finish import UNKNOWN
-from synthpost_dagster.generation.messages import stored_content
-from synthpost_dagster.special_tokens import SPECIAL
-from synthpost_dagster.text import normalised
+from synthpost_dagster.llm.bodies import PART
+from synthpost_dagster.llm.finish import UNKNOWN
+from synthpost_dagster.llm.messages import stored_content
+from synthpost_dagster.text.normalize import normalised
+from synthpost_dagster.text.special_tokens import SPECIAL
 
 RULES = 3
 """Raised when the same replies would give other posts, so that rows are made again."""

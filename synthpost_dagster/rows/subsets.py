@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
 from synthpost_dagster.schemas import FACTOR_COLUMNS
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd

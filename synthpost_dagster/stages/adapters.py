@@ -10,20 +10,21 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, overload
 
-from synthpost_dagster.apart import run_apart
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan
-from synthpost_dagster.devices import Lease, memory_for
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import ModelError, SynthpostError
-from synthpost_dagster.generation.estimate import Expected, local
 from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.inference.peft_files import adapter_digest
-from synthpost_dagster.progress import Event, Progress
+from synthpost_dagster.llm.estimate import Expected, local
+from synthpost_dagster.runtime.child_processes import run_apart
+from synthpost_dagster.runtime.devices import Lease, memory_for
+from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.data import data_subsets_plan, subset_rows
 from synthpost_dagster.stages.student import REMEDY, Student, holding
-from synthpost_dagster.stages.study import Cell, Study, open_study
+from synthpost_dagster.stages.study import Study, open_study
 from synthpost_dagster.stages.took import wall_facts
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.schedule import optimizer_steps, rows_seen

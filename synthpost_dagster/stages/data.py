@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan, refuse_failed
 from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, UpstreamMissing
-from synthpost_dagster.generation.chat_models import ChatModel, chat_model
-from synthpost_dagster.generation.estimate import Expected, expect
-from synthpost_dagster.generation.synthesis import ROWS, EarlyStop, first_asks, rows_so_far, synthesize
 from synthpost_dagster.inference.models import check_suits_task
+from synthpost_dagster.llm.chat_models import ChatModel, chat_model
+from synthpost_dagster.llm.estimate import Expected, expect
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.quality.explanations import explained_rejections
 from synthpost_dagster.rows.diversity import diversity_facts, diversity_table
-from synthpost_dagster.rows.explanations import explained_rejections
 from synthpost_dagster.rows.prompts import catalog_table, training_prompts
 from synthpost_dagster.rows.prompts import evaluation_prompts as select_evaluation
 from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.rows.subsets import subset
+from synthpost_dagster.rows.synthesis import ROWS, EarlyStop, first_asks, rows_so_far, synthesize
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.study import Study
 

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Manifest
 from synthpost_dagster.errors import ArtifactDamaged
-from synthpost_dagster.report import data as page
 from synthpost_dagster.report import data_quality as quality
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
 from synthpost_dagster.stages.page_inputs import PageInputs, there
-from synthpost_dagster.stages.study import Cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,19 +112,15 @@ def _memorised(inputs: PageInputs, store: ArtifactStore) -> tuple[list[quality.M
         if table is None:
             continue
         posts = store.read_table(manifest).set_index("prompt_id")["post"].to_dict()
-        figures.append(quality.memorised_of(_cell(cell), inputs.seed_of(cell), table))
-        shared += quality.shared_of(_cell(cell), table, posts)
+        figures.append(quality.memorised_of(cell.main, inputs.seed_of(cell), table))
+        shared += quality.shared_of(cell.main, table, posts)
     return figures, shared
 
 
 def _supervised(inputs: PageInputs, store: ArtifactStore) -> list[quality.Supervised]:
     found = {cell: _beside(store, manifest, "supervision") for cell, manifest in inputs.adapters.items()}
     return [
-        quality.supervised_of(_cell(cell), inputs.seed_of(cell), table)
+        quality.supervised_of(cell.main, inputs.seed_of(cell), table)
         for cell, table in found.items()
         if table is not None
     ]
-
-
-def _cell(cell: Cell) -> page.Cell:
-    return page.Cell(cell.data_size, cell.steps)

@@ -11,13 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from synthpost_dagster.artifacts.store import writing
-from synthpost_dagster.devices import free_gib
 from synthpost_dagster.errors import DeviceError, EndpointError, ModelError, StorageError, SynthpostError
-from synthpost_dagster.generation.chat_models import Context, Work, ask_for, chat_model
-from synthpost_dagster.generation.hosted import HostedModel
-from synthpost_dagster.generation.journal import Journal
-from synthpost_dagster.generation.offers import Checked
-from synthpost_dagster.generation.synthesis import ROWS
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import (
     check_files,
@@ -28,11 +22,17 @@ from synthpost_dagster.inference.models import (
     load_tokenizer,
 )
 from synthpost_dagster.inference.templates import Chat, ChatTemplate, check_template
+from synthpost_dagster.llm.chat_models import Context, Work, ask_for, chat_model
+from synthpost_dagster.llm.hosted import HostedModel
+from synthpost_dagster.llm.journal import Journal
+from synthpost_dagster.llm.offers import Checked
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
-from synthpost_dagster.progress import SILENT
-from synthpost_dagster.rows.explanations import reason_remedy, shortened
+from synthpost_dagster.quality.explanations import reason_remedy, shortened
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.rows.replies import clean_reply
+from synthpost_dagster.rows.synthesis import ROWS
+from synthpost_dagster.runtime.devices import free_gib
+from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.settings import probe_writing, secret
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.prompting import render_prompt

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from synthpost_dagster.generation.estimate import Expected
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import COMPARISONS, CONTROL_SETS, OPPONENTS
 from synthpost_dagster.stages import adapters, data, predictions, verdicts
-from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.study import Study
 
 
 class Line(NamedTuple):

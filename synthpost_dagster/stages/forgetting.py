@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Manifest
 from synthpost_dagster.profiles.models import EMBEDDED
-from synthpost_dagster.report import data as page
 from synthpost_dagster.report.forgetting import ForgettingData, Forgotten
 from synthpost_dagster.stages.page_inputs import PageInputs
 
@@ -20,7 +19,7 @@ def forgetting_data(inputs: PageInputs, store: ArtifactStore) -> ForgettingData:
     """The perplexities of each cell and seed, where its adapter was measured on the present general text."""
     return ForgettingData(
         runs=tuple(
-            Forgotten(page.Cell(*one.cell[:2]), inputs.seed_of(one.cell), _kinds(inputs, store, one.adapter))
+            Forgotten(one.cell.main, inputs.seed_of(one.cell), _kinds(inputs, store, one.adapter))
             for one in inputs.made
         ),
         limit=inputs.max_perplexity_ratio,

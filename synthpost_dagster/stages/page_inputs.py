@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Manifest, Plan
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.people import read_labels
@@ -31,9 +32,9 @@ from synthpost_dagster.stages.predictions import (
     control_predictions_plan,
     predictions_plan,
 )
-from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.verdicts import control_verdicts_plan, verdicts_plan
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.forgetting import general_text
 
 REPORT_FORMAT = 8

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.store import write_whole
-from synthpost_dagster.comparisons import table as labelled
-from synthpost_dagster.comparisons.labels import Meaning, Read
-from synthpost_dagster.comparisons.preferences import guessed_scale
-from synthpost_dagster.comparisons.table import PAIR_ID, POSTS, Contradictions, Order, PairsTable, Repair, read_pairs
 from synthpost_dagster.errors import SpecError, StorageError
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Contest, Request, judge_contests, pairs, panel_games
+from synthpost_dagster.pairs import table as labelled
+from synthpost_dagster.pairs.labels import Meaning, Read
+from synthpost_dagster.pairs.preferences import guessed_scale
+from synthpost_dagster.pairs.table import PAIR_ID, POSTS, Contradictions, Order, PairsTable, Repair, read_pairs
 from synthpost_dagster.profiles.families import family_of
-from synthpost_dagster.progress import Progress
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import games_of
 from synthpost_dagster.report.data import Game, LevelCounts, Missing, OuterPair, PairsData
 from synthpost_dagster.report.headline import pairs_notices
 from synthpost_dagster.report.pairs_page import render_pairs_page
 from synthpost_dagster.report.tables import generator_of, to_csv
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures, compare, game_figures
 from synthpost_dagster.statistics.corners import weak_corners
@@ -35,7 +35,7 @@ from synthpost_dagster.statistics.games import PairOfGames, pairs_of_games
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.style import Separation, separations
 from synthpost_dagster.tasks.prompting import Brief, short_hash
-from synthpost_dagster.text import plain, word_count
+from synthpost_dagster.text.normalize import plain, word_count
 
 if TYPE_CHECKING:
     import pandas as pd

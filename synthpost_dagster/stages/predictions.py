@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Draft, Outcome, Plan
-from synthpost_dagster.generation.estimate import Expected, local
-from synthpost_dagster.generation.reasoning import split_reasoning
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import Loaded, check_suits_task, identity
+from synthpost_dagster.llm.estimate import Expected, local
+from synthpost_dagster.llm.reasoning import split_reasoning
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import Progress
 from synthpost_dagster.rows.memorisation import memorisation
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import CONTROL_SETS, FACTOR_COLUMNS
 from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.adapters import adapter_folder, adapter_of
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, evaluation_prompts_plan, subset_rows
 from synthpost_dagster.stages.student import Student, holding
-from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.took import wall_facts
 from synthpost_dagster.tasks.prompting import short_hash
 

@@ -16,14 +16,14 @@ from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.profiles.models import EMBEDDED
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.quality.explanations import explained_unscored
 from synthpost_dagster.report import data as page
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
-from synthpost_dagster.rows.explanations import explained_unscored
 from synthpost_dagster.rows.prompts import briefs_by_id
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data_quality import data_quality
 from synthpost_dagster.stages.forgetting import forgetting_data
@@ -198,7 +198,7 @@ def _separations(
     """The traits of style that separate a cell's outcomes against `base`; the rubric says itself what it counts."""
     if inputs.is_rubric_alone:
         return ()
-    main = next(one for one in mains if page.Cell(*one.cell[:2]) == chosen.cell)
+    main = next(one for one in mains if one.cell.main == chosen.cell)
     tuned = store.read_table(main.predictions).set_index("prompt_id")["post"]
     base = baselines[baselines["contestant"] == findings.BASE].set_index("prompt_id")["post"]
     outcomes = chosen.against(findings.BASE)
@@ -210,7 +210,7 @@ def _judged(inputs: PageInputs, store: ArtifactStore, made: Made) -> Judged:
     facts, read = made.adapter.facts, store.read_table
     trained = Trained(made.cell.data_size, facts["optimizer_steps"], facts["rows_seen"])
     met = met_by_prompt(read(made.predictions), briefs_by_id(inputs.task), inputs.task.spec)
-    return judged(page.Cell(*made.cell[:2]), inputs.seed_of(made.cell), trained, read(made.verdicts), met)
+    return judged(made.cell.main, inputs.seed_of(made.cell), trained, read(made.verdicts), met)
 
 
 def _prompting(controls: pd.DataFrame) -> Comparison:
@@ -258,7 +258,7 @@ def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> t
 def _training(inputs: PageInputs, store: ArtifactStore, made: Made) -> page.Training:
     facts = made.adapter.facts
     return page.Training(
-        page.Cell(*made.cell[:2]),
+        made.cell.main,
         inputs.seed_of(made.cell),
         facts["wall_seconds"],
         facts["peak_gib"],

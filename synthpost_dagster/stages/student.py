@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from synthpost_dagster.devices import Lease, let_go, memory_for
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import Loaded, load
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.devices import Lease, let_go, memory_for
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.trainers import trainer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 
 from synthpost_dagster.artifacts.store import (
     MANIFEST_FORMAT,
@@ -16,49 +16,24 @@ from synthpost_dagster.artifacts.store import (
     Outcome,
     Plan,
 )
-from synthpost_dagster.devices import Devices
-from synthpost_dagster.errors import SpecError, SynthpostError
-from synthpost_dagster.generation.chat_models import Context
-from synthpost_dagster.generation.journal import Journal
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
+from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.profiles import Profile, TrainingSpec, load_task_and_profile
-from synthpost_dagster.progress import SILENT, Progress
-from synthpost_dagster.rows import gates
-from synthpost_dagster.rows.explanations import explained
-from synthpost_dagster.rows.gates.posts import PERSONAL_DATA
+from synthpost_dagster.quality import gates
+from synthpost_dagster.quality.explanations import explained
+from synthpost_dagster.quality.posts import PERSONAL_DATA
+from synthpost_dagster.runtime.devices import Devices
+from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.settings import Settings, secret
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Cell(NamedTuple):
-    """One point of the sweep; `seed` is None for the profile's training.seed, or one of its further seeds."""
-
-    data_size: int
-    steps: str
-    seed: int | None = None
-
-    @property
-    def key(self) -> str:
-        """The partition key, such as `88|50`."""
-        return f"{self.data_size}|{self.steps}"
-
-    @property
-    def place(self) -> str:
-        """Where its artifacts are kept: the key, and the seed where it is a further one."""
-        return self.key if self.seed is None else f"{self.key}|{self.seed}"
-
-    @classmethod
-    def parse(cls, key: str) -> Cell:
-        """The cell of a partition key. Raises SpecError where it is none."""
-        size, bar, steps = key.partition("|")
-        if not bar or not size.isdecimal() or not steps:
-            raise SpecError(f"{key!r} is not a cell; write data size and steps, such as 88|50")
-        return cls(int(size), steps)
 
 
 @dataclass(frozen=True)

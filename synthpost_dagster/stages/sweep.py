@@ -13,12 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import adapters, predictions
 from synthpost_dagster.stages.student import Student, holding
-from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.trainers import APART
 
 Fate = Literal["made", "reused", "left", "failed", "skipped"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from synthpost_dagster.artifacts.store import Manifest
-from synthpost_dagster.generation.estimate import Expected
+from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.report.data import Took
 
 

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from synthpost_dagster.artifacts.store import Draft, Manifest, Outcome, Plan
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import UpstreamMissing
-from synthpost_dagster.generation.estimate import Expected, expect, local, total
-from synthpost_dagster.generation.hosted import CHARACTERS_A_TOKEN
 from synthpost_dagster.judging.controls import DEAL, control_contests
 from synthpost_dagster.judging.judges import JUDGING, ModelReader, tallied
 from synthpost_dagster.judging.verdicts import Contest, Game, Judge, contests_of, games_between, judge_contests, pairs
+from synthpost_dagster.llm.estimate import Expected, expect, local, total
+from synthpost_dagster.llm.hosted import CHARACTERS_A_TOKEN
 from synthpost_dagster.profiles.models import RubricJudge
-from synthpost_dagster.progress import Progress
-from synthpost_dagster.rows.explanations import explained_unscored
+from synthpost_dagster.quality.explanations import explained_unscored
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.data import UPSTREAM_REMEDY, known_rows
@@ -24,7 +25,7 @@ from synthpost_dagster.stages.predictions import (
     control_predictions_plan,
     predictions_plan,
 )
-from synthpost_dagster.stages.study import Cell, Study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.statistics.ratio import count
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthpost_dagster.statistics.games import Array
-from synthpost_dagster.text import word_count
+from synthpost_dagster.text.normalize import word_count
 
 MIN_AGREEMENT = 0.95
 """Share of the decided pairs unlike in a trait, above which the trait separates the outcomes."""

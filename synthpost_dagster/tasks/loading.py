@@ -2,76 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.tasks.spec import Catalog, Company, Product, TaskSpec
-from synthpost_dagster.tasks.templates import PromptTemplate, compiled
-from synthpost_dagster.yaml_files import combined, read_record, read_text
+from synthpost_dagster.files.yaml_files import combined, read_record, read_text
+from synthpost_dagster.tasks.prompting import Brief, judge_prompt, render_prompt
+from synthpost_dagster.tasks.spec import Catalog, TaskSpec
+from synthpost_dagster.tasks.task import Task
 
 Result = TypeVar("Result")
 PACKAGED = Path(__file__).parent
 ROLES = ("teacher", "student", "judge")
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task folder, read and checked.
-
-    `sources` holds the templates' text by role; `spec` and `catalog` are the two YAML files.
-    """
-
-    folder: Path
-    spec: TaskSpec
-    catalog: Catalog
-    sources: dict[str, str]
-
-    def template(self, role: str) -> PromptTemplate:
-        """The compiled template of `teacher`, `student` or `judge`. Raises SpecError naming file and line."""
-        return compiled(self.sources[role], str(self.folder / "prompts" / f"{role}.j2"))
-
-    @property
-    def wording_fingerprint(self) -> str:
-        """Hash of all that shapes a prompt besides the catalog: templates, types, lengths, tones, criteria."""
-        wording = {
-            "teacher": self.sources["teacher"],
-            "student": self.sources["student"],
-            "tones": self.spec.tones,
-            "lengths": [length.text for length in self.spec.lengths],
-            "universal": [criterion.text for criterion in self.spec.universal_criteria],
-            "types": [
-                (kind.name, kind.length, [criterion.text for criterion in kind.criteria])
-                for kind in self.spec.post_types
-            ],
-        }
-        return hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def criterion_ids(self) -> list[str]:
-        """Every criterion's id once, the universal ones first."""
-        return list(dict.fromkeys(c.id for kind in self.spec.post_types for c in self.spec.criteria_of(kind)))
-
-    @property
-    def strata(self) -> list[tuple[str, str]]:
-        """Post type × tone, in the task's order."""
-        return [(kind.name, tone) for kind in self.spec.post_types for tone in self.spec.tones]
-
-    def companies_of(self, split: str) -> list[tuple[Company, Product]]:
-        """Every company with each of its products in `split` (`train` or `holdout`)."""
-        return [
-            (company, product) for company in self.catalog.companies for product in getattr(company.products, split)
-        ]
-
-    @property
-    def training_prompts(self) -> int:
-        """How many training prompts the task has: products × post types × tones."""
-        return len(self.companies_of("train")) * len(self.strata)
 
 
 def load_task(name: str) -> Task:
@@ -152,8 +96,6 @@ def _size_problems(task: Task) -> list[SpecError]:
 
 
 def _check_template(task: Task, role: str) -> None:
-    from synthpost_dagster.tasks.prompting import Brief, judge_prompt, render_prompt
-
     company, product = task.companies_of("train")[0]
     briefs = [Brief(company, product, kind, tone) for kind in task.spec.post_types for tone in task.spec.tones]
     for brief in briefs:

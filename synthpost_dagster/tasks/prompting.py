@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from synthpost_dagster.special_tokens import broken_up
-from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.spec import Company, Criterion, PostType, Product
+from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.tasks.templates import PromptTemplate, compiled
+from synthpost_dagster.text.special_tokens import broken_up
 
 
 class Brief(NamedTuple):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.inference.generate import chat
-from synthpost_dagster.training.supervision import MASKED
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from synthpost_dagster.inference.templates import ChatTemplate
+
+
+MASKED = -100
+"""The label of a token that is not learned, as PyTorch's cross-entropy ignores it."""
 
 
 class Conversation(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from synthpost_dagster.devices import Device
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.profiles import TrainingSpec
+from synthpost_dagster.runtime.devices import Device
 from synthpost_dagster.training.joint_lora import Joint, Members, add_product, gradients_of
 
 FORMAT = torch.float8_e4m3fn

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.files.yaml_files import read_record
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.statistics.perplexity import perplexity, whole
-from synthpost_dagster.yaml_files import read_record
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
 from synthpost_dagster.inference.attention import uses_flash
+from synthpost_dagster.training.conversations import MASKED
 from synthpost_dagster.training.fitting import PIECE
-from synthpost_dagster.training.supervision import MASKED
 
 ATTENTION = "synthpost_rows"
 """The name under which transformers knows the attention function."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.artifacts.store import writing
 from synthpost_dagster.errors import StorageError, SynthpostError
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.training.checkpoints import Checkpoints, fault_of
 
 if TYPE_CHECKING:

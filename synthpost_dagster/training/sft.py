@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from synthpost_dagster.artifacts.store import writing
-from synthpost_dagster.devices import GIB, Device, free_gib, is_out_of_memory, product_rate
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.generate import chat, end_tokens
 from synthpost_dagster.inference.models import Loaded, is_packed, load
 from synthpost_dagster.inference.templates import check_template
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.devices import GIB, Device, free_gib, is_out_of_memory, product_rate
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.training import adapter
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.conversations import Conversation, tokenized

@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.text import normalised
+from synthpost_dagster.text.normalize import normalised
+from synthpost_dagster.training.conversations import MASKED, Conversation
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-    from synthpost_dagster.training.conversations import Conversation
 
-MASKED = -100
-"""The label of a token that is not learned."""
 DECODED_ROWS = 3
 NAMED_ROWS = 5
 LAST_WORDS = 3

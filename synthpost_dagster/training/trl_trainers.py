@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.padding_free import ATTENTION, learned_loss, piece_loss
 from synthpost_dagster.training.running import refuse_infinite

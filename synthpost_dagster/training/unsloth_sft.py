@@ -9,7 +9,6 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from synthpost_dagster.devices import Device
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.models import (
     NO_CODE,
@@ -22,6 +21,7 @@ from synthpost_dagster.inference.models import (
 )
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
+from synthpost_dagster.runtime.devices import Device
 from synthpost_dagster.training.sft import Tuner
 
 if TYPE_CHECKING:

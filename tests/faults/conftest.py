@@ -9,11 +9,11 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from chat_server import ChatServer, chat_server
-from hosted_world import BACKENDS, OPENED, context_of
 
-from synthpost_dagster.generation import limits
-from synthpost_dagster.generation.chat_models import Context
+from synthpost_dagster.llm import limits
+from synthpost_dagster.llm.chat_models import Context
+from tests.helpers.chat_server import ChatServer, chat_server
+from tests.helpers.hosted_world import BACKENDS, OPENED, context_of
 
 # Children inherit it: torch's threads spin while they wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

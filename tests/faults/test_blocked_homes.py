@@ -16,16 +16,17 @@ import psutil
 import pytest
 from dagster import DagsterInstance
 
-import synthpost_dagster
+from synthpost_dagster import orchestration
+from tests.helpers import pool_child
 
-CHILD = Path(__file__).with_name("pool_child.py")
+CHILD = Path(pool_child.__file__)
 TIMEOUT = 120
 
 
 @pytest.fixture(scope="module")
 def _instance_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("made")
-    shutil.copyfile(Path(synthpost_dagster.__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+    shutil.copyfile(Path(orchestration.__file__).with_name("dagster.yaml"), home / "dagster.yaml")
     with DagsterInstance.from_config(str(home)) as instance:
         instance.event_log_storage.initialize_concurrency_limit_to_default("gpu")
     return home

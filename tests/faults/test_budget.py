@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, Rule
-from child import Job, child
-from hosted_world import PRICES, answered, asks_of, context_of, expected, hosted, prompts, texts_of
 
 from synthpost_dagster.errors import BudgetReached
-from synthpost_dagster.generation.chat_models import Work, chat_model
-from synthpost_dagster.generation.journal import Journal
+from synthpost_dagster.llm.chat_models import Work, chat_model
+from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.profiles.models import HostedChat
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster.runtime.progress import SILENT
+from tests.helpers.chat_server import ChatServer, Rule
+from tests.helpers.child import Job, child
+from tests.helpers.hosted_world import PRICES, answered, asks_of, context_of, expected, hosted, prompts, texts_of
 
 COUNT = 60
 NEW_TOKENS = 100

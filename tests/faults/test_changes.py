@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chat_server import ChatServer, chat_server
-from hosted_tables import judge_of, judged, rows_of
-from hosted_world import PRICES, hosted
 from sqlalchemy import select
 
-from synthpost_dagster.generation.chat_models import Context
-from synthpost_dagster.generation.journal_tables import REPLIES
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.llm.journal_tables import REPLIES
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.chat_server import ChatServer, chat_server
+from tests.helpers.hosted_tables import judge_of, judged, rows_of
+from tests.helpers.hosted_world import PRICES, hosted
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 ROWS = 22

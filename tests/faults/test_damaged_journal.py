@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer, Rule
-from child import Job, child
-from hosted_world import answered, context_of, expected, hosted, prompts, texts_of
 
 from synthpost_dagster.errors import StorageError
-from synthpost_dagster.generation import journal_files
-from synthpost_dagster.generation.journal import Reply
+from synthpost_dagster.llm import journal_files
+from synthpost_dagster.llm.journal import Reply
+from tests.helpers.chat_server import ChatServer, Rule
+from tests.helpers.child import Job, child
+from tests.helpers.hosted_world import answered, context_of, expected, hosted, prompts, texts_of
 
 COUNT = 80
 PAGE = 4_096
@@ -128,8 +128,8 @@ def test_fault_10_what_stands_before_and_after_the_damage_is_saved(
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from synthpost_dagster.generation import journal_files
-from synthpost_dagster.generation.journal import Journal
+from synthpost_dagster.llm import journal_files
+from synthpost_dagster.llm.journal import Journal
 
 def dying(work, last):
     times = iter(range(1, last))

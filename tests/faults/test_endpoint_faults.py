@@ -9,18 +9,18 @@ import traceback
 from pathlib import Path
 
 import pytest
-from chat_server import MODELS, SERVED, ChatServer, Rule
-from hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
 
 from synthpost_dagster.errors import EndpointError, SynthpostError
-from synthpost_dagster.generation.chat_models import Context, chat_model
-from synthpost_dagster.generation.hosted import HostedModel
-from synthpost_dagster.generation.offers import Checked
-from synthpost_dagster.generation.sdk import LOGGERS
-from synthpost_dagster.generation.synthesis import synthesize
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster.llm.chat_models import Context, chat_model
+from synthpost_dagster.llm.hosted import HostedModel
+from synthpost_dagster.llm.offers import Checked
+from synthpost_dagster.llm.sdk import LOGGERS
 from synthpost_dagster.rows.prompts import training_prompts
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.rows.synthesis import synthesize
+from synthpost_dagster.runtime.progress import SILENT
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.chat_server import MODELS, SERVED, ChatServer, Rule
+from tests.helpers.hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
 
 WORST_USD = ((len("Write about number 0.") + 64) * PRICES.input + 256 * PRICES.output) / 1e6
 """What a request for one of the prompts can cost at most: bytes and the template's frame, and all new tokens."""

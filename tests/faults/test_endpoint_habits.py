@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import SERVED, ChatServer, Rule
-from hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
 
-from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.generation.chat_models import Context, chat_model
-from synthpost_dagster.generation.hosted import CHECKS, HostedModel
-from synthpost_dagster.generation.offers import Checked
+from synthpost_dagster.llm.chat_models import Context, chat_model
+from synthpost_dagster.llm.hosted import CHECKS, HostedModel
+from synthpost_dagster.llm.offers import Checked
 from synthpost_dagster.rows.replies import clean_reply
+from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import examine
 from synthpost_dagster.stages.study import open_study
+from tests.helpers.chat_server import SERVED, ChatServer, Rule
+from tests.helpers.hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
 
 TEXT = "Fresh rolls. Come in today."
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chat_server import ChatServer, Rule
-from full_disk import REPLIES, on_a_small_disk
-from hosted_world import PRICES, hosted, prompts
+from tests.helpers.chat_server import ChatServer, Rule
+from tests.helpers.full_disk import REPLIES, on_a_small_disk
+from tests.helpers.hosted_world import PRICES, hosted, prompts
 
 TEXT = "An offer. " * 3_000
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Job, child, run
-from hosted_world import answered, context_of, prompts, texts_of
 
-from synthpost_dagster.devices import Devices, Lease
-from synthpost_dagster.generation import transformers_backend
+from synthpost_dagster.llm import transformers_backend
 from synthpost_dagster.profiles.models import InProcessChat
+from synthpost_dagster.runtime.devices import Devices, Lease
+from tests.helpers.child import Job, child, run
+from tests.helpers.hosted_world import answered, context_of, prompts, texts_of
 
 COUNT, BATCH = 40, 2
 

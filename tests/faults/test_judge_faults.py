@@ -6,17 +6,17 @@ import json
 import re
 
 import pytest
-from chat_server import QUOTES, ChatServer, Rule
-from hosted_tables import judge_of, judged
-from hosted_world import hosted
 
-from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.judging.verdicts import Game, Played, pairs, play
-from synthpost_dagster.progress import SILENT
-from synthpost_dagster.rows import gates
-from synthpost_dagster.special_tokens import SPECIAL, broken_up
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.quality import gates
+from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.prompting import Brief, short_hash
+from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.text.special_tokens import SPECIAL, broken_up
+from tests.helpers.chat_server import QUOTES, ChatServer, Rule
+from tests.helpers.hosted_tables import judge_of, judged
+from tests.helpers.hosted_world import hosted
 
 UNREADABLE = {
     "plain text": "A is better, since {nothing}",

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer, Rule
-from child import Job, Result, child, run
-from hosted_world import PRICES, context_of, expected, hosted, prompts
-from postgres_cluster import restart
 
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.chat_server import ChatServer, Rule
+from tests.helpers.child import Job, Result, child, run
+from tests.helpers.hosted_world import PRICES, context_of, expected, hosted, prompts
+from tests.helpers.postgres_cluster import restart
 
 CONCURRENCY = 4
 SLOW = Rule(delay=0.05)

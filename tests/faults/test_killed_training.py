@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from tuning_home import World, ready_to_tune, run, standing_at
 
 from synthpost_dagster.errors import DeviceError, SynthpostError
-from synthpost_dagster.progress import Event, Progress
+from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.stages.adapters import adapters, adapters_plan
 from synthpost_dagster.training.sft import Tuner
+from tests.helpers.tuning_home import World, ready_to_tune, run, standing_at
 
 
 @pytest.fixture

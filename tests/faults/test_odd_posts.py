@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from chat_server import ChatServer, Rule
-from hosted_tables import judge_of, judged, rows_of
-from hosted_world import answered, context_of, hosted, prompts, texts_of
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Plan
-from synthpost_dagster.generation.chat_models import Context
-from synthpost_dagster.rows import gates
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.quality import gates
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.chat_server import ChatServer, Rule
+from tests.helpers.hosted_tables import judge_of, judged, rows_of
+from tests.helpers.hosted_world import answered, context_of, hosted, prompts, texts_of
 
 POSTS = {
     "empty": "",

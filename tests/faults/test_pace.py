@@ -8,13 +8,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from chat_server import ChatServer, Rule
-from hosted_world import answered, asks_of, expected, hosted, prompts, texts_of
 
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.generation import limits
-from synthpost_dagster.generation.chat_models import Context, Work, chat_model
-from synthpost_dagster.progress import SILENT, Event, Progress
+from synthpost_dagster.llm import limits
+from synthpost_dagster.llm.chat_models import Context, Work, chat_model
+from synthpost_dagster.runtime.progress import SILENT, Event, Progress
+from tests.helpers.chat_server import ChatServer, Rule
+from tests.helpers.hosted_world import answered, asks_of, expected, hosted, prompts, texts_of
 
 
 @pytest.mark.parametrize(("backend", "concurrency"), [("openai", 1), ("groq", 3), ("openai", 12)])
@@ -239,7 +239,7 @@ def test_a_consumer_that_stops_early_ends_requests_that_wait_for_their_next_try(
 def test_an_address_where_nobody_takes_the_connection_is_named(
     context: Context, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = __import__(f"synthpost_dagster.generation.{backend}_backend", fromlist=["x"])
+    module = __import__(f"synthpost_dagster.llm.{backend}_backend", fromlist=["x"])
     monkeypatch.setattr(module, "CONNECT_SECONDS", 0.3)
     with socket.socket() as silent, socket.socket() as waiting:
         silent.bind(("127.0.0.1", 0))

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-for folder in (TESTS, TESTS.parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from synthpost_dagster.devices import Device, Devices  # noqa: E402
-from synthpost_dagster.settings import keep_quiet  # noqa: E402
-from synthpost_dagster.tasks.loading import Task, load_task  # noqa: E402
+from synthpost_dagster.runtime.devices import Device, Devices
+from synthpost_dagster.settings import keep_quiet
+from synthpost_dagster.tasks.loading import load_task
+from synthpost_dagster.tasks.task import Task
 
 keep_quiet()
 # One GPU, for the processes that tests start as well: with two, none would wait for another.

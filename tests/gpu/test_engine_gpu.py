@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 
-from synthpost_dagster.devices import Device
 from synthpost_dagster.inference import answering
 from synthpost_dagster.inference.engine import DEFAULTS, Options, Request, engine
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.inference.slots import Slots
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import SILENT
 from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.devices import Device
+from synthpost_dagster.runtime.progress import SILENT
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 

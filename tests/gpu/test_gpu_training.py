@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuning_world import (
+
+from synthpost_dagster.errors import DeviceError, SynthpostError
+from synthpost_dagster.inference.models import load
+from synthpost_dagster.profiles import STUDY_TRAINING
+from synthpost_dagster.runtime.devices import GIB, Device, Devices, free_gib, free_workspaces, product_rate
+from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.fitting import Layout
+from synthpost_dagster.training.float8 import refuse_device
+from synthpost_dagster.training.sft import Tuner
+from tests.helpers import losses_child
+from tests.helpers.tuning_world import (
     BF16,
     FAR,
     ROUNDING,
@@ -30,19 +40,10 @@ from tuning_world import (
     weights,
 )
 
-from synthpost_dagster.devices import GIB, Device, Devices, free_gib, free_workspaces, product_rate
-from synthpost_dagster.errors import DeviceError, SynthpostError
-from synthpost_dagster.inference.models import load
-from synthpost_dagster.profiles import STUDY_TRAINING
-from synthpost_dagster.training.conversations import tokenized
-from synthpost_dagster.training.fitting import Layout
-from synthpost_dagster.training.float8 import refuse_device
-from synthpost_dagster.training.sft import Tuner
-
 pytestmark = pytest.mark.gpu
 
 SPEC = spec_of(precision="bfloat16")
-CHILD = Path(__file__).with_name("losses_child.py")
+CHILD = Path(losses_child.__file__)
 
 
 def bf16(**changes: Any) -> Any:

@@ -11,7 +11,6 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pytest
-from judges import as_pairs, lengths, logistic_judge, until_decided
 from scipy.special import ndtri
 
 from synthpost_dagster.statistics.agreement import agreement
@@ -22,6 +21,7 @@ from synthpost_dagster.statistics.order import order_figures
 from synthpost_dagster.statistics.paired import mean_interval, standing, win_rate_difference
 from synthpost_dagster.statistics.ratio import Counts, Ratio, count, tie_aware_ratio, win_ratio
 from synthpost_dagster.statistics.sign_test import holm, sign_test
+from tests.helpers.judges import as_pairs, lengths, logistic_judge, until_decided
 
 SWEEPS = 2_000
 

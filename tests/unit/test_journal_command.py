@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from synthpost_dagster.cli import main
 from synthpost_dagster.errors import BudgetReached, SpecError
-from synthpost_dagster.generation.journal import Journal
-from synthpost_dagster.generation.journal_files import note_loss
+from synthpost_dagster.llm.journal import Journal
+from synthpost_dagster.llm.journal_files import note_loss
 
 
 @pytest.fixture

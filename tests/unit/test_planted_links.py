@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Plan
-from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import DeviceError, StorageError
-from synthpost_dagster.heartbeats import heartbeat, is_dead
+from synthpost_dagster.runtime.devices import Devices
+from synthpost_dagster.runtime.heartbeats import heartbeat, is_dead
 from synthpost_dagster.settings import Settings, prepare
 
 

@@ -15,7 +15,7 @@ from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.content import folder_digest
 from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.profiles.models import ModelSpec
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 EMBEDDED = ModelSpec(model="embedded", revision=None, quantization="none", dtype="float32", memory_gib=1.0)

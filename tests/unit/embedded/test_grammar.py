@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from synthpost_dagster.embedded.grammar import PostWriter
-from synthpost_dagster.embedded.worlds import made_up_company
+from scripts.embedded_model.grammar import PostWriter
+from scripts.embedded_model.worlds import made_up_company
 from synthpost_dagster.judging.criteria import criteria_met
-from synthpost_dagster.tasks.loading import Task
 from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.task import Task
 
 DRAWS = 300
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
-from tuning_world import CPU, state_of
 
 from synthpost_dagster.inference import engine
 from synthpost_dagster.inference.answering import answers
@@ -15,7 +13,9 @@ from synthpost_dagster.inference.engine import Request
 from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster.runtime.progress import SILENT
+from tests.helpers.random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
+from tests.helpers.tuning_world import CPU, state_of
 
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=12, batch_size=2, seed=1)
 REQUESTS = [

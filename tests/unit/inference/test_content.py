@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tuning_world import STUDENT
 
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference import content
 from synthpost_dagster.inference.models import identity
 from synthpost_dagster.inference.weights import WEIGHTS
-from synthpost_dagster.progress import Event, subscribed
+from synthpost_dagster.runtime.progress import Event, subscribed
+from tests.helpers.tuning_world import STUDENT
 
 MIDDLE = 3_000_000
 

@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-from tuning_world import CPU
 
 from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference import attention, slots
@@ -26,9 +24,11 @@ from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
 from synthpost_dagster.inference.slots import Prompt, Slots
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.progress import SILENT, Event, Progress
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
+from tests.helpers.tuning_world import CPU
 
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=20, batch_size=12, seed=1)
 WARM = GREEDY.model_copy(update={"temperature": 1.2, "top_p": 0.9})

@@ -11,16 +11,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from synthpost_dagster.devices import Device
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
 from synthpost_dagster.inference.templates import Chat
 from synthpost_dagster.profiles.models import ModelSpec, Sampling
-from synthpost_dagster.progress import SILENT, Event, Progress
 from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.devices import Device
+from synthpost_dagster.runtime.progress import SILENT, Event, Progress
+from synthpost_dagster.tasks.task import Task
 
 EMBEDDED = ModelSpec(model="embedded", revision=None, quantization="none", dtype="float32", memory_gib=1.0)
 CPU = Device("cpu", "cpu", "CPU")

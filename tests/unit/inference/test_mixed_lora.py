@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
 from safetensors.torch import load_file, save_file
-from tuning_world import CPU
 
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.engine import Request, engine
@@ -20,7 +18,9 @@ from synthpost_dagster.inference.mixed_lora import WIDTH, mixed, places, read_ad
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster.runtime.progress import SILENT
+from tests.helpers.random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
+from tests.helpers.tuning_world import CPU
 
 QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from tuning_world import CPU, STUDENT
 
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.generation.reasoning import split_reasoning
 from synthpost_dagster.inference import models
 from synthpost_dagster.inference.engine import Request, engine
 from synthpost_dagster.inference.generate import chat, generate
+from synthpost_dagster.llm.reasoning import split_reasoning
 from synthpost_dagster.profiles.models import ModelSpec, Sampling
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster.runtime.progress import SILENT
+from tests.helpers.tuning_world import CPU, STUDENT
 
 
 def test_libraries_are_set_aside_from_the_garbage_once_and_no_model_is() -> None:
@@ -99,9 +99,10 @@ def test_model_that_needs_code_of_its_own_is_refused(folder: Path, monkeypatch: 
 
 def test_every_loading_in_the_package_refuses_code() -> None:
     package = Path(models.__file__).parents[1]
+    scripts = package.parent / "scripts"
     calls = [
         (path.name, ast.unparse(node))
-        for path in package.rglob("*.py")
+        for path in [*package.rglob("*.py"), *scripts.rglob("*.py")]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).endswith("from_pretrained")

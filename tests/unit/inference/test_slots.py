@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_adapters import EMBEDDED
-from tuning_world import CPU
 
 from synthpost_dagster.inference.attention import attending
 from synthpost_dagster.inference.mixed_lora import mixed
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.inference.slots import GRID, Prompt, Slots, choose, slots_of, uniforms
 from synthpost_dagster.profiles.models import Sampling
+from tests.helpers.random_adapters import EMBEDDED
+from tests.helpers.tuning_world import CPU
 
 NEW_TOKENS = 12
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2, 0.0]))

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tuning_world import CPU, STUDENT
 
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.models import identity, load
 from synthpost_dagster.inference.weights import INDEX, WEIGHTS, check_weights, weight_files
+from tests.helpers.tuning_world import CPU, STUDENT
 
 PART = "model-00001-of-00002.safetensors"
 

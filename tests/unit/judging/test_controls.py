@@ -11,11 +11,11 @@ from synthpost_dagster.judging.controls import control_contests, controlled, mis
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.replies import Said
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Game, judge_contests
-from synthpost_dagster.progress import SILENT, Progress
-from synthpost_dagster.rows import gates
+from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
+from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 
 class Blind:

@@ -14,10 +14,10 @@ from synthpost_dagster.judging import criteria
 from synthpost_dagster.judging.criteria import criteria_met, meets, sentences, unscored_reason, without_hashtags
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Game, play
-from synthpost_dagster.progress import SILENT
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.prompting import Brief
 from synthpost_dagster.tasks.spec import Check
+from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 ARABIC = "مرحبا بكم في متجرنا. اشتر الآن!"

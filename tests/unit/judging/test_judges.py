@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from synthpost_dagster.generation.chat_models import Ask, Context, Tally, Work
-from synthpost_dagster.generation.journal import Reply
 from synthpost_dagster.judging import judges
 from synthpost_dagster.judging.judges import ModelReader, Rubric, build_judges, tallied, verdict_schema
 from synthpost_dagster.judging.replies import Said
 from synthpost_dagster.judging.verdicts import Game, Request
+from synthpost_dagster.llm.chat_models import Ask, Context, Tally, Work
+from synthpost_dagster.llm.journal import Reply
 from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.progress import SILENT
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

@@ -25,11 +25,11 @@ from synthpost_dagster.judging.verdicts import (
     panel_outcome,
     play,
 )
-from synthpost_dagster.progress import SILENT, Event, Progress
-from synthpost_dagster.rows import gates
+from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.progress import SILENT, Event, Progress
 from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.task import Task
 
 OUTCOMES = ("win", "loss", "tie", "unscored")
 FACTORS = ["prompt_id", "company", "product", "post_type", "tone", "length"]

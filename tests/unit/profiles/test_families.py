@@ -6,7 +6,7 @@ import pytest
 
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.profiles.families import family_of
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 
 @pytest.mark.parametrize(

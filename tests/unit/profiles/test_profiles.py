@@ -11,12 +11,12 @@ import yaml
 
 from synthpost_dagster import profiles
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.generation.chat_models import Context
 from synthpost_dagster.judging.judges import build_judges
+from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.profiles import Profile, load_profile, packaged_profiles
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 Write = Callable[..., str]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

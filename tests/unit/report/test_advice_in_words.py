@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from reports import A, B, C, D, worth
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.report.advice import (
     corner_lines,
     expected_lines,
@@ -15,12 +15,13 @@ from synthpost_dagster.report.advice import (
     seed_lines,
     steps_from,
 )
-from synthpost_dagster.report.data import Cell, Cost, Seeds
+from synthpost_dagster.report.data import Cost, Seeds
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.paired import Difference
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.ratio import Counts
 from synthpost_dagster.statistics.seeds import seed_spread
+from tests.helpers.reports import A, B, C, D, worth
 
 
 @pytest.mark.parametrize(

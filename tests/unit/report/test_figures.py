@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from synthpost_dagster.cell import Cell, steps_label
 from synthpost_dagster.report import figures
-from synthpost_dagster.report.data import Cell, Training, steps_label
+from synthpost_dagster.report.data import Training
 
 NO_ROWS = pd.DataFrame(
     columns=["data_size", "steps", "seed", "optimizer_steps", "opponent", "factor", "wins", "losses"]

@@ -7,7 +7,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from reports import HOSTILE, NAN, A, B, C, D, Reader, forgetting, kinds_of, report
 
 from synthpost_dagster.report import forgetting_figures
 from synthpost_dagster.report.forgetting import (
@@ -20,6 +19,7 @@ from synthpost_dagster.report.forgetting import (
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.stages.forgetting import _kinds
 from synthpost_dagster.training.forgetting import general_text
+from tests.helpers.reports import HOSTILE, NAN, A, B, C, D, Reader, forgetting, kinds_of, report
 
 
 def section(data: ForgettingData) -> str:

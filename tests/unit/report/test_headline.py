@@ -6,7 +6,13 @@ import math
 from typing import Any
 
 import pytest
-from reports import (
+
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.report.data import Cost
+from synthpost_dagster.report.headline import headline, notices, pairs_headline
+from synthpost_dagster.report.views import cell_views
+from synthpost_dagster.statistics.comparison import compare
+from tests.helpers.reports import (
     GOOD_CONTROLS,
     A,
     B,
@@ -23,11 +29,6 @@ from reports import (
     report,
     trust,
 )
-
-from synthpost_dagster.report.data import Cell, Cost
-from synthpost_dagster.report.headline import headline, notices, pairs_headline
-from synthpost_dagster.report.views import cell_views
-from synthpost_dagster.statistics.comparison import compare
 
 
 def said(**changes: Any) -> tuple[str, str]:

@@ -7,7 +7,19 @@ import hashlib
 import re
 
 import pytest
-from reports import (
+
+from synthpost_dagster.report.page import render_page
+from synthpost_dagster.report.texts import (
+    dollars_text,
+    duration_text,
+    interval_text,
+    number_text,
+    p_text,
+    percent_text,
+    points_text,
+    ratio_text,
+)
+from tests.helpers.reports import (
     HOSTILE,
     RATIOS,
     A,
@@ -21,18 +33,6 @@ from reports import (
     ratios,
     report,
     trust,
-)
-
-from synthpost_dagster.report.page import render_page
-from synthpost_dagster.report.texts import (
-    dollars_text,
-    duration_text,
-    interval_text,
-    number_text,
-    p_text,
-    percent_text,
-    points_text,
-    ratio_text,
 )
 
 NAN, INF = float("nan"), float("inf")

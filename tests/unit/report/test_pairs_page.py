@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from reports import HOSTILE, Reader, judge, judged_pairs_report, order, outer_pair, pairs_report
 
-from synthpost_dagster.comparisons.table import Repair
+from synthpost_dagster.pairs.table import Repair
 from synthpost_dagster.report.data import Missing
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.pairs_page import render_pairs_page
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.ratio import Counts
+from tests.helpers.reports import HOSTILE, Reader, judge, judged_pairs_report, order, outer_pair, pairs_report
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_hostile_text_stays_text() -> None:
 
 @pytest.mark.usefixtures("no_drawing")
 def test_both_pages_share_policy_styles_and_script(page: str) -> None:
-    from reports import report
+    from tests.helpers.reports import report
 
     other = render_page(report())
     assert Reader(page).scripts[1] == Reader(other).scripts[1]

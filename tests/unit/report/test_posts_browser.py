@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from reports import HOSTILE, A, B, game, outer_pair, pair, pairs_report, report
 
 from synthpost_dagster.report.browser import Browser, pairs_browser, report_browser
 from synthpost_dagster.report.data import Match
+from tests.helpers.reports import HOSTILE, A, B, game, outer_pair, pair, pairs_report, report
 
 TITLE, ABOUT, LABEL, VALUES, POSTS, MATCHES = range(6)
 

@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from reports import FIGURES, HOSTILE, NAN, A, B, Reader, big_report, gate, quality, report, run, varied
 
 from synthpost_dagster.artifacts.explanation import Explanation, ReasonCount
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
@@ -44,6 +43,7 @@ from synthpost_dagster.rows.diversity import IS_MORE_BETTER
 from synthpost_dagster.schemas import METRICS
 from synthpost_dagster.stages.data_quality import MOST_RUNS, _runs
 from synthpost_dagster.stages.page_inputs import _earlier
+from tests.helpers.reports import FIGURES, HOSTILE, NAN, A, B, Reader, big_report, gate, quality, report, run, varied
 
 LEAK = "1 of 88 training rows name a holdout product"
 NO_CHANGE = "No figure at 88 rows is worse than in the run before, of 2026-11-03 10:00."

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import pytest
-from reports import control, judge, order, report, trust
 
 from synthpost_dagster.report.data import LengthEffect
 from synthpost_dagster.report.trust import Line, trust_cards
 from synthpost_dagster.statistics.agreement import agreement
+from tests.helpers.reports import control, judge, order, report, trust
 
 
 def lines(length_note: str = "", **changes: Any) -> dict[str, Line]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from reports import RATIOS, A, B, C, D, ratio_row, ratios, report
 
-from synthpost_dagster.report.data import Cell, of_seed
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.report.data import of_seed
 from synthpost_dagster.report.views import cell_views, criterion_shares, place_text, surface
+from tests.helpers.reports import RATIOS, A, B, C, D, ratio_row, ratios, report
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from varied_posts import WORDS, varied_posts
 
+from synthpost_dagster.quality.gates import posts as gates
 from synthpost_dagster.rows import diversity as module
 from synthpost_dagster.rows.corpus import Corpus
 from synthpost_dagster.rows.diversity import (
@@ -25,10 +25,10 @@ from synthpost_dagster.rows.diversity import (
     self_bleu,
     spreads,
 )
-from synthpost_dagster.rows.gates import posts as gates
 from synthpost_dagster.rows.prompts import shares, shuffled_strata, training_prompts
 from synthpost_dagster.schemas import Diversity
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.varied_posts import WORDS, varied_posts
 
 DRAWN = {"distinct_1", "distinct_2", "distinct_3", "compression_ratio", "opening_share"}
 

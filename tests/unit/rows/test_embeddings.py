@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from varied_posts import varied_posts
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.rows import embeddings
@@ -16,7 +15,8 @@ from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.embeddings import embedded, meaning, near_share, vendi
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import Diversity
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.varied_posts import varied_posts
 
 
 def directions(*degrees: float) -> np.ndarray:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from varied_posts import varied_posts
 
 from synthpost_dagster.rows.leakage import Leak, LeakFinder
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.varied_posts import varied_posts
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

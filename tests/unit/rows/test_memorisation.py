@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from varied_posts import varied_posts
 
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.rows.replies import normalised
 from synthpost_dagster.schemas import Memorisation
+from tests.helpers.varied_posts import varied_posts
 
 TRAINING = ["Ride on, it is great. Buy now!", "Ride on, it is far. Buy two today!", "Tea for all."]
 

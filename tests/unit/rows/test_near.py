@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from varied_posts import varied_posts
 
 from synthpost_dagster.rows.near import NearDuplicates, Neighbour, shingled
+from tests.helpers.varied_posts import varied_posts
 
 
 def numbered(count: int, start: int = 0) -> str:

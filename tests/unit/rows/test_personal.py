@@ -6,9 +6,9 @@ import time
 
 import pandas as pd
 import pytest
-from varied_posts import varied_posts
 
 from synthpost_dagster.rows.personal import KINDS, personal_data
+from tests.helpers.varied_posts import varied_posts
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from synthpost_dagster.rows import gates
+from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import (
     briefs_by_id,
     catalog_table,
@@ -17,7 +17,7 @@ from synthpost_dagster.rows.prompts import (
     shuffled_strata,
     training_prompts,
 )
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

@@ -8,7 +8,7 @@ import pytest
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.rows.subsets import COLUMNS, subset
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 
 def kept_rows(prompts: pd.DataFrame) -> pd.DataFrame:

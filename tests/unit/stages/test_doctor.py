@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from synthpost_dagster.artifacts.store import ArtifactStore
-from synthpost_dagster.devices import Devices
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.profiles.models import InProcessChat
+from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import Finding, examine
 from synthpost_dagster.stages.study import Study, open_study

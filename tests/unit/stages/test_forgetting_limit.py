@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from synthpost_dagster.stages.data import _quality_parts
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 
 def test_the_limit_is_no_part_of_the_rows_and_the_others_are(sales_posts: Task) -> None:

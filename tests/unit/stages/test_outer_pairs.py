@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from synthpost_dagster.comparisons.table import Order
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.progress import Progress
+from synthpost_dagster.pairs.table import Order
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import read_settings
 from synthpost_dagster.stages import pairs as stage
 from synthpost_dagster.stages.pairs import Labels, Made, evaluate_pairs

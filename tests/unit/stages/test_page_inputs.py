@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from small_task import write_yaml
 
 from synthpost_dagster.artifacts.store import Draft, GateEntry, Manifest, Plan
 from synthpost_dagster.profiles import FOLDER
@@ -17,7 +16,8 @@ from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages import data, report
 from synthpost_dagster.stages.page_inputs import PageInputs, _timed, page_inputs
 from synthpost_dagster.stages.study import Study, open_study
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
+from tests.helpers.small_task import write_yaml
 
 Edit = Callable[[Any], object]
 

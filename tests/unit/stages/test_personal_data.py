@@ -10,11 +10,11 @@ import pytest
 
 from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.progress import Event, Progress
 from synthpost_dagster.rows.prompts import training_prompts
+from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import Study, open_study
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from synthpost_dagster.devices import Devices
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.models import loads
-from synthpost_dagster.progress import SILENT
+from synthpost_dagster.runtime.devices import Devices
+from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Study, open_study

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.stages.study import Cell
 
 
 @pytest.mark.parametrize("cell", [Cell(88, "50"), Cell(17_600, "1-epoch")])

@@ -7,7 +7,7 @@ from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.schemas import Predictions
 from synthpost_dagster.stages.predictions import _predictions, _written_facts
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 
 WRITTEN = [
     "Ready? Order yours today!",

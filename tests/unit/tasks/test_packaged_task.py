@@ -9,8 +9,9 @@ import pytest
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.rows.prompts import briefs_by_id
-from synthpost_dagster.tasks.loading import Task, load_task, packaged_tasks
+from synthpost_dagster.tasks.loading import load_task, packaged_tasks
 from synthpost_dagster.tasks.prompting import Brief, judge_prompt, prompt_id, render_prompt
+from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

@@ -11,7 +11,8 @@ import yaml
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.profiles import load_task_and_profile
-from synthpost_dagster.tasks.loading import Task, load_task
+from synthpost_dagster.tasks.loading import load_task
+from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

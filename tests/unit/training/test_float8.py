@@ -12,7 +12,15 @@ import torch
 import torch._dynamo
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from tuning_world import (
+
+from synthpost_dagster.errors import DeviceError, SynthpostError
+from synthpost_dagster.inference.models import load
+from synthpost_dagster.profiles import Lora
+from synthpost_dagster.training.adapter import NAME, lora_config
+from synthpost_dagster.training.float8 import Float8Joint, Rounded, product, rounded
+from synthpost_dagster.training.joint_lora import JointProjections
+from synthpost_dagster.training.sft import Tuner
+from tests.helpers.tuning_world import (
     BF16,
     CPU,
     STUDENT,
@@ -25,14 +33,6 @@ from tuning_world import (
     spec_of,
     tuner_of,
 )
-
-from synthpost_dagster.errors import DeviceError, SynthpostError
-from synthpost_dagster.inference.models import load
-from synthpost_dagster.profiles import Lora
-from synthpost_dagster.training.adapter import NAME, lora_config
-from synthpost_dagster.training.float8 import Float8Joint, Rounded, product, rounded
-from synthpost_dagster.training.joint_lora import JointProjections
-from synthpost_dagster.training.sft import Tuner
 
 FLOAT8 = spec_of(precision="float8")
 BITS = 3

@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
-from tuning_world import CPU, STUDENT, cell, spec_of, tuner_of
 
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.schemas import Forgetting
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.forgetting import (
     GeneralText,
     KindPerplexity,
@@ -24,6 +23,7 @@ from synthpost_dagster.training.forgetting import (
     general_perplexity,
     general_text,
 )
+from tests.helpers.tuning_world import CPU, STUDENT, cell, spec_of, tuner_of
 
 VOCABULARY = 29
 BEGIN = 28

@@ -12,7 +12,6 @@ import torch._dynamo
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from transformers import AutoConfig, AutoModelForCausalLM
-from tuning_world import CPU, SPEC, STUDENT, Counted, alone, cell, rows_of, spec_of, tuner_of
 
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles import Lora
@@ -20,6 +19,7 @@ from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.joint_lora import JointProjections
 from synthpost_dagster.training.padding_free import SUITABLE
+from tests.helpers.tuning_world import CPU, SPEC, STUDENT, Counted, alone, cell, rows_of, spec_of, tuner_of
 
 ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 

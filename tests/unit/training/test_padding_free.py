@@ -12,12 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from peft import get_peft_model
-from tuning_world import CPU, SPEC, STUDENT, cell, furthest, rows_of, spec_of, state_of, tuner_of
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.training.adapter import lora_config
-from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.conversations import MASKED, tokenized
 from synthpost_dagster.training.padding_free import (
     ATTENTION,
     PIECE,
@@ -28,7 +27,7 @@ from synthpost_dagster.training.padding_free import (
     suits,
 )
 from synthpost_dagster.training.sft import Tuned, Tuner
-from synthpost_dagster.training.supervision import MASKED
+from tests.helpers.tuning_world import CPU, SPEC, STUDENT, cell, furthest, rows_of, spec_of, state_of, tuner_of
 
 Padded = Callable[[str], tuple[Path, Tuned]]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from tuning_world import CPU, STUDENT, alone, cell, rows_of, spec_of, weights
 
-from synthpost_dagster.devices import Device
 from synthpost_dagster.inference.models import is_packed, load
 from synthpost_dagster.profiles.models import ModelSpec
+from synthpost_dagster.runtime.devices import Device
 from synthpost_dagster.training import sft
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.sft import Tuned, Tuner
+from tests.helpers.tuning_world import CPU, STUDENT, alone, cell, rows_of, spec_of, weights
 
 PACKED = STUDENT.model_copy(update={"quantization": "nf4", "dequantize": False})
 DECODED = PACKED.model_copy(update={"dequantize": True})

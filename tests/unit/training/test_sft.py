@@ -9,7 +9,13 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 import torch
-from tuning_world import (
+
+from synthpost_dagster.errors import SynthpostError
+from synthpost_dagster.inference.generate import chat
+from synthpost_dagster.inference.models import Loaded, load
+from synthpost_dagster.schemas import LossCurve
+from synthpost_dagster.training.sft import Tuned
+from tests.helpers.tuning_world import (
     ALWAYS,
     CPU,
     FEW_OR_ODD,
@@ -23,12 +29,6 @@ from tuning_world import (
     spec_of,
     tuner_of,
 )
-
-from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.inference.generate import chat
-from synthpost_dagster.inference.models import Loaded, load
-from synthpost_dagster.schemas import LossCurve
-from synthpost_dagster.training.sft import Tuned
 
 
 class Trained(NamedTuple):

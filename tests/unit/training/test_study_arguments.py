@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import yaml
-from tuning_world import CPU, STUDENT, rows_of
 
 from synthpost_dagster import profiles
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles import Profile, load_profile
-from synthpost_dagster.progress import SILENT
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.runtime.progress import SILENT
+from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.checkpoints import Checkpoints
-from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.conversations import MASKED, tokenized
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.sft import Job, Tuner
-from synthpost_dagster.training.supervision import MASKED
+from tests.helpers.tuning_world import CPU, STUDENT, rows_of
 
 ROWS = rows_of(8)
 

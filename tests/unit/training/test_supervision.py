@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tuning_world import CPU, STUDENT, Told, cell, spec_of
 
 from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import Supervision
-from synthpost_dagster.tasks.loading import Task
+from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.supervision import DECODED_ROWS, MASKED, refuse_untaught
+from tests.helpers.tuning_world import CPU, STUDENT, Told, cell, spec_of
 
 POSTS = [
     "Ready? Order yours today! #Ride",

@@ -1,0 +1,1 @@
+"""Scripts of the repository; none is part of the package."""

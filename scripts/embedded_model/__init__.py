@@ -1,0 +1,1 @@
+"""The embedded model: the grammar of its training text, and the script that trains it again."""

@@ -1,0 +1,245 @@
+"""From the body of an endpoint's response to a reply, or to the error that the body holds, whatever its status was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from synthpost_dagster.llm.finish import FAILED, TOOLS, meaning_of, reason_in, short_name
+from synthpost_dagster.llm.limits import seconds_of
+from synthpost_dagster.llm.messages import Content, has_more_than_text, message_of
+
+MAX_TOKENS = 10_000_000
+"""A count above this is none."""
+MAX_RAW = 1_000_000
+"""Characters of a raw message that is kept."""
+PART = "part"
+_STATUSES = {
+    400: "context_length_exceeded invalid_request_error invalid_argument bad_request bad_request_error "
+    "string_above_max_length content_policy_violation content_filter badrequesterror failed_precondition",
+    401: "invalid_api_key authentication_error unauthorized unauthenticated invalid_authentication",
+    402: "insufficient_quota insufficient_credits insufficient_balance payment_required billing_hard_limit_reached "
+    "billing_error billing_not_active exceeded_current_quota_error",
+    403: "permission_denied permission_error forbidden",
+    404: "model_not_found not_found not_found_error model_not_available",
+    429: "rate_limit_exceeded rate_limit_error rate_limit rate_limited rate_limit_reached too_many_requests "
+    "ratelimiterror resource_exhausted throttled throttling requests_limit tokens_limit",
+    500: "server_error internal_error internal internal_server_error api_error internalservererror",
+    502: "upstream_error provider_error bad_gateway",
+    503: "overloaded overloaded_error engine_overloaded service_unavailable unavailable server_overloaded",
+    504: "timeout timeout_error deadline_exceeded gateway_timeout",
+}
+_STATUS_OF = {code: status for status, codes in _STATUSES.items() for code in codes.split()}
+_WAITS = {"retryafter": 1.0, "retryafterseconds": 1.0, "retrydelay": 1.0, "retryafterms": 0.001}
+_TRY_AGAIN = re.compile(r"(?:try|retry)(?: again)? (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+)", re.IGNORECASE)
+MAX_DEPTH = 6
+
+
+class Fault(NamedTuple):
+    """An error as a body tells of it; what it does not say is None or empty.
+
+    `wait` is in seconds; `is_worked_on` where part of a reply came with it, so that it may be billed.
+    """
+
+    status: int | None
+    code: str
+    message: str
+    wait: float | None
+    failed_text: str | None = None
+    is_worked_on: bool = False
+
+
+class Body(NamedTuple):
+    """A reply in a body; `raw` is its message with its finish reason as JSON, where these say more than the text."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    model: str | None
+    raw: str | None
+
+
+def parsed(content: bytes, clean: Callable[[str], str]) -> Any:
+    """A body's JSON, with `clean` applied to every text in it; the chunks of a stream are put together.
+
+    Raises ValueError where there is none.
+    """
+    try:
+        return _cleaned(_json_of(content), clean)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_body(body: Any) -> Body | Fault:
+    """The reply in a body that was sent as a success, or the error in it. Raises ValueError where there is neither."""
+    body = body[0] if isinstance(body, list) and len(body) == 1 else body
+    if not isinstance(body, dict):
+        raise ValueError("no object")
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if error := fault_in(body, is_success=choice is not None):
+        return error
+    if not isinstance(choice, dict):
+        raise ValueError("no choice")
+    message = choice.get("message")
+    if fault := fault_in(choice, is_success=True):
+        return fault._replace(is_worked_on=True)
+    if not isinstance(message, dict):
+        raise ValueError("no message")
+    return _reply(message, choice, body)
+
+
+def fault_in(body: Any, is_success: bool = False) -> Fault | None:
+    """The error that a body, or a choice, tells of; in one that is a success it has a key of its own."""
+    body = body[0] if isinstance(body, list) and len(body) == 1 else body
+    if not isinstance(body, dict):
+        return None if is_success or body is None else Fault(None, "", str(body), None)
+    inner = body.get("error") or body.get("errors")
+    inner = inner[0] if isinstance(inner, list) and inner else inner
+    if not inner:
+        said = body.get("message") or body.get("detail")
+        if is_success or not isinstance(said, str | list | dict):
+            return None
+        inner = body
+    if not isinstance(inner, dict):
+        inner = {**body, "message": str(inner)}
+    failed = inner.get("failed_generation")
+    code = str(inner.get("code") or "")
+    message = inner.get("message") or inner.get("detail") or ""
+    return Fault(
+        status=_status_of(inner),
+        code=code,
+        message=message if isinstance(message, str) else json.dumps(message),
+        wait=_wait_in(inner),
+        failed_text=None if failed is None else str(failed),
+    )
+
+
+def names_in(listed: Any) -> list[str]:
+    """Ids in a list of models, which stands under `data` or `models`, or alone."""
+    models = (listed.get("data") or listed.get("models")) if isinstance(listed, dict) else listed
+    entries = models if isinstance(models, list) else []
+    names = (entry.get("id") or entry.get("name") for entry in entries if isinstance(entry, dict))
+    return [str(name) for name in names if name]
+
+
+def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]) -> Body | Fault:
+    try:
+        said = message_of(message)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    reason = reason_in(choice, body)
+    meaning = meaning_of(reason)
+    if meaning == FAILED:
+        return Fault(None, "", f"the reply ended with finish reason {reason}", None, is_worked_on=True)
+    usage = body.get("usage")
+    raw = None
+    if meaning.startswith("unknown") or has_more_than_text(message):
+        raw = json.dumps({"finish_reason": reason, "message": message})
+    return Body(
+        text=(said.refusal or said.text).strip(),
+        finish_reason=_finish(said, meaning),
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        model=str(body["model"]) if body.get("model") else None,
+        raw=raw if raw is None or len(raw) <= MAX_RAW else None,
+    )
+
+
+def _finish(said: Content, meaning: str) -> str:
+    """Why a reply ended (`schemas.FINISH_REASON`), with what its content adds."""
+    if said.refusal or meaning == "refusal":
+        return "refusal"
+    if said.others or meaning == TOOLS:
+        return f"{PART}:{short_name(said.others[0] if said.others else TOOLS)}"
+    if said.reasoning and not said.text.strip():
+        return {"length": "reasoning", "stop": "unanswered"}.get(meaning, meaning)
+    return meaning
+
+
+def _json_of(content: bytes) -> Any:
+    """Raises ValueError where the body is neither JSON nor a stream of it."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        lines = content.decode("utf-8-sig", "replace").splitlines()
+        chunks = [json.loads(line[5:]) for line in lines if line.startswith("data:") and line[5:].strip() != "[DONE]"]
+        if not chunks:
+            raise
+        return _joined([chunk for chunk in chunks if isinstance(chunk, dict)])
+
+
+def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The body that a stream's chunks make: texts joined, of all else the last."""
+    body: dict[str, Any] = {}
+    choice: dict[str, Any] = {}
+    message: dict[str, Any] = {}
+    for chunk in chunks:
+        body |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
+        for piece in chunk.get("choices") or []:
+            if not isinstance(piece, dict) or piece.get("index", 0) != 0:
+                continue
+            delta = piece.get("message") or piece.get("delta") or {}
+            for name, value in delta.items() if isinstance(delta, dict) else ():
+                is_joined = isinstance(value, str) and isinstance(message.get(name), str) and name != "role"
+                message[name] = message[name] + value if is_joined else value or message.get(name)
+            choice |= {name: value for name, value in piece.items() if name not in ("delta", "message") and value}
+    return {**body, "choices": [{**choice, "message": message}] if message or choice else []}
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(item, clean) for item in value]
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(item, clean) for name, item in value.items()}
+    return value
+
+
+def _status_of(error: dict[str, Any]) -> int | None:
+    """The HTTP status that an error names, as a number or by a known code."""
+    found = [error.get(name) for name in ("code", "status_code", "status", "type")]
+    for value in found:
+        text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+        if text.isdecimal() and len(text) == 3 and 400 <= int(text) < 600:
+            return int(text)
+    codes = (re.sub(r"[^a-z0-9]+", "_", value.lower()) for value in found if isinstance(value, str))
+    return next((_STATUS_OF[code] for code in codes if code in _STATUS_OF), None)
+
+
+def _wait_in(error: dict[str, Any]) -> float | None:
+    """Seconds to wait that an error names in one of its fields or its message."""
+    for name, value in _fields(error, MAX_DEPTH):
+        factor = _WAITS.get(re.sub(r"[^a-z]", "", name.lower()))
+        if factor is not None and isinstance(value, str | int | float):
+            seconds = seconds_of(str(value))
+            if seconds is not None:
+                return seconds * factor
+    said = _TRY_AGAIN.search(str(error.get("message") or ""))
+    return seconds_of(said[1].lower()) if said else None
+
+
+def _fields(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if depth == 0:
+        return
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield str(name), inner
+            yield from _fields(inner, depth - 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _fields(inner, depth - 1)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) < 20:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
+    return value if is_count else None

@@ -1,0 +1,1 @@
+"""All of Dagster, and nothing else."""

@@ -1,0 +1,100 @@
+"""Asset checks: one factory turns the gates of a table into checks.
+
+https://docs.dagster.io/guides/test/asset-checks. What a gate looks at is in `quality`. Its verdict was given when
+the artifact was made, and is read from the manifest here; it carries the partition of its asset.
+"""
+
+import warnings
+from typing import Any
+
+from dagster import (
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetsDefinition,
+    MetadataValue,
+    asset_check,
+)
+from dagster_shared.utils.warnings import PreviewWarning
+
+from synthpost_dagster.artifacts.store import GateEntry, Manifest, gate_failure
+from synthpost_dagster.assets.common import as_markdown, preview
+from synthpost_dagster.errors import UpstreamMissing
+from synthpost_dagster.orchestration.instance import metadata_of
+from synthpost_dagster.quality.gates import CONTROL_TEXTS, gate_names, is_blocking
+from synthpost_dagster.resources.study import StudyResource
+
+DESCRIPTIONS = {
+    "schema": "Types, ranges, allowed levels, unique ids, no nulls.",
+    "duplicates": "No two kept posts are the same apart from case, space and punctuation.",
+    "factor_coverage": "Every post type × tone has its share of the rows, within one.",
+    "near_duplicates": "Few posts are nearly an earlier one, by MinHash and the exact Jaccard index of word 3-grams.",
+    "openings": "No first five words begin too many posts.",
+    "diversity": "As varied as the task asks, and a subset as varied as draws of its size from all rows.",
+    "rejected_share": "Few enough prompts stay rejected; the limit is the task's.",
+    "cleaning": "Few replies came with outer quotes or a preamble.",
+    "sentence_band": "Few enough kept posts have too few or too many sentences for their length.",
+    "personal_data": "No e-mail address, phone or card number in what may be sent to a hosted model.",
+    "leakage": "No training row names a holdout product or holds a long run of words of its text.",
+    "supervised_tokens": "Every row teaches something, its end among it.",
+    "forgetting": "General text stays about as likely to the tuned model as to its base; the limit is the task's.",
+    "memorisation": "How much of the tuned posts stands word for word in training posts; reported.",
+    **{f"control_{name}": f"{text[0].upper()}{text[1:]}." for name, text in CONTROL_TEXTS.items()},
+}
+
+
+def build_checks(assets: list[AssetsDefinition]) -> list[AssetChecksDefinition]:
+    """A check for each gate of each asset, by partition where the asset has any."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PreviewWarning)
+        return [_build_check(asset, name) for asset in assets for name in gate_names(asset.key.to_user_string())]
+
+
+def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
+    asset = checked.key.to_user_string()
+
+    @asset_check(
+        asset=checked.key,
+        name=gate,
+        blocking=is_blocking(asset, gate),
+        description=DESCRIPTIONS[gate],
+        partitions_def=checked.partitions_def,
+    )
+    def check(context: AssetCheckExecutionContext, study: StudyResource) -> Any:
+        opened = study.open()
+        partition = context.partition_key if checked.partitions_def is not None else ""
+        fingerprint = metadata_of(context.instance, asset, partition, "fingerprint")
+        manifest = opened.store.find(asset, partition, fingerprint or "none")
+        if manifest is None:
+            raise UpstreamMissing(
+                f"{asset} {partition}".strip() + " is recorded but not in the storage; the next run makes it again"
+            )
+        entry = _entry(manifest, gate)
+        failure = None if entry.is_passed else gate_failure(manifest.title, entry)
+        metadata: dict[str, Any] = {"finding": MetadataValue.text(entry.message), **entry.figures}
+        if entry.limits:
+            metadata["limits"] = MetadataValue.json(entry.limits)
+        if failure and failure.details:
+            metadata["explanation"] = MetadataValue.md(as_markdown(failure.details))
+        if entry.offending:
+            metadata["offending"] = preview(entry.offending)
+        severity = AssetCheckSeverity.ERROR if entry.is_severe else AssetCheckSeverity.WARN
+        description = str(failure) if failure and entry.explanation else entry.message
+        yield AssetCheckResult(passed=entry.is_passed, severity=severity, description=description, metadata=metadata)
+        if failure and entry.is_blocking:
+            # Dagster's own error would name the check alone. It takes generators, which its types do not say.
+            raise failure
+
+    return check
+
+
+def _entry(manifest: Manifest, gate: str) -> GateEntry:
+    """The verdict of a gate. One that is not there was not evaluated, because the table breaks its schema."""
+    found = {entry.name: entry for entry in manifest.gates}
+    if gate in found:
+        return found[gate]
+    why = f": {found['schema'].message}" if "schema" in found else ""
+    stops = is_blocking(manifest.asset, gate)
+    message = f"not evaluated{why}"
+    return GateEntry(name=gate, is_passed=False, is_blocking=stops, message=message, is_severe=stops)

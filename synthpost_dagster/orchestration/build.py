@@ -1,0 +1,53 @@
+"""The graph of one task under one profile: assets, checks, jobs, schedule, sensors and resources.
+
+`definitions` is the code location that Dagster loads; it names the environment's task and profile.
+"""
+
+from dagster import Definitions, in_process_executor
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+from synthpost_dagster.assets import build_assets
+from synthpost_dagster.orchestration.asset_checks import build_checks
+from synthpost_dagster.orchestration.jobs import build_jobs, build_schedule
+from synthpost_dagster.orchestration.partitions import build_partitions
+from synthpost_dagster.orchestration.sensor import build_sensors
+from synthpost_dagster.orchestration.waiting import wait_patiently
+from synthpost_dagster.profiles import load_task_and_profile
+from synthpost_dagster.resources.gpu import GpuResource
+from synthpost_dagster.resources.journal import JournalResource
+from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.resources.tables import TablesResource
+from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.study import storage_root
+
+
+def build_definitions(settings: Settings) -> Definitions:
+    """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
+    wait_patiently()
+    task, profile = load_task_and_profile(settings.task, settings.profile)
+    partitions = build_partitions(task.spec.sweep)
+    assets = build_assets(partitions, profile)
+    jobs = build_jobs()
+    device = profile.device
+    gpu = GpuResource(
+        device=device.device, slots=device.slots, memory_gib=device.memory_gib, cpu_threads=device.cpu_threads
+    )
+    tables = TablesResource(storage=storage_root(profile, settings), home=str(settings.home))
+    journal = JournalResource(home=str(settings.home))
+    study = StudyResource(
+        task=settings.task,
+        profile=settings.profile,
+        home=str(settings.home),
+        gpu=gpu,
+        tables=tables,
+        journal=journal,
+    )
+    return Definitions(
+        assets=assets,
+        asset_checks=build_checks(assets),
+        jobs=list(jobs),
+        schedules=[build_schedule(jobs)],
+        sensors=build_sensors(jobs, AssetGraph.from_assets(assets)),
+        resources={"study": study, "gpu": gpu, "tables": tables, "journal": journal},
+        executor=in_process_executor,
+    )

@@ -1,0 +1,173 @@
+"""What a Dagster instance knows of earlier runs: the latest materializations, and runs whose process is no more.
+
+For checks, sensors, the driver and the UI's start. What follows from it is decided in `planning`.
+"""
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    AssetRecordsFilter,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    RunsFilter,
+)
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContext
+from dagster._utils.aiodataloader import BlockingDataLoader, DataLoader
+
+from synthpost_dagster.resources.gpu import POOL
+from synthpost_dagster.runtime.heartbeats import SILENT_SECONDS, is_dead
+from synthpost_dagster.runtime.processes import is_alive, is_here
+from synthpost_dagster.stages.planning import Recorded
+
+DRIVER_TAG = "synthpost/driver"
+"""On runs that the command line started: it starts what follows by itself, so the sensors leave them alone."""
+PROCESS_TAG = ".dagster/synthpost_process"
+"""Names the process that drives a run inside itself. Dagster's UI hides tags that start so."""
+UNFINISHED = (
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+)
+
+
+MANIFEST_DIGEST = "manifest_digest"
+"""Metadata of a materialization: the manifest's own digest, so that what Dagster shows of an artifact can be told from
+what the artifact has become.
+"""
+
+
+class _Loading(LoadingContext):
+    """What Dagster's resolver loads records through; the records of one question are kept in it."""
+
+    def __init__(self, instance: DagsterInstance) -> None:
+        self._instance = instance
+        self._loaders: dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]] = {}
+
+    @property
+    def instance(self) -> DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]]:
+        return self._loaders
+
+
+def recorded_in(instance: DagsterInstance, graph: AssetGraph) -> Recorded:
+    """A function from asset and partition to the digest of the manifest that its latest materialization shows.
+
+    None where there is none, and where Dagster itself calls it stale: something that it depends on has changed, if only
+    in what the asset does not use. A run that records it again makes it fresh in Dagster's eyes too.
+    """
+
+    def recorded(asset: str, partition: str) -> str | None:
+        shown = metadata_of(instance, asset, partition, MANIFEST_DIGEST)
+        if shown is None or stale_status(instance, graph, asset, partition) is not StaleStatus.FRESH:
+            return None
+        return shown
+
+    return recorded
+
+
+def stale_status(instance: DagsterInstance, graph: AssetGraph, asset: str, partition: str = "") -> StaleStatus:
+    """What Dagster says of an asset: fresh, stale or missing."""
+    resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
+    return resolver.get_status(AssetKey(asset), partition or None)
+
+
+def metadata_of(instance: DagsterInstance, asset: str, partition: str, name: str) -> str | None:
+    """An entry in the metadata of the latest materialization; None where there is none, or no materialization."""
+    materialization = latest(instance, asset, partition)
+    value = materialization.metadata.get(name) if materialization else None
+    return str(value.value) if value and value.value else None
+
+
+def latest(instance: DagsterInstance, asset: str, partition: str = "") -> AssetMaterialization | None:
+    """The latest materialization of an asset or of its partition."""
+    chosen = AssetRecordsFilter(AssetKey(asset), asset_partitions=[partition] if partition else None)
+    records = instance.fetch_materializations(chosen, limit=1).records
+    return records[0].asset_materialization if records else None
+
+
+def sign_of_life(instance: DagsterInstance, run_id: str) -> Path:
+    """The file that the process which executes a run holds locked."""
+    return Path(instance.root_directory) / "alive" / run_id
+
+
+def is_orphan(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether the process that drove the run is gone, so that the run will never end by itself."""
+    process = run.tags.get(PROCESS_TAG, "")
+    if is_here(process):
+        return not is_alive(process)
+    sign = sign_of_life(instance, run.run_id)
+    if sign.is_file():
+        return is_dead(sign)
+    # A run that has begun, or whose driver makes the sign itself, has it at once, and keeps it to its end.
+    is_begun = run.status is DagsterRunStatus.STARTED or bool(process)
+    return is_begun and _age_seconds(instance, run) > SILENT_SECONDS
+
+
+def _age_seconds(instance: DagsterInstance, run: DagsterRun) -> float:
+    """Seconds since a run was last changed."""
+    record = instance.get_run_record_by_id(run.run_id)
+    return (datetime.now(UTC) - record.update_timestamp.astimezone(UTC)).total_seconds() if record else math.inf
+
+
+def pool_slots(instance: DagsterInstance) -> int:
+    """How many steps the pool of the device lets in at a time; -1 where no limit is set."""
+    limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    default = instance.global_op_concurrency_default_limit
+    return limits.get(POOL, -1 if default is None else default)
+
+
+def tidy(instance: DagsterInstance, slots: int) -> None:
+    """Sets the pool's limit to the device's slots, and frees what dead processes hold."""
+    storage = instance.event_log_storage
+    if instance.global_op_concurrency_default_limit != slots or POOL in storage.get_concurrency_keys():
+        storage.set_concurrency_slots(POOL, slots)
+    free_abandoned(instance)
+
+
+def free_abandoned(instance: DagsterInstance) -> None:
+    """Ends orphaned runs, and frees the slots that ended runs hold, were assigned or wait for.
+
+    Dagster cannot know that a process was killed which ran a job inside itself, and would wait for its slot for ever.
+    """
+    for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))):
+        if is_orphan(instance, run):
+            instance.report_run_failed(run, "the process that drove this run was killed")
+    for sign in sign_of_life(instance, "").glob("[!.]*"):
+        if is_dead(sign):
+            sign.unlink(missing_ok=True)
+    storage = instance.event_log_storage
+    for pool in storage.get_concurrency_keys():
+        for run_id in holders(instance, pool):
+            holder = instance.get_run_by_id(run_id)
+            if holder is None or holder.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)
+
+
+def holders(instance: DagsterInstance, pool: str) -> list[str]:
+    """Ids of the runs that hold a slot of a pool, then of those that were assigned one, then of those that wait."""
+    info = instance.event_log_storage.get_concurrency_info(pool)
+    return list(dict.fromkeys([*info.active_run_ids, *info.assigned_run_ids, *info.pending_run_ids]))
+
+
+def run_title(instance: DagsterInstance, run_id: str) -> str:
+    """A run for people: job, partition, id, and the process that drives it."""
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        return f"run {run_id[:8]}"
+    partition = run.tags.get("dagster/partition", "")
+    host, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
+    process = f", process {rest.partition(':')[0]} on {host}" if rest else ""
+    return f"{run.job_name} {partition}".strip() + f" (run {run_id[:8]}{process})"

@@ -1,0 +1,299 @@
+"""What the columns of a file of comparisons mean, and its raw labels as pair outcomes.
+
+Files are read in `comparisons.files`, those of other tools are recognised in `comparisons.formats`, what a label says
+is read in `comparisons.labels`, `places` and `preferences`; judging posts that come without labels is not done here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.judging.verdicts import pair_outcome
+from synthpost_dagster.pairs import formats
+from synthpost_dagster.pairs.files import JSON_SUFFIXES, Columns, columns_of, listed, read_columns, read_records
+from synthpost_dagster.pairs.formats import Format
+from synthpost_dagster.pairs.labels import Meaning, Read, read_label
+from synthpost_dagster.pairs.places import is_word_of_place, names_places, read_place
+from synthpost_dagster.pairs.preferences import WEIGHTED, nearness, scale_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAIR_ID, LABEL, OUTCOME = "pair_id", "label", "outcome"
+PROMPT = "prompt"
+POSTS = (PROMPT, "baseline", "candidate")
+FEWEST_LEVELS, MOST_LEVELS = 2, 30
+MAX_FACTORS = 20
+LABEL_SEPARATOR = " / "
+
+
+class Order(NamedTuple):
+    """The column that says which post stood first in a game, and what it says where the candidate's did."""
+
+    column: str
+    candidate_first: str
+
+
+@dataclass(frozen=True)
+class PairsTable:
+    """Games in the file's order, one row each, all text but for missing prompts and posts (None); rows that share a
+    `pair_id` are games of one pair.
+    """
+
+    rows: pd.DataFrame
+    """The file's columns, and `pair_id` (the row's number, from 1, where the file has none)."""
+    factors: tuple[str, ...]
+    """Columns by which outcomes can be split: 2 to 30 different values, and one value a pair; 20 at most."""
+    ignored: tuple[str, ...]
+    """Columns that are neither known nor factors."""
+    has_posts: bool
+    """Whether prompt, baseline and candidate are all there."""
+    label_column: str | None
+    """None where the posts are still to be judged."""
+    source: Format
+    """Whose form the file has, and what that says of its labels."""
+
+    @property
+    def is_candidate_first(self) -> tuple[bool, ...]:
+        """Whether the candidate stood first, one entry a row; empty where the labels name contestants."""
+        return self.source.is_candidate_first
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A label that was not exact, what it was read as, how often it occurs, and how it was read or why not."""
+
+    label: str
+    outcome: str
+    count: int
+    how: str
+
+
+class Contradictions(NamedTuple):
+    """Pairs with several scored games, and those of them that were won in one game and lost in another."""
+
+    pairs: int = 0
+    contradicted: int = 0
+    may_name_places: bool = False
+    """Whether the labels are words for places, though nobody said which post stood first."""
+
+
+def read_pairs(path: Path, label_column: str | None = None, order: Order | None = None) -> PairsTable:
+    """The pairs of a file. Labels are in `label` unless named; with an order they name places.
+
+    Raises SpecError naming file, place and remedy where the file cannot be read, or has neither labels nor posts.
+    """
+    import pandas as pd
+
+    source = _source(path, label_column)
+    columns = source.columns
+    found = _label_column(path, columns, label_column)
+    if not next(iter(columns.values())):
+        raise SpecError(f"{path}: has column names and no rows; add a row for every comparison")
+    rows = pd.DataFrame(columns, dtype=object)
+    rows[PAIR_ID] = _pair_ids(path, columns)
+    known = {PAIR_ID, *POSTS, found, order.column if order else None}
+    others = [name for name in columns if name not in known]
+    factors = _factors(columns, [name for name in others if name not in {OUTCOME, LABEL}], list(rows[PAIR_ID]))
+    ignored = tuple(name for name in others if name not in factors)
+    if order is not None:
+        source = source._replace(is_candidate_first=_order(path, columns, order))
+    return PairsTable(rows, factors, ignored, set(POSTS) <= columns.keys(), found, source)
+
+
+def missing(table: PairsTable) -> dict[str, str]:
+    """Pair id → why it cannot be played: it lacks its prompt, or one of the posts."""
+    return {
+        row[PAIR_ID]: "prompt missing" if row[PROMPT] is None else "post missing"
+        for row in (table.rows.to_dict("records") if table.has_posts else [])
+        if any(row[name] is None for name in POSTS)
+    }
+
+
+def prompt_count(table: PairsTable) -> int | None:
+    """How many different prompts the pairs have; None where the file has no prompts, or lacks that of any pair."""
+    if PROMPT not in table.rows:
+        return None
+    prompts = table.rows.drop_duplicates(PAIR_ID)[PROMPT]
+    return None if prompts.isna().all() else int(prompts.nunique(dropna=False))
+
+
+def game_outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Read]:
+    """What each game's label says of the candidate, in the file's order.
+
+    Raises SpecError where the labels that win and lose read alike, or name places without an order; ValueError where
+    the table has no labels.
+    """
+    labels = _labels(table)
+    if table.is_candidate_first:
+        keys = list(zip(labels, table.is_candidate_first, strict=True))
+        placed = {key: read_place(*key) for key in set(keys)}
+        return [placed[key] for key in keys]
+    if meaning is None:
+        raise ValueError("labels that name contestants need a meaning")
+    said = {label: _read(label, meaning, is_strict) for label in set(labels)}
+    return [said[label] for label in labels]
+
+
+def outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> pd.DataFrame:
+    """One row a pair, in the file's order: `pair_id`, `outcome`, `label` (the games' raw labels), and the factors.
+
+    Raises as `game_outcomes`.
+    """
+    import pandas as pd
+
+    found: dict[str, str] = {}
+    raw: dict[str, str] = {}
+    games = game_outcomes(table, meaning, is_strict)
+    for pair_id, label, read in zip(table.rows[PAIR_ID], _labels(table), games, strict=True):
+        if pair_id in found:
+            found[pair_id] = pair_outcome((found[pair_id], read.outcome))
+            raw[pair_id] += LABEL_SEPARATOR + label
+        else:
+            found[pair_id], raw[pair_id] = read.outcome, label
+    pairs = pd.DataFrame({PAIR_ID: list(found), OUTCOME: list(found.values()), LABEL: list(raw.values())})
+    factors = table.rows.drop_duplicates(PAIR_ID)[list(table.factors)].reset_index(drop=True)
+    return pd.concat([pairs, factors], axis=1)
+
+
+def contradictions(table: PairsTable, games: Sequence[Read]) -> Contradictions:
+    """How many pairs of several games contradict themselves."""
+    scored: dict[str, list[str]] = {}
+    if not table.rows[PAIR_ID].is_unique:
+        for pair_id, read in zip(table.rows[PAIR_ID], games, strict=True):
+            if read.outcome != "unscored":
+                scored.setdefault(pair_id, []).append(read.outcome)
+    several = [said for said in scored.values() if len(said) > 1]
+    return Contradictions(len(several), sum({"win", "loss"} <= set(said) for said in several), _may_name_places(table))
+
+
+def _may_name_places(table: PairsTable) -> bool:
+    """Whether pairs have several games and their labels are words for places, though no order was given."""
+    is_told = table.label_column is None or bool(table.is_candidate_first)
+    return not (is_told or table.rows[PAIR_ID].is_unique) and all(map(is_word_of_place, set(_labels(table))))
+
+
+def repairs(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Repair]:
+    """Every label of a game that was not exact, unscored ones included, the most frequent first; weighted preferences
+    together, by what they were read as. Raises as `game_outcomes`.
+    """
+    games = game_outcomes(table, meaning, is_strict)
+    times = Counter((label, read) for label, read in zip(_labels(table), games, strict=True) if read.how)
+    scale = scale_of(meaning) if meaning else None
+    found = [
+        Repair(label, read.outcome, count, read.how)
+        for (label, read), count in times.most_common()
+        if read.how != WEIGHTED
+    ]
+    for outcome in ("win", "loss", "tie") if scale else ():
+        weighted = {label: count for (label, read), count in times.items() if read == Read(outcome, WEIGHTED)}
+        if weighted and scale:
+            label, how = nearness(weighted, scale)
+            found.append(Repair(label, outcome, sum(weighted.values()), how))
+    return found
+
+
+def raw_labels(table: PairsTable) -> dict[str, int]:
+    """Each label with how often it occurs, the most frequent first."""
+    return dict(Counter(_labels(table)).most_common())
+
+
+def check_labels_name_contestants(path: Path, table: PairsTable) -> None:
+    """Raises SpecError where pairs have several games, labels such as `A>B`, and nobody said who stood first."""
+    if _may_name_places(table) and any(map(names_places, set(_labels(table)))):
+        raise SpecError(
+            f"{path}: the labels in {table.label_column!r} name places ({', '.join(list(raw_labels(table))[:3])}), and "
+            "pairs have several games; name the column that says which post stood first with --order-column, and what "
+            f"it says where the candidate's did with --candidate-first ({listed(table.rows.columns)})"
+        )
+
+
+def _source(path: Path, label_column: str | None) -> Format:
+    if path.suffix.lower() not in JSON_SUFFIXES:
+        return formats.recognised(path, read_columns(path, {PAIR_ID, *POSTS, label_column or LABEL}, POSTS))
+    records = read_records(path)
+    if formats.is_arena_hard(records[0]):
+        return formats.arena_hard(path, records, POSTS)
+    return formats.recognised(path, columns_of(records, POSTS))
+
+
+def _order(path: Path, columns: Mapping[str, Sequence[str | None]], order: Order) -> tuple[bool, ...]:
+    if order.column not in columns:
+        raise SpecError(f"{path}: --order-column: there is no column {order.column!r} ({listed(columns)})")
+    values = columns[order.column]
+    levels = list(dict.fromkeys(values))
+    if order.candidate_first not in levels:
+        some = ", ".join(str(level) for level in levels[:3])
+        raise SpecError(
+            f"{path}: --candidate-first: the column {order.column!r} never says {order.candidate_first!r}, but {some}"
+        )
+    return tuple(value == order.candidate_first for value in values)
+
+
+def _labels(table: PairsTable) -> list[str]:
+    if table.label_column is None:
+        raise ValueError("these pairs have no labels; their posts are to be judged")
+    return [str(label) for label in table.rows[table.label_column]]
+
+
+def _read(label: str, meaning: Meaning, is_strict: bool) -> Read:
+    if label in meaning or is_strict:
+        return read_label(label, meaning, is_strict)
+    scale = scale_of(meaning)
+    return (scale.read(label) if scale else None) or read_label(label, meaning)
+
+
+def _label_column(path: Path, columns: Columns, asked: str | None) -> str | None:
+    if asked is not None and asked not in columns:
+        raise SpecError(f"{path}: there is no column {asked!r} for the labels; name one of those ({listed(columns)})")
+    if asked is not None or LABEL in columns:
+        return asked or LABEL
+    if set(POSTS) <= columns.keys():
+        return None
+    raise SpecError(
+        f"{path}: has neither a column {LABEL!r} with verdicts nor the columns {', '.join(POSTS)} with posts to judge; "
+        f"add them, or name the column of verdicts with --label-column ({listed(columns)})"
+    )
+
+
+def _pair_ids(path: Path, columns: Columns) -> list[str]:
+    if PAIR_ID not in columns:
+        return [str(number) for number in range(1, len(next(iter(columns.values()))) + 1)]
+    ids = [str(name).strip() for name in columns[PAIR_ID]]
+    if "" in ids:
+        raise SpecError(
+            f"{path}: the column {PAIR_ID!r} is empty in row {ids.index('') + 1} below the column names; "
+            "fill it, or remove the column where every row is a pair"
+        )
+    return ids
+
+
+def _factors(columns: Columns, names: Sequence[str], pair_ids: Sequence[str]) -> tuple[str, ...]:
+    """The first columns that are factors."""
+    found: list[str] = []
+    are_unique = len(set(pair_ids)) == len(pair_ids)
+    for name in names:
+        if name.startswith("(column ") or len(found) == MAX_FACTORS:
+            continue
+        if _has_few_levels(columns[name]) and (are_unique or _is_one_a_pair(columns[name], pair_ids)):
+            found.append(name)
+    return tuple(found)
+
+
+def _has_few_levels(values: Sequence[str | None]) -> bool:
+    levels: set[str | None] = set()
+    for value in values:
+        levels.add(value)
+        if len(levels) > MOST_LEVELS:
+            return False
+    return len(levels - {None}) >= FEWEST_LEVELS
+
+
+def _is_one_a_pair(values: Sequence[str | None], pair_ids: Sequence[str]) -> bool:
+    first: dict[str, str | None] = {}
+    return all(first.setdefault(pair_id, value) == value for pair_id, value in zip(pair_ids, values, strict=True))

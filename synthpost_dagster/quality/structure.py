@@ -1,0 +1,83 @@
+"""Gates on a table's form: its schema, the coverage of its strata, and the controls of the judge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synthpost_dagster.judging.controls import controlled
+from synthpost_dagster.quality.result import GateResult, blocking, kept, preview, shown
+from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.schemas import TABLES
+from synthpost_dagster.tasks.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONTROL_TEXTS = {
+    "resampled": "the untuned model against itself, which must come out near 1",
+    "empty": "an empty post against the untuned model's, which must lose",
+    "shuffled": "tuned posts dealt to wrong prompts against those of these prompts, which must lose",
+}
+
+
+def schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """Types, ranges, allowed levels, unique ids, no nulls."""
+    import pandas as pd
+    from pandera.errors import SchemaErrors
+
+    try:
+        TABLES[asset].validate(table, lazy=True)
+    except SchemaErrors as error:
+        cases = error.failure_cases
+        listed = pd.DataFrame({key: cases[key].astype(str) for key in ("column", "check", "failure_case", "index")})
+        first = listed.iloc[0]
+        where = f"column {first['column']}" if first["column"] != "None" else "the table"
+        message = f"{len(listed)} values break the schema; first: {where}, {first['check']}: {first['failure_case']}"
+        return blocking("schema", False, message, listed, failures=float(len(listed)))
+    return blocking("schema", True, f"{len(table)} rows follow the schema", table.head(0), failures=0.0)
+
+
+def factor_coverage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """Every type × tone stratum has its share of the rows asked for, within one.
+
+    The full size takes what was kept, so there a stratum may lack as large a share as may be rejected of all; none may
+    have too many.
+    """
+    rows = kept(table)
+    found = rows.groupby(["post_type", "tone"]).size().to_dict()
+    strata = shuffled_strata(task)
+    share = shares(strata, target)
+    is_full = target >= task.training_prompts
+    spared = task.spec.quality.max_rejected_share if is_full else 0.0
+    off = {s for s, due in share.items() if not due * (1 - spared) - 1 <= found.get(s, 0) <= due + 1}
+    at_fault = off | (set(found) - set(share))
+    names = ", ".join(f"{kind} × {tone} ({found.get((kind, tone), 0)})" for kind, tone in sorted(at_fault)[:5])
+    message = (
+        f"{len(at_fault)} of {len(strata)} strata are more than one row off their share of {target} rows: {names}"
+        if at_fault
+        else f"{len(rows)} rows; each of {len(strata)} strata has its share of {target}, within one"
+        + (" or less what was rejected" if is_full else "")
+    )
+    named = rows[[stratum in at_fault for stratum in zip(rows["post_type"], rows["tone"], strict=True)]]
+    return blocking("factor_coverage", not at_fault, message, shown(named), strata_off=float(len(at_fault)))
+
+
+def control(name: str, task: Task, table: pd.DataFrame, target: int) -> GateResult:
+    """A comparison whose answer is known came out as it must; one that did not is shown, and the report made."""
+    found = next(result for result in controlled(table) if result.name == name)
+    low, high = found.control.ratio.low, found.control.ratio.high
+    message = (
+        f"{CONTROL_TEXTS[name]}: {found.control.finding}; won {found.counts.wins}, lost {found.counts.losses}, tied "
+        f"{found.counts.ties}, unscored {found.counts.unscored}; 95 % interval of the ratio {low:.2f} to {high:.2f}"
+    )
+    figures = {"wins": found.counts.wins, "losses": found.counts.losses, "ratio_low": low, "ratio_high": high}
+    rows = table.head(0) if found.control.finding == "good" else table[table["opponent"] == name]
+    return GateResult(
+        f"control_{name}",
+        found.control.finding == "good",
+        False,
+        message,
+        {key: float(value) for key, value in figures.items()},
+        preview(rows[["pair_id", "company", "product", "post_type", "outcome", "why", "raw_reply"]]),
+        found.control.finding == "untrusted",
+    )

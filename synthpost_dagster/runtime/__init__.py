@@ -1,0 +1,1 @@
+"""Processes, devices and progress: what a run of any kind needs of the machine."""

@@ -1,0 +1,132 @@
+"""What `synthpost rows` prints: how many replies were kept and why the others were not, then the rows.
+
+Which rows there are is looked up in `stages.data`, what to change about a reason in `rows.explanations`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from synthpost_dagster.errors import SpecError
+from synthpost_dagster.quality.explanations import reason_remedy, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from synthpost_dagster.stages.data import RowsFound
+    from synthpost_dagster.stages.study import Study
+
+TEXT_HEAD, TEXT_TAIL = 240, 80
+"""Characters of a reply that are shown of its beginning and of its end."""
+_SHOWN = (
+    "prompt_id",
+    "attempt",
+    "company",
+    "product",
+    "post_type",
+    "tone",
+    "length",
+    "status",
+    "reason",
+    "finish_reason",
+    "completion_tokens",
+    "post",
+    "raw_reply",
+)
+
+
+class ReasonLine(NamedTuple):
+    """Replies that were rejected for one reason: how many, their share of all replies, and the remedy."""
+
+    reason: str
+    replies: int
+    share: float
+    remedy: str
+
+
+class Listing(NamedTuple):
+    """Where the rows come from, the counts over all of them, and those that were chosen."""
+
+    source: str
+    replies: int
+    kept: int
+    reasons: tuple[ReasonLine, ...]
+    rows: pd.DataFrame
+    matching: int
+    """Rows that fit the choice, of which `rows` are the first."""
+
+
+def listing(study: Study, found: RowsFound, is_rejected: bool, reason: str | None, limit: int) -> Listing:
+    """The counts over the rows found, and the first `limit` of those chosen.
+
+    Raises SpecError for a reason that no row has.
+    """
+    table = found.table
+    counts = table.loc[table["reason"] != "", "reason"].value_counts()
+    if reason is not None and reason not in counts.index:
+        known = ", ".join(f"{name!r}" for name in counts.index) or "none: every reply was kept"
+        raise SpecError(f"--reason: no row was rejected as {reason!r}; the reasons are {known}")
+    chosen = table[table["reason"] == reason] if reason else table[table["reason"] != ""] if is_rejected else table
+    lines = tuple(
+        ReasonLine(str(name), int(count), count / len(table), reason_remedy(str(name), study.task, study.profile).text)
+        for name, count in counts.items()
+    )
+    kept = len(table) - int(counts.sum())
+    return Listing(_source(found), len(table), kept, lines, chosen.head(limit), len(chosen))
+
+
+def _source(found: RowsFound) -> str:
+    if found.manifest is None:
+        return "replies in the journal; no table was made of them"
+    failed = ", ".join(gate.name for gate in found.manifest.failed_gates)
+    return f"synthetic_rows of {found.manifest.made_at[:19]} UTC" + (f", which failed {failed}" if failed else "")
+
+
+def reasons_table(listed: Listing) -> Table:
+    """Replies kept and rejected, by reason."""
+    table = Table(title=f"Replies ({listed.source})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", overflow="fold")
+    table.add_column("replies", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("what they have in common; what to change", overflow="fold")
+    table.add_row("kept", f"{listed.kept:,}", _percent(listed.kept / listed.replies), "")
+    for line in listed.reasons:
+        table.add_row(Text(line.reason), f"{line.replies:,}", _percent(line.share), Text(line.remedy))
+    return table
+
+
+def row_lines(listed: Listing) -> Iterator[Text]:
+    """Two lines a row: what it was asked for and what came of it, then the text, shortened."""
+    for row in listed.rows.itertuples():
+        verdict = Text(f"rejected: {row.reason}", style="red") if row.reason else Text("kept", style="green")
+        head = Text(f"{row.prompt_id}, attempt {row.attempt + 1}: {row.post_type}, {row.tone}, {row.length}: ")
+        tokens = f" (finish reason {row.finish_reason}, {row.completion_tokens:,} tokens)"
+        yield head.append_text(verdict).append(tokens)
+        yield Text(f"  “{shortened(row.post or row.raw_reply, TEXT_HEAD, TEXT_TAIL)}”", style="dim")
+    if len(listed.rows) < listed.matching:
+        yield Text(f"{len(listed.rows):,} of {listed.matching:,} rows shown; --limit shows more")
+
+
+def as_json(listed: Listing) -> str:
+    """The counts and the chosen rows with their whole texts."""
+    rows: list[dict[str, Any]] = json.loads(listed.rows[list(_SHOWN)].to_json(orient="records"))
+    content = {
+        "source": listed.source,
+        "replies": listed.replies,
+        "kept": listed.kept,
+        "reasons": [line._asdict() for line in listed.reasons],
+        "matching": listed.matching,
+        "rows": rows,
+    }
+    return json.dumps(content, ensure_ascii=True, indent=1)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"

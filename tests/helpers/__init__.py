@@ -1,0 +1,1 @@
+"""What tests share: small studies, servers that fail as scripted, processes to be killed."""

@@ -1,0 +1,106 @@
+"""Dagster's own stale status of every asset is what the command line says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dagster import AssetKey
+from dagster._core.definitions.data_version import StaleStatus
+
+from synthpost_dagster.artifacts.store import MANIFEST_FORMAT
+from synthpost_dagster.cell import Cell
+from synthpost_dagster.console import Terminal
+from synthpost_dagster.orchestration.build import build_definitions
+from synthpost_dagster.orchestration.driver import open_sweep
+from synthpost_dagster.orchestration.instance import recorded_in, stale_status
+from synthpost_dagster.stages import planning
+from tests.helpers.small_study import BY_CELL, CELLS, SIZES, WHOLE, SmallStudy, Whole, done, edit_yaml
+
+LARGER = 24
+
+
+def everything(sizes: tuple[int, ...] = SIZES) -> list[tuple[str, str]]:
+    """Every asset with its partition."""
+    cells = [f"{size}|{steps}" for size in sizes for steps in ("3", "1-epoch")]
+    found = [(asset, "") for asset in WHOLE] + [("data_subsets", str(size)) for size in sizes]
+    return found + [(asset, cell) for asset in BY_CELL for cell in cells]
+
+
+def by_dagster(study: SmallStudy, sizes: tuple[int, ...] = SIZES) -> set[tuple[str, str]]:
+    """What Dagster does not call fresh."""
+    graph = build_definitions(study.settings).resolve_asset_graph()
+    with study.instance() as instance:
+        return {
+            (asset, partition)
+            for asset, partition in everything(sizes)
+            if stale_status(instance, graph, asset, partition) is not StaleStatus.FRESH
+        }
+
+
+def by_us(study: SmallStudy, sizes: tuple[int, ...] = SIZES) -> set[str]:
+    """The jobs that have something to do."""
+    opened, graph = study.open(), build_definitions(study.settings).resolve_asset_graph()
+    with study.instance() as instance:
+        recorded = recorded_in(instance, graph)
+        cells = [Cell(size, steps) for size in sizes for steps in ("3", "1-epoch")]
+        found = {f"subsets {size}" for size in planning.stale_subsets(opened, recorded, sizes)}
+        found |= {f"cell {cell.key}" for cell in planning.stale_cells(opened, recorded, cells)}
+        found |= {"upstream"} if planning.is_upstream_stale(opened, recorded, sizes[-1]) else set()
+        found |= {"controls"} if planning.are_controls_stale(opened, recorded) else set()
+        return found | ({"report"} if planning.is_report_stale(opened, recorded) else set())
+
+
+def test_after_a_sweep_dagster_and_we_call_everything_fresh(whole: Whole) -> None:
+    assert by_dagster(whole.study) == set()
+    assert by_us(whole.study) == set()
+
+
+def test_growth_leaves_the_smaller_subset_and_its_cells_fresh(changeable: SmallStudy) -> None:
+    for path in (changeable.task / "task.yaml", changeable.profile):
+        edit_yaml(path, lambda content: content["sweep"].update(data_sizes=[8, 16, LARGER]))
+    before = {place: changeable.recorded(*place) for place in everything()}
+    runs = changeable.sweep(*CELLS, f"{LARGER}|3", f"{LARGER}|1-epoch")
+    sizes = (*SIZES, LARGER)
+    assert by_dagster(changeable, sizes) == set()
+    assert by_us(changeable, sizes) == set()
+    assert [run for run in runs if run.job == "cell"] == [done("cell", "24|3"), done("cell", "24|1-epoch")]
+    kept = [("data_subsets", "8"), *((asset, "8|3") for asset in BY_CELL)]
+    assert [changeable.recorded(*place) for place in kept] == [before[place] for place in kept]
+    assert changeable.sweep(*CELLS) == [], "what was recorded again is recorded once"
+
+
+def as_an_earlier_version_wrote_it(manifest: Path) -> None:
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    gates = [{name: one[name] for name in one if name not in ("limits", "is_severe")} for one in content["gates"]]
+    kept = {name: value for name, value in content.items() if name not in ("format", "self_digest")}
+    manifest.write_text(json.dumps(kept | {"gates": gates}), encoding="utf-8")
+
+
+def test_home_of_an_earlier_version_is_recorded_again_and_not_made(changeable: SmallStudy) -> None:
+    for manifest in changeable.manifests():
+        as_an_earlier_version_wrote_it(manifest)
+    files = {path: path.stat().st_mtime_ns for path in (changeable.home / "storage").rglob("*.safetensors")}
+    tables = {path for path in changeable.manifests() if path.parts[-4] != "ratio_report"}
+    changeable.sweep(*CELLS)
+    assert {path: path.stat().st_mtime_ns for path in (changeable.home / "storage").rglob("*.safetensors")} == files
+    assert {path for path in changeable.manifests() if path.parts[-4] != "ratio_report"} == tables
+    assert all(json.loads(path.read_text(encoding="utf-8"))["format"] == MANIFEST_FORMAT for path in tables)
+    assert by_dagster(changeable) == set()
+    assert changeable.sweep(*CELLS) == []
+
+
+def test_asset_materialized_alone_leaves_nothing_stale_for_ever(changeable: SmallStudy) -> None:
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["companies"][0]["products"]["holdout"][0]["description"] = "described in other words"
+
+    edit_yaml(changeable.task / "catalog.yaml", change)
+    with open_sweep(changeable.settings, Terminal()) as sweep:
+        job = sweep.definitions.resolve_implicit_global_asset_job_def()
+        catalog = job.get_subset(asset_selection={AssetKey("catalog")})
+        assert catalog.execute_in_process(instance=sweep.instance).success
+    assert {("prompts", ""), ("evaluation_prompts", "")} <= by_dagster(changeable)
+    changeable.sweep(*CELLS)
+    assert by_dagster(changeable) == set()
+    assert by_us(changeable) == set()

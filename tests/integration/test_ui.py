@@ -1,0 +1,222 @@
+"""The graph through the webserver's GraphQL, asked as the Dagster UI asks: `synthpost ui` in its own process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helpers.small_study import Whole, edit_yaml
+from tests.helpers.ui_server import REPOSITORY, Server, served
+
+DEPENDENCIES = {
+    "catalog": set(),
+    "prompts": {"catalog"},
+    "evaluation_prompts": {"catalog"},
+    "synthetic_rows": {"prompts"},
+    "data_subsets": {"synthetic_rows"},
+    "adapters": {"data_subsets"},
+    "baseline_predictions": {"evaluation_prompts"},
+    "predictions": {"adapters", "evaluation_prompts"},
+    "verdicts": {"predictions", "baseline_predictions"},
+    "control_predictions": {"evaluation_prompts"},
+    "control_verdicts": {"predictions", "baseline_predictions", "control_predictions"},
+    "ratio_report": {"verdicts", "control_verdicts"},
+}
+
+LINEAGE = """query Lineage { assetNodes {
+  assetKey { path } dependencyKeys { path } dependedByKeys { path } isPartitioned isExecutable hasAssetChecks
+  partitionKeys
+  metadataEntries { __typename label ... on TableSchemaMetadataEntry { schema { columns { name type description } } } }
+} }"""
+CHECKS = """query Checks($assetKey: AssetKeyInput!, $checkName: String!) {
+  assetCheckExecutions(assetKey: $assetKey, checkName: $checkName, limit: 1) {
+    runId status evaluation { success severity description metadataEntries { label } }
+  }
+}"""
+OUTPUTS = """query Outputs($runId: ID!) { logsForRun(runId: $runId) { ... on EventConnection { events {
+  __typename ... on ExecutionStepOutputEvent { metadataEntries { label ... on IntMetadataEntry { intValue } } }
+} } } }"""
+INSTIGATORS = """query Instigators($repositorySelector: RepositorySelector!) {
+  repositoryOrError(repositorySelector: $repositorySelector) { ... on Repository {
+    schedules { name cronSchedule pipelineName scheduleState { status } }
+    sensors { name sensorType sensorState { status } }
+  } }
+}"""
+SCHEDULE_DRY_RUN = """mutation Dry($selectorData: ScheduleSelector!, $timestamp: Float) {
+  scheduleDryRun(selectorData: $selectorData, timestamp: $timestamp) {
+    ... on DryRunInstigationTick { evaluationResult {
+      skipReason error { message } runRequests { jobName runConfigYaml tags { key value } } } }
+    ... on PythonError { message }
+  }
+}"""
+
+
+@pytest.fixture(scope="module")
+def server(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`synthpost ui` over a copy of the whole study whose profile covers a further data size."""
+    study = whole.study.copy_to(tmp_path_factory.mktemp("ui"))
+    edit_yaml(study.profile, lambda profile: profile["sweep"]["data_sizes"].append(24))
+    with served(study) as running:
+        yield running
+
+
+def names(keys: Sequence[Mapping[str, Sequence[str]]]) -> set[str]:
+    return {"/".join(key["path"]) for key in keys}
+
+
+def test_lineage_is_the_graph_of_the_design(server: Server) -> None:
+    nodes = {"/".join(node["assetKey"]["path"]): node for node in server.ask(LINEAGE)["assetNodes"]}
+    assert {name: names(node["dependencyKeys"]) for name, node in nodes.items()} == DEPENDENCIES
+    for name, node in nodes.items():
+        assert names(node["dependedByKeys"]) == {child for child, parents in DEPENDENCIES.items() if name in parents}
+        assert node["isExecutable"]
+        assert node["hasAssetChecks"]
+    assert nodes["data_subsets"]["partitionKeys"] == ["8", "16", "24", "330"]
+    assert {"8|3", "24|1-epoch"} <= set(nodes["verdicts"]["partitionKeys"])
+
+
+def test_columns_of_every_table_stand_beside_its_asset(server: Server) -> None:
+    from synthpost_dagster.schemas import TABLES
+
+    for node in server.ask(LINEAGE)["assetNodes"]:
+        (schema,) = [entry for entry in node["metadataEntries"] if entry["__typename"] == "TableSchemaMetadataEntry"]
+        assert schema["label"] == "dagster/column_schema"
+        columns = {column["name"]: column for column in schema["schema"]["columns"]}
+        expected = TABLES["/".join(node["assetKey"]["path"])].to_schema().columns
+        assert list(columns) == list(expected)
+        for name, column in expected.items():
+            assert (columns[name]["description"] or "") == (column.description or "")
+
+
+def test_schedule_and_sensors_are_there_and_switched_off(server: Server) -> None:
+    found = server.ask(INSTIGATORS, repositorySelector=REPOSITORY)["repositoryOrError"]
+    assert found["schedules"] == [
+        {
+            "name": "weekly",
+            "cronSchedule": "0 6 * * 1",
+            "pipelineName": "upstream",
+            "scheduleState": {"status": "STOPPED"},
+        }
+    ]
+    assert {sensor["name"] for sensor in found["sensors"]} == {
+        "after_upstream",
+        "after_subsets",
+        "after_failed_subsets",
+        "after_canceled_subsets",
+        "after_sweep",
+        "after_failed_sweep",
+        "after_canceled_sweep",
+        "after_cell",
+        "after_canceled_cell",
+        "after_failed_cell",
+        "after_controls",
+        "after_failed_controls",
+        "after_canceled_controls",
+    }
+    assert {sensor["sensorType"] for sensor in found["sensors"]} == {"RUN_STATUS"}
+    assert {sensor["sensorState"]["status"] for sensor in found["sensors"]} == {"STOPPED"}
+
+
+def test_a_dry_run_of_the_schedule_asks_for_one_run_of_the_upstream(server: Server) -> None:
+    selector = {**REPOSITORY, "scheduleName": "weekly"}
+    monday_at_six = 1_767_592_800.0
+    result = server.ask(SCHEDULE_DRY_RUN, selectorData=selector, timestamp=monday_at_six)["scheduleDryRun"]
+    evaluation = result["evaluationResult"]
+    assert (evaluation["skipReason"], evaluation["error"]) == (None, None)
+    (request,) = evaluation["runRequests"]
+    assert request["runConfigYaml"].strip() == "{}"
+    assert {"key": "dagster/schedule_name", "value": "weekly"} in request["tags"]
+
+
+def materialized(run: Mapping[str, Any]) -> set[tuple[str, str | None]]:
+    return {("/".join(event["assetKey"]["path"]), event["partition"]) for event in run["assetMaterializations"]}
+
+
+def requested(result: Mapping[str, Any]) -> set[tuple[str, str | None]]:
+    """Job and partition of a dry run's run requests."""
+    found = set()
+    for request in result["runRequests"]:
+        tags = {tag["key"]: tag["value"] for tag in request["tags"]}
+        found.add((request["jobName"], tags.get("dagster/partition")))
+    return found
+
+
+def results(server: Server, run: Mapping[str, Any]) -> dict[str, int]:
+    """The counts that stand beside the output of a run's only step."""
+    events = server.ask(OUTPUTS, runId=run["runId"])["logsForRun"]["events"]
+    (entries,) = [event["metadataEntries"] for event in events if event["__typename"] == "ExecutionStepOutputEvent"]
+    return {entry["label"]: entry["intValue"] for entry in entries if "intValue" in entry}
+
+
+def assert_checked(server: Server, run: Mapping[str, Any], asset: str, checks: Sequence[str]) -> None:
+    """The UI's page of each check shows that it passed in this run."""
+    for check in checks:
+        (shown,) = server.ask(CHECKS, assetKey={"path": [asset]}, checkName=check)["assetCheckExecutions"]
+        assert (shown["runId"], shown["status"]) == (run["runId"], "SUCCEEDED"), f"{asset} {check}"
+        assert shown["evaluation"]["success"]
+        assert "finding" in {entry["label"] for entry in shown["evaluation"]["metadataEntries"]}
+
+
+def test_upstream_a_subset_a_sweep_and_a_cell_launched_in_the_ui_make_their_assets_and_pass_their_checks(
+    server: Server,
+) -> None:
+    sensors = ("after_upstream", "after_subsets", "after_sweep", "after_cell", "after_controls")
+    cursors = {name: server.sensor(name, None)["cursor"] for name in sensors}
+    for name in sensors:
+        assert server.sensor(name, cursors[name])["runRequests"] == [], "nothing has run since"
+
+    upstream_assets = [
+        "catalog",
+        "prompts",
+        "evaluation_prompts",
+        "synthetic_rows",
+        "baseline_predictions",
+        "control_predictions",
+    ]
+    upstream = server.run("upstream", upstream_assets, {})
+    assert upstream["status"] == "SUCCESS"
+    assert materialized(upstream) == {(asset, None) for asset in upstream_assets}
+    assert_checked(server, upstream, "synthetic_rows", ["schema", "duplicates", "factor_coverage", "rejected_share"])
+    assert_checked(server, upstream, "evaluation_prompts", ["schema", "factor_coverage"])
+    assert requested(server.sensor("after_upstream", cursors["after_upstream"])) == {
+        ("subsets", size) for size in ("8", "16", "24")
+    }
+
+    subset = server.run("subsets", ["data_subsets"], {"dagster/partition": "24"})
+    assert subset["status"] == "SUCCESS"
+    assert materialized(subset) == {("data_subsets", "24")}
+    assert_checked(server, subset, "data_subsets", ["schema", "duplicates", "factor_coverage"])
+    after_subsets = server.sensor("after_subsets", cursors["after_subsets"])
+    assert requested(after_subsets) == {("sweep", None)}
+    (request,) = after_subsets["runRequests"]
+    assert request["runKey"].startswith(f"{subset['runId']}:sweep:")
+    asked = yaml.safe_load(request["runConfigYaml"])
+    assert asked == {"ops": {"fill": {"config": {"cells": ["24|3", "24|1-epoch"]}}}}
+
+    sweep = server.run("sweep", [], {}, asked)
+    assert sweep["status"] == "SUCCESS"
+    assert materialized(sweep) == set()
+    assert results(server, sweep)["made"] == 2
+    after_sweep = server.sensor("after_sweep", cursors["after_sweep"])
+    assert requested(after_sweep) == {("cell", "24|3"), ("cell", "24|1-epoch")}
+    assert {one["runKey"] for one in after_sweep["runRequests"]} == {
+        f"{sweep['runId']}:cell:24|3",
+        f"{sweep['runId']}:cell:24|1-epoch",
+    }
+
+    tags = {"dagster/partition": "24|3", "dagster/partition/data_size": "24", "dagster/partition/steps": "3"}
+    cell = server.run("cell", ["adapters", "predictions", "verdicts"], tags)
+    assert cell["status"] == "SUCCESS"
+    assert materialized(cell) == {(asset, "24|3") for asset in ("adapters", "predictions", "verdicts")}
+    for asset in ("adapters", "predictions", "verdicts"):
+        assert_checked(server, cell, asset, ["schema"])
+    labels = {entry["label"] for event in cell["assetMaterializations"] for entry in event["metadataEntries"]}
+    assert {"dagster/row_count", "preview", "picture", "fingerprint", "is_reused", "location"} <= labels
+    assert requested(server.sensor("after_cell", cursors["after_cell"])) == {("controls", None)}
+
+    controls = server.run("controls", ["control_verdicts"], {})
+    assert controls["status"] == "SUCCESS"
+    assert requested(server.sensor("after_controls", cursors["after_controls"])) == {("report", None)}
