@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from synthpost_dagster.llm.bodies import PART
-from synthpost_dagster.llm.finish import UNKNOWN
 from synthpost_dagster.llm.messages import Content, stored_content
 from synthpost_dagster.llm.reasoning import begins_with_tag, holds_tag
+from synthpost_dagster.llm.responses import PART, UNKNOWN
 
 _NOT_SAID = {
     "length": "reply cut off",

@@ -22,9 +22,9 @@ from synthpost_dagster.llm.chat_models import Ask, Context, Tally, Work, ask_for
 from synthpost_dagster.llm.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.llm.journal import Holder, Reply
 from synthpost_dagster.llm.journal_files import AWAY_SECONDS
-from synthpost_dagster.llm.limits import Pace, backoff, pressure_on
 from synthpost_dagster.llm.meter import Meter
 from synthpost_dagster.llm.offers import Checked, spelling_of
+from synthpost_dagster.llm.rate_limits import Pace, backoff, pressure_on
 from synthpost_dagster.profiles.models import HostedChat
 from synthpost_dagster.runtime.progress import SILENT
 

@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import Any
 
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.llm.bodies import Body, Fault, fault_in, names_in, parsed, read_body
 from synthpost_dagster.llm.chat_models import Ask, Context
 from synthpost_dagster.llm.failures import Busy, ModelGone, Passing, Refused, RequestFailure
 from synthpost_dagster.llm.hosted import Answer
-from synthpost_dagster.llm.limits import seconds_of
+from synthpost_dagster.llm.rate_limits import seconds_of
+from synthpost_dagster.llm.responses import Body, Fault, fault_in, names_in, parsed, read_body
 from synthpost_dagster.profiles.models import HostedChat, Limits
 
 CONNECT_SECONDS = 10.0

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.quality.result import PREVIEW_ROWS, GateResult, blocking, kept, shown, warning
 from synthpost_dagster.rows.diversity import IS_MORE_BETTER, Spread, is_worse, opening
-from synthpost_dagster.rows.near import NearDuplicates
+from synthpost_dagster.rows.duplicates import NearDuplicates
 from synthpost_dagster.rows.personal import KINDS, personal_data
-from synthpost_dagster.rows.replies import NEAR_DUPLICATE
+from synthpost_dagster.rows.rejection import NEAR_DUPLICATE
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.text.normalize import normalised
 

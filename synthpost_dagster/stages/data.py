@@ -17,7 +17,7 @@ from synthpost_dagster.quality.explanations import explained_rejections
 from synthpost_dagster.rows.diversity import diversity_facts, diversity_table
 from synthpost_dagster.rows.prompts import catalog_table, training_prompts
 from synthpost_dagster.rows.prompts import evaluation_prompts as select_evaluation
-from synthpost_dagster.rows.replies import RULES
+from synthpost_dagster.rows.rejection import RULES
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.rows.synthesis import ROWS, EarlyStop, first_asks, rows_so_far, synthesize
 from synthpost_dagster.runtime.progress import Progress

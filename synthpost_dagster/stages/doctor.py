@@ -29,7 +29,7 @@ from synthpost_dagster.llm.offers import Checked
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
 from synthpost_dagster.quality.explanations import reason_remedy, shortened
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
-from synthpost_dagster.rows.replies import clean_reply
+from synthpost_dagster.rows.rejection import clean_reply
 from synthpost_dagster.rows.synthesis import ROWS
 from synthpost_dagster.runtime.devices import free_gib
 from synthpost_dagster.runtime.progress import SILENT

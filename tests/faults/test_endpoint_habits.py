@@ -14,7 +14,7 @@ from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.llm.chat_models import Context, chat_model
 from synthpost_dagster.llm.hosted import CHECKS, HostedModel
 from synthpost_dagster.llm.offers import Checked
-from synthpost_dagster.rows.replies import clean_reply
+from synthpost_dagster.rows.rejection import clean_reply
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import examine

@@ -17,7 +17,7 @@ from synthpost_dagster.rows import diversity, gates
 from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
-from synthpost_dagster.rows.replies import NEAR_DUPLICATE, normalised
+from synthpost_dagster.rows.rejection import NEAR_DUPLICATE, normalised
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.tasks.spec import DiversityLimits

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.rows.memorisation import memorisation
-from synthpost_dagster.rows.replies import normalised
+from synthpost_dagster.rows.rejection import normalised
 from synthpost_dagster.schemas import Memorisation
 from tests.helpers.varied_posts import varied_posts
 

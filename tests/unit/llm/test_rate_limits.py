@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.llm.limits import (
+from synthpost_dagster.llm.rate_limits import (
     LONGEST_BACKOFF,
     MINUTE,
     START,

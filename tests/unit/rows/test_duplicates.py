@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from synthpost_dagster.rows.near import NearDuplicates, Neighbour, shingled
+from synthpost_dagster.rows.duplicates import NearDuplicates, Neighbour, shingled
 from tests.helpers.varied_posts import varied_posts
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from synthpost_dagster.llm.messages import Content, stored_content
-from synthpost_dagster.rows.replies import clean_reply, normalised
+from synthpost_dagster.rows.rejection import clean_reply, normalised
 from synthpost_dagster.schemas import STRIPPED
 
 

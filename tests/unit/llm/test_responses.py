@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from synthpost_dagster.llm.bodies import Body, Fault, fault_in, names_in, parsed, read_body
-from synthpost_dagster.llm.finish import meaning_of
+from synthpost_dagster.llm.responses import Body, Fault, fault_in, meaning_of, names_in, parsed, read_body
 
 TEXT = "Fresh rolls. Come in today."
 HALF = "Fresh ro"
