@@ -22,7 +22,7 @@ from measuring import Meter, write_record
 
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.llm.chat_models import Ask, ChatModel, Context, Work, ask_for, chat_model
-from synthpost_dagster.llm.hosted import Answer, HostedModel
+from synthpost_dagster.llm.client import Answer, HostedModel
 from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.profiles.models import HostedChat, HostedSampling, Limits
 from synthpost_dagster.rows.prompts import training_prompts

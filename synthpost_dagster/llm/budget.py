@@ -1,4 +1,7 @@
-"""Money of one run: what a request may cost at worst is set aside before it is sent, so that a budget always holds."""
+"""The budget: the most that a request can cost is reserved before it is sent, so that the cap on money always holds.
+
+Reservations are in the journal, so they hold for all processes that share a profile's name (`Holder.claim`).
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,31 @@ from typing import Any
 from synthpost_dagster.errors import BudgetReached
 from synthpost_dagster.llm.chat_models import Ask
 from synthpost_dagster.llm.journal import Holder
-from synthpost_dagster.profiles.models import HostedChat
+from synthpost_dagster.profiles.models import HostedChat, InProcessChat
 
 BLOCK_REQUESTS = 64
-"""Requests whose worst cost is claimed from the journal at a time."""
+"""Requests whose maximum cost is reserved in the journal at a time."""
 FRAME_TOKENS = 64
 """Most tokens that a chat template puts around a turn."""
 MILLION = 1e6
 POLL_SECONDS = 0.05
 
 
-class Purse:
-    """Claims dollars in blocks and hands them to requests; where no budget is set, only counts."""
+def cost_usd(spec: HostedChat | InProcessChat, prompt_tokens: int, completion_tokens: int) -> float:
+    """Dollars for so many tokens."""
+    if isinstance(spec, InProcessChat) or spec.prices is None:
+        return 0.0
+    return (prompt_tokens * spec.prices.input + completion_tokens * spec.prices.output) / MILLION
+
+
+def max_cost_usd(spec: HostedChat, ask: Ask) -> float:
+    """Most dollars that a reply can cost: no token is shorter than a byte, no reply longer than its limit."""
+    prompt = sum(len(turn["content"].encode("utf-8", "replace")) + FRAME_TOKENS for turn in ask.chat)
+    return cost_usd(spec, prompt, spec.sampling.max_new_tokens)
+
+
+class Budget:
+    """Reserves dollars in blocks and hands them to requests; without a budget it does nothing."""
 
     def __init__(
         self, spec: HostedChat, holder: Holder, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -29,22 +45,10 @@ class Purse:
         self._free = 0.0
         self._turn = asyncio.Lock()
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Dollars of a reply."""
-        prices = self.spec.prices
-        if prices is None:
-            return 0.0
-        return (prompt_tokens * prices.input + completion_tokens * prices.output) / MILLION
+    async def reserve(self, usd: float, others_reserve: Callable[[], bool]) -> None:
+        """Reserves dollars. Near the budget it waits for other requests to release what they do not use.
 
-    def worst(self, ask: Ask) -> float:
-        """Most dollars that a reply can cost: no token is shorter than a byte, no reply longer than its limit."""
-        prompt = sum(len(turn["content"].encode("utf-8", "replace")) + FRAME_TOKENS for turn in ask.chat)
-        return self.cost(prompt, self.spec.sampling.max_new_tokens)
-
-    async def reserve(self, usd: float, others_hold: Callable[[], bool]) -> None:
-        """Sets dollars aside. Near the budget it waits for requests that hold some, and give back what they do not use.
-
-        Raises BudgetReached where no other request holds any.
+        Raises BudgetReached if no other request has a reservation.
         """
         if self.holder.budget is None:
             return
@@ -55,7 +59,7 @@ class Purse:
                     self._free += block
                 elif await self._claim(usd - self._free):
                     self._free = usd
-                elif others_hold():
+                elif others_reserve():
                     await asyncio.sleep(POLL_SECONDS)
                 else:
                     raise await self._reached(usd)
@@ -69,5 +73,5 @@ class Purse:
         return BudgetReached(
             f"the budget of profile {self.holder.profile} is {self.holder.budget:.2f} dollars, {spent:.4f} are spent, "
             f"and the next request to {self.spec.endpoint} may cost {usd:.4f}; raise `budget` in the profile and run "
-            "again, it goes on from here"
+            "again to resume"
         )

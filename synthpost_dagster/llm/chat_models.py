@@ -20,15 +20,17 @@ from synthpost_dagster.runtime.progress import Progress
 
 _BACKENDS = {
     "transformers": "synthpost_dagster.llm.transformers_backend:TransformersChat",
-    "openai": "synthpost_dagster.llm.openai_backend:OpenAIChat",
-    "groq": "synthpost_dagster.llm.groq_backend:GroqChat",
+    "openai": "synthpost_dagster.llm.transport:SdkChat",
+    "groq": "synthpost_dagster.llm.transport:SdkChat",
 }
+CHARACTERS_PER_TOKEN = 4.0
+"""For estimates, where an endpoint counts no tokens."""
 HOLDS_DEVICE = frozenset({"transformers"})
-"""Backends whose model lives in this process, so that their work stands in the pool `gpu`."""
+"""Backends whose model is in this process, so that their work is in the pool `gpu`."""
 
 
 class Context(NamedTuple):
-    """What backends work with: devices, the journal, who pays and how much at most, and how a key is looked up."""
+    """What backends use: devices, journal, the profile whose budget pays, the budget, and the look-up of keys."""
 
     devices: Devices
     journal: Journal
@@ -38,7 +40,7 @@ class Context(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A chat to be answered, and the key of everything that shapes the reply."""
+    """A chat to answer, and the key of everything that shapes the reply."""
 
     key: str
     chat: Chat
@@ -50,7 +52,7 @@ class Ask(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a series of asks is for (`purpose` stands in the journal), how many they are, and who hears of them."""
+    """A series of asks: its purpose in the journal, its number, and its progress."""
 
     purpose: str
     total: int
@@ -59,7 +61,7 @@ class Work(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a model's answers came to so far: replies found in the journal, replies asked for, and what these took."""
+    """Counts of a model's replies: found in the journal, requested, and their cost and time."""
 
     known: int = 0
     asked: int = 0
@@ -72,7 +74,7 @@ class Tally:
     served_models: set[str] = field(default_factory=set)
 
     def add(self, reply: Reply) -> None:
-        """Counts a reply that was asked for."""
+        """Counts a reply that was requested."""
         self.asked += 1
         self.tries += reply.tries
         self.prompt_tokens += reply.prompt_tokens
@@ -82,7 +84,7 @@ class Tally:
         self.served_models.add(reply.served_model)
 
     def merge(self, other: Tally) -> None:
-        """Counts what another model's answers came to."""
+        """Adds another model's tally."""
         for name in (entry.name for entry in fields(self) if entry.name != "served_models"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.served_models |= other.served_models
@@ -105,24 +107,21 @@ class Tally:
 
 
 class ChatModel(Protocol):
-    """Answers chats.
-
-    `identity` is everything that shapes a reply besides the chat and the attempt; `name` is what tables call the model.
-    """
+    """Answers chats. `identity` is what shapes a reply besides chat and attempt; `name` is the model's in tables."""
 
     name: str
     identity: dict[str, Any]
     tally: Tally
 
     def answers(self, asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
-        """One reply an ask, in order, each in the journal before it is handed out; what is there is not asked for.
+        """One reply per ask, in order, each journaled before it is handed out; replies in the journal are reused.
 
-        Whoever does not want all of them closes the generator.
+        A caller that does not want all of them closes the generator.
         """
 
 
 def ask_for(model: ChatModel, chat: Chat, attempt: int) -> Ask:
-    """The ask of a chat; attempts, from 0, are replies of their own. Half a surrogate pair becomes a question mark."""
+    """The ask of a chat; each attempt, from 0, has its own reply. Half a surrogate pair becomes a question mark."""
     chat = [{name: text.encode("utf-8", "replace").decode() for name, text in turn.items()} for turn in chat]
     return Ask(fingerprint({"model": model.identity, "chat": chat, "attempt": attempt}), chat)
 
@@ -130,7 +129,7 @@ def ask_for(model: ChatModel, chat: Chat, attempt: int) -> Ask:
 def chat_model(spec: InProcessChat | HostedChat, context: Context, schema: dict[str, Any] | None = None) -> ChatModel:
     """The chat model of a spec; its libraries are imported when it first answers.
 
-    `schema` is the JSON schema that replies should follow, where the endpoint is said to heed one.
+    `schema` is the JSON schema for replies, sent if the profile's `structured_output` says so.
     """
     module, name = _BACKENDS[spec.backend].split(":")
     made: ChatModel = getattr(import_module(module), name)(spec, context, schema)

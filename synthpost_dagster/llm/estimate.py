@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from synthpost_dagster.llm.hosted import CHARACTERS_A_TOKEN
+from synthpost_dagster.llm.budget import cost_usd
+from synthpost_dagster.llm.chat_models import CHARACTERS_PER_TOKEN
 from synthpost_dagster.llm.journal import Averages, Journal
 from synthpost_dagster.llm.transformers_backend import ENDPOINT
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat
-
-MILLION = 1e6
 
 
 class Expected(NamedTuple):
@@ -63,18 +62,18 @@ def expect(
     most = spec.max_replies_per_row if most_tries is None else most_tries
     means = averages(journal, spec, purpose)
     requests = round(len(characters) * tries)
-    rate = means.prompt_tokens_a_character if means else 1 / CHARACTERS_A_TOKEN
+    rate = means.prompt_tokens_a_character if means else 1 / CHARACTERS_PER_TOKEN
     longest = spec.sampling.max_new_tokens
     prompt_tokens = round(sum(characters) * rate * tries)
     completion_tokens = round(requests * (means.completion_tokens if means else longest))
-    guess = f"no reply yet: {CHARACTERS_A_TOKEN:g} characters a token, replies as long as they may be"
+    guess = f"no reply yet: {CHARACTERS_PER_TOKEN:g} characters a token, replies as long as they may be"
     basis = f"{means.replies:,} replies in the journal" if means else guess
     return Expected(
         requests,
         prompt_tokens,
         completion_tokens,
-        _dollars(spec, prompt_tokens, completion_tokens),
-        _dollars(spec, round(sum(characters) * rate * most), round(len(characters) * most * longest)),
+        cost_usd(spec, prompt_tokens, completion_tokens),
+        cost_usd(spec, round(sum(characters) * rate * most), round(len(characters) * most * longest)),
         _seconds(spec, means, requests, prompt_tokens + completion_tokens),
         basis if requests else "all replies are there",
     )
@@ -99,12 +98,6 @@ def _seconds(spec: InProcessChat | HostedChat, means: Averages | None, requests:
     bounds += [60 * requests / limits.requests_per_minute] if limits.requests_per_minute else []
     bounds += [means.latency_seconds * requests / limits.concurrency] if means else []
     return max(bounds) if bounds else None
-
-
-def _dollars(spec: InProcessChat | HostedChat, prompt_tokens: int, completion_tokens: int) -> float:
-    if isinstance(spec, InProcessChat) or spec.prices is None:
-        return 0.0
-    return (prompt_tokens * spec.prices.input + completion_tokens * spec.prices.output) / MILLION
 
 
 def total(parts: Sequence[Expected]) -> Expected:

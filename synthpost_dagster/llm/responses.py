@@ -69,7 +69,7 @@ MAX_DEPTH = 6
 class Fault(NamedTuple):
     """An error as a body tells of it; what it does not say is None or empty.
 
-    `wait` is in seconds; `is_worked_on` where part of a reply came with it, so that it may be billed.
+    `wait` is in seconds; `has_partial_reply` where part of a reply came with it, so that it may be billed.
     """
 
     status: int | None
@@ -77,7 +77,7 @@ class Fault(NamedTuple):
     message: str
     wait: float | None
     failed_text: str | None = None
-    is_worked_on: bool = False
+    has_partial_reply: bool = False
 
 
 class Body(NamedTuple):
@@ -115,7 +115,7 @@ def read_body(body: Any) -> Body | Fault:
         raise ValueError("no choice")
     message = choice.get("message")
     if fault := fault_in(choice, is_success=True):
-        return fault._replace(is_worked_on=True)
+        return fault._replace(has_partial_reply=True)
     if not isinstance(message, dict):
         raise ValueError("no message")
     return _reply(message, choice, body)
@@ -163,7 +163,7 @@ def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]
     reason = reason_in(choice, body)
     meaning = meaning_of(reason)
     if meaning == FAILED:
-        return Fault(None, "", f"the reply ended with finish reason {reason}", None, is_worked_on=True)
+        return Fault(None, "", f"the reply ended with finish reason {reason}", None, has_partial_reply=True)
     usage = body.get("usage")
     raw = None
     if meaning.startswith("unknown") or has_more_than_text(message):

@@ -23,9 +23,9 @@ from synthpost_dagster.inference.models import (
 )
 from synthpost_dagster.inference.templates import Chat, ChatTemplate, check_template
 from synthpost_dagster.llm.chat_models import Context, Work, ask_for, chat_model
-from synthpost_dagster.llm.hosted import HostedModel
+from synthpost_dagster.llm.client import HostedModel
 from synthpost_dagster.llm.journal import Journal
-from synthpost_dagster.llm.offers import Checked
+from synthpost_dagster.llm.model_check import Checked
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
 from synthpost_dagster.quality.explanations import reason_remedy, shortened
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts

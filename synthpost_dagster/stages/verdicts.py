@@ -11,8 +11,8 @@ from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.judging.controls import DEAL, control_contests
 from synthpost_dagster.judging.judges import JUDGING, ModelReader, tallied
 from synthpost_dagster.judging.verdicts import Contest, Game, Judge, contests_of, games_between, judge_contests, pairs
+from synthpost_dagster.llm.chat_models import CHARACTERS_PER_TOKEN
 from synthpost_dagster.llm.estimate import Expected, expect, local, total
-from synthpost_dagster.llm.hosted import CHARACTERS_A_TOKEN
 from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.quality.explanations import explained_unscored
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
@@ -192,4 +192,4 @@ def _mean_post(study: Study) -> int:
     known = known_rows(study)
     if known is not None and len(known):
         return round(float(known["post"].str.len().mean()))
-    return round(study.profile.predictions.max_new_tokens * CHARACTERS_A_TOKEN)
+    return round(study.profile.predictions.max_new_tokens * CHARACTERS_PER_TOKEN)

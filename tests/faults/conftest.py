@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from synthpost_dagster.llm import limits
+from synthpost_dagster.llm import rate_limits, retries
 from synthpost_dagster.llm.chat_models import Context
 from tests.helpers.chat_server import ChatServer, chat_server
 from tests.helpers.hosted_world import BACKENDS, OPENED, context_of
@@ -50,7 +50,7 @@ def _closed() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _fresh_endpoints() -> None:
     """What other tests learned of how hard the endpoint may be pressed is forgotten."""
-    limits._PRESSURES.clear()
+    rate_limits._SHARED.clear()
 
 
 @pytest.fixture(scope="session")
@@ -81,5 +81,5 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between tries that nobody asked for are short."""
-    monkeypatch.setattr(limits, "FIRST_BACKOFF", 0.01)
-    monkeypatch.setattr(limits, "LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(retries, "MAX_BACKOFF", 0.05)

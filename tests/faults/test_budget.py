@@ -47,7 +47,7 @@ def test_fault_21_a_budget_reached_half_way_is_never_passed_and_the_run_goes_on_
         answered(spec, context, prompts(COUNT))
     said = re.fullmatch(
         r"the budget of profile faults is 1\.20 dollars, ([\d.]+) are spent, and the next request to scripted may cost "
-        r"([\d.]+); raise `budget` in the profile and run again, it goes on from here",
+        r"([\d.]+); raise `budget` in the profile and run again to resume",
         str(caught.value),
     )
     assert said

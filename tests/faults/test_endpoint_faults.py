@@ -12,9 +12,9 @@ import pytest
 
 from synthpost_dagster.errors import EndpointError, SynthpostError
 from synthpost_dagster.llm.chat_models import Context, chat_model
-from synthpost_dagster.llm.hosted import HostedModel
-from synthpost_dagster.llm.offers import Checked
-from synthpost_dagster.llm.sdk import LOGGERS
+from synthpost_dagster.llm.client import HostedModel
+from synthpost_dagster.llm.model_check import Checked
+from synthpost_dagster.llm.transport import LOGGERS
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.rows.synthesis import synthesize
 from synthpost_dagster.runtime.progress import SILENT
@@ -61,7 +61,7 @@ def test_fault_02_429_with_an_hour_to_wait_ends_the_run_at_once_and_it_goes_on_l
     error = failure(server, context, backend, 40)
     assert isinstance(error, EndpointError)
     assert re.search(
-        r"asks to come back in 1 h 0 min, after \d{4}-\d\d-\d\d \d\d:\d\d; run the same command", str(error)
+        r"asks for a pause of 1 h 0 min, until \d{4}-\d\d-\d\d \d\d:\d\d; run the same command", str(error)
     )
     assert "5 of 40 replies are in the journal" in str(error)
     assert len(server.log().requests) <= 5 + 8, "a storm: more than were in flight when it said so"
@@ -341,7 +341,7 @@ def test_an_endpoint_that_refuses_every_request_ends_the_run(
 ) -> None:
     server.script(Rule(status=422))
     error = failure(server, context, backend, 100)
-    assert "refuses every request: 422: scripted 422" in str(error)
+    assert "rejects every request: 422: scripted 422" in str(error)
     assert "(0 of 100 replies are in the journal)" in str(error)
     assert len(server.log().requests) <= 5 + 8
 
@@ -362,8 +362,8 @@ def checked(server: ChatServer | str, context: Context, backend: str, **changes:
 
 
 USELESS = {
-    "still loading": (Rule(to="models", status=503), "503: .*; wait until it is up, or mend it"),
-    "broken": (Rule(to="models", status=500), "500: .*; wait until it is up, or mend it"),
+    "still loading": (Rule(to="models", status=503), "503: .*; wait until it is up, or fix it"),
+    "broken": (Rule(to="models", status=500), "500: .*; wait until it is up, or fix it"),
     "a page": (Rule(to="models", body="<html>Sign in</html>"), r"no API at http://\S+ \(no JSON: <html>.*end in /v1\?"),
     "no credit": (Rule(to="models", status=402), "has no credit"),
 }
@@ -411,4 +411,4 @@ def test_an_endpoint_that_lists_its_model_is_good(
     server: ChatServer, context: Context, backend: str, body: str | None
 ) -> None:
     server.script(Rule(to="models", body=body))
-    assert checked(server, context, backend) == Checked("scripted is there and offers served-model")
+    assert checked(server, context, backend) == Checked("scripted is reachable and offers served-model")

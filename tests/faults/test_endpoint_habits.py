@@ -12,8 +12,8 @@ import pytest
 
 from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.llm.chat_models import Context, chat_model
-from synthpost_dagster.llm.hosted import CHECKS, HostedModel
-from synthpost_dagster.llm.offers import Checked
+from synthpost_dagster.llm.client import HostedModel
+from synthpost_dagster.llm.model_check import CHECKS, Checked
 from synthpost_dagster.rows.rejection import clean_reply
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
@@ -142,7 +142,7 @@ def test_rate_limit_within_a_success_is_waited_for_and_costs_nothing(
         (error(401), "refuses the key in FAULTS_API_KEY (401: "),
         (error("permission_denied"), "refuses the key in FAULTS_API_KEY (403: "),
         (error("model_not_found"), "has no model served-model (404: "),
-        (error(429, retry_after=3600), "asks to come back in 1 h 0 min"),
+        (error(429, retry_after=3600), "asks for a pause of 1 h 0 min"),
     ],
     ids=["credit", "quota", "key", "permission", "model", "hour"],
 )
@@ -173,8 +173,8 @@ def test_prompts_that_are_too_long_are_named_with_the_true_count_of_replies(
     [
         (400, {"error": {"code": "insufficient_quota"}}, "has no credit (400: "),
         (403, {"error": {"type": "insufficient_quota", "message": "pay"}}, "has no credit (403: pay)"),
-        (400, [{"error": {"code": 400, "message": "too long"}}], "refuses every request: 400: too long"),
-        (422, {"detail": [{"msg": "wrong"}]}, 'refuses every request: 422: [{"msg": "wrong"}]'),
+        (400, [{"error": {"code": 400, "message": "too long"}}], "rejects every request: 400: too long"),
+        (422, {"detail": [{"msg": "wrong"}]}, 'rejects every request: 422: [{"msg": "wrong"}]'),
         (500, {"error": "it broke"}, "failed 3 times in a row: 500: it broke"),
     ],
     ids=["code alone", "type alone", "list", "detail", "text"],
@@ -236,7 +236,7 @@ def test_model_that_is_listed_under_another_spelling_is_matched(
 ) -> None:
     server.script(Rule(to="models", body=json.dumps({"data": [{"id": listed}]})))
     found = checked(server, context, backend)
-    assert found == Checked(f"scripted is there and offers {SERVED}, listed as {listed}")
+    assert found == Checked(f"scripted is reachable and offers {SERVED}, listed as {listed}")
     assert server.log().requests == []
 
 
@@ -246,7 +246,7 @@ def test_model_that_is_not_listed_is_asked_once_and_warned_of(server: ChatServer
     found = [checked(server, context, backend, prices=PRICES) for _ in range(2)]
     assert found[0] == found[1]
     assert found[0].is_warning
-    assert f"answers requests for {SERVED} as other-model, but does not list it" in found[0].text
+    assert f"answers requests for {SERVED} as other-model but does not list it" in found[0].text
     (asked,) = server.log().requests
     assert (asked.body["model"], asked.body["max_tokens"]) == (SERVED, 16)
     assert [(record["purpose"], record["replies"]) for record in context.journal.summary()] == [(CHECKS, 1)]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.llm import limits
+from synthpost_dagster.llm import rate_limits, retries, transport
 from synthpost_dagster.llm.chat_models import Context, Work, chat_model
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
 from tests.helpers.chat_server import ChatServer, Rule
@@ -31,14 +31,14 @@ def test_requests_in_flight_grow_from_few_to_many(server: ChatServer, context: C
     answered(hosted(server, concurrency=200), context, prompts(150))
     asked = server.log().requests
     at_first = sum(seen.at < min(other.ended_at for other in asked) for seen in asked)
-    assert at_first == limits.START
+    assert at_first == rate_limits.START
     assert server.log().most_in_flight > 30
 
 
 def test_as_many_requests_are_in_flight_as_the_profile_allows_even_above_the_sdks_own_limit(
     server: ChatServer, context: Context, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "START", 130.0)
+    monkeypatch.setattr(rate_limits, "START", 130.0)
     server.script(Rule(delay=0.5))
     answered(hosted(server, backend, concurrency=130), context, prompts(130))
     assert server.log().most_in_flight == 130
@@ -74,7 +74,7 @@ def test_an_endpoint_that_turns_away_every_request_is_given_up(server: ChatServe
 def test_requests_a_minute_are_not_passed(
     server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MINUTE", 1.0)
+    monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
     answered(hosted(server, requests_per_minute=10), context, prompts(15))
     starts = [seen.at for seen in server.log().requests]
     # The server sees them later than they were let through, the first most of all; half of such a minute for that.
@@ -84,7 +84,7 @@ def test_requests_a_minute_are_not_passed(
 def test_limits_a_minute_hold_from_one_series_of_requests_to_the_next(
     server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MINUTE", 1.0)
+    monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
     spec = hosted(server, requests_per_minute=10)
     for start in (0, 8, 11, 13):
         answered(spec, context, prompts(15)[start : start + 8])
@@ -104,7 +104,7 @@ def test_a_pause_that_was_asked_for_holds_back_the_next_series_too(server: ChatS
 def test_two_series_at_a_time_keep_the_limits_together(
     server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MINUTE", 1.0)
+    monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
     server.script(Rule(delay=0.05))
     spec, halves = hosted(server, concurrency=3, requests_per_minute=20), [prompts(30)[:15], prompts(30)[15:]]
     assert context.journal.summary() == []
@@ -117,7 +117,7 @@ def test_two_series_at_a_time_keep_the_limits_together(
 
 
 def test_tokens_a_minute_are_not_passed(server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MINUTE", 1.0)
+    monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
     # A request is reckoned at 7 tokens and 25 new ones; a reply has 19 in all, which is what counts once it is there.
     answered(hosted(server, tokens_per_minute=200, max_new_tokens=25, concurrency=1), context, prompts(14))
     asked = server.log().requests
@@ -142,7 +142,7 @@ def test_an_endpoint_that_says_nothing_is_left_is_not_asked_before_it_says_there
 
 def test_an_endpoint_that_has_nothing_left_until_tomorrow_ends_the_run(server: ChatServer, context: Context) -> None:
     server.script(Rule(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h30m"}))
-    with pytest.raises(EndpointError, match=r"come back in 7 h (30|29) min.*\(1 of 5 replies are in the journal\)"):
+    with pytest.raises(EndpointError, match=r"pause of 7 h (30|29) min.*\(1 of 5 replies are in the journal\)"):
         answered(hosted(server, concurrency=1), context, prompts(5))
 
 
@@ -171,7 +171,7 @@ def test_no_header_breaks_the_run(server: ChatServer, context: Context, headers:
     try:
         assert texts_of(answered(hosted(server, concurrency=1), context, prompts(2))) == expected(prompts(2))
     except EndpointError as error:
-        assert "asks to come back in" in str(error)
+        assert "asks for a pause of" in str(error)
 
 
 def test_replies_come_in_the_order_of_the_asks_whatever_order_the_server_answers_in(
@@ -226,7 +226,7 @@ def test_a_consumer_that_stops_early_ends_the_requests_and_what_had_come_stays(
 def test_a_consumer_that_stops_early_ends_requests_that_wait_for_their_next_try(
     server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "FIRST_BACKOFF", 30.0)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF", 30.0)
     server.script(Rule(marker="number 0.", delay=0.4), Rule(status=500, times=7), Rule(act="hang"))
     model = chat_model(hosted(server), context)
     replies = model.answers(asks_of(model, prompts(60)), Work("rows", 60, SILENT))
@@ -239,8 +239,7 @@ def test_a_consumer_that_stops_early_ends_requests_that_wait_for_their_next_try(
 def test_an_address_where_nobody_takes_the_connection_is_named(
     context: Context, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = __import__(f"synthpost_dagster.llm.{backend}_backend", fromlist=["x"])
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.3)
     with socket.socket() as silent, socket.socket() as waiting:
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)

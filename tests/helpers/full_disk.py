@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.llm import hosted
+from synthpost_dagster.llm import client
 from synthpost_dagster.llm.chat_models import Work, chat_model
 from synthpost_dagster.profiles.models import HostedChat
 from synthpost_dagster.runtime.progress import Event, Progress
@@ -54,7 +54,7 @@ def _may_mount(isolated: list[str], folder: Path) -> bool:
 
 def journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
     """Asks until the disk is full, looks at what is there, frees space, and asks on."""
-    hosted.AWAY_SECONDS = (0.1,)
+    client.AWAY_SECONDS = (0.1,)
     ballast = fill(disk / "ballast", 5 * MEGABYTE)
     path = disk / "journal.sqlite"
     error = error_of(lambda: answered(spec, context_of(path, BUDGET), prompts(REPLIES)))

@@ -18,7 +18,7 @@ import pytest
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.llm.chat_models import Context, Work, ask_for, chat_model
-from synthpost_dagster.llm.hosted import HostedModel
+from synthpost_dagster.llm.client import HostedModel
 from synthpost_dagster.profiles.models import HostedChat
 from synthpost_dagster.runtime.progress import SILENT
 from tests.helpers.small_study import BIN, SmallStudy, edit_yaml

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.llm.rate_limits import (
-    LONGEST_BACKOFF,
     MINUTE,
     START,
-    Pace,
-    Pressure,
+    RateLimiter,
+    SharedLimits,
     Window,
-    backoff,
     seconds_of,
 )
+from synthpost_dagster.llm.retries import MAX_BACKOFF, backoff
 from synthpost_dagster.profiles.models import Limits
 
 
@@ -39,7 +38,7 @@ class Clock:
         self.now += seconds
 
 
-def pace_of(clock: Clock, requests: int | None = None, tokens: int | None = None, concurrency: int = 64) -> Pace:
+def pace_of(clock: Clock, requests: int | None = None, tokens: int | None = None, concurrency: int = 64) -> RateLimiter:
     limits = Limits(
         concurrency=concurrency,
         requests_per_minute=requests,
@@ -48,14 +47,14 @@ def pace_of(clock: Clock, requests: int | None = None, tokens: int | None = None
         max_request_attempts=3,
         max_retry_wait_seconds=300,
     )
-    pace = Pace(Pressure(limits), "an endpoint", clock)
+    pace = RateLimiter(SharedLimits(limits), "an endpoint", clock)
     pace.sleep = clock.sleep  # type: ignore[method-assign]
     return pace
 
 
-def turns(pace: Pace, clock: Clock, tokens: list[float]) -> list[float]:
+def turns(pace: RateLimiter, clock: Clock, tokens: list[float]) -> list[float]:
     """The times at which requests of so many tokens may go, one after the other."""
-    pace.pressure.level = 4_096.0
+    pace.shared.level = 4_096.0
 
     async def go() -> list[float]:
         times = []
@@ -67,7 +66,7 @@ def turns(pace: Pace, clock: Clock, tokens: list[float]) -> list[float]:
     return asyncio.run(go())
 
 
-def succeed(pace: Pace, headers: Mapping[str, str] | None = None, tokens: float = 10.0) -> None:
+def succeed(pace: RateLimiter, headers: Mapping[str, str] | None = None, tokens: float = 10.0) -> None:
     pace.succeeded([pace.clock(), tokens], tokens, headers or {})
 
 
@@ -161,7 +160,7 @@ def test_a_reply_that_took_fewer_tokens_than_reckoned_makes_room() -> None:
 def test_requests_take_their_turns_in_the_order_they_came() -> None:
     clock = Clock()
     pace, order = pace_of(clock, tokens=100), []
-    pace.pressure.level = 4_096.0
+    pace.shared.level = 4_096.0
 
     async def one(number: int, tokens: float) -> None:
         await pace.turn(tokens)
@@ -187,11 +186,11 @@ def test_a_pause_holds_all_requests_back_and_a_shorter_one_does_not_end_it() -> 
 )
 def test_a_pause_longer_than_the_patience_ends_the_run_and_says_when_to_come_back(seconds: float, words: str) -> None:
     clock = Clock()
-    with pytest.raises(EndpointError, match=f"an endpoint: .* come back in {words}, after .*; run the same command"):
+    with pytest.raises(EndpointError, match=f"an endpoint: .* a pause of {words}, until .*; run the same command"):
         pace_of(clock).overloaded(clock.now, seconds)
     pace = pace_of(clock)
     pace.pause(seconds)
-    with pytest.raises(EndpointError, match=f"come back in {words}"):
+    with pytest.raises(EndpointError, match=f"a pause of {words}"):
         turns(pace, clock, [1.0])
 
 
@@ -220,7 +219,7 @@ def test_fewer_than_at_first_are_allowed_where_the_profile_says_so() -> None:
 def test_an_overload_halves_what_is_in_flight_and_it_grows_by_one_a_round_afterwards() -> None:
     clock = Clock()
     pace = pace_of(clock)
-    pace.pressure.level = 32.0
+    pace.shared.level = 32.0
     pace.overloaded(clock.now, None)
     assert pace.allowed == 16
     for _ in range(17):
@@ -234,7 +233,7 @@ def test_an_overload_halves_what_is_in_flight_and_it_grows_by_one_a_round_afterw
 def test_requests_that_failed_together_halve_it_once_and_one_sent_afterwards_halves_it_again() -> None:
     clock = Clock()
     pace = pace_of(clock)
-    pace.pressure.level, together = 32.0, clock.now
+    pace.shared.level, together = 32.0, clock.now
     clock.now += 1
     for _ in range(32):
         pace.overloaded(together, None)
@@ -290,7 +289,7 @@ def test_once_all_is_to_stop_nothing_waits_any_more() -> None:
 
 def test_a_sleep_ends_when_all_is_to_stop() -> None:
     async def go() -> None:
-        pace = Pace(pace_of(Clock()).pressure, "an endpoint")
+        pace = RateLimiter(pace_of(Clock()).shared, "an endpoint")
         asyncio.get_running_loop().call_soon(pace.stopping.set)
         await asyncio.wait_for(pace.sleep(60.0), 5.0)
 
@@ -368,11 +367,11 @@ def assert_harmless(text: str) -> None:
     try:
         pace_of(clock).overloaded(clock.now, seconds)
     except EndpointError as error:
-        assert "come back in" in str(error)
+        assert "a pause of" in str(error)
 
 
 def test_waits_between_tries_double_up_to_a_minute_with_jitter() -> None:
-    for failures, longest in ((1, 0.5), (2, 1.0), (3, 2.0), (8, LONGEST_BACKOFF), (30, LONGEST_BACKOFF)):
+    for failures, longest in ((1, 0.5), (2, 1.0), (3, 2.0), (8, MAX_BACKOFF), (30, MAX_BACKOFF)):
         waits = {backoff(failures) for _ in range(50)}
         assert all(0.5 * longest <= wait <= longest for wait in waits)
         assert len(waits) > 40

@@ -110,7 +110,7 @@ def test_each_spelling_of_a_finish_reason_has_its_meaning(reasons: list[str], me
 def test_reply_that_the_endpoint_gave_up_is_a_failure_perhaps_paid(reason: str) -> None:
     fault = chat(HALF, reason)
     assert isinstance(fault, Fault)
-    assert (fault.status, fault.is_worked_on) == (None, True)
+    assert (fault.status, fault.has_partial_reply) == (None, True)
     assert reason in fault.message
 
 
@@ -175,7 +175,7 @@ def test_error_inside_a_success_has_the_status_that_it_names(error: Any, status:
     }
     fault = read(bodies[place])
     assert isinstance(fault, Fault)
-    assert (fault.status, fault.is_worked_on) == (status, place == "choice")
+    assert (fault.status, fault.has_partial_reply) == (status, place == "choice")
 
 
 def test_error_without_a_key_of_its_own_is_read() -> None:

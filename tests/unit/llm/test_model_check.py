@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from synthpost_dagster.llm.offers import spelling_of
+from synthpost_dagster.llm.model_check import spelling_of
 
 
 @pytest.mark.parametrize(

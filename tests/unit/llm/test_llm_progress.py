@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from synthpost_dagster.llm import meter
+from synthpost_dagster.llm import progress
 from synthpost_dagster.llm.chat_models import Tally, Work
 from synthpost_dagster.llm.journal import Reply
-from synthpost_dagster.llm.meter import Meter
+from synthpost_dagster.llm.progress import Meter
 from synthpost_dagster.runtime.progress import Event, Progress
 
 
@@ -16,7 +16,7 @@ def reply(number: int) -> Reply:
 
 
 def test_replies_of_the_journal_and_those_that_were_asked_for_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
     events: list[Event] = []
     counted = Meter(Work("synthetic rows", 4, Progress(events.append).worth(8.0)), Tally())
     counted.found(2)
