@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.runtime.devices import Lease, let_go, memory_for
 from synthpost_dagster.runtime.progress import Progress
-from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.trainers import trainer
+
+if TYPE_CHECKING:
+    from synthpost_dagster.stages.study import Study
 
 REMEDY = "stop what else uses it, choose a smaller student, or set student.quantization: nf4 in the profile"
 

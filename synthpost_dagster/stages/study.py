@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from synthpost_dagster.artifacts.resolver import Record, Resolver
 from synthpost_dagster.artifacts.store import (
     MANIFEST_FORMAT,
     ArtifactStore,
@@ -30,6 +31,7 @@ from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.settings import Settings, secret
+from synthpost_dagster.stages.stage import stage_of
 from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -46,8 +48,39 @@ class Study:
     devices: Devices
     settings: Settings
     journal: Journal
-    subset_plans: dict[tuple[str, int], Plan] = field(default_factory=dict, compare=False, repr=False)
-    """By the rows' fingerprint and the size: making one reads and hashes all rows, and a sweep asks for it often."""
+    resolver: Resolver = field(init=False, compare=False, repr=False)
+    """What exists, remembered; a study that outlives a run is renewed with `fresh`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resolver", Resolver(self.store, self))
+
+    def fresh(self) -> Study:
+        """The same study that has looked nothing up yet: for every decision, since other processes make artifacts."""
+        return replace(self)
+
+    def inputs_of(self, asset: str, partition: str) -> Record:
+        """The record of an artifact's inputs, built anew; `resolver.inputs` remembers it."""
+        record: Record = stage_of(asset).inputs(self, partition)
+        return record
+
+    def remedy_of(self, asset: str, partition: str) -> str:
+        """What to do where an artifact does not exist."""
+        place = f" for {partition}" if partition else ""
+        return f"materialize the job `{stage_of(asset).job}`{place} first, or use `synthpost run`"
+
+    def are_gates_current(self, manifest: Manifest) -> bool:
+        """Whether an artifact's gates were evaluated under the task's present limits."""
+        return gates.are_current(manifest.asset, self.task, manifest.gates)
+
+    def places(self, asset: str, key: str) -> list[str]:
+        """The partitions that a partition key of Dagster stands for: a cell under each of its seeds."""
+        if stage_of(asset).job != "cell":
+            return [key]
+        return [cell.place for cell in self.seeds_of(Cell.parse(key))]
+
+    def checkpoints_of(self, partition: str, fingerprint: str) -> Path:
+        """The folder for the checkpoints of a training: by partition too, since two cells may have equal inputs."""
+        return self.settings.home / "checkpoints" / f"{partition.replace('|', '_')}-{fingerprint}"
 
     @property
     def cells(self) -> list[Cell]:
