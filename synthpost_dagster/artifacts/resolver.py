@@ -51,7 +51,7 @@ Key = tuple[str, str]
 
 
 class Resolver:
-    """Finds the artifacts of one study. Everything takes an asset and a partition, which is empty without partitions."""
+    """Finds the artifacts of one study. Where an asset has no partitions, the partition is empty."""
 
     def __init__(self, store: ArtifactStore, graph: Graph) -> None:
         self._store, self._graph = store, graph
@@ -128,11 +128,14 @@ class Resolver:
         return self._listings[key]
 
     def renew(self, manifest: Manifest) -> None:
-        """Remembers an artifact that was just made or reused; where it is new, forgets all that was built on the last."""
-        key, place = (manifest.asset, manifest.partition), (manifest.asset, manifest.partition, manifest.fingerprint)
-        if self._manifests.get(place) != manifest:
-            self._forget(key)
-        self._manifests[place] = manifest
+        """Remembers an artifact that was made or reused; forgets what was built on another one."""
+        if self._manifests.get((manifest.asset, manifest.partition, manifest.fingerprint)) != manifest:
+            self._forget((manifest.asset, manifest.partition))
+        self.remember(manifest)
+
+    def remember(self, manifest: Manifest) -> None:
+        """Remembers an artifact whose content is the same as before."""
+        self._manifests[manifest.asset, manifest.partition, manifest.fingerprint] = manifest
 
     def _planned(self, asset: str, partition: str) -> tuple[Plan, str]:
         record, key = self.inputs(asset, partition), (asset, partition)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.rows.prompts import catalog_table
 from synthpost_dagster.stages.facts import CatalogFacts
-from synthpost_dagster.stages.inputs import Inputs, hashed, narrowed
+from synthpost_dagster.stages.inputs import HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
@@ -18,9 +19,10 @@ from synthpost_dagster.tasks.task import Task
 class CatalogInputs(Inputs):
     """The catalog file of a task."""
 
-    task: Task = hashed(lambda task: task.spec.name)
+    task: Task
     catalog: str
     """Hash of the task's catalog."""
+    hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name}
 
 
 def _inputs(study: Study, partition: str) -> CatalogInputs:

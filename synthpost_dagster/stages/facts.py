@@ -6,6 +6,7 @@ names depend on the data, such as `distinct_2_at_88_rows`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -40,6 +41,10 @@ class Facts(BaseModel):
         """The facts in a manifest."""
         return cls.model_validate(manifest.facts)
 
+    def with_figures(self, figures: Mapping[str, Any]) -> Self:
+        """The same with further figures, whose names depend on the data."""
+        return self.model_copy(update=dict(figures))
+
     @property
     def content(self) -> dict[str, Any]:
         """Those that were set, as JSON."""
@@ -63,7 +68,7 @@ class TimedFacts(Facts):
     """Facts of an artifact made by the student on this machine."""
 
     wall_seconds: float = 0.0
-    peak_gib: float | None = None
+    peak_gib: float = 0.0
 
 
 class CatalogFacts(Facts):

@@ -6,9 +6,9 @@ rest is hidden (`narrowed`), so that code cannot depend on what is not hashed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.store import Manifest
 from synthpost_dagster.tasks.spec import Company
@@ -16,28 +16,27 @@ from synthpost_dagster.tasks.task import Task
 
 WORDING = ("name", "tones", "lengths", "universal_criteria", "post_types")
 """Keys of task.yaml that prompts are made of."""
-_HASHED = "hashed"
+HashedAs = Mapping[str, Callable[[Any], Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Base of the records. A manifest counts by the digest of its content."""
+    """Base of the records. Every field counts by its value, a manifest by the digest of its content.
+
+    A class names in `hashed_as` its fields that count by a function of their value, or not at all (None): those that
+    other fields determine, and those that shape no more than what gates say.
+    """
+
+    hashed_as: ClassVar[HashedAs] = {}
 
     @property
     def parts(self) -> dict[str, Any]:
         """Every hashed field by name, as JSON or as a pydantic model."""
-        kept = [one for one in fields(self) if one.metadata.get(_HASHED, _part) is not None]
-        return {one.name: one.metadata.get(_HASHED, _part)(getattr(self, one.name)) for one in kept}
-
-
-def hashed(part: Callable[[Any], Any]) -> Any:
-    """A field that counts by `part` of its value."""
-    return field(metadata={_HASHED: part})
-
-
-def not_hashed() -> Any:
-    """A field that the other fields determine, or that shapes no table of the artifact but its gates."""
-    return field(metadata={_HASHED: None})
+        rules: dict[str, Callable[[Any], Any] | None] = {}
+        for kind in reversed(type(self).__mro__):
+            rules |= vars(kind).get("hashed_as", {})
+        kept = {one.name: rules.get(one.name, _part) for one in fields(self)}
+        return {name: rule(getattr(self, name)) for name, rule in kept.items() if rule}
 
 
 def narrowed(task: Task, keep: Collection[str], split: str = "", roles: Collection[str] = ()) -> Task:

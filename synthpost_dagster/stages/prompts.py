@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar, TYPE_CHECKING
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
 from synthpost_dagster.stages.facts import Facts, PromptsFacts
-from synthpost_dagster.stages.inputs import WORDING, Inputs, hashed, narrowed
+from synthpost_dagster.stages.inputs import HashedAs, Inputs, WORDING, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
@@ -28,12 +28,13 @@ GATED = ("phone_region", "leaked_words")
 class PromptsInputs(Inputs):
     """The items of one split, and the wording."""
 
-    task: Task = hashed(lambda task: task.spec.name)
+    task: Task
     products: str
     """Hash of the items."""
     wording: str
     """Hash of templates, types, lengths, tones and criteria."""
     gates: dict[str, object]
+    hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class EvaluationPromptsInputs(PromptsInputs):
 def products_fingerprint(task: Task, split: str) -> str:
     """Hash of the items of a split."""
     listed = [
-        (company.model_dump(exclude={"products"}), product.model_dump()) for company, product in task.companies_of(split)
+        (company.model_dump(exclude={"products"}), product.model_dump())
+        for company, product in task.companies_of(split)
     ]
     return fingerprint({"products": listed})
 

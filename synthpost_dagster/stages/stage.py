@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from synthpost_dagster.llm.estimate import Expected
     from synthpost_dagster.stages.study import Study
 
+BASELINE, CONTROL = "baseline_predictions", "control_predictions"
 STAGES = {
     "catalog": "catalog",
     "prompts": "prompts",
@@ -35,15 +36,15 @@ STAGES = {
     "synthetic_rows": "synthetic_rows",
     "data_subsets": "data_subsets",
     "adapters": "adapters",
-    "baseline_predictions": "untuned",
-    "control_predictions": "untuned",
+    BASELINE: "untuned",
+    CONTROL: "untuned",
     "predictions": "predictions",
     "verdicts": "verdicts",
     "control_verdicts": "verdicts",
     "ratio_report": "report",
 }
 """Asset → the module of `stages` whose list `STAGES` holds its stage, in the order data flows."""
-I = TypeVar("I", bound=Record)
+InputsT = TypeVar("InputsT", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Workbench:
     explain_unscored: Callable[[pd.DataFrame], list[Explanation]]
 
 
-Make = Callable[[I, Draft, Workbench], Facts]
+Make = Callable[[InputsT, Draft, Workbench], Facts]
 
 
 def _expects_nothing(study: Study, inputs: Any, progress: Progress) -> Expected | None:
@@ -70,7 +71,7 @@ def _expects_nothing(study: Study, inputs: Any, progress: Progress) -> Expected 
 
 
 @dataclass(frozen=True, slots=True)
-class Stage(Generic[I]):
+class Stage(Generic[InputsT]):
     """One asset. `job` is the Dagster job that makes it, `upstream` are the assets that its inputs are built from.
 
     The hooks see the whole study and may not shape the artifact.
@@ -78,12 +79,12 @@ class Stage(Generic[I]):
 
     asset: str
     job: str
-    inputs: Callable[[Study, str], I]
-    make: Make[I]
+    inputs: Callable[[Study, str], InputsT]
+    make: Make[InputsT]
     upstream: tuple[str, ...] = ()
-    announce: Callable[[Study, I, Progress], Expected | None] = _expects_nothing
+    announce: Callable[[Study, InputsT, Progress], Expected | None] = _expects_nothing
     """Called before anything is made: refuses what cannot work, warns, and estimates what it takes."""
-    grow: Callable[[Study, I, int | None], I] | None = None
+    grow: Callable[[Study, InputsT, int | None], InputsT] | None = None
     """The inputs for a number of rows that is asked for, where it differs from those of the existing artifact."""
     make_apart: Callable[[Study, str, Progress], bool] | None = None
     """Makes the artifact in a process of its own, where it has to; whether it did."""
@@ -104,13 +105,17 @@ def stage_of(asset: str) -> Stage[Any]:
 def materialize(
     study: Study, asset: str, partition: str = "", progress: Progress = SILENT, rows: int | None = None
 ) -> Outcome:
-    """The artifact, reused or made. `rows` is the number that synthetic_rows grows to, by default the largest data size.
+    """The artifact, reused or made. synthetic_rows grows to so many `rows`, by default to the largest data size.
 
     Raises UpstreamMissing or GateFailed where an artifact before it is missing or failed, and what making it raises.
     """
     stage = stage_of(asset)
     with holding(study, progress) as student:
-        if stage.make_apart and not study.resolver.has(asset, partition) and stage.make_apart(study, partition, progress):
+        if (
+            stage.make_apart
+            and not study.resolver.has(asset, partition)
+            and stage.make_apart(study, partition, progress)
+        ):
             return Outcome(study.resolver.need(asset, partition), is_reused=False)
         outcome = materialize_with(student, study, asset, partition, progress, rows)
         if stage.companion:

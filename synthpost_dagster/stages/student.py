@@ -26,8 +26,8 @@ class Student:
     its own, where nothing else is asked of the student.
     """
 
-    def __init__(self, study: Study, progress: Progress) -> None:
-        self._study, self._progress = study, progress
+    def __init__(self, study: Study, progress: Progress, steps: int = 0) -> None:
+        self._study, self._progress, self._steps = study, progress, steps
         self._stack = contextlib.ExitStack()
         self._loaded: Loaded | None = None
         self._lease: Lease | None = None
@@ -35,14 +35,16 @@ class Student:
         self._failure: SynthpostError | None = None
 
     def tuner(self, steps: int) -> Tuner:
-        """A tuner on it; `steps` are all that will be trained."""
+        """A tuner on it, for at least so many steps, or for all that are planned where those are more."""
         if self._tuner is None:
             profile, device = self._study.profile, self.lease.device
             kind = trainer(profile.training.trainer)
             with self._loading():
                 if self._loaded is None:
                     self._loaded = kind.load(profile.student, profile.training, device)
-                self._tuner = kind(self._loaded, profile.student.model, profile.training, steps, device)
+                self._tuner = kind(
+                    self._loaded, profile.student.model, profile.training, max(steps, self._steps), device
+                )
         return self._tuner
 
     @property
@@ -95,9 +97,9 @@ class Student:
 
 
 @contextlib.contextmanager
-def holding(study: Study, progress: Progress) -> Iterator[Student]:
-    """The student for as long as this lasts."""
-    student = Student(study, progress)
+def holding(study: Study, progress: Progress, steps: int = 0) -> Iterator[Student]:
+    """The student for as long as this lasts; `steps` are all optimizer steps that are planned, where known."""
+    student = Student(study, progress, steps)
     try:
         yield student
     except BaseException as error:

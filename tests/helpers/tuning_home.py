@@ -15,12 +15,12 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 import yaml
+from synthpost_dagster.stages.data import catalog, data_subsets, prompts, synthetic_rows_plan
 
 from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import read_settings
 from synthpost_dagster.stages.adapters import adapters
-from synthpost_dagster.stages.data import catalog, data_subsets, prompts, synthetic_rows_plan
 from synthpost_dagster.stages.study import Study, open_study
 from tests.helpers.small_task import kept_rows, write_small_task, write_yaml
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from synthpost_dagster.stages.data import _quality_parts
+
 from synthpost_dagster.tasks.task import Task
 
 
