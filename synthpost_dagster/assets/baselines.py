@@ -7,6 +7,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_baseline_predictions() -> AssetsDefinition:

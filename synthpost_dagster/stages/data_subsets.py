@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import table_digest
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.rows.diversity import diversity_facts, diversity_table
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.stages.facts import Facts
-from synthpost_dagster.stages.inputs import HashedAs, WORDING, narrowed
+from synthpost_dagster.stages.inputs import WORDING, HashedAs, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.synthetic_rows import RowRules, embedder_of, row_rules

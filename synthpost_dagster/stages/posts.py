@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.store import Manifest
@@ -12,7 +12,7 @@ from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import Loaded, check_suits_task, identity
 from synthpost_dagster.llm.estimate import Expected, local
 from synthpost_dagster.llm.reasoning import split_reasoning
-from synthpost_dagster.profiles.models import ModelSpec, Sampling
+from synthpost_dagster.profiles.models import ModelSpec, PostSampling
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.stages.facts import PostsFacts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs
@@ -30,9 +30,10 @@ DRAWING = "a seed for each post"
 GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def _sampling_parts(sampling: Sampling) -> dict[str, Any]:
-    """What of the sampling shapes a post; how many are written at a time does so only with fixed slots."""
-    parts = sampling.model_dump(mode="json", exclude={"batch_size"})
+def _sampling_parts(sampling: PostSampling) -> dict[str, Any]:
+    """What of the sampling shapes a post; how many are written at a time does so only where the width is fixed."""
+    parts = sampling.model_dump(mode="json", exclude={"batch_size", "max_concurrent_sequences"})
+    parts["slots"] = sampling.max_concurrent_sequences  # its name in fingerprints
     return {name: value for name, value in parts.items() if value is not None}
 
 
@@ -42,7 +43,7 @@ class PostsInputs(Inputs):
 
     evaluation_prompts: Manifest
     student: ModelSpec
-    sampling: Sampling
+    sampling: PostSampling
     drawing: str
     system_prompt: str | None
     libraries: dict[str, str]
@@ -85,7 +86,7 @@ def requests_for(inputs: PostsInputs, texts: Iterable[str], adapter: int | None,
     return [Request(turns, adapter, seed + place) for place, turns in enumerate(chats)]
 
 
-def seeded(sampling: Sampling, contestant: str) -> Sampling:
+def seeded(sampling: PostSampling, contestant: str) -> PostSampling:
     """The sampling under a seed of the contestant's own, so that no two draw the same random numbers."""
     return sampling.model_copy(update={"seed": sampling.seed + int(short_hash(contestant), 16) % 2**20})
 

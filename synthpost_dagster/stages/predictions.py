@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest
 from synthpost_dagster.cell import Cell
@@ -113,7 +113,7 @@ def tuned_posts(
         progress.worth(effort.of_posts(len(requests))),
         "tuned posts",
         student.limit_gib,
-        first.sampling.slots,
+        first.sampling.max_concurrent_sequences,
     ):
         number, row = divmod(place, len(prompts))
         replies[number][row] = reply

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
 from synthpost_dagster.stages.facts import Facts, PromptsFacts
-from synthpost_dagster.stages.inputs import HashedAs, Inputs, WORDING, narrowed
+from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest
 from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, UpstreamMissing
@@ -24,7 +24,7 @@ from synthpost_dagster.rows.synthesis import ROWS, EarlyStop, first_asks, rows_s
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import RowsFacts
-from synthpost_dagster.stages.inputs import HashedAs, Inputs, WORDING, narrowed
+from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.prompts import products_fingerprint
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -63,7 +63,12 @@ class RowsInputs(RowRules):
     rows: int
     stop_on_bad_start: bool
     is_hosted: bool
-    hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name, "teacher": lambda teacher: teacher.identity, "stop_on_bad_start": None, "is_hosted": None}
+    hashed_as: ClassVar[HashedAs] = {
+        "task": lambda task: task.spec.name,
+        "teacher": lambda teacher: teacher.identity,
+        "stop_on_bad_start": None,
+        "is_hosted": None,
+    }
 
 
 class RowsFound(NamedTuple):
@@ -114,7 +119,7 @@ def _of_rows(study: Study, rows: int) -> RowsInputs:
         task=narrowed(study.task, (*WORDING, "language", "quality")),
         prompts=study.resolver.need("prompts"),
         teacher=teacher_of(study),
-        attempts=profile.teacher.attempts,
+        attempts=profile.teacher.max_replies_per_row,
         rows=rows,
         stop_on_bad_start=profile.stop_on_bad_start,
         is_hosted=isinstance(profile.teacher, HostedChat),
@@ -223,7 +228,7 @@ def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
     A prompt counts as often as this teacher was asked for each kept row before.
     """
     spec, known = study.profile.teacher, known_rows(study)
-    asks = first_asks(study.task, prompts, teacher_of(study), spec.attempts, target, known)
+    asks = first_asks(study.task, prompts, teacher_of(study), spec.max_replies_per_row, target, known)
     found = study.journal.find([ask.key for ask in asks])
     own = [] if known is None else list(known.loc[known["teacher_model"] == teacher_of(study).name, "status"])
     attempts = len(own) / own.count("kept") if "kept" in own else 1.0
@@ -232,8 +237,8 @@ def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
         spec,
         ROWS,
         [ask.characters for ask in asks if ask.key not in found],
-        tries=min(attempts, spec.attempts),
-        most_tries=spec.attempts * _max_replaced(study, target),
+        tries=min(attempts, spec.max_replies_per_row),
+        most_tries=spec.max_replies_per_row * _max_replaced(study, target),
     )
 
 

@@ -77,10 +77,9 @@ def _make(inputs: UntunedInputs, draft: Draft, bench: Workbench) -> PostsFacts:
     started, parts, written = time.perf_counter(), [], []
     for name, column in inputs.contestants:
         requests, sampling = requests_for(inputs, prompts[column], None, name), seeded(inputs.sampling, name)
+        what, width = f"{name} posts", sampling.max_concurrent_sequences
         progress = bench.progress.worth(effort.of_posts(len(requests)))
-        replies = dict(
-            answers(loaded, [], requests, sampling, progress, f"{name} posts", student.limit_gib, sampling.slots)
-        )
+        replies = dict(answers(loaded, [], requests, sampling, progress, what, student.limit_gib, width))
         posts = [replies[place] for place in range(len(requests))]
         written += posts
         parts.append(posts_table(prompts, posts, name, inputs.student.model))

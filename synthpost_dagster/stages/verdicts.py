@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Any
+from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest
 from synthpost_dagster.cell import Cell
@@ -29,7 +29,7 @@ from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import VerdictFacts
-from synthpost_dagster.stages.inputs import HashedAs, Inputs, WORDING, narrowed
+from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.synthetic_rows import known_rows
@@ -46,7 +46,11 @@ class JudgedInputs(Inputs):
     task: Task
     """The judges' identities hold its wording and checks, the posts their prompts."""
     baseline_predictions: Manifest
-    hashed_as: ClassVar[HashedAs] = {"judges": lambda judges: [judge.identity for judge in judges], "rules": lambda rules: rules._asdict(), "task": None}
+    hashed_as: ClassVar[HashedAs] = {
+        "judges": lambda judges: [judge.identity for judge in judges],
+        "rules": lambda rules: rules._asdict(),
+        "task": None,
+    }
 
 
 @dataclass(frozen=True, slots=True)
