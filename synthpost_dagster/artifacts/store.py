@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -27,7 +27,7 @@ from synthpost_dagster.artifacts.drafts import draft_folder
 from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.locks import is_acquired
-from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError
 from synthpost_dagster.runtime.progress import SILENT
 
 if TYPE_CHECKING:
@@ -182,14 +182,6 @@ class ArtifactStore:
         is_whole = all(sizes.get(name) == entry.bytes for name, entry in manifest.files.items())
         return manifest if is_whole else None
 
-    def need(self, plan: Plan, remedy: str) -> Manifest:
-        """The artifact of a plan. Raises UpstreamMissing, or GateFailed where a check on it failed."""
-        manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
-        if manifest is None:
-            raise UpstreamMissing(f"{plan.title} does not exist for this task and profile yet; {remedy}")
-        refuse_failed(manifest)
-        return manifest
-
     def all_of(self, asset: str, partition: str = "") -> list[Manifest]:
         """Every whole artifact of an asset and partition, oldest first."""
         found = [self.find(asset, partition, name) for name in self.fingerprints(asset, partition)]
@@ -205,31 +197,26 @@ class ArtifactStore:
         found = [_read_manifest(folder / name / MANIFEST) for name in _sizes(folder) if name.startswith(DAMAGED)]
         return [manifest for manifest in found if manifest]
 
-    @overload
     def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], *, note: Callable[[str], None] = SILENT.note
-    ) -> Outcome: ...
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
+    ) -> Outcome:
+        """The artifact of a plan; `make` fills a draft where it does not exist, is damaged, or failed a gate.
 
-    @overload
-    def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], *, wait: bool, note: Callable[[str], None] = SILENT.note
-    ) -> Outcome | None: ...
-
-    def reuse_or_make(
-        self,
-        plan: Plan,
-        make: Callable[[Draft], None],
-        *,
-        wait: bool = True,
-        note: Callable[[str], None] = SILENT.note,
-    ) -> Outcome | None:
-        """The artifact of a plan; `make` fills a draft where it is not there, is damaged, or failed a check.
-
-        What is reused has all its files compared with their hashes. What is damaged is set aside, which `note` is told.
-        Two processes that want one artifact wait for each other; one that says `wait=False` gets None instead, where
-        the other is still at it. Raises StorageError when the disk is full or a file cannot be written; every other
-        artifact is then untouched.
+        What is reused has all its files compared with their hashes. What is damaged is set aside, and `note` is called
+        with a sentence about it. Two processes that want one artifact wait for each other. Raises StorageError when the
+        disk is full or a file cannot be written; every other artifact is then untouched.
         """
+        return cast(Outcome, self._settle(plan, make, note, wait=True))
+
+    def reuse_or_make_unless_busy(
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
+    ) -> Outcome | None:
+        """As `reuse_or_make`; None where another process is making the artifact."""
+        return self._settle(plan, make, note, wait=False)
+
+    def _settle(
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None], *, wait: bool
+    ) -> Outcome | None:
         with self._lock(plan, wait) as is_ours:
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
             if manifest and not manifest.failed_gates and not (is_ours and self._first_damaged(manifest)):
@@ -237,7 +224,7 @@ class ArtifactStore:
             if not is_ours:
                 return None
             if aside := self._set_damaged_aside(plan):
-                note(f"{plan.title} was damaged; it is made again, and what was there is kept as {aside}")
+                note(f"{plan.title} was damaged; it is made again, and the damaged files are kept as {aside}")
             with self._draft() as draft:
                 draft.facts["made_because"] = self._why(plan)
                 make(draft)

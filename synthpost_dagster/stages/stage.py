@@ -168,7 +168,8 @@ def publish(
         _add_facts(draft, facts, expected)
         _add_gates(study, draft, stage, progress)
 
-    outcome = study.store.reuse_or_make(plan, fill, wait=wait, note=progress.note)
+    store = study.store
+    outcome = (store.reuse_or_make if wait else store.reuse_or_make_unless_busy)(plan, fill, progress.note)
     if outcome is None:
         return None
     if outcome.is_reused:
