@@ -6,11 +6,11 @@
 from dagster import Definitions, in_process_executor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from synthpost_dagster.assets import build_assets
+from synthpost_dagster.assets.factory import build_assets
 from synthpost_dagster.orchestration.asset_checks import build_checks
 from synthpost_dagster.orchestration.jobs import build_jobs, build_schedule
 from synthpost_dagster.orchestration.partitions import build_partitions
-from synthpost_dagster.orchestration.sensor import build_sensors
+from synthpost_dagster.orchestration.sensor import build_sensor
 from synthpost_dagster.orchestration.waiting import wait_patiently
 from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.resources.gpu import GpuResource
@@ -50,7 +50,7 @@ def build_definitions(settings: Settings) -> Definitions:
         asset_checks=build_checks(assets),
         jobs=list(jobs),
         schedules=[build_schedule(jobs)],
-        sensors=build_sensors(jobs, AssetGraph.from_assets(assets)),
+        sensors=[build_sensor(jobs, AssetGraph.from_assets(assets))],
         resources={"study": study, "gpu": gpu, "tables": tables, "journal": journal},
         executor=in_process_executor,
     )
