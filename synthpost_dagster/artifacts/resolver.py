@@ -11,7 +11,8 @@ from collections import defaultdict
 from enum import Enum
 from typing import Any, Protocol
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Manifest, Plan, refuse_failed
+from synthpost_dagster.artifacts.manifest import Manifest, Plan, refuse_failed
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.judging.controls import CONTROLS
 from synthpost_dagster.quality import evaluation, posts, structure
 from synthpost_dagster.quality.result import PREVIEW_ROWS, GateResult

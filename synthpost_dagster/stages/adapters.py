@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError
 from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
-from synthpost_dagster.artifacts.store import Draft, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.inference.models import check_suits_task, identity

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
-from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import Loaded, check_suits_task, identity
 from synthpost_dagster.llm.estimate import Expected, local

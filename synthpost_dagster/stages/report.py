@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, write_whole
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, write_whole
 from synthpost_dagster.errors import StorageError, UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels

@@ -14,8 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from synthpost_dagster.artifacts.manifest import Manifest, Outcome, Plan
 from synthpost_dagster.artifacts.resolver import Record
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Outcome, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.stages.facts import Estimate, Facts

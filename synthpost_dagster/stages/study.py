@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthpost_dagster.artifacts.manifest import MANIFEST_FORMAT, GateEntry, Manifest
 from synthpost_dagster.artifacts.resolver import Record, Resolver
-from synthpost_dagster.artifacts.store import MANIFEST_FORMAT, ArtifactStore, GateEntry, Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.quality import gates
 from synthpost_dagster.tasks.task import Task

@@ -114,7 +114,8 @@ def table(disk: Path) -> dict[str, Any]:
     import numpy as np
     import pandas as pd
 
-    from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+    from synthpost_dagster.artifacts.manifest import Plan
+    from synthpost_dagster.artifacts.store import ArtifactStore
 
     store = ArtifactStore(disk / "storage", disk / "home")
     small = pd.DataFrame({"id": ["a", "b"], "wins": [3, 4]})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.pairs.table import Contradictions, Repair
 from synthpost_dagster.report.data import (

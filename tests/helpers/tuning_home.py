@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import yaml
 
-from synthpost_dagster.artifacts.store import Plan
+from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import read_settings

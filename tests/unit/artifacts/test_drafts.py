@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from synthpost_dagster.artifacts.drafts import UNSIGNED_SECONDS, draft_folder, remove_abandoned
+from synthpost_dagster.artifacts.drafts import MAX_SECONDS_WITHOUT_HEARTBEAT, draft_folder, remove_abandoned
 
 MAKER = """
 import sys, pathlib
@@ -51,7 +51,7 @@ def test_a_draft_without_a_sign_of_life_goes_when_it_is_a_day_old(tmp_path: Path
     old, new, foreign = (tmp_path / "tmp" / name for name in ("tmpabcdefgh", "tmpabcdefg1", "notes"))
     for folder in (old, new, foreign):
         folder.mkdir(parents=True)
-        at = folder.stat().st_mtime - UNSIGNED_SECONDS - 60
+        at = folder.stat().st_mtime - MAX_SECONDS_WITHOUT_HEARTBEAT - 60
         os.utime(folder, (at, at) if folder != new else None)
     assert remove_abandoned(tmp_path) == 1
     assert set(drafts(tmp_path)) == {new, foreign}

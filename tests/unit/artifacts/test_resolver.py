@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest
 from synthpost_dagster.artifacts.resolver import Record, Resolver, State
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, GateEntry, Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.errors import GateFailed, SynthpostError, UpstreamMissing
 
 

@@ -17,16 +17,8 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from synthpost_dagster.artifacts.store import (
-    MANIFEST,
-    ArtifactStore,
-    Draft,
-    GateEntry,
-    Manifest,
-    Plan,
-    refuse_failed,
-    write_whole,
-)
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, Plan, refuse_failed
+from synthpost_dagster.artifacts.store import MANIFEST, ArtifactStore, Draft, write_whole
 from synthpost_dagster.errors import ArtifactDamaged, GateFailed, StorageError
 
 PLAN = Plan("verdicts", "88|50", {"predictions": "abc", "judge": {"name": "rubric"}})
@@ -451,7 +443,8 @@ def test_two_threads_that_want_one_artifact_make_it_once(store: ArtifactStore) -
 PROCESS = """
 import sys, time
 from pathlib import Path
-from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import ArtifactStore
 root = Path(sys.argv[1])
 def make(draft):
     with (root / "made").open("a") as file:
@@ -478,7 +471,8 @@ def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> No
 HOLD = """
 import sys
 from pathlib import Path
-from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import ArtifactStore
 root = Path(sys.argv[1])
 def make(draft):
     print("makes", flush=True)

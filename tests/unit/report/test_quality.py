@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.explanation import Explanation, ReasonCount
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
+from synthpost_dagster.artifacts.manifest import Manifest, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.report import quality_figures
 from synthpost_dagster.report.data_quality import (
     Coverage,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from synthpost_dagster.artifacts.store import Plan
+from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import Study, open_study

@@ -12,8 +12,9 @@ import yaml
 from fsspec.implementations.memory import MemoryFileSystem
 
 from synthpost_dagster.artifacts import store as store_module
+from synthpost_dagster.artifacts.manifest import GateEntry, Plan
 from synthpost_dagster.artifacts.resolver import State
-from synthpost_dagster.artifacts.store import Draft, GateEntry, Plan
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.quality.gates import _limits, gate_names
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.stage import STAGES, stage_of
@@ -88,13 +89,13 @@ def assert_current(study: Study) -> None:
 
 
 def test_four_cells_are_looked_up_with_one_read_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, reads, read = filled(tmp_path, "storage", [8, 16], [3, 5]), Counter[str](), store_module._read_manifest
+    study, reads, read = filled(tmp_path, "storage", [8, 16], [3, 5]), Counter[str](), store_module.read_manifest
 
     def counted(path: Any) -> Any:
         reads[str(path)] += 1
         return read(path)
 
-    monkeypatch.setattr(store_module, "_read_manifest", counted)
+    monkeypatch.setattr(store_module, "read_manifest", counted)
     assert len(places(study)) == 22
     assert_current(study)
     assert_current(study)

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, Plan
 from synthpost_dagster.artifacts.resolver import State
-from synthpost_dagster.artifacts.store import Draft, GateEntry, Manifest, Plan
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.profiles import FOLDER
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.page_inputs import PageInputs, _timed, page_inputs

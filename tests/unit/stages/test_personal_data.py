@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from synthpost_dagster.artifacts.store import Draft, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.runtime.progress import Event, Progress
