@@ -349,7 +349,7 @@ def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there
             Maker(pd.DataFrame({"id": range(1000), "wins": 0}))(draft)
             full.enter_context(files_no_larger_than(1_000))
 
-        with pytest.raises(StorageError, match=r"cannot be written \(File too large\); free space or set `storage`"):
+        with pytest.raises(StorageError, match=r"cannot be written \(File too large\); free space, or set `storage`"):
             store.reuse_or_make(plan, make)
     assert not folder_of(store, plan).exists()
     assert found(store, plan) is None
