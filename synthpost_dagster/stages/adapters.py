@@ -186,14 +186,5 @@ def _remove_checkpoints(study: Study, manifest: Manifest) -> None:
 
 
 STAGES = (
-    Stage(
-        "adapters",
-        "cell",
-        _inputs,
-        _make,
-        ("data_subsets",),
-        announce=_announce,
-        make_apart=_make_apart,
-        finish=_remove_checkpoints,
-    ),
+    Stage("adapters", "cell", _inputs, _make, ("data_subsets",), _announce, None, _make_apart, _remove_checkpoints),
 )
