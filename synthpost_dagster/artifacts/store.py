@@ -81,6 +81,8 @@ class ArtifactStore:
                 "the package that its protocol needs"
             ) from None
         self.home = home
+        self.damages = 0
+        """How often this process met a damaged artifact."""
 
     def find(self, asset: str, partition: str, fingerprint: str) -> Manifest | None:
         """The manifest; None where the artifact is missing or incomplete."""
@@ -169,6 +171,7 @@ class ArtifactStore:
             content = _content(file)
             if content is not None and hashlib.sha256(content).hexdigest() == manifest.files[name].sha256:
                 return content
+        self.damages += 1
         what = "is missing" if content is None else "differs from its manifest"
         with self._lock(manifest, wait=False) as is_ours:
             aside = self._set_damaged_aside(manifest) if is_ours else ""
