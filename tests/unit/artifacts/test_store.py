@@ -340,7 +340,7 @@ def test_an_error_while_making_leaves_nothing(store: ArtifactStore) -> None:
     assert not store.reuse_or_make(PLAN, Maker()).is_reused
 
 
-def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there(store: ArtifactStore) -> None:
+def test_full_disk_while_publishing_names_the_setting_and_keeps_the_rest(store: ArtifactStore) -> None:
     old = store.reuse_or_make(PLAN, Maker()).manifest
     plan = PLAN._replace(parts={"predictions": "new"})
     with contextlib.ExitStack() as full:
@@ -371,7 +371,7 @@ def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) ->
     assert not folder_of(store).exists()
 
 
-def test_a_full_disk_while_a_draft_is_made_is_a_clear_error_and_leaves_nothing(store: ArtifactStore) -> None:
+def test_full_disk_while_drafting_names_the_setting_and_leaves_nothing(store: ArtifactStore) -> None:
     large = Maker(pd.DataFrame({"id": range(5_000)}))
     with (
         files_no_larger_than(1_000),
@@ -482,7 +482,7 @@ ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog", "",
 """
 
 
-def test_what_another_process_is_making_is_left_to_it_by_one_that_does_not_wait(tmp_path: Path) -> None:
+def test_unless_busy_gives_none_while_another_process_makes_it(tmp_path: Path) -> None:
     store, maker = ArtifactStore(tmp_path / "storage", tmp_path / "home"), Maker()
     plan, other = Plan("catalog", "", {"a": 1}), Plan("catalog", "", {"a": 2})
     with subprocess.Popen(
