@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.llm.journal import Journal
@@ -25,7 +24,7 @@ from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.postgres_cluster import postgres_cluster
 from tests.helpers.prepared import prepared
-from tests.helpers.small_task import write_small_task, write_yaml
+from tests.helpers.small_task import edit_yaml, write_small_task
 from tests.helpers.worker_folder import FOLDER
 
 keep_quiet()
@@ -88,10 +87,7 @@ def edit_task(small_task: Task) -> EditTask:
     """Changes a YAML file of the small task in place and loads the task again: `edit_task("task.yaml", change)`."""
 
     def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Task:
-        path = small_task.folder / name
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        change(content)
-        write_yaml(path, content)
+        edit_yaml(small_task.folder / name, change)
         return load_task(str(small_task.folder))
 
     return edit

@@ -13,7 +13,7 @@ import pytest
 from synthpost_dagster.llm import limits
 from synthpost_dagster.llm.chat_models import Context
 from tests.helpers.chat_server import ChatServer, chat_server
-from tests.helpers.hosted_world import BACKENDS, OPENED, context_of
+from tests.helpers.hosted_models import BACKENDS, OPENED, context_of
 
 # Children inherit it: torch's threads spin while they wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -20,7 +20,7 @@ from synthpost_dagster.rows.synthesis import synthesize
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.chat_server import MODELS, SERVED, ChatServer, Rule
-from tests.helpers.hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
 
 WORST_USD = ((len("Write about number 0.") + 64) * PRICES.input + 256 * PRICES.output) / 1e6
 """What a request for one of the prompts can cost at most: bytes and the template's frame, and all new tokens."""
@@ -32,7 +32,7 @@ def failure(server: ChatServer, context: Context, backend: str, count: int, **ch
     return caught.value
 
 
-def test_fault_01_429_with_retry_after_is_waited_for_by_all_and_makes_one_row(
+def test_fault_01_retry_after_is_respected_and_makes_one_row(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(numbers=(2,), status=429, headers={"retry-after": "2"}))
@@ -45,16 +45,14 @@ def test_fault_01_429_with_retry_after_is_waited_for_by_all_and_makes_one_row(
     assert [record["replies"] for record in context.journal.summary()] == [3]
 
 
-def test_fault_01_a_pause_in_milliseconds_or_until_a_date_is_waited_for(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_fault_01_retry_after_in_milliseconds_is_respected(server: ChatServer, context: Context, backend: str) -> None:
     server.script(Rule(numbers=(1,), status=529, headers={"retry-after-ms": "700", "retry-after": "0"}))
     answered(hosted(server, backend), context, prompts(1))
     first, second = server.log().requests
     assert second.at - first.ended_at >= 0.7
 
 
-def test_fault_02_429_with_an_hour_to_wait_ends_the_run_at_once_and_it_goes_on_later(
+def test_fault_02_retry_after_an_hour_ends_the_run_which_resumes_later(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(numbers=(1, 2, 3, 4, 5)), Rule(status=429, headers={"retry-after": "3600"}))
@@ -73,7 +71,7 @@ def test_fault_02_429_with_an_hour_to_wait_ends_the_run_at_once_and_it_goes_on_l
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_03_two_failures_and_then_a_reply_make_one_row_that_counts_its_tries(
+def test_fault_03_two_failures_and_a_reply_make_one_row_with_attempts(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     statuses = [500, 502, 504, 408, 409]
@@ -88,7 +86,7 @@ def test_fault_03_two_failures_and_then_a_reply_make_one_row_that_counts_its_tri
 
 @pytest.mark.usefixtures("quick_backoff")
 @pytest.mark.parametrize("act", ["drop", "reset", "truncate"])
-def test_fault_03_a_line_that_breaks_is_tried_again_and_counts_as_perhaps_paid(
+def test_fault_03_broken_connection_is_retried_and_counts_as_paid(
     server: ChatServer, context: Context, backend: str, act: str
 ) -> None:
     server.script(Rule(numbers=(1,), act=act))
@@ -99,7 +97,7 @@ def test_fault_03_a_line_that_breaks_is_tried_again_and_counts_as_perhaps_paid(
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_03_a_failure_that_stays_ends_the_run_and_what_was_answered_is_safe(
+def test_fault_03_persistent_failure_ends_the_run_and_keeps_replies(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(marker="number 4.", status=500))
@@ -110,9 +108,7 @@ def test_fault_03_a_failure_that_stays_ends_the_run_and_what_was_answered_is_saf
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_03_one_request_that_keeps_failing_while_others_are_answered_is_a_rejected_row(
-    server: ChatServer, context: Context
-) -> None:
+def test_fault_03_one_request_that_keeps_failing_is_a_rejected_row(server: ChatServer, context: Context) -> None:
     server.script(Rule(marker="number 0.", status=500, delay=0.2), Rule(delay=0.01))
     replies = answered(hosted(server, concurrency=2), context, prompts(40))
     assert (replies[0].finish_reason, replies[0].text) == ("refused", "500: scripted 500")
@@ -122,7 +118,7 @@ def test_fault_03_one_request_that_keeps_failing_while_others_are_answered_is_a_
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_04_a_request_without_a_reply_in_time_is_asked_again_under_the_same_key(
+def test_fault_04_timed_out_request_is_retried_under_the_same_key(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(numbers=(1,), act="hang"))
@@ -136,16 +132,14 @@ def test_fault_04_a_request_without_a_reply_in_time_is_asked_again_under_the_sam
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_04_a_reply_that_trickles_in_longer_than_its_time_is_given_up(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_fault_04_slow_reply_times_out_and_is_retried(server: ChatServer, context: Context, backend: str) -> None:
     server.script(Rule(numbers=(1,), act="trickle"))
     (reply,) = answered(hosted(server, backend, timeout_seconds=0.5), context, prompts(1))
     assert (reply.text, reply.tries) == (*expected(prompts(1)), 2)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_fault_05_a_refused_key_fails_at_once_and_is_nowhere_to_be_read(
+def test_fault_05_refused_key_fails_at_once_and_appears_nowhere(
     server: ChatServer,
     tmp_path: Path,
     backend: str,
@@ -165,7 +159,7 @@ def test_fault_05_a_refused_key_fails_at_once_and_is_nowhere_to_be_read(
     assert_key_nowhere(tmp_path, caplog, capfd, "".join(traceback.format_exception(error)))
 
 
-def test_fault_05_a_key_that_an_endpoint_repeats_is_in_no_journal_table_or_log(
+def test_fault_05_key_repeated_by_an_endpoint_is_not_stored_or_logged(
     server: ChatServer,
     small_task: Task,
     tmp_path: Path,
@@ -189,7 +183,7 @@ def test_fault_05_a_key_that_an_endpoint_repeats_is_in_no_journal_table_or_log(
     assert_key_nowhere(tmp_path, caplog, capfd, repr(teacher.tally.facts))
 
 
-def test_fault_05_a_key_in_a_header_of_the_reply_is_in_no_log(
+def test_fault_05_key_in_a_response_header_is_not_logged(
     server: ChatServer,
     tmp_path: Path,
     backend: str,
@@ -203,7 +197,7 @@ def test_fault_05_a_key_in_a_header_of_the_reply_is_in_no_log(
 
 
 @pytest.mark.parametrize(("level", "expected_level"), [("DEBUG", "WARNING"), ("NOTSET", "WARNING"), ("ERROR", "ERROR")])
-def test_the_sdks_log_neither_a_line_a_request_nor_more_than_before(
+def test_sdks_log_no_line_per_request_and_keep_their_level(
     server: ChatServer, context: Context, backend: str, level: str, expected_level: str
 ) -> None:
     loggers = [logging.getLogger(name) for name in LOGGERS]
@@ -229,7 +223,7 @@ def assert_key_nowhere(
     assert [path.name for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-def test_fault_05_a_key_that_is_not_set_is_named_and_nothing_is_asked(
+def test_fault_05_missing_key_is_named_and_nothing_is_requested(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     error = failure(server, context._replace(secret=lambda name: None), backend, 3)
@@ -237,7 +231,7 @@ def test_fault_05_a_key_that_is_not_set_is_named_and_nothing_is_asked(
     assert server.log().requests == []
 
 
-def test_fault_06_a_model_that_is_gone_is_named_with_those_offered_and_no_other_is_asked(
+def test_fault_06_missing_model_is_named_with_the_models_offered(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(status=404))
@@ -247,7 +241,7 @@ def test_fault_06_a_model_that_is_gone_is_named_with_those_offered_and_no_other_
     assert [seen.body["model"] for seen in server.log().requests] == ["old-model"]
 
 
-def test_fault_06_a_model_that_answers_under_another_name_is_noted(
+def test_fault_06_model_that_answers_under_another_name_is_recorded(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(model="other-model"))
@@ -255,7 +249,7 @@ def test_fault_06_a_model_that_answers_under_another_name_is_noted(
     assert (reply.model, reply.served_model) == (SERVED, "other-model")
 
 
-def test_a_connection_that_is_refused_names_the_address_and_costs_nothing(context: Context, backend: str) -> None:
+def test_refused_connection_names_the_address_and_costs_nothing(context: Context, backend: str) -> None:
     with pytest.raises(EndpointError, match=r"http://127\.0\.0\.1:9\S* cannot be reached .*is the server up\?"):
         answered(hosted("http://127.0.0.1:9", backend, tries=1, prices=PRICES), context, prompts(1))
     assert context.journal.spending()[0]["spent_usd"] == 0.0
@@ -277,7 +271,7 @@ NO_MESSAGE = [
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_a_reply_without_a_message_is_tried_again(server: ChatServer, context: Context, backend: str) -> None:
+def test_reply_without_a_message_is_retried(server: ChatServer, context: Context, backend: str) -> None:
     texts = prompts(len(NO_MESSAGE))
     server.script(*(Rule(marker=text, times=1, body=body) for text, body in zip(texts, NO_MESSAGE, strict=True)))
     replies = answered(hosted(server, backend), context, texts)
@@ -286,7 +280,7 @@ def test_a_reply_without_a_message_is_tried_again(server: ChatServer, context: C
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_an_endpoint_whose_replies_hold_no_message_ends_the_run(
+def test_endpoint_without_messages_in_its_replies_ends_the_run(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(body="<html>busy</html>"))
@@ -298,9 +292,7 @@ def test_an_endpoint_whose_replies_hold_no_message_ends_the_run(
 NO_USAGE = ["none", None, "many", [1], {}, {"prompt_tokens": None}, {"completion_tokens": -1}, {"prompt_tokens": 1.5}]
 
 
-def test_an_endpoint_that_does_not_count_tokens_has_them_estimated(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_tokens_are_estimated_without_usage(server: ChatServer, context: Context, backend: str) -> None:
     texts = [f"{number}" * 80 for number in range(len(NO_USAGE))]
     server.script(*(Rule(marker=text, usage=usage, text="x" * 40) for text, usage in zip(texts, NO_USAGE, strict=True)))
     replies = answered(hosted(server, backend, prices=PRICES), context, texts)
@@ -398,7 +390,7 @@ def test_an_address_without_an_api_is_named_before_any_request(
     ],
     ids=["empty", "no list", "null", "busy", "chats alone"],
 )
-def test_an_endpoint_that_does_not_list_its_models_may_be_asked_all_the_same(
+def test_endpoint_without_a_list_of_models_can_be_used(
     server: ChatServer, context: Context, backend: str, rules: list[Rule]
 ) -> None:
     server.script(*rules)

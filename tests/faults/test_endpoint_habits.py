@@ -20,7 +20,7 @@ from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import examine
 from synthpost_dagster.stages.study import open_study
 from tests.helpers.chat_server import SERVED, ChatServer, Rule
-from tests.helpers.hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
 
 TEXT = "Fresh rolls. Come in today."
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50}
@@ -157,7 +157,7 @@ def test_error_within_a_success_that_ends_the_run_names_its_cause(
     assert context.journal.spending()[0]["spent_usd"] == 0.0
 
 
-def test_prompts_that_are_too_long_are_named_with_the_true_count_of_replies(
+def test_too_long_prompts_are_named_with_the_true_count_of_replies(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     said = {"error": {"code": "context_length_exceeded", "message": "maximum context length is 50"}}

@@ -8,7 +8,6 @@ import importlib.util
 import itertools
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.float8 import refuse_device
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers import losses_child
-from tests.helpers.tuning_world import (
+from tests.helpers.children import command, environment
+from tests.helpers.tuning import (
     BF16,
     FAR,
     ROUNDING,
@@ -43,7 +42,6 @@ from tests.helpers.tuning_world import (
 pytestmark = pytest.mark.gpu
 
 SPEC = spec_of(precision="bfloat16")
-CHILD = Path(losses_child.__file__)
 
 
 def bf16(**changes: Any) -> Any:
@@ -258,8 +256,8 @@ def test_adapters_are_learned_on_4_bit_weights_packed_or_decoded(gpu: Device, tm
 def losses_of(steps: int, **changes: Any) -> list[float]:
     """The losses of the first steps, from a process of their own."""
     spec = bf16(micro_batch=4, **changes)
-    command = [sys.executable, str(CHILD), str(steps), spec.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
+    start = command("losses_child", steps, spec.model_dump_json())
+    done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stderr[-4_000:]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("losses: "))
     return list(json.loads(line.removeprefix("losses: ")))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,8 +21,8 @@ def study(changeable: SmallStudy) -> SmallStudy:
 
 def work(study: SmallStudy, *cells: str) -> list[Worker]:
     """A process a cell."""
-    environment = study.environment(TMPDIR=str(study.root / "tmp"), PYTHONPATH=os.pathsep.join(sys.path))
-    return side_by_side(environment, study.root / "ready", *([cell] for cell in cells))
+    variables = study.environment(TMPDIR=str(study.root / "tmp"))
+    return side_by_side(variables, study.root / "ready", *([cell] for cell in cells))
 
 
 def test_two_processes_on_one_cell_train_it_once_and_end_with_the_same_artifact(study: SmallStudy) -> None:

@@ -163,7 +163,7 @@ def other_fingerprint(path: Path) -> None:
         ("note.txt", lambda path: path.write_text("a longer note", encoding="utf-8")),
     ],
 )
-def test_what_is_not_whole_is_not_there_and_is_made_again(
+def test_incomplete_artifact_is_not_found_and_is_made_again(
     store: ArtifactStore, name: str, damage: Callable[[Path], object]
 ) -> None:
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
@@ -350,7 +350,7 @@ def test_an_error_while_making_leaves_nothing(store: ArtifactStore) -> None:
     assert not store.reuse_or_make(PLAN, Maker()).is_reused
 
 
-def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there(store: ArtifactStore) -> None:
+def test_full_disk_while_publishing_keeps_the_old_artifact(store: ArtifactStore) -> None:
     old = store.reuse_or_make(PLAN, Maker()).manifest
     plan = PLAN._replace(parts={"predictions": "new"})
     with contextlib.ExitStack() as full:
@@ -369,7 +369,7 @@ def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there
     assert not store.reuse_or_make(plan, Maker()).is_reused
 
 
-def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) -> None:
+def test_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) -> None:
     with contextlib.ExitStack() as full:
 
         def make(draft: Draft) -> None:
@@ -381,7 +381,7 @@ def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) ->
     assert not folder_of(store).exists()
 
 
-def test_a_full_disk_while_a_draft_is_made_is_a_clear_error_and_leaves_nothing(store: ArtifactStore) -> None:
+def test_full_disk_while_drafting_leaves_nothing(store: ArtifactStore) -> None:
     large = Maker(pd.DataFrame({"id": range(5_000)}))
     with (
         files_no_larger_than(1_000),
@@ -490,7 +490,7 @@ ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog", "",
 """
 
 
-def test_what_another_process_is_making_is_left_to_it_by_one_that_does_not_wait(tmp_path: Path) -> None:
+def test_artifact_in_progress_elsewhere_is_skipped_without_waiting(tmp_path: Path) -> None:
     store, maker = ArtifactStore(tmp_path / "storage", tmp_path / "home"), Maker()
     plan, other = Plan("catalog", "", {"a": 1}), Plan("catalog", "", {"a": 2})
     with subprocess.Popen(

@@ -146,7 +146,7 @@ def test_changed_limit_evaluates_the_gates_once_more_and_keeps_the_files(study: 
     assert not changed.is_due(lambda: plan)
 
 
-def test_table_made_by_other_limits_with_the_same_content_has_the_same_digest(study: Study) -> None:
+def test_table_with_the_same_content_has_the_same_digest(study: Study) -> None:
     before = study.store.need(data.prompts_plan(study), "")
     changed = edited(study, "task.yaml", lambda task: task["quality"].update(leaked_words=9))
     again = data.prompts(changed)

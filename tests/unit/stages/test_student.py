@@ -39,7 +39,7 @@ def test_nothing_is_leased_or_loaded_where_nothing_is_asked(study: Study) -> Non
     assert loads.made == before
 
 
-def test_it_is_loaded_once_for_tuning_and_for_answering_and_the_device_is_held_meanwhile(study: Study) -> None:
+def test_student_is_loaded_once_for_training_and_answering_on_one_lease(study: Study) -> None:
     before = loads.made
     with holding(study, SILENT) as student:
         tuner = student.tuner(1)

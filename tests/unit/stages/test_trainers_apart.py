@@ -13,7 +13,7 @@ from synthpost_dagster.stages.study import open_study
 from synthpost_dagster.training import trainers
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.unsloth_sft import UnslothTuner
-from tests.helpers.tuning_world import CPU, SPEC, STUDENT
+from tests.helpers.tuning import CPU, SPEC, STUDENT
 
 
 def test_trainers_are_found_by_the_name_in_the_profile() -> None:

@@ -18,7 +18,7 @@ from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WHOLE, Checkpoints, fault_of
 from synthpost_dagster.training.sft import Tuned
 from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer, Watch
-from tests.helpers.tuning_world import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_of, spec_of
+from tests.helpers.tuning import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_of, spec_of
 
 ROWS = rows_of(12)
 STEPS = 5

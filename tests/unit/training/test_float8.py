@@ -20,7 +20,7 @@ from synthpost_dagster.training.adapter import NAME, lora_config
 from synthpost_dagster.training.float8 import Float8Joint, Rounded, product, rounded
 from synthpost_dagster.training.joint_lora import JointProjections
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.tuning_world import (
+from tests.helpers.tuning import (
     BF16,
     CPU,
     STUDENT,

@@ -13,7 +13,7 @@ from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.training import joint_lora
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.tuning_world import ALWAYS, Told, alone, cell, furthest, rows_of, spec_of, state_of, tuner_of
+from tests.helpers.tuning import ALWAYS, Told, alone, cell, furthest, rows_of, spec_of, state_of, tuner_of
 
 ROWS = rows_of(8)
 FOUR_ROWS = 300

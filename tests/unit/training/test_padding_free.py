@@ -27,7 +27,7 @@ from synthpost_dagster.training.padding_free import (
     suits,
 )
 from synthpost_dagster.training.sft import Tuned, Tuner
-from tests.helpers.tuning_world import CPU, SPEC, STUDENT, cell, furthest, rows_of, spec_of, state_of, tuner_of
+from tests.helpers.tuning import CPU, SPEC, STUDENT, cell, furthest, rows_of, spec_of, state_of, tuner_of
 
 Padded = Callable[[str], tuple[Path, Tuned]]
 

@@ -15,7 +15,7 @@ from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.schemas import LossCurve
 from synthpost_dagster.training.sft import Tuned
-from tests.helpers.tuning_world import (
+from tests.helpers.tuning import (
     ALWAYS,
     CPU,
     FEW_OR_ODD,

@@ -18,7 +18,7 @@ from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.supervision import DECODED_ROWS, MASKED, refuse_untaught
-from tests.helpers.tuning_world import CPU, STUDENT, Told, cell, spec_of
+from tests.helpers.tuning import CPU, STUDENT, Told, cell, spec_of
 
 POSTS = [
     "Ready? Order yours today! #Ride",

@@ -14,7 +14,7 @@ from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import load, loads
 from synthpost_dagster.training import sft
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.tuning_world import CPU, STUDENT, alone, cell, furthest, rows_of, spec_of, state_of
+from tests.helpers.tuning import CPU, STUDENT, alone, cell, furthest, rows_of, spec_of, state_of
 
 # Dropout draws numbers at every step, so that a generator that another cell has used would show; without it projections
 # are computed as one.

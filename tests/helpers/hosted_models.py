@@ -1,4 +1,4 @@
-"""What the fault tests share: specs of models behind the scripted server, and asking them."""
+"""Specs of chat models behind the scripted server, and requests to them. Tables of replies are in `hosted_tables`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BACKENDS = ("openai", "groq")
 KEY = "sk-canary-4f1d9c27b8"
 KEY_NAME = "FAULTS_API_KEY"
 PRICES = Prices(input=1_000.0, output=2_000.0)
-"""Dollars a million tokens; dear, so that budgets are round numbers."""
+"""Dollars per million tokens; high, so that budgets are round numbers."""
 
 OPENED: list[Journal] = []
-"""Journals that the test's end closes."""
+"""Journals that are closed at the end of the test."""
 
 
 def hosted(server: ChatServer | str, backend: str = "openai", **changes: Any) -> HostedChat:
@@ -57,8 +57,8 @@ def context_of(journal: Path | str, budget: float | None = None, profile: str = 
     """A journal at a path or URL, and a key."""
     opened = Journal(f"sqlite:///{journal}" if isinstance(journal, Path) else journal)
     OPENED.append(opened)
-    # Not the machine's own locks: tests wait for no one who is at work here.
-    locks = Path(opened.url.partition("///")[2]).parent / "locks"
+    # Not the machine's own locks: tests do not wait for other processes here.
+    locks = Path(str(opened.url).partition("///")[2]).parent / "locks"
     return Context(Devices("cpu", folder=locks), opened, profile, budget, {KEY_NAME: KEY}.get)
 
 
