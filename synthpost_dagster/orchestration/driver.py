@@ -145,7 +145,7 @@ class Sweep:
 
     def _sweeps(self, cells: Sequence[Cell]) -> list[Unit]:
         """The runs that fill the cells: as many at a time as the device has slots."""
-        parts = planning.dealt(self.study, cells, self.study.profile.device.slots)
+        parts = planning.dealt(self.study, cells, self.study.profile.device.max_concurrent_runs)
         units = []
         for place, part in enumerate(parts, start=1):
             number = f" {place} of {len(parts)}" if len(parts) > 1 else ""
@@ -158,10 +158,10 @@ class Sweep:
         """Runs one unit, or several at a time."""
         if not units:
             return
-        tidy(self.instance, self.study.profile.device.slots)
+        tidy(self.instance, self.study.profile.device.max_concurrent_runs)
         for unit in units:
             self.terminal.started(unit.title)
-        if len(units) > 1 or any(unit.holds_model and self.study.profile.device.own_process for unit in units):
+        if len(units) > 1 or any(unit.holds_model and self.study.profile.device.process_per_run for unit in units):
             self._run_apart(units)
             return
         (unit,) = units

@@ -157,7 +157,7 @@ def _cell_requests(study: Study, recorded: Recorded, ready: Sequence[Cell], fini
         for cell in stale
         if cell not in filled
     ]
-    parts = planning.dealt(study, filled, study.profile.device.slots)
+    parts = planning.dealt(study, filled, study.profile.device.max_concurrent_runs)
     return requests + [_sweep_request(part, cause) for part in parts]
 
 

@@ -123,7 +123,7 @@ def synthetic_rows_plan(study: Study, rows: int) -> Plan:
         "task": study.task.spec.name,
         "prompts": need.digest,
         "teacher": teacher_of(study).identity,
-        "attempts": study.profile.teacher.attempts,
+        "attempts": study.profile.teacher.max_replies_per_row,
         "rows": rows,
         **_quality_parts(study),
     }
@@ -162,7 +162,7 @@ def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
     A prompt is reckoned to be asked as often as those of this teacher's earlier rows were, until one reply was kept.
     """
     spec, known = study.profile.teacher, known_rows(study)
-    asks = first_asks(study.task, prompts, teacher_of(study), spec.attempts, target, known)
+    asks = first_asks(study.task, prompts, teacher_of(study), spec.max_replies_per_row, target, known)
     there = study.journal.find([ask.key for ask in asks])
     own = [] if known is None else list(known.loc[known["teacher_model"] == teacher_of(study).name, "status"])
     tries = len(own) / own.count("kept") if "kept" in own else 1.0
@@ -171,8 +171,8 @@ def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
         spec,
         ROWS,
         [ask.characters for ask in asks if ask.key not in there],
-        tries=min(tries, spec.attempts),
-        most_tries=spec.attempts * _most_replaced(study, target),
+        tries=min(tries, spec.max_replies_per_row),
+        most_tries=spec.max_replies_per_row * _most_replaced(study, target),
     )
 
 
@@ -196,7 +196,7 @@ def _synthesize(study: Study, target: int, draft: Draft, progress: Progress) -> 
     study.warn_of_personal_data("teacher", [need], progress)
     teacher, expected = teacher_of(study), expected_rows(study, all_prompts, target)
     progress.note(expected.text)
-    attempts = study.profile.teacher.attempts
+    attempts = study.profile.teacher.max_replies_per_row
     told = progress.worth(effort.of_rows(target))
     early = _early_stop(study) if study.profile.stop_on_bad_start else None
     rows = synthesize(study.task, all_prompts, teacher, attempts, target, known_rows(study), told, early)
@@ -308,7 +308,7 @@ def latest_rows(study: Study) -> RowsFound:
         manifest = max(tables, key=lambda table: table.made_at)
         return RowsFound(study.store.read_table(manifest), manifest)
     prompts = study.store.read_table(study.store.need(prompts_plan(study), UPSTREAM_REMEDY))
-    target, attempts = max(study.profile.sweep.data_sizes), study.profile.teacher.attempts
+    target, attempts = max(study.profile.sweep.data_sizes), study.profile.teacher.max_replies_per_row
     rows = rows_so_far(study.task, prompts, teacher_of(study), attempts, target, known_rows(study), study.journal.find)
     if rows.empty:
         raise UpstreamMissing(f"synthetic_rows does not exist for this task and profile yet; {UPSTREAM_REMEDY}")

@@ -103,7 +103,7 @@ def _untuned(
         started, parts, written = time.perf_counter(), [], []
         for contestant, column, sampling in sets:
             requests = _requests(study, prompts[column], None, sampling)
-            what, slots = f"{contestant} posts", study.profile.predictions.slots
+            what, slots = f"{contestant} posts", study.profile.predictions.max_concurrent_sequences
             told = progress.worth(effort.of_posts(len(requests)))
             replies = dict(answers(loaded, [], requests, sampling, told, what, student.limit_gib, slots))
             posts = [replies[place] for place in range(len(requests))]
@@ -210,7 +210,7 @@ def tuned_posts(
             progress.worth(effort.of_posts(len(requests))),
             "tuned posts",
             student.limit_gib,
-            sampling.slots,
+            sampling.max_concurrent_sequences,
         ):
             number, row = divmod(place, len(prompts))
             replies[number][row] = reply

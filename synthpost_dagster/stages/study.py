@@ -190,7 +190,9 @@ def open_study(settings: Settings) -> Study:
     """The study that the settings name. Raises SpecError where task or profile are wrong."""
     task, profile = load_task_and_profile(settings.task, settings.profile)
     device = profile.device
-    devices = Devices(device.device, device.slots, cpu_threads=device.cpu_threads, memory_gib=device.memory_gib)
+    devices = Devices(
+        device.device, device.max_concurrent_runs, cpu_threads=device.cpu_threads, memory_gib=device.memory_gib
+    )
     store = ArtifactStore(storage_root(profile, settings), settings.home)
     return Study(task, profile, store, devices, settings, Journal(settings.journal_url))
 

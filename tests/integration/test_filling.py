@@ -95,7 +95,7 @@ def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy
 
 
 def test_a_cells_posts_are_the_same_alone_and_with_others_in_few_slots(retuned: SmallStudy, tmp_path: Path) -> None:
-    edit_yaml(retuned.profile, lambda profile: profile["predictions"].update(slots=6))
+    edit_yaml(retuned.profile, lambda profile: profile["predictions"].update(max_concurrent_sequences=6))
     together, single = retuned.copy_to(tmp_path / "together").open(), retuned.open()
     assert counts(fill(together, together.cells, SILENT)) == (2, 0, 0, 0, 0)
     for cell in single.cells:
@@ -106,8 +106,8 @@ def test_a_cells_posts_are_the_same_alone_and_with_others_in_few_slots(retuned: 
 def test_slots_make_posts_anew_only_where_they_are_given(changeable: SmallStudy) -> None:
     study = changeable.open()
     plan = predictions.predictions_plan(study, study.cells[0])
-    assert "slots" not in plan.parts["sampling"]
-    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(slots=6))
+    assert "max_concurrent_sequences" not in plan.parts["sampling"]
+    edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_concurrent_sequences=6))
     assert predictions.predictions_plan(changeable.open(), study.cells[0]).fingerprint != plan.fingerprint
 
 

@@ -29,7 +29,10 @@ def rambling(changeable: SmallStudy, server: ChatServer) -> SmallStudy:
     server.script(RAMBLING)
 
     def change(profile: dict[str, Any]) -> None:
-        profile["teacher"] = served(server.base_url("openai"), 320) | {"model": "served-model", "attempts": 3}
+        profile["teacher"] = served(server.base_url("openai"), 320) | {
+            "model": "served-model",
+            "max_replies_per_row": 3,
+        }
         profile["teacher"]["limits"]["concurrency"] = 128
         profile["sweep"] |= {"data_sizes": [330], "steps": [3]}
 

@@ -111,7 +111,7 @@ def test_description_and_price_make_nothing_else(study: Study, file: str, change
     ("file", "change"),
     [
         ("profile", lambda profile: profile["teacher"]["limits"].update(concurrency=3)),
-        ("profile", lambda profile: profile["device"].update(slots=2)),
+        ("profile", lambda profile: profile["device"].update(max_concurrent_runs=2)),
     ],
 )
 def test_what_the_page_does_not_show_leaves_the_report(study: Study, file: str, change: Edit) -> None:
