@@ -1,4 +1,4 @@
-"""A killed run does not block its home: who waits for its slot says so, sleeps, gets it, and ends when told to."""
+"""A killed run does not block its home: a waiting run reports its holder, sleeps, gets the slot, and can be ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Child:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def says(self, start: str) -> str:
         """The next line that starts so."""
@@ -50,12 +50,12 @@ class Child:
         killer.start()
         try:
             for line in self.process.stdout:
-                self.said.append(line)
+                self.lines.append(line)
                 if line.startswith(start):
                     return line.strip()
         finally:
             killer.cancel()
-        raise AssertionError(f"it never said {start!r} but {self.said}")
+        raise AssertionError(f"no line starts with {start!r}: {self.lines}")
 
     def kill(self) -> None:
         self.process.kill()
@@ -90,7 +90,7 @@ def test_waiting_run_sleeps_and_gets_the_slot_of_a_killed_holder(home: Path) -> 
             with contextlib.suppress(subprocess.TimeoutExpired):
                 waiter.process.wait(timeout=4)
             after = psutil.Process(waiter.process.pid).cpu_times()
-            assert after.user + after.system - before.user - before.system < 2, "it burns a core"
+            assert after.user + after.system - before.user - before.system < 2, "it uses a core while it waits"
             holder.kill()
             waiter.says("holds")
             waiter.says("done")
@@ -114,10 +114,10 @@ def test_slot_assigned_to_a_killed_waiter_goes_to_the_next(home: Path) -> None:
 def test_interrupted_waiter_ends_at_once_and_leaves_the_queue(home: Path) -> None:
     with child(home, "hold") as holder:
         holder.says("holds")
-        for told in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT):
             with child(home, "pass") as waiter:
                 waiter.says("waiting")
-                waiter.process.send_signal(told)
+                waiter.process.send_signal(number)
                 waiter.says("stopped")
                 assert waiter.process.wait(timeout=TIMEOUT) == 0
         with DagsterInstance.from_config(str(home)) as instance:

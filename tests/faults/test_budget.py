@@ -1,4 +1,4 @@
-"""Fault 21: the budget is reached half-way. What the server billed is the measure, whatever became of the replies."""
+"""Fault 21: the budget is reached half-way. The cost is what the server billed, with or without a reply."""
 
 from __future__ import annotations
 
@@ -45,15 +45,10 @@ def test_fault_21_budget_is_never_exceeded_and_a_raised_one_continues(
     context = context_of(tmp_path / "journal.sqlite", budget)
     with pytest.raises(BudgetReached) as caught:
         answered(spec, context, prompts(COUNT))
-    said = re.fullmatch(
-        r"the budget of profile faults is 1\.20 dollars, ([\d.]+) are spent, and the next request to scripted may cost "
-        r"([\d.]+); raise `budget` in the profile and run again, it goes on from here",
-        str(caught.value),
-    )
-    assert said
-    assert float(said[1]) == pytest.approx(billed(server), abs=1e-3)
-    assert float(said[2]) == pytest.approx(WORST_USD, abs=2e-3)
-    assert budget - WORST_USD < billed(server) <= budget, "it stops early, or late"
+    limit, spent, next_usd = map(float, re.findall(r"\d+\.\d+", str(caught.value)))
+    assert (limit, spent) == (budget, pytest.approx(billed(server), abs=1e-3))
+    assert next_usd == pytest.approx(WORST_USD, abs=2e-3)
+    assert budget - WORST_USD < billed(server) <= budget, "it stops too early or too late"
     assert spending(context.journal) == pytest.approx(
         {"spent_usd": billed(server), "claimed_usd": 0.0, "unsettled_usd": 0.0}
     )
@@ -85,7 +80,7 @@ def test_fault_21_budget_holds_when_billed_requests_bring_no_reply(
     with pytest.raises(BudgetReached):
         answered(priced(server, timeout_seconds=0.5, max_request_attempts=20), context, prompts(COUNT))
     assert 0.0 < billed(server) <= 2.0
-    assert billed(server) <= spending(context.journal)["spent_usd"] * 1.25, "what it counts is what was billed, or more"
+    assert billed(server) <= spending(context.journal)["spent_usd"] * 1.25, "it counts at least what was billed"
     assert spending(context.journal)["spent_usd"] <= 2.0
 
 
@@ -99,14 +94,14 @@ def test_fault_21_invalid_reply_without_usage_costs_its_worst_case(server: ChatS
 
 
 def test_fault_21_no_request_when_the_first_could_exceed_the_budget(server: ChatServer, tmp_path: Path) -> None:
-    with pytest.raises(BudgetReached, match=r"is 0\.10 dollars, 0\.0000 are spent"):
+    with pytest.raises(BudgetReached, match=r"\b0\.10 .*\b0\.0000 "):
         answered(priced(server), context_of(tmp_path / "journal.sqlite", 0.1), prompts(COUNT))
     assert server.log().requests == []
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n", "best_of"])
 def test_fault_21_extra_body_cannot_raise_the_cost_of_a_request(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} cannot be set here"):
+    with pytest.raises(ValueError, match=field):
         hosted("http://127.0.0.1:9", extra_body={field: 9})
 
 
@@ -126,9 +121,9 @@ def test_fault_21_two_processes_share_one_budget(server: ChatServer, tmp_path: P
         child(job._replace(prompts=texts[200:]), tmp_path) as other,
     ):
         errors = [one.result().error, other.result().error]
-    assert all(error.startswith("BudgetReached: the budget of profile faults is 5.00 dollars") for error in errors)
+    assert all(error.startswith("BudgetReached: ") and "5.00" in error for error in errors)
     assert billed(server) <= 5.0
-    assert billed(server) > 5.0 / 2, "they hold each other up"
+    assert billed(server) > 5.0 / 2, "they block each other"
     assert spending(context_of(journal_url).journal)["spent_usd"] == pytest.approx(billed(server))
     assert len({prompt in texts[:200] for prompt in server.log().prompts}) == 2, "only one of them worked"
 

@@ -1,4 +1,4 @@
-"""Fault 10: a journal that is cut off or overwritten. What can be read is recovered, the rest is asked again."""
+"""Fault 10: a journal that is truncated or overwritten. Readable replies are recovered, the rest is requested again."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_fault_10_damaged_journal_is_moved_and_lost_replies_requested(
     unclose(path)
     before = damage(path.read_bytes())
     path.write_bytes(before)
-    assert_mended(server, path, before)
+    assert_recovered(server, path, before)
 
 
 @pytest.mark.parametrize(
@@ -100,17 +100,17 @@ def test_fault_10_journal_damaged_after_closing_is_moved_by_second_run(
     path.write_bytes(HALF_WRITTEN[name](path.read_bytes()))
     with contextlib.suppress(StorageError):
         again(server, path)
-    assert_mended(server, path)
+    assert_recovered(server, path)
 
 
-def assert_mended(server: ChatServer, path: Path, before: bytes | None = None) -> None:
+def assert_recovered(server: ChatServer, path: Path, before: bytes | None = None) -> None:
     assert [reply.text for reply in again(server, path)] == [text.strip() for text in TEXTS]
     lost = server.log().prompts
     assert len(lost) == len(set(lost)) <= COUNT
     (aside,) = path.parent.glob(f"{FILE}.damaged-*")
     assert before is None or aside.read_bytes() == before
     assert len(again(server, path)) == COUNT
-    assert server.log().requests == [], "the mended journal holds what was asked again"
+    assert server.log().requests == [], "the recovered journal holds the requested replies"
     assert len(list(path.parent.glob(f"{FILE}.damaged-*"))) == 1
 
 
@@ -154,7 +154,7 @@ def test_fault_10_killed_recovery_continues_with_replies_and_spending(
     content = path.read_bytes()
     path.write_bytes(put(content, middle(content), noise(PAGE)))
     done = subprocess.run([sys.executable, "-c", DIES, str(path), step, str(number)], check=False)
-    assert done.returncode == -9, "it was over before it was killed"
+    assert done.returncode == -9, "it ended before it was killed"
     again(server, path)
     assert 0 < len(server.log().requests) < COUNT / 4
     assert context_of(path).journal.spending()[0]["spent_usd"] == 1.5

@@ -1,4 +1,4 @@
-"""Fault 14: kill -9 during training, through the stage that makes adapters. Fault 15: nothing published."""
+"""Fault 14: kill -9 during training, through the stage that makes adapters. Fault 15: a failed training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_fault_14_after_kill_training_resumes_to_the_same_adapter(
     plan = adapters_plan(study, study.cells[0])
     folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
     assert [place.name for place in folder.glob("checkpoint-*")] == ["checkpoint-2"]
-    assert not study.has(lambda: adapters_plan(study, study.cells[0])), "nothing is published of it"
+    assert not study.has(lambda: adapters_plan(study, study.cells[0])), "it was published"
     is_safe: list[object] = []
     load = torch.load
 
@@ -56,7 +56,7 @@ def test_fault_14_after_kill_training_resumes_to_the_same_adapter(
     for name, weight in undisturbed.weights.items():
         assert weight.abs().max() > 1e-3
         torch.testing.assert_close(finished.weights[name], weight, atol=1e-5, rtol=0)
-    assert not folder.exists(), "the checkpoints go once the adapter is there"
+    assert not folder.exists(), "the checkpoints outlive the training"
 
 
 def test_fault_14_changed_training_ignores_old_checkpoints(small: SmallStudy) -> None:
@@ -82,7 +82,7 @@ def changed(small: SmallStudy, **training: float) -> None:
 def test_fault_15_failed_training_publishes_nothing_and_frees_device(small: SmallStudy) -> None:
     changed(small, learning_rate=1e30, warmup_steps=0)
     study = small.open()
-    with pytest.raises(SynthpostError, match=r"the loss is not a number at step 2; lower training\.learning_rate"):
+    with pytest.raises(SynthpostError, match=r"\bstep 2\b.*training\.learning_rate"):
         run(study)
     assert not study.store.all_of("adapters", study.cells[0].place)
     assert not list((small.home / "storage").rglob("adapter_*"))
@@ -96,7 +96,7 @@ def test_fault_15_out_of_memory_publishes_nothing_and_next_run_works(
     study = small.open()
     with monkeypatch.context() as patch:
         patch.setattr(Tuner, "_trained", lambda *arguments: None)
-        with pytest.raises(DeviceError, match="too little memory even for one row"):
+        with pytest.raises(DeviceError, match="memory"):
             run(study)
     assert not study.store.all_of("adapters", study.cells[0].place)
     assert run(study).steps == [1, 2, 3, 4]

@@ -1,8 +1,9 @@
-"""How hard an endpoint is pressed, seen from the endpoint."""
+"""Rate limits and concurrency, as the endpoint sees them."""
 
 from __future__ import annotations
 
 import random
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +66,7 @@ def test_endpoint_that_rejects_every_third_request_answers_all_once(server: Chat
 @pytest.mark.usefixtures("quick_backoff")
 def test_endpoint_that_rejects_every_request_ends_the_run(server: ChatServer, context: Context) -> None:
     server.script(Rule(status=429))
-    with pytest.raises(EndpointError, match=r"stayed busy for .* \(429: scripted 429\)"):
+    with pytest.raises(EndpointError, match="429: scripted 429"):
         answered(hosted(server, concurrency=2), context, prompts(10))
 
 
@@ -73,7 +74,7 @@ def test_requests_per_minute_are_kept(server: ChatServer, context: Context, monk
     monkeypatch.setattr(limits, "MINUTE", 1.0)
     answered(hosted(server, requests_per_minute=10), context, prompts(15))
     starts = [seen.at for seen in server.log().requests]
-    # The server sees them later than they were let through, the first most of all; half of such a minute for that.
+    # The server sees requests later than they were sent, the first most of all: half of such a minute is allowed.
     assert all(starts[index + 10] - starts[index] > 0.5 for index in range(5))
 
 
@@ -138,7 +139,7 @@ def test_exhausted_rate_limit_is_waited_for_until_its_reset(
 
 def test_rate_limit_exhausted_for_hours_ends_the_run(server: ChatServer, context: Context) -> None:
     server.script(Rule(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h30m"}))
-    with pytest.raises(EndpointError, match=r"come back in 7 h (30|29) min.*\(1 of 5 replies are in the journal\)"):
+    with pytest.raises(EndpointError, match=r"\b7 h (30|29) min\b.*\b1 of 5\b"):
         answered(hosted(server, concurrency=1), context, prompts(5))
 
 
@@ -167,7 +168,7 @@ def test_no_header_breaks_the_run(server: ChatServer, context: Context, headers:
     try:
         assert texts_of(answered(hosted(server, concurrency=1), context, prompts(2))) == expected(prompts(2))
     except EndpointError as error:
-        assert "asks to come back in" in str(error)
+        assert re.search(r"\b\d+ (h|min|s)\b", str(error))
 
 
 def test_replies_keep_the_order_of_the_requests(server: ChatServer, context: Context) -> None:
@@ -208,7 +209,7 @@ def test_closing_early_ends_requests_and_keeps_replies(server: ChatServer, conte
     assert [next(replies).text for _ in range(20)] == expected(prompts(20))
     started = time.monotonic()
     replies.close()
-    assert time.monotonic() - started < 15, "it waited for the requests that hang"
+    assert time.monotonic() - started < 15, "it waited for requests that hang"
     assert context.journal.summary()[0]["replies"] == 20
     server.script()
     assert texts_of(answered(hosted(server), context, prompts(60))) == expected(prompts(60))
@@ -238,5 +239,5 @@ def test_address_that_accepts_no_connection_is_named(
         silent.listen(0)
         waiting.connect(silent.getsockname())
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(EndpointError, match=rf"{address}\S* cannot be reached"):
+        with pytest.raises(EndpointError, match=address):
             answered(hosted(address, backend, max_request_attempts=1), context, prompts(1))

@@ -50,7 +50,7 @@ def shared(small: SmallStudy, tmp_path_factory: pytest.TempPathFactory) -> Share
     return Shared(copy, side_by_side(copy.environment(), folder / "ready", ["8|4", "8|5"], ["8|4", "8|6"]))
 
 
-def test_fault_12_two_processes_on_one_cell_train_it_once_and_end_with_the_same_artifact(shared: Shared) -> None:
+def test_fault_12_two_processes_on_one_cell_train_it_once(shared: Shared) -> None:
     assert_made_once(shared.workers, "8|4")
     store = shared.small.open().store
     for asset in ("adapters", "predictions"):
@@ -72,7 +72,7 @@ def test_fault_12_processes_hold_the_gpu_one_after_the_other(shared: Shared) -> 
     [(signal.SIGKILL, -signal.SIGKILL, 1), (signal.SIGINT, INTERRUPTED, 0)],
     ids=["killed", "cancelled"],
 )
-def test_faults_14_and_20_a_training_that_is_ended_frees_the_gpu_and_the_next_goes_on_to_the_same_adapter(
+def test_faults_14_and_20_ended_training_frees_the_gpu_and_resumes(
     gpu: Device, small: SmallStudy, undisturbed: Run, tmp_path: Path, ending: signal.Signals, code: int, drafts: int
 ) -> None:
     """A kill leaves a draft behind, which nobody reads; a cancel leaves none."""

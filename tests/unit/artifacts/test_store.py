@@ -74,7 +74,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_an_artifact_says_what_differs_from_the_one_made_before(store: ArtifactStore) -> None:
+def test_artifact_records_what_differs_from_the_previous_one(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
     again = store.reuse_or_make(PLAN, Maker())
     assert again.manifest.facts["made_because"] == "the last one failed its check duplicates"
@@ -83,7 +83,7 @@ def test_an_artifact_says_what_differs_from_the_one_made_before(store: ArtifactS
     assert store.reuse_or_make(changed, Maker()).manifest.facts["made_because"] == f"changed: {part}"
 
 
-def test_what_was_made_is_found_and_read_again(store: ArtifactStore) -> None:
+def test_published_artifact_is_found_and_read(store: ArtifactStore) -> None:
     made = store.reuse_or_make(PLAN, Maker())
     assert not made.is_reused
     assert found(store) == made.manifest
@@ -113,7 +113,7 @@ def test_the_same_plan_is_made_once(store: ArtifactStore) -> None:
         PLAN._replace(asset="other"),
     ],
 )
-def test_any_change_in_the_plan_is_made_anew_beside_the_old(store: ArtifactStore, plan: Plan) -> None:
+def test_changed_plan_makes_a_second_artifact(store: ArtifactStore, plan: Plan) -> None:
     old = store.reuse_or_make(PLAN, Maker()).manifest
     maker = Maker()
     assert not store.reuse_or_make(plan, maker).is_reused
@@ -238,7 +238,7 @@ def test_damage_is_made_again_at_once_where_it_would_be_reused(
     assert len(notes) == 1
 
 
-def test_manifest_changed_by_hand_is_not_there(store: ArtifactStore) -> None:
+def test_manifest_changed_by_hand_is_not_found(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
     with_a_passed_gate(folder_of(store))
     assert found(store) is None
@@ -246,14 +246,14 @@ def test_manifest_changed_by_hand_is_not_there(store: ArtifactStore) -> None:
         store.need(PLAN, "run the cell")
 
 
-def test_rest_of_a_stopped_publication_is_no_damage(store: ArtifactStore) -> None:
+def test_remains_of_a_stopped_publication_are_not_damage(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker())
     (folder_of(store) / MANIFEST).unlink()
     assert not store.reuse_or_make(PLAN, Maker()).is_reused
     assert kept_aside(store) == []
 
 
-def test_damaged_artifact_that_was_made_again_meanwhile_stays(store: ArtifactStore) -> None:
+def test_damaged_artifact_that_was_made_again_is_kept(store: ArtifactStore) -> None:
     old = store.reuse_or_make(PLAN, Maker(TABLE.assign(wins=0))).manifest
     folder_of(store).rename(folder_of(store).parent / "elsewhere")
     made = store.reuse_or_make(PLAN, Maker()).manifest
@@ -306,7 +306,7 @@ def test_digest_covers_the_files_where_there_is_no_table(store: ArtifactStore) -
     assert digest("one") and digest("one") != digest("two")
 
 
-def test_what_is_missing_is_named_with_its_partition_and_the_remedy(store: ArtifactStore) -> None:
+def test_missing_artifact_is_named_with_partition_and_remedy(store: ArtifactStore) -> None:
     with pytest.raises(UpstreamMissing, match=r"^verdicts 88\|50 does not exist .*; run the cell$"):
         store.need(PLAN, "run the cell")
 
@@ -429,7 +429,7 @@ def test_a_home_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
         ArtifactStore(tmp_path / "storage", tmp_path / "home").reuse_or_make(PLAN, Maker())
 
 
-def test_two_threads_that_want_one_artifact_make_it_once(store: ArtifactStore) -> None:
+def test_two_threads_make_one_artifact_once(store: ArtifactStore) -> None:
     maker, outcomes = Maker(), []
     start = threading.Barrier(4)
 
@@ -467,7 +467,7 @@ print(ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog
 """
 
 
-def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> None:
+def test_two_processes_make_one_artifact_once(tmp_path: Path) -> None:
     started: list[subprocess.Popen[str]] = [
         subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
         for name in ("one", "two")
@@ -509,7 +509,7 @@ def test_artifact_in_progress_elsewhere_is_skipped_without_waiting(tmp_path: Pat
     assert maker.calls == 1
 
 
-def test_an_artifact_that_is_there_is_had_without_its_lock(store: ArtifactStore) -> None:
+def test_existing_artifact_is_read_without_its_lock(store: ArtifactStore) -> None:
     """Another process that holds it only looks whether it is there."""
     store.reuse_or_make(PLAN, Maker())
     (lock,) = (store.home / "locks").glob("*.lock")
@@ -518,7 +518,7 @@ def test_an_artifact_that_is_there_is_had_without_its_lock(store: ArtifactStore)
     assert reused and reused.is_reused
 
 
-def test_a_local_folder_holds_the_files_and_is_gone_afterwards(store: ArtifactStore) -> None:
+def test_local_folder_holds_the_files_and_is_removed_afterwards(store: ArtifactStore) -> None:
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
     with store.local_folder(manifest) as folder:
         assert {path.name for path in folder.iterdir()} == {"verdicts.parquet", "note.txt"}
