@@ -174,9 +174,9 @@ def rows(
     Looks at the newest table of rows, also one that failed its checks; where there is none, at the replies in the
     journal. Exits with 0 where there are replies, with 2 where there are none or none has the reason.
     """
-    from synthpost_dagster.stages.data import latest_rows
     from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
     from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.synthetic_rows import latest_rows
 
     settings = read_settings(home, task, profile)
     prepare(settings)

@@ -12,7 +12,7 @@ import torch
 
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.runtime.progress import Event, Progress
-from synthpost_dagster.stages.adapters import adapters, adapters_plan
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.training.sft import Tuner
 from tests.helpers.small_study import SmallStudy
 from tests.helpers.small_task import edit_yaml
@@ -33,10 +33,10 @@ def test_fault_14_after_kill_training_resumes_to_the_same_adapter(
         process.kill()
         assert process.wait(20) == -signal.SIGKILL
     study = small.open()
-    plan = adapters_plan(study, study.cells[0])
+    plan = study.resolver.plan("adapters", study.cells[0].place)
     folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
     assert [place.name for place in folder.glob("checkpoint-*")] == ["checkpoint-2"]
-    assert not study.has(lambda: adapters_plan(study, study.cells[0])), "it was published"
+    assert not study.resolver.has("adapters", study.cells[0].place), "it was published"
     is_safe: list[object] = []
     load = torch.load
 
@@ -66,7 +66,7 @@ def test_fault_14_changed_training_ignores_old_checkpoints(small: SmallStudy) ->
 
     study = small.open()
     with pytest.raises(KeyboardInterrupt):
-        adapters(study, study.cells[0], Progress(stop))
+        materialize(study, "adapters", study.cells[0].place, Progress(stop))
     assert len(list(small.home.glob("checkpoints/*/checkpoint-2"))) == 1
     with study.devices.lease(0.001, timeout_seconds=0):
         pass

@@ -21,7 +21,7 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.runtime.devices import Devices, Lease
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import keep_quiet, read_settings
-from synthpost_dagster.stages import adapters, predictions
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.stages.study import Study, open_study
 from tests.helpers.children import command, environment
 
@@ -102,8 +102,8 @@ def make(study: Study, cell: Cell, worker: Worker) -> None:
         if not event.total:
             worker.notes.append(f"{cell.place}: {event.what}")
 
-    for stage in (adapters.adapters, predictions.predictions):
-        manifest, is_reused = stage(study, cell, Progress(note))
+    for asset in ("adapters", "predictions"):
+        manifest, is_reused = materialize(study, asset, cell.place, Progress(note))
         worker.made[f"{manifest.asset} {cell.place}"] = (manifest.fingerprint, manifest.digest, is_reused)
 
 

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.runtime.child_processes import INTERRUPTED
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import keep_quiet, read_settings
-from synthpost_dagster.stages.adapters import adapters
-from synthpost_dagster.stages.data import catalog, data_subsets, prompts, synthetic_rows_plan
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.stages.study import Study, open_study
 from tests.helpers.children import command, environment
 from tests.helpers.small_study import SmallStudy
@@ -50,11 +50,12 @@ def ready_to_tune(root: Path, device: str = "cpu", dtype: str = "float32", steps
     }
     write_yaml(small.profile, profile)
     study = small.open()
-    catalog(study)
-    prompts(study)
+    for asset in ("catalog", "prompts"):
+        materialize(study, asset)
     rows = kept_rows(study.task, [" ".join(f"word{at * place}" for place in range(1, 9 + 3 * at)) for at in range(8)])
-    study.store.reuse_or_make(synthetic_rows_plan(study, 8), lambda draft: draft.table("synthetic_rows", rows))
-    assert not data_subsets(study, 8).manifest.failed_gates
+    parts = study.resolver.plan("synthetic_rows").parts | {"rows": 8}
+    study.store.reuse_or_make(Plan("synthetic_rows", "", parts), lambda draft: draft.table("synthetic_rows", rows))
+    assert not materialize(study.fresh(), "data_subsets", "8").manifest.failed_gates
     return small
 
 
@@ -72,7 +73,7 @@ def run(study: Study) -> Run:
     from safetensors.torch import load
 
     events: list[Event] = []
-    manifest = adapters(study, study.cells[0], Progress(events.append)).manifest
+    manifest = materialize(study, "adapters", study.cells[0].place, Progress(events.append)).manifest
     return Run(
         load(study.store.read_file(manifest, WEIGHTS)),
         study.store.read_table(manifest),
@@ -113,7 +114,7 @@ def main(step: int) -> None:
             threading.Event().wait()
 
     study = open_study(read_settings())
-    adapters(study, study.cells[0], Progress(listen))
+    materialize(study, "adapters", study.cells[0].place, Progress(listen))
 
 
 if __name__ == "__main__":
