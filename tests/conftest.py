@@ -24,7 +24,7 @@ from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.postgres_cluster import postgres_cluster
 from tests.helpers.prepared import prepared
-from tests.helpers.small_task import edit_yaml, write_small_task
+from tests.helpers.small_task import EditTask, edit_yaml, write_small_task
 from tests.helpers.worker_folder import FOLDER
 
 keep_quiet()
@@ -32,8 +32,6 @@ keep_quiet()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Started in the background by a script, tests and their children would ignore interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 
 
 def pytest_unconfigure() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import select
@@ -13,8 +12,8 @@ from synthpost_dagster.tasks.task import Task
 from tests.helpers.chat_server import ChatServer, chat_server
 from tests.helpers.hosted_models import PRICES, hosted
 from tests.helpers.hosted_tables import judge_of, judged, rows_of
+from tests.helpers.small_task import EditTask
 
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 ROWS = 22
 
 

@@ -12,15 +12,24 @@ import pytest
 
 from synthpost_dagster.errors import EndpointError, SynthpostError
 from synthpost_dagster.llm.chat_models import Context, chat_model
-from synthpost_dagster.llm.hosted import HostedModel
-from synthpost_dagster.llm.offers import Checked
 from synthpost_dagster.llm.sdk import LOGGERS
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.rows.synthesis import synthesize
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.chat_server import MODELS, SERVED, ChatServer, Rule
-from tests.helpers.hosted_models import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import (
+    KEY,
+    KEY_NAME,
+    PRICES,
+    answered,
+    checked,
+    context_of,
+    expected,
+    hosted,
+    prompts,
+    texts_of,
+)
 
 WORST_USD = ((len("Write about number 0.") + 64) * PRICES.input + 256 * PRICES.output) / 1e6
 """What a request for one of the prompts can cost at most: bytes and the template's frame, and all new tokens."""
@@ -337,12 +346,6 @@ def test_account_without_credit_ends_the_run(server: ChatServer, context: Contex
     error = failure(server, context, backend, 20, concurrency=1)
     assert "429: pay" in str(error)
     assert len(server.log().requests) == 1
-
-
-def checked(server: ChatServer | str, context: Context, backend: str, **changes: object) -> Checked:
-    model = chat_model(hosted(server, backend, **changes), context)
-    assert isinstance(model, HostedModel)
-    return model.check()
 
 
 USELESS = {

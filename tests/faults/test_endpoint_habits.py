@@ -12,16 +12,26 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.llm.chat_models import Context, chat_model
-from synthpost_dagster.llm.hosted import CHECKS, HostedModel
-from synthpost_dagster.llm.offers import Checked
+from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.llm.hosted import CHECKS
 from synthpost_dagster.rows.replies import clean_reply
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import examine
 from synthpost_dagster.stages.study import open_study
 from tests.helpers.chat_server import SERVED, ChatServer, Rule
-from tests.helpers.hosted_models import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import (
+    KEY,
+    KEY_NAME,
+    PRICES,
+    answered,
+    checked,
+    context_of,
+    expected,
+    hosted,
+    prompts,
+    texts_of,
+)
 
 TEXT = "Fresh rolls. Come in today."
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50}
@@ -223,12 +233,6 @@ def test_repeated_requested_waits_count_together(server: ChatServer, context: Co
     with pytest.raises(EndpointError, match="429: scripted 429"):
         answered(hosted(server, max_retry_wait_seconds=1.0), context, prompts(1))
     assert len(server.log().requests) == 4
-
-
-def checked(server: ChatServer, context: Context, backend: str, **changes: object) -> Checked:
-    model = chat_model(hosted(server, backend, **changes), context)
-    assert isinstance(model, HostedModel)
-    return model.check()
 
 
 @pytest.mark.parametrize("listed", [f"{SERVED}:latest", f"models/{SERVED}", f"vendor/{SERVED}"])

@@ -14,7 +14,7 @@ from synthpost_dagster.llm import transformers_backend
 from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.runtime.devices import Devices, Lease
 from tests.helpers.chat_child import Job, child, run
-from tests.helpers.hosted_models import answered, context_of, prompts, texts_of
+from tests.helpers.hosted_models import answered, context_of, prompts, replies_in, texts_of
 
 COUNT, BATCH = 40, 2
 
@@ -35,10 +35,6 @@ def embedded() -> InProcessChat:
             "max_replies_per_row": 3,
         }
     )
-
-
-def replies_in(url: str) -> int:
-    return sum(int(record["replies"]) for record in context_of(url).journal.summary())
 
 
 def batches_made(patch: pytest.MonkeyPatch) -> list[int]:

@@ -10,15 +10,11 @@ import pytest
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.chat_child import Job, Result, child, run
 from tests.helpers.chat_server import ChatServer, Rule
-from tests.helpers.hosted_models import PRICES, context_of, expected, hosted, prompts
+from tests.helpers.hosted_models import PRICES, context_of, expected, hosted, prompts, replies_in
 from tests.helpers.postgres_cluster import restart
 
 CONCURRENCY = 4
 SLOW = Rule(delay=0.05)
-
-
-def replies_in(url: str) -> int:
-    return sum(int(record["replies"]) for record in context_of(url).journal.summary())
 
 
 @pytest.mark.parametrize(("work", "backend"), [("rows", "openai"), ("verdicts", "groq")])

@@ -8,7 +8,9 @@ from typing import Any
 
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.llm.chat_models import Ask, ChatModel, Context, Work, ask_for, chat_model
+from synthpost_dagster.llm.hosted import HostedModel
 from synthpost_dagster.llm.journal import Journal, Reply
+from synthpost_dagster.llm.offers import Checked
 from synthpost_dagster.profiles.models import HostedChat, HostedSampling, InProcessChat, Limits, Prices
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.progress import SILENT
@@ -88,3 +90,15 @@ def expected(texts: Sequence[str]) -> list[str]:
 def texts_of(replies: Sequence[Reply]) -> list[str]:
     """Their texts."""
     return [reply.text for reply in replies]
+
+
+def replies_in(url: str) -> int:
+    """The number of replies in a journal."""
+    return sum(int(record["replies"]) for record in context_of(url).journal.summary())
+
+
+def checked(server: ChatServer | str, context: Context, backend: str, **changes: Any) -> Checked:
+    """The result of checking a model before any request for rows."""
+    model = chat_model(hosted(server, backend, **changes), context)
+    assert isinstance(model, HostedModel)
+    return model.check()

@@ -18,6 +18,9 @@ from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.tasks.loading import PACKAGED
 from synthpost_dagster.tasks.task import Task
 
+EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+"""The fixture `edit_task`: edits a YAML file of the small task and loads the task again."""
+
 
 def edit_yaml(path: Path, change: Callable[[Any], object]) -> None:
     """Reads a YAML file, lets `change` edit its content in place, and writes it back."""
