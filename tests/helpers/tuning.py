@@ -105,7 +105,7 @@ def scaled_products() -> Counted:
     return Counted(torch.ops.aten._scaled_mm.default)
 
 
-class Told(list[str]):
+class ProgressLog(list[str]):
     """Records progress: completed steps as `step 1`, notes unchanged."""
 
     @property
@@ -132,13 +132,13 @@ def cell(
     spec: TrainingSpec = SPEC,
     rows: pd.DataFrame | None = None,
     steps: int = 3,
-    told: Told | None = None,
+    log: ProgressLog | None = None,
     seconds: float = NEVER,
     system_prompt: str | None = None,
 ) -> Tuned:
     """Trains, by default on twelve rows, into `folder / "adapter"`, with checkpoints in `folder / "checkpoints"`."""
     job = Job(rows_of(12) if rows is None else rows, steps, spec, system_prompt)
-    progress = (Told() if told is None else told).progress
+    progress = (ProgressLog() if log is None else log).progress
     (folder / "adapter").mkdir(parents=True, exist_ok=True)
     return tuner.tune(job, folder / "adapter", Checkpoints(folder / "checkpoints", seconds), progress)
 
@@ -155,7 +155,7 @@ class Stopped(BaseException):
     """Ends a training as a kill does, while the process lives on."""
 
 
-class Stopping(Told):
+class Stopping(ProgressLog):
     """Ends the training in the step after `after`."""
 
     def __init__(self, after: int) -> None:
@@ -178,7 +178,7 @@ def half_done(
 ) -> Path:
     """The last checkpoint of a training that is stopped after these steps and wrote a checkpoint after each."""
     with contextlib.suppress(Stopped), tuner_of(spec, student, device) as tuner:
-        cell(tuner, folder, spec, told=Stopping(after), seconds=ALWAYS, **how)
+        cell(tuner, folder, spec, log=Stopping(after), seconds=ALWAYS, **how)
         raise AssertionError("it ended before it was stopped")
     return folder / "checkpoints" / f"checkpoint-{after}"
 
@@ -190,7 +190,7 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
-def furthest(one: Path, other: Path) -> float:
+def largest_difference(one: Path, other: Path) -> float:
     """The largest difference between the weights of two adapters, neither of which is zero."""
     ours, theirs = weights(one), weights(other)
     assert set(ours) == set(theirs)
