@@ -73,7 +73,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_an_artifact_says_what_differs_from_the_one_made_before(store: ArtifactStore) -> None:
+def test_artifact_records_what_differs_from_the_previous_one(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
     again = store.reuse_or_make(PLAN, Maker())
     assert again.manifest.facts["made_because"] == "the last one failed its check duplicates"
@@ -82,7 +82,7 @@ def test_an_artifact_says_what_differs_from_the_one_made_before(store: ArtifactS
     assert store.reuse_or_make(changed, Maker()).manifest.facts["made_because"] == f"changed: {part}"
 
 
-def test_what_was_made_is_found_and_read_again(store: ArtifactStore) -> None:
+def test_published_artifact_is_found_and_read(store: ArtifactStore) -> None:
     made = store.reuse_or_make(PLAN, Maker())
     assert not made.is_reused
     assert found(store) == made.manifest
@@ -112,7 +112,7 @@ def test_the_same_plan_is_made_once(store: ArtifactStore) -> None:
         PLAN._replace(asset="other"),
     ],
 )
-def test_any_change_in_the_plan_is_made_anew_beside_the_old(store: ArtifactStore, plan: Plan) -> None:
+def test_changed_plan_makes_a_second_artifact(store: ArtifactStore, plan: Plan) -> None:
     old = store.reuse_or_make(PLAN, Maker()).manifest
     maker = Maker()
     assert not store.reuse_or_make(plan, maker).is_reused
@@ -162,7 +162,7 @@ def other_fingerprint(path: Path) -> None:
         ("note.txt", lambda path: path.write_text("a longer note", encoding="utf-8")),
     ],
 )
-def test_what_is_not_whole_is_not_there_and_is_made_again(
+def test_incomplete_artifact_is_not_found_and_is_made_again(
     store: ArtifactStore, name: str, damage: Callable[[Path], object]
 ) -> None:
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
@@ -235,20 +235,20 @@ def test_damage_is_made_again_at_once_where_it_would_be_reused(
     assert len(notes) == 1
 
 
-def test_manifest_changed_by_hand_is_not_there(store: ArtifactStore) -> None:
+def test_manifest_changed_by_hand_is_not_found(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
     with_a_passed_gate(folder_of(store))
     assert found(store) is None
 
 
-def test_rest_of_a_stopped_publication_is_no_damage(store: ArtifactStore) -> None:
+def test_remains_of_a_stopped_publication_are_not_damage(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker())
     (folder_of(store) / MANIFEST).unlink()
     assert not store.reuse_or_make(PLAN, Maker()).is_reused
     assert kept_aside(store) == []
 
 
-def test_damaged_artifact_that_was_made_again_meanwhile_stays(store: ArtifactStore) -> None:
+def test_damaged_artifact_that_was_made_again_is_kept(store: ArtifactStore) -> None:
     old = store.reuse_or_make(PLAN, Maker(TABLE.assign(wins=0))).manifest
     folder_of(store).rename(folder_of(store).parent / "elsewhere")
     made = store.reuse_or_make(PLAN, Maker()).manifest
@@ -340,7 +340,7 @@ def test_an_error_while_making_leaves_nothing(store: ArtifactStore) -> None:
     assert not store.reuse_or_make(PLAN, Maker()).is_reused
 
 
-def test_full_disk_while_publishing_names_the_setting_and_keeps_the_rest(store: ArtifactStore) -> None:
+def test_full_disk_while_publishing_keeps_the_old_artifact(store: ArtifactStore) -> None:
     old = store.reuse_or_make(PLAN, Maker()).manifest
     plan = PLAN._replace(parts={"predictions": "new"})
     with contextlib.ExitStack() as full:
@@ -359,7 +359,7 @@ def test_full_disk_while_publishing_names_the_setting_and_keeps_the_rest(store: 
     assert not store.reuse_or_make(plan, Maker()).is_reused
 
 
-def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) -> None:
+def test_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) -> None:
     with contextlib.ExitStack() as full:
 
         def make(draft: Draft) -> None:
@@ -371,7 +371,7 @@ def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) ->
     assert not folder_of(store).exists()
 
 
-def test_full_disk_while_drafting_names_the_setting_and_leaves_nothing(store: ArtifactStore) -> None:
+def test_full_disk_while_drafting_leaves_nothing(store: ArtifactStore) -> None:
     large = Maker(pd.DataFrame({"id": range(5_000)}))
     with (
         files_no_larger_than(1_000),
@@ -419,7 +419,7 @@ def test_a_home_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
         ArtifactStore(tmp_path / "storage", tmp_path / "home").reuse_or_make(PLAN, Maker())
 
 
-def test_two_threads_that_want_one_artifact_make_it_once(store: ArtifactStore) -> None:
+def test_two_threads_make_one_artifact_once(store: ArtifactStore) -> None:
     maker, outcomes = Maker(), []
     start = threading.Barrier(4)
 
@@ -458,7 +458,7 @@ print(ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog
 """
 
 
-def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> None:
+def test_two_processes_make_one_artifact_once(tmp_path: Path) -> None:
     started: list[subprocess.Popen[str]] = [
         subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
         for name in ("one", "two")
@@ -482,7 +482,7 @@ ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog", "",
 """
 
 
-def test_unless_busy_gives_none_while_another_process_makes_it(tmp_path: Path) -> None:
+def test_artifact_in_progress_elsewhere_is_skipped_without_waiting(tmp_path: Path) -> None:
     store, maker = ArtifactStore(tmp_path / "storage", tmp_path / "home"), Maker()
     plan, other = Plan("catalog", "", {"a": 1}), Plan("catalog", "", {"a": 2})
     with subprocess.Popen(
@@ -501,7 +501,7 @@ def test_unless_busy_gives_none_while_another_process_makes_it(tmp_path: Path) -
     assert maker.calls == 1
 
 
-def test_an_artifact_that_is_there_is_had_without_its_lock(store: ArtifactStore) -> None:
+def test_existing_artifact_is_read_without_its_lock(store: ArtifactStore) -> None:
     """Another process that holds it only looks whether it is there."""
     store.reuse_or_make(PLAN, Maker())
     (lock,) = (store.home / "locks").glob("*.lock")
@@ -510,7 +510,7 @@ def test_an_artifact_that_is_there_is_had_without_its_lock(store: ArtifactStore)
     assert reused and reused.is_reused
 
 
-def test_a_local_folder_holds_the_files_and_is_gone_afterwards(store: ArtifactStore) -> None:
+def test_local_folder_holds_the_files_and_is_removed_afterwards(store: ArtifactStore) -> None:
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
     with store.local_folder(manifest) as folder:
         assert {path.name for path in folder.iterdir()} == {"verdicts.parquet", "note.txt"}

@@ -147,7 +147,7 @@ def test_changed_limit_evaluates_the_gates_once_more_and_keeps_the_files(study: 
     assert changed.resolver.state("prompts") is State.CURRENT
 
 
-def test_same_content_made_under_other_limits_has_the_same_digest(study: Study) -> None:
+def test_table_with_the_same_content_has_the_same_digest(study: Study) -> None:
     before = study.resolver.need("prompts")
     changed = edited(study, "task.yaml", lambda task: task["quality"].update(leaked_words=9))
     again = materialize(changed, "prompts")
