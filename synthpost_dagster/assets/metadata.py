@@ -12,7 +12,7 @@ from dagster import MetadataValue, TableRecord
 from dagster_pandera import pandera_schema_to_dagster_type
 from dagster_shared.utils.warnings import BetaWarning
 
-from synthpost_dagster.artifacts.store import Outcome
+from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.orchestration.instance import MANIFEST_DIGEST
 from synthpost_dagster.schemas import TABLES
 from synthpost_dagster.stages.study import Study

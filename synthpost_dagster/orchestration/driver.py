@@ -1,7 +1,7 @@
 """Runs a study from the command line: the same jobs on the same Dagster instance as the UI.
 
-It loops over `stages.planning.next_runs` until there is nothing to start. A run is in this process, or in one of its own
-where the profile says so (a GPU). Why a run failed is read in `failures`.
+It loops over `stages.planning.next_runs` until there is nothing to start. A run is in this process, or in its own where
+the profile says so (a GPU). Why a run failed is read in `failures`.
 """
 
 import logging
@@ -75,7 +75,7 @@ class Driver:
         if runs:
             self._prepare(cells)
         else:
-            self._show_current(cells, started)
+            self._show_current(cells)
         while runs:
             started += runs
             failed |= self._start(runs)
@@ -93,7 +93,7 @@ class Driver:
             judges = [role for role in study.profile.roles if role != "teacher"]
             self.terminal.warn(doctor.require_endpoints(study, judges))
 
-    def _show_current(self, cells: Sequence[Cell], started: Sequence[Run]) -> None:
+    def _show_current(self, cells: Sequence[Cell]) -> None:
         titles = ["upstream", "subsets", *(f"cell {cell.key}" for cell in cells), "controls", "report"]
         for title in titles:
             self.terminal.reused(title)
@@ -101,7 +101,7 @@ class Driver:
     def _start(self, runs: Sequence[Run]) -> dict[Run, errors.SynthpostError]:
         """Runs one run, or several at a time; the errors of those that failed. Raises ArtifactDamaged."""
         tidy(self.instance, self.study.profile.device.max_concurrent_runs)
-        if len(runs) > 1 and runs[0].cells or any(self._has_own_process(run) for run in runs):
+        if (len(runs) > 1 and runs[0].cells) or any(self._has_own_process(run) for run in runs):
             return self._run_apart(runs)
         failed = {}
         for run in runs:
@@ -175,7 +175,9 @@ def open_instance(settings: Settings) -> DagsterInstance:
 
 def execute(definitions: Definitions, instance: DagsterInstance, run: Run) -> None:
     """One run in this process. Raises the error of the step that failed, or of the check that did."""
-    partition = str(run.size) if run.size is not None else key_of(run.cells[0]) if run.job == "cell" else None
+    partition = (
+        str(run.size) if run.size is not None else key_of(run.cells[0]) if run.job == "cell" and run.cells else None
+    )
     result = definitions.resolve_job_def(run.job).execute_in_process(
         instance=instance,
         partition_key=partition,

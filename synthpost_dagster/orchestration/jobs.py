@@ -1,7 +1,7 @@
 """Jobs and the weekly schedule.
 
-https://docs.dagster.io/guides/build/jobs. A job cannot hold assets of different partitions, so each partitioning has its
-own. `sweep` holds no asset: its op makes the assets of many cells from one loaded student and records them. What runs
+https://docs.dagster.io/guides/build/jobs. A job cannot hold assets of different partitions, so each partitioning has
+its own. `sweep` holds no asset: its op makes the assets of many cells from one loaded student and records them. What runs
 after what is decided in `stages.planning`.
 """
 
@@ -23,7 +23,7 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
-from synthpost_dagster.artifacts.store import Outcome
+from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import ArtifactDamaged, SpecError, SynthpostError
 from synthpost_dagster.orchestration.progress import progress_of

@@ -40,9 +40,7 @@ from synthpost_dagster.stages.stage import stage_of
 from synthpost_dagster.stages.study import Study
 
 
-def record_cell(
-    context: OpExecutionContext, study: Study, asset: str, cell: Cell, outcomes: Sequence[Outcome]
-) -> None:
+def record_cell(context: OpExecutionContext, study: Study, asset: str, cell: Cell, outcomes: Sequence[Outcome]) -> None:
     """Logs the materialization of a cell's artifact and the results of its gates; `outcomes` are one per seed."""
     key, partition = AssetKey(asset), key_of(cell)
     metadata = normalize_metadata(metadata_of(study, outcomes, ROWS[asset].picture))
@@ -54,9 +52,7 @@ def record_cell(
             context.log_event(_evaluation(context.instance, key, partition, outcomes[0].manifest, gate))
 
 
-def _version_tags(
-    instance: DagsterInstance, run_id: str, asset: str, cell: Cell, manifest: Manifest
-) -> dict[str, str]:
+def _version_tags(instance: DagsterInstance, run_id: str, asset: str, cell: Cell, manifest: Manifest) -> dict[str, str]:
     """Data versions of the artifact and of the latest materializations that it was made from."""
     tags = {
         CODE_VERSION_TAG: run_id,

@@ -56,7 +56,9 @@ def build_sensor(jobs: Jobs, graph: AssetGraph) -> SensorDefinition:
 
 def requested(study: Study, instance: DagsterInstance, graph: AssetGraph) -> tuple[list[Run], str]:
     """The runs to request, or why there are none."""
-    unfinished = [run for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))) if not is_orphan(instance, run)]
+    unfinished = [
+        run for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))) if not is_orphan(instance, run)
+    ]
     if any(DRIVER_TAG in run.tags for run in unfinished):
         return [], "the command line is running this study"
     in_progress = [one for run in unfinished if (one := _as_run(study, run))]
@@ -74,9 +76,7 @@ def _given_up(study: Study, instance: DagsterInstance) -> list[Run]:
     since = latest[0].create_timestamp if latest else None
     ended = RunsFilter(statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED], created_after=since)
     failed = [one for run in instance.get_runs(ended) if DRIVER_TAG not in run.tags and (one := _as_run(study, run))]
-    hour = RunsFilter(
-        statuses=[DagsterRunStatus.SUCCESS], created_after=datetime.now(UTC) - timedelta(hours=1)
-    )
+    hour = RunsFilter(statuses=[DagsterRunStatus.SUCCESS], created_after=datetime.now(UTC) - timedelta(hours=1))
     made = [one for run in instance.get_runs(hour) if DRIVER_TAG not in run.tags and (one := _as_run(study, run))]
     return failed + [run for run in made if made.count(run) >= MAX_RUNS_AN_HOUR]
 
@@ -97,5 +97,3 @@ def _as_run(study: Study, run: DagsterRun) -> Run | None:
 def _request(run: Run) -> RunRequest:
     partition = str(run.size) if run.size is not None else None
     return RunRequest(job_name=run.job, partition_key=partition, run_config={"ops": ops_config(run)})
-
-

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError
 from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
-from synthpost_dagster.artifacts.store import Draft, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.inference.models import check_suits_task, identity
@@ -21,7 +22,6 @@ from synthpost_dagster.runtime.child_processes import run_apart
 from synthpost_dagster.runtime.devices import memory_for
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import AdapterFacts, Facts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs
 from synthpost_dagster.stages.stage import Stage, Workbench, materialize_unless_busy, materialize_with
@@ -151,7 +151,7 @@ def _make(inputs: AdapterInputs, draft: Draft, bench: Workbench) -> AdapterFacts
     rows, steps, spec = bench.store.read_table(inputs.subset), inputs.steps, inputs.training
     tuner, lease = bench.student.tuner(steps), bench.student.lease
     job = Job(rows, steps, spec, inputs.system_prompt)
-    progress, started = bench.progress.worth(effort.of_trained_rows(steps * spec.rows_per_step)), time.perf_counter()
+    progress, started = bench.progress, time.perf_counter()
     tuned = tuner.tune(job, draft.folder, Checkpoints(bench.checkpoints, spec.checkpoint_seconds), progress)
     seconds = time.perf_counter() - started
     bench.progress.note("measuring general text with the adapter and without")
@@ -185,14 +185,5 @@ def _remove_checkpoints(study: Study, manifest: Manifest) -> None:
 
 
 STAGES = (
-    Stage(
-        "adapters",
-        "cell",
-        _inputs,
-        _make,
-        ("data_subsets",),
-        announce=_announce,
-        make_apart=_make_apart,
-        finish=_remove_checkpoints,
-    ),
+    Stage("adapters", "cell", _inputs, _make, ("data_subsets",), _announce, None, _make_apart, _remove_checkpoints),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.profiles.models import EMBEDDED
 from synthpost_dagster.report.forgetting import ForgettingData, Forgotten
 from synthpost_dagster.stages.facts import AdapterFacts

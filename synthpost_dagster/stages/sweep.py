@@ -62,7 +62,9 @@ Record = Callable[[str, Cell, Sequence[Outcome]], None]
 """Called with an asset, a cell and the cell's artifacts, one per seed, once they exist."""
 
 
-def complete(study: Study, cells: Sequence[Cell], progress: Progress, record: Record, filled_up: Callable[[], None]) -> Filled:
+def complete(
+    study: Study, cells: Sequence[Cell], progress: Progress, record: Record, filled_up: Callable[[], None]
+) -> Filled:
     """Makes what the cells lack, verdicts included, and records every artifact of every complete cell.
 
     `filled_up` is called when the student is no longer held; only then does it wait for what another process is

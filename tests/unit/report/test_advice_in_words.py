@@ -33,7 +33,7 @@ from tests.helpers.reports import A, B, C, D, worth
         ("replicates", ": replicates, which saw equally many rows for as many steps, so nothing was added;"),
     ],
 )
-def test_a_step_says_what_it_gains_whether_that_is_shown_and_what_it_costs(finding: str, words: str) -> None:
+def test_step_has_gain_evidence_and_cost(finding: str, words: str) -> None:
     ([step], others) = steps_from([worth(finding, 0.03, -0.02, 0.08)], A)
     assert step.text.startswith("From 88 to 1,760 rows at 50 steps: ")
     assert words in step.text
@@ -108,13 +108,13 @@ def test_no_corner_is_not_read_as_no_weakness() -> None:
     assert corner_lines([], 0) == ["There are no levels to look at."]
 
 
-def test_what_so_many_prompts_can_show() -> None:
+def test_effect_that_a_number_of_prompts_can_show() -> None:
     lines = expected_lines(expected_intervals(440), 440, "prompt")
     assert lines[0] == "A true ratio of 2 would be shown as 1.6 to 2.5 with 440 prompts, had every pair been decided."
     assert [line.split()[4] for line in lines] == ["2", "5", "7"]
 
 
-def test_what_is_decided_is_what_can_show_something() -> None:
+def test_only_decided_pairs_count_as_evidence() -> None:
     (line, *_) = expected_lines(expected_intervals(440, 0.5), 440, "prompt", 0.5)
     # what 220 pairs show
     assert line == (

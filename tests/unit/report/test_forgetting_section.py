@@ -28,7 +28,7 @@ def section(data: ForgettingData) -> str:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_each_cell_has_its_perplexities_their_ratio_its_seeds_and_its_worst_kind() -> None:
+def test_each_cell_shows_perplexities_ratio_seeds_and_worst_kind() -> None:
     text = Reader(section(forgetting())).text
     for words in (
         "No cell is above the task's limit of 1.15 (quality.max_perplexity_ratio).",
@@ -56,7 +56,7 @@ def test_a_cell_above_the_limit_is_marked_though_another_seed_alone_is() -> None
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_what_is_undefined_says_so() -> None:
+def test_undefined_figures_are_marked() -> None:
     text = Reader(section(forgetting(Forgotten(A, 1, kinds_of(NAN)), Forgotten(A, 2, kinds_of())))).text
     assert (
         "88 rows | 50 steps undefined 8.00 undefined undefined 1.04 to 1.04 (2 seeds, undefined under 1) poem 1.09"
@@ -73,7 +73,7 @@ def test_the_embedded_model_is_said_to_have_had_nothing_to_forget() -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_what_was_not_measured_says_so_cell_by_cell_or_as_a_whole() -> None:
+def test_missing_measurements_are_marked_per_cell_or_as_a_whole() -> None:
     some = forgetting(Forgotten(A, 1, None), Forgotten(B, 1, kinds_of()), Forgotten(D, 2, kinds_of()))
     text = Reader(section(some)).text
     assert (
@@ -123,7 +123,7 @@ def test_the_picture_names_cells_marks_and_the_limit_and_has_1_on_its_axis() -> 
 
 
 @pytest.mark.parametrize("ratio", [0.02, 0.8, 1.0, 1.3, 4.0, 60.0, 1e9])
-def test_the_axis_has_a_few_ticks_1_among_them_however_far_the_ratios_reach(ratio: float) -> None:
+def test_axis_of_any_range_has_a_few_ticks_including_1(ratio: float) -> None:
     low, high = min(0.95, ratio), max(1.2, ratio)
     ticks = forgetting_figures._ticks(low, high)
     assert 2 <= len(ticks) <= 7

@@ -49,14 +49,14 @@ def titles(**changes: Any) -> list[str]:
     return [notice.title for notice in notices(report(**changes))]
 
 
-def test_headline_names_the_cell_its_counts_and_an_interval_that_allows_for_the_choice() -> None:
+def test_headline_names_cell_counts_and_interval_after_the_choice() -> None:
     title, text = said()
     assert title == "Tuned on 88 rows for 50 steps: preferred 5.8 times as often as the untuned model"
     assert "is 5.8, between 2.9 and 13 (95 %, allowing for having chosen the best of 4 cells)" in text
     assert "W 81, L 14, T 3, X 2 of 100 pairs" in text
 
 
-def test_headline_names_what_it_cannot_be_told_from_and_what_it_costs() -> None:
+def test_headline_names_similar_cells_and_cost() -> None:
     _, text = said()
     assert "it cannot be told from 1,760 rows for 50 steps; 8,800 rows for 50 steps." in text
     assert "That does not show that they are equal. It is also the smallest and the cheapest of these." in text
@@ -64,7 +64,7 @@ def test_headline_names_what_it_cannot_be_told_from_and_what_it_costs() -> None:
     assert "It cost $0.02 and 35 s of generation for its rows, 8.0 s of training; judging is not counted." in text
 
 
-def test_a_cell_that_does_better_by_win_rate_is_not_one_that_cannot_be_told_from_the_answer() -> None:
+def test_cell_with_a_better_win_rate_is_not_listed_as_similar() -> None:
     title, text = said(choice=choice(alike=(C,), better=(B,)))
     assert title.startswith("Tuned on 88 rows for 50 steps")
     assert "On the same prompts 1,760 rows for 50 steps does better by win rate (ties count half)." in text
@@ -83,7 +83,7 @@ def test_headline_gives_the_worst_case_where_pairs_are_unscored() -> None:
     assert "the ratio is 1.3 (0.89 to 2.0). Then it would not be shown to win." in of_one((60, 25, 0, 20))[1]
 
 
-def test_cells_with_too_many_unscored_pairs_and_undecided_ones_are_named_and_not_placed() -> None:
+def test_cells_with_many_unscored_or_undecided_pairs_are_not_ranked() -> None:
     table = ratios(ratio_row(A, (81, 14, 0, 0)), ratio_row(B, (20, 0, 0, 75)), ratio_row(C, (0, 0, 95, 0)))
     _, text = said(ratios=table, choice=choice(A, (81, 14, 0, 0), 1, ()))
     assert "1,760 rows for 50 steps is left out: W 20, L 0, T 0, X 75 of 95 pairs. With more than 20 % unscored" in text
@@ -91,7 +91,7 @@ def test_cells_with_too_many_unscored_pairs_and_undecided_ones_are_named_and_not
     assert "does better than" not in text
 
 
-def test_headline_names_a_smaller_and_cheaper_cell_that_it_cannot_be_told_from() -> None:
+def test_headline_names_a_cheaper_cell_that_is_similar() -> None:
     _, text = said(choice=choice(B, (70, 20, 5, 0), 4, (A, C)))
     assert "The smallest and cheapest of these is 88 rows for 50 steps: $0.02 and 35 s of generation" in text
 
@@ -107,7 +107,7 @@ def test_time_that_is_not_known_is_said_to_be_unknown() -> None:
     assert "It cost nothing and an unknown time of generation for its rows" in text
 
 
-def test_headline_says_what_prompting_gives_and_how_tuning_fares_against_it() -> None:
+def test_headline_compares_tuning_with_prompting() -> None:
     _, text = said()
     assert "Prompting alone would give 7.0 (3.6 to 15): the untuned model with the long prompt" in text
     assert "(W 70, L 10, T 18, X 2 of 100 pairs)" in text
@@ -130,7 +130,7 @@ def test_headline_says_what_prompting_gives_and_how_tuning_fares_against_it() ->
         ((60, 0, 0, 40), 4, "nothing can be said about it"),
     ],
 )
-def test_headline_says_who_is_better_only_where_the_interval_after_the_choice_leaves_out_1(
+def test_headline_claims_a_winner_only_if_the_interval_excludes_1(
     counts: tuple[int, int, int, int], among: int, words: str
 ) -> None:
     table = ratios(ratio_row(A, (81, 14, 3, 2)), ratio_row(A, counts, opponent="prompted"))

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.explanation import Explanation, ReasonCount
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
+from synthpost_dagster.artifacts.manifest import Manifest, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.report import quality_figures
 from synthpost_dagster.report.data_quality import (
     Coverage,
@@ -64,7 +65,7 @@ def whole() -> str:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_the_section_is_in_the_navigation_and_stands_before_training() -> None:
+def test_section_is_in_the_navigation_before_training() -> None:
     page = render_page(report())
     assert '<a href="#data">Data</a>' in page
     assert page.index('id="criteria"') < page.index('id="data"') < page.index('id="training"')
@@ -97,7 +98,7 @@ def test_every_record_is_on_the_page_with_its_figures(whole: str) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_what_did_not_pass_stands_first_and_what_blocks_before_what_warns() -> None:
+def test_failed_checks_come_first_and_blocking_ones_before_warnings() -> None:
     gates = (
         gate(),
         gate("synthetic_rows", name="openings", is_passed=False, is_blocking=False, message="3 openings"),
@@ -166,7 +167,7 @@ def test_rows_at_fault_are_shown_and_escaped_wherever_texts_are_quoted() -> None
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_rows_of_checks_that_passed_are_not_listed_and_those_of_many_faults_not_beyond_a_number() -> None:
+def test_only_failed_checks_list_rows_up_to_a_limit() -> None:
     rows = tuple({"post": f"row {number}"} for number in range(10))
     passed = gate("predictions", "88|50", name="memorisation", is_blocking=False, offending=rows)
     assert "row 0" not in text_of(gates=(passed,))
@@ -191,13 +192,13 @@ def test_rows_of_checks_that_passed_are_not_listed_and_those_of_many_faults_not_
         ({"self_bleu": (90.0, NAN, NAN)}, NO_CHANGE),
     ],
 )
-def test_a_drop_against_the_run_before_is_told_and_nothing_else(figures: dict[str, Any], sentence: str) -> None:
+def test_drop_against_the_previous_run_is_reported(figures: dict[str, Any], sentence: str) -> None:
     (found,) = changes([run(3), run(5, is_present=True, **figures)])
     assert found.startswith(sentence)
     assert (found == NO_CHANGE) is (sentence == NO_CHANGE)
 
 
-def test_a_drop_is_told_against_the_run_before_and_not_an_older_or_a_later_one() -> None:
+def test_drop_is_measured_against_the_previous_run_only() -> None:
     low, high = {"distinct_1": (0.1, 0.1, 0.005)}, {"distinct_1": (0.3, 0.3, 0.005)}
     assert len(list(changes([run(1, **low), run(3, **high), run(5, is_present=True, **low)]))) == 1
     assert list(changes([run(1, **high), run(3, **low), run(5, is_present=True, **low), run(7, **high)])) == [NO_CHANGE]
@@ -268,7 +269,7 @@ def test_long_posts_are_cut_around_the_run() -> None:
     assert len("".join(shortened(marked("x" * 9_000 + " run " + "y" * 9_000, "run")))) < 600
 
 
-def test_seeds_are_named_where_there_are_several() -> None:
+def test_several_seeds_are_named() -> None:
     lines = quality_view(quality(memorised=(Memorised(A, 1, 10, 4, 2.0, 0), Memorised(A, 7, 10, 5, 2.0, 0)))).memorised
     assert [line.place for line in lines] == ["88 rows | 50 steps | seed 1", "88 rows | 50 steps | seed 7"]
 
@@ -344,7 +345,7 @@ def test_coverage_names_strata_that_are_missing_and_those_nobody_asked_for() -> 
     assert lines["Odd"][0].text == "1 of 0"
 
 
-def test_memorised_posts_are_counted_and_the_longest_runs_taken_once_over_all_cells() -> None:
+def test_memorised_posts_are_counted_and_longest_runs_listed_once() -> None:
     table = pd.DataFrame(
         {
             "prompt_id": ["a", "b", "c"],
@@ -378,7 +379,7 @@ def test_supervision_counts_rows_that_teach_nothing_or_not_when_to_stop() -> Non
     assert quality_view(nothing).supervised[0].share == "unknown"
 
 
-def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tmp_path: Path) -> None:
+def test_comparable_runs_of_the_storage_are_listed_once_per_content(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "storage", tmp_path)
 
     def made(name: str, content: int, diversity: pd.DataFrame | None) -> Manifest:

@@ -76,7 +76,7 @@ def test_unscored_games_are_a_share() -> None:
         ((-0.4, -0.6, -0.2), "the judge prefers shorter posts", "warning"),
     ],
 )
-def test_length_is_told_in_words(effect: tuple[float, float, float], value: str, mark: str) -> None:
+def test_length_effect_is_described_in_words(effect: tuple[float, float, float], value: str, mark: str) -> None:
     """It is cleared only by an interval within ±0.25."""
     line = lines(length_effect=LengthEffect(*effect))["Length"]
     assert (line.value, line.mark) == (value, mark)

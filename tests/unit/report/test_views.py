@@ -44,13 +44,13 @@ def test_the_surface_has_a_place_for_every_size_and_length() -> None:
     assert gaps == {Cell(1760, "1-epoch"): "not in the sweep", Cell(8800, "1-epoch"): "missing"}
 
 
-def test_the_interval_stands_apart_from_the_ratio() -> None:
+def test_interval_is_separate_from_the_ratio() -> None:
     (view,) = cell_views(ratios(ratio_row(A, (100, 0, 0, 0))))
     assert view.base is not None
     assert (view.base.score.value, view.base.score.interval) == ("∞", "at least 26.6")
 
 
-def test_a_cell_that_lacks_the_profiles_seed_is_missing_though_another_seed_comes_first() -> None:
+def test_cell_without_the_profiles_seed_is_missing_despite_another_seed() -> None:
     table = ratios(ratio_row(A, (60, 30, 5, 5), seed=2), ratio_row(B, (81, 14, 3, 2)))
     views = cell_views(report(ratios=table).shown_ratios)
     assert [view.cell for view in views] == [B]
@@ -62,7 +62,7 @@ def test_a_cell_that_lacks_the_profiles_seed_is_missing_though_another_seed_come
     ("key", "text"),
     [("1760|1-epoch", "1,760 rows | 1 epoch"), ("88|50|7", "88 rows | 50 steps | seed 7"), ("<b>", "<b>")],
 )
-def test_a_key_is_told_in_words(key: str, text: str) -> None:
+def test_key_is_described_in_words(key: str, text: str) -> None:
     assert place_text(key) == text
 
 
