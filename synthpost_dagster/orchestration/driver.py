@@ -173,14 +173,17 @@ def open_instance(settings: Settings) -> DagsterInstance:
     return DagsterInstance.from_ref(InstanceRef.from_dir(str(settings.dagster_home), overrides={"compute_logs": quiet}))
 
 
+def _partition(run: Run) -> str | None:
+    if run.job == "cell" and run.cells:
+        return key_of(run.cells[0])
+    return str(run.size) if run.size is not None else None
+
+
 def execute(definitions: Definitions, instance: DagsterInstance, run: Run) -> None:
     """One run in this process. Raises the error of the step that failed, or of the check that did."""
-    partition = (
-        str(run.size) if run.size is not None else key_of(run.cells[0]) if run.job == "cell" and run.cells else None
-    )
     result = definitions.resolve_job_def(run.job).execute_in_process(
         instance=instance,
-        partition_key=partition,
+        partition_key=_partition(run),
         run_config={"ops": ops_config(run), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         tags={DRIVER_TAG: "cli", PROCESS_TAG: this_process()},
         raise_on_error=False,

@@ -1,8 +1,8 @@
 """Jobs and the weekly schedule.
 
 https://docs.dagster.io/guides/build/jobs. A job cannot hold assets of different partitions, so each partitioning has
-its own. `sweep` holds no asset: its op makes the assets of many cells from one loaded student and records them. What runs
-after what is decided in `stages.planning`.
+its own. `sweep` holds no asset: its op makes the assets of many cells from one loaded student and records them. What
+runs next is decided in `stages.planning`.
 """
 
 from collections.abc import Mapping, Sequence

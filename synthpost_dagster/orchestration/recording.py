@@ -6,6 +6,7 @@ data version of the artifact and of its inputs, as those of an asset's step do, 
 
 import warnings
 from collections.abc import Sequence
+from typing import Any, cast
 
 from dagster import (
     AssetCheckEvaluation,
@@ -29,7 +30,7 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.metadata import normalize_metadata
 from dagster_shared.utils.warnings import PreviewWarning
 
-from synthpost_dagster.artifacts.store import Manifest, Outcome
+from synthpost_dagster.artifacts.manifest import Manifest, Outcome
 from synthpost_dagster.assets.metadata import metadata_of
 from synthpost_dagster.assets.table import ROWS
 from synthpost_dagster.cell import Cell
@@ -49,7 +50,8 @@ def record_cell(context: OpExecutionContext, study: Study, asset: str, cell: Cel
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PreviewWarning)
         for gate in gate_names(asset):
-            context.log_event(_evaluation(context.instance, key, partition, outcomes[0].manifest, gate))
+            # Its types do not name check evaluations, which it takes.
+            context.log_event(cast(Any, _evaluation(context.instance, key, partition, outcomes[0].manifest, gate)))
 
 
 def _version_tags(instance: DagsterInstance, run_id: str, asset: str, cell: Cell, manifest: Manifest) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What runs next: the one decision that the command line loops over and the sensor yields.
 
-`next_runs` is pure: it looks at what exists, at what Dagster has recorded, and at the runs of now. An artifact is current
-when it exists, its gates passed, and Dagster's latest record of it shows its manifest and is not stale. A run that
-records an existing artifact again makes nothing.
+`next_runs` is pure: it looks at what exists, at what Dagster has recorded, and at the current runs. An artifact is
+current when it exists, its gates passed, and Dagster's latest record of it shows its manifest and is not stale. A run
+that records an existing artifact again makes nothing.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def next_runs(
         return [_sweep(now.study, part) for part in shared_out(now.study, free)]
     if now.is_in_progress("sweep", "cell", "upstream"):
         return []
-    if _has(now.study, "predictions") and are_controls_stale(now.study, recorded):
-        if controls := now.startable([Run("controls", holds_model=is_judge_in_process(study))]):
-            return controls
+    is_due = _has(now.study, "predictions") and are_controls_stale(now.study, recorded)
+    if controls := now.startable([Run("controls", holds_model=is_judge_in_process(study))] if is_due else []):
+        return controls
     if now.is_in_progress("controls"):
         return []
     if _has(now.study, "verdicts") and is_report_stale(now.study, recorded):

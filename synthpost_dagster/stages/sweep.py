@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from synthpost_dagster.artifacts.store import Outcome
+from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
