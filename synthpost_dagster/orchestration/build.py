@@ -3,8 +3,11 @@
 `definitions` is the code location that Dagster loads; it names the environment's task and profile.
 """
 
+import warnings
+
 from dagster import Definitions, in_process_executor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.assets.factory import build_assets
 from synthpost_dagster.orchestration.asset_checks import build_checks
@@ -24,6 +27,8 @@ from synthpost_dagster.stages.study import storage_root
 def build_definitions(settings: Settings) -> Definitions:
     """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
     wait_patiently()
+    # Dagster passes this parameter on itself whenever it copies a sensor.
+    warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition", BetaWarning)
     task, profile = load_task_and_profile(settings.task, settings.profile)
     partitions = build_partitions(task.spec.sweep)
     assets = build_assets(partitions, profile)

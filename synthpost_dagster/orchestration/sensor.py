@@ -4,7 +4,6 @@ https://docs.dagster.io/guides/automate/sensors. It yields what `stages.planning
 upstream, which may cost money: that is the schedule's, or a person's, decision.
 """
 
-import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +20,6 @@ from dagster import (
     sensor,
 )
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.orchestration.instance import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
@@ -45,17 +43,15 @@ def build_sensor(jobs: Jobs, graph: AssetGraph) -> SensorDefinition:
         if not runs:
             yield SkipReason(reason)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BetaWarning)  # of a parameter that the decorator passes on
-        decorate = sensor(
-            name="next_runs",
-            jobs=jobs[1:],
-            minimum_interval_seconds=INTERVAL_SECONDS,
-            default_status=DefaultSensorStatus.STOPPED,
-            description="Starts what is missing or out of date after the upstream: subsets, sweeps, controls, report. "
-            "What fails or is cancelled waits for the next run of `upstream`, or for a person.",
-        )
-        return decorate(evaluate)
+    decorate = sensor(
+        name="next_runs",
+        jobs=jobs[1:],
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.STOPPED,
+        description="Starts what is missing or out of date after the upstream: subsets, sweeps, controls, report. What "
+        "fails or is cancelled waits for the next run of `upstream`, or for a person.",
+    )
+    return decorate(evaluate)
 
 
 def requested(study: Study, instance: DagsterInstance, graph: AssetGraph) -> tuple[list[Run], str]:
