@@ -68,11 +68,9 @@ def _make(inputs: UntunedInputs, draft: Draft, bench: Workbench) -> PostsFacts:
     loaded = student.untuned()
     started, parts, written = time.perf_counter(), [], []
     for name, column in inputs.contestants:
-        requests, sampling = (
-            posts.requests_for(inputs, prompts[column], None, name),
-            posts.seeded(inputs.sampling, name),
-        )
-        what, width = f"{name} posts", sampling.max_concurrent_sequences
+        requests, what = posts.requests_for(inputs, prompts[column], None, name), f"{name} posts"
+        sampling = posts.seeded(inputs.sampling, name)
+        width = sampling.max_concurrent_sequences
         progress = bench.progress.worth(effort.of_posts(len(requests)))
         replies = dict(answers(loaded, [], requests, sampling, progress, what, student.limit_gib, width))
         in_order = [replies[place] for place in range(len(requests))]
