@@ -72,7 +72,7 @@ def written(options: argparse.Namespace, model: Path, folder: Path) -> tuple[Pat
         "predictions": {"max_new_tokens": NEW_TOKENS},
         "judges": [{"backend": "rubric"}],
         "budget": None,
-        "device": {"device": options.device, "slots": options.slots},
+        "device": {"device": options.device, "max_concurrent_runs": options.slots},
         "sweep": {"data_sizes": list(SIZES), "steps": options.steps},
         "evaluation_prompts": PROMPTS,
         "allow_untrained_task": True,

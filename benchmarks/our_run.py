@@ -33,7 +33,7 @@ from synthpost_dagster.tasks.loading import load_task
 TASK = "sales_posts"
 PROFILE = "bench"
 ATTEMPTS = 3
-LIMITS = {"requests_per_minute": None, "tokens_per_minute": None, "timeout_seconds": 120.0, "tries": 5}
+LIMITS = {"requests_per_minute": None, "tokens_per_minute": None, "timeout_seconds": 120.0, "max_request_attempts": 5}
 SAMPLING = HostedSampling(temperature=0.8, top_p=0.95, max_new_tokens=500, seed=3407)
 STAND_IN_POST = "Meet your next favourite! It is plain, bright and quiet. " * 7
 
@@ -68,8 +68,8 @@ def spec_of(backend: str, base_url: str | None, concurrency: int) -> HostedChat:
             "structured_output": "none",
             "extra_body": {},
             "prices": None,
-            "limits": Limits.model_validate({"concurrency": concurrency, "patience_seconds": 60.0, **LIMITS}),
-            "attempts": ATTEMPTS,
+            "limits": Limits.model_validate({"concurrency": concurrency, "max_retry_wait_seconds": 60.0, **LIMITS}),
+            "max_replies_per_row": ATTEMPTS,
         }
     )
 

@@ -107,8 +107,8 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
         is_good &= finding.is_good
     with open_instance(settings) as instance:
         slots = pool_slots(instance)
-    fits = slots in (-1, study.profile.device.slots)
-    text = f"pool gpu lets {slots} in at a time, the profile {study.profile.device.slots}"
+    fits = slots in (-1, study.profile.device.max_concurrent_runs)
+    text = f"pool gpu lets {slots} in at a time, the profile {study.profile.device.max_concurrent_runs}"
     console.print(finding_line(Finding("dagster", True, text if fits else f"{text}; `synthpost run` sets it right")))
     if not is_good:
         sys.exit(1)
@@ -174,9 +174,9 @@ def rows(
     Looks at the newest table of rows, also one that failed its checks; where there is none, at the replies in the
     journal. Exits with 0 where there are replies, with 2 where there are none or none has the reason.
     """
-    from synthpost_dagster.stages.data import latest_rows
     from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
     from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.synthetic_rows import latest_rows
 
     settings = read_settings(home, task, profile)
     prepare(settings)
@@ -314,7 +314,7 @@ def ui(
     _set_history_aside(settings)
     remove_abandoned(settings.home)
     with open_instance(settings) as instance:
-        tidy(instance, study.profile.device.slots)
+        tidy(instance, study.profile.device.max_concurrent_runs)
     serve(settings, host, port, allowed, read_only)
 
 

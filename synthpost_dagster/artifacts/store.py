@@ -16,8 +16,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -27,7 +27,7 @@ from synthpost_dagster.artifacts.drafts import draft_folder
 from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.locks import is_acquired
-from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError
 from synthpost_dagster.runtime.progress import SILENT
 
 if TYPE_CHECKING:
@@ -146,11 +146,15 @@ class Draft:
         self.facts: dict[str, Any] = {}
         self.gates: list[GateEntry] = []
         self.digest = ""
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.target_rows: int | None = None
+        """Rows that were asked for, where they are not the rows of the main table."""
 
     def table(self, name: str, table: pd.DataFrame) -> None:
         """Writes `<name>.parquet`; the first table's digest is the artifact's, unless its stage sets another."""
         with writing(self.folder):
             table.to_parquet(self.folder / f"{name}.parquet", index=False)
+        self.tables[name] = table
         self.digest = self.digest or table_digest(table)
 
 
@@ -174,61 +178,45 @@ class ArtifactStore:
         manifest = _read_manifest(folder / MANIFEST)
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
-        for name, entry in manifest.files.items():
-            file = folder / name
-            if not file.exists() or file.stat().st_size != entry.bytes:
-                return None
-        return manifest
-
-    def need(self, plan: Plan, remedy: str) -> Manifest:
-        """The artifact of a plan. Raises UpstreamMissing, or GateFailed where a check on it failed."""
-        manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
-        if manifest is None:
-            raise UpstreamMissing(f"{plan.title} does not exist for this task and profile yet; {remedy}")
-        refuse_failed(manifest)
-        return manifest
+        sizes = _sizes(folder)
+        is_whole = all(sizes.get(name) == entry.bytes for name, entry in manifest.files.items())
+        return manifest if is_whole else None
 
     def all_of(self, asset: str, partition: str = "") -> list[Manifest]:
         """Every whole artifact of an asset and partition, oldest first."""
-        folder = self.root / asset / _safe(partition)
-        if not folder.exists():
-            return []
-        names = [child.name for child in folder.iterdir() if not child.name.startswith(DAMAGED)]
-        found = [self.find(asset, partition, name) for name in names]
+        found = [self.find(asset, partition, name) for name in self.fingerprints(asset, partition)]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.made_at)
+
+    def fingerprints(self, asset: str, partition: str = "") -> list[str]:
+        """Names of the folders that artifacts of an asset and partition are kept in, whole or not."""
+        return [name for name in _sizes(self.root / asset / _safe(partition)) if not name.startswith(DAMAGED)]
 
     def set_aside(self, asset: str, partition: str = "") -> list[Manifest]:
         """The manifests of damaged artifacts that were set aside, where these are whole."""
         folder = self.root / asset / _safe(partition)
-        children = folder.iterdir() if folder.exists() else []
-        found = [_read_manifest(child / MANIFEST) for child in children if child.name.startswith(DAMAGED)]
+        found = [_read_manifest(folder / name / MANIFEST) for name in _sizes(folder) if name.startswith(DAMAGED)]
         return [manifest for manifest in found if manifest]
 
-    @overload
     def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], *, note: Callable[[str], None] = SILENT.note
-    ) -> Outcome: ...
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
+    ) -> Outcome:
+        """The artifact of a plan; `make` fills a draft where it does not exist, is damaged, or failed a gate.
 
-    @overload
-    def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], *, wait: bool, note: Callable[[str], None] = SILENT.note
-    ) -> Outcome | None: ...
-
-    def reuse_or_make(
-        self,
-        plan: Plan,
-        make: Callable[[Draft], None],
-        *,
-        wait: bool = True,
-        note: Callable[[str], None] = SILENT.note,
-    ) -> Outcome | None:
-        """The artifact of a plan; `make` fills a draft where it is not there, is damaged, or failed a check.
-
-        What is reused has all its files compared with their hashes. What is damaged is set aside, which `note` is told.
-        Two processes that want one artifact wait for each other; one that says `wait=False` gets None instead, where
-        the other is still at it. Raises StorageError when the disk is full or a file cannot be written; every other
-        artifact is then untouched.
+        What is reused has all its files compared with their hashes. What is damaged is set aside, and `note` is called
+        with a sentence about it. Two processes that want one artifact wait for each other. Raises StorageError when the
+        disk is full or a file cannot be written; every other artifact is then untouched.
         """
+        return cast(Outcome, self._settle(plan, make, note, wait=True))
+
+    def reuse_or_make_unless_busy(
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
+    ) -> Outcome | None:
+        """As `reuse_or_make`; None where another process is making the artifact."""
+        return self._settle(plan, make, note, wait=False)
+
+    def _settle(
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None], *, wait: bool
+    ) -> Outcome | None:
         with self._lock(plan, wait) as is_ours:
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
             if manifest and not manifest.failed_gates and not (is_ours and self._first_damaged(manifest)):
@@ -236,7 +224,7 @@ class ArtifactStore:
             if not is_ours:
                 return None
             if aside := self._set_damaged_aside(plan):
-                note(f"{plan.title} was damaged; it is made again, and what was there is kept as {aside}")
+                note(f"{plan.title} was damaged; it is made again, and the damaged files are kept as {aside}")
             with self._draft() as draft:
                 draft.facts["made_because"] = self._why(plan)
                 make(draft)
@@ -318,8 +306,7 @@ class ArtifactStore:
 
     def _why(self, plan: Plan) -> str:
         """Why an artifact is made: that the last one was damaged, or what differs from the one made last."""
-        folder = self._folder_of(plan).parent
-        names = [child.name for child in folder.iterdir()] if folder.exists() else []
+        names = _sizes(self._folder_of(plan).parent)
         if any(name.startswith(f"{DAMAGED}{plan.fingerprint}-") for name in names):
             return "the last one was damaged"
         return _why(plan, self.all_of(plan.asset, plan.partition))
@@ -482,7 +469,7 @@ def _as_bytes(manifest: Manifest) -> bytes:
 def _read_manifest(path: UPath) -> Manifest | None:
     """The manifest; None where it is not there, cannot be read, or differs from its own digest."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.fs.cat_file(path.path))
         manifest = Manifest.model_validate(content)
     except (OSError, ValueError, RecursionError):
         return None
@@ -490,10 +477,20 @@ def _read_manifest(path: UPath) -> Manifest | None:
     return manifest if is_as_written else None
 
 
+def _sizes(folder: UPath) -> dict[str, int]:
+    """Name → bytes of what a folder holds, from one listing; empty where it does not exist."""
+    folder.fs.invalidate_cache(folder.path)  # other processes write too
+    try:
+        entries = folder.fs.ls(folder.path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {PurePosixPath(entry["name"]).name: entry["size"] for entry in entries}
+
+
 def _content(file: UPath) -> bytes | None:
     """The file's bytes; None where it is not there. Raises StorageError where it cannot be read."""
     try:
-        content: bytes = file.read_bytes()
+        content: bytes = file.fs.cat_file(file.path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -9,7 +9,7 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.report.previews import loss_png
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import adapters as stage
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_adapters(cells: PartitionsDefinition) -> AssetsDefinition:
@@ -28,7 +28,7 @@ def build_adapters(cells: PartitionsDefinition) -> AssetsDefinition:
         """A PEFT adapter with its loss curve: the student tuned on one subset for one length of training."""
         opened = study.open()
         cells = opened.seeds_of(Cell.parse(context.partition_key))
-        outcomes = [stage.adapters(opened, cell, progress_of(context)) for cell in cells]
+        outcomes = [materialize(opened, "adapters", cell.place, progress_of(context)) for cell in cells]
         picture = loss_png(opened.store.read_table(outcomes[0].manifest))
         return materialized(opened, *outcomes, picture=picture)
 

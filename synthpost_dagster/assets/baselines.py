@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import predictions
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_baseline_predictions() -> AssetsDefinition:
@@ -24,7 +24,7 @@ def build_baseline_predictions() -> AssetsDefinition:
     def baseline_predictions(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """The untuned model's posts, twice: with the student's prompt (base) and with the teacher's (prompted)."""
         opened = study.open()
-        return materialized(opened, predictions.baseline_predictions(opened, progress_of(context)))
+        return materialized(opened, materialize(opened, "baseline_predictions", "", progress_of(context)))
 
     return baseline_predictions
 
@@ -43,6 +43,6 @@ def build_control_predictions() -> AssetsDefinition:
     def control_predictions(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """The untuned model's posts, sampled twice under different seeds, to be judged against each other."""
         opened = study.open()
-        return materialized(opened, predictions.control_predictions(opened, progress_of(context)))
+        return materialized(opened, materialize(opened, "control_predictions", "", progress_of(context)))
 
     return control_predictions

@@ -6,7 +6,7 @@ from dagster import AssetsDefinition, MaterializeResult, asset
 
 from synthpost_dagster.assets.common import OWNERS, materialized, schema_metadata
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import data
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_catalog() -> AssetsDefinition:
@@ -16,6 +16,6 @@ def build_catalog() -> AssetsDefinition:
     def catalog(study: StudyResource) -> MaterializeResult[Any]:
         """Companies and products of the task; each product is marked train or holdout."""
         opened = study.open()
-        return materialized(opened, data.catalog(opened))
+        return materialized(opened, materialize(opened, "catalog"))
 
     return catalog

@@ -8,7 +8,7 @@ from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, s
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import predictions as stage
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_predictions(cells: PartitionsDefinition) -> AssetsDefinition:
@@ -27,6 +27,8 @@ def build_predictions(cells: PartitionsDefinition) -> AssetsDefinition:
         """The tuned model's posts on the evaluation prompts, from the student's prompt."""
         opened = study.open()
         cells = opened.seeds_of(Cell.parse(context.partition_key))
-        return materialized(opened, *[stage.predictions(opened, cell, progress_of(context)) for cell in cells])
+        return materialized(
+            opened, *[materialize(opened, "predictions", cell.place, progress_of(context)) for cell in cells]
+        )
 
     return predictions

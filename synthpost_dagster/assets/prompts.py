@@ -6,7 +6,7 @@ from dagster import AssetsDefinition, MaterializeResult, asset
 
 from synthpost_dagster.assets.common import OWNERS, materialized, schema_metadata
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import data
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_prompts() -> AssetsDefinition:
@@ -22,7 +22,7 @@ def build_prompts() -> AssetsDefinition:
     def prompts(study: StudyResource) -> MaterializeResult[Any]:
         """Every training prompt: factors, the teacher's and the student's wording, rank in the stratified order."""
         opened = study.open()
-        return materialized(opened, data.prompts(opened))
+        return materialized(opened, materialize(opened, "prompts"))
 
     return prompts
 
@@ -40,6 +40,6 @@ def build_evaluation_prompts() -> AssetsDefinition:
     def evaluation_prompts(study: StudyResource) -> MaterializeResult[Any]:
         """Prompts that every contestant answers, on holdout products alone, balanced over post type × tone."""
         opened = study.open()
-        return materialized(opened, data.evaluation_prompts(opened))
+        return materialized(opened, materialize(opened, "evaluation_prompts"))
 
     return evaluation_prompts

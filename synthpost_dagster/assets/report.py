@@ -8,7 +8,7 @@ from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, s
 from synthpost_dagster.report.data import of_seed
 from synthpost_dagster.report.figures import cells_png
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages.report import ratio_report as make_report
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_ratio_report() -> AssetsDefinition:
@@ -24,7 +24,7 @@ def build_ratio_report() -> AssetsDefinition:
     def ratio_report(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """Win ratios with their intervals, by cell and factor, as parquet, CSV and a page."""
         opened = study.open()
-        outcome = make_report(opened, progress_of(context))
+        outcome = materialize(opened, "ratio_report", "", progress_of(context))
         shown = of_seed(opened.store.read_table(outcome.manifest), opened.profile.training.seed)
         return materialized(opened, outcome, picture=cells_png(shown))
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import data
+from synthpost_dagster.stages.stage import materialize
 
 
 class SynthesisConfig(Config):
@@ -32,6 +32,6 @@ def build_synthetic_rows(pool: str | None) -> AssetsDefinition:
     ) -> MaterializeResult[Any]:
         """The teacher's posts in rank order, kept or rejected with a reason; the table grows and never shrinks."""
         opened = study.open()
-        return materialized(opened, data.synthetic_rows(opened, progress_of(context), config.rows))
+        return materialized(opened, materialize(opened, "synthetic_rows", "", progress_of(context), config.rows))
 
     return synthetic_rows

@@ -6,7 +6,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 
 from synthpost_dagster.assets.common import OWNERS, materialized, schema_metadata
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import data
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_data_subsets(sizes: PartitionsDefinition) -> AssetsDefinition:
@@ -23,6 +23,6 @@ def build_data_subsets(sizes: PartitionsDefinition) -> AssetsDefinition:
     def data_subsets(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """Training conversations of one data size; each subset holds the smaller ones."""
         opened = study.open()
-        return materialized(opened, data.data_subsets(opened, int(context.partition_key)))
+        return materialized(opened, materialize(opened, "data_subsets", context.partition_key))
 
     return data_subsets

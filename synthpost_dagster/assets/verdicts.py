@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 from synthpost_dagster.assets.common import OWNERS, materialized, progress_of, schema_metadata
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import verdicts as stage
+from synthpost_dagster.stages.stage import materialize
 
 
 def build_verdicts(cells: PartitionsDefinition, pool: str | None) -> AssetsDefinition:
@@ -26,7 +26,9 @@ def build_verdicts(cells: PartitionsDefinition, pool: str | None) -> AssetsDefin
         """The tuned post against each baseline's, in both orders: raw reply, pick, outcome or the reason for none."""
         opened = study.open()
         cells = opened.seeds_of(Cell.parse(context.partition_key))
-        return materialized(opened, *[stage.verdicts(opened, cell, progress_of(context)) for cell in cells])
+        return materialized(
+            opened, *[materialize(opened, "verdicts", cell.place, progress_of(context)) for cell in cells]
+        )
 
     return verdicts
 
@@ -45,6 +47,6 @@ def build_control_verdicts(pool: str | None) -> AssetsDefinition:
     def control_verdicts(context: AssetExecutionContext, study: StudyResource) -> MaterializeResult[Any]:
         """Comparisons whose answer is known: the untuned model against itself, empty posts, posts of other prompts."""
         opened = study.open()
-        return materialized(opened, stage.control_verdicts(opened, progress_of(context)))
+        return materialized(opened, materialize(opened, "control_verdicts", "", progress_of(context)))
 
     return control_verdicts

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.files.renamed_keys import new_name
 
 try:  # libyaml: seven times faster, and every command waits for its task and profile
     from yaml import CSafeLoader as SafeLoader
@@ -259,19 +260,20 @@ def _source(documents: Sequence[Document], place: Place) -> tuple[Document, int]
 
 
 def _problems(error: ValidationError, content: Any, model: type[BaseModel]) -> dict[Place, str]:
-    """Place → what is wrong there; unknown keys come first, and of a choice between types each says what it wants."""
+    """Place → error there; unknown keys come first, and alternatives of a union are joined."""
     found: dict[Place, list[str]] = {}
     for problem in sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden"):
-        place = _place(problem["loc"], content, problem["type"])
-        found.setdefault(place, []).append(problem["msg"].removeprefix("Value error, "))
-        if problem["type"] == "extra_forbidden":
-            if len(found) <= MAX_PROBLEMS:
-                found[place] = [_unknown(place, _allowed(model, problem["loc"]))]
-        elif problem["type"] == "missing":
-            found[place] = [f"the key {_written(place)} is missing; add it"]
-        else:
+        place, kind = _place(problem["loc"], content, problem["type"]), problem["type"]
+        if kind == "extra_forbidden":
+            found[place] = [_unknown(place, _allowed(model, problem["loc"]))] if len(found) < MAX_PROBLEMS else [""]
+        elif kind == "missing":
+            if not any(old[:-1] == place[:-1] and new_name(old) == place[-1] for old in found):
+                found[place] = [f"the key {_written(place)} is missing; add it"]
+        elif kind != "too_short" or len(problem["input"]) == problem["ctx"]["actual_length"]:
+            # Else the items are there, and each has an error of its own.
             name = f"{_written(place)}: " if place else ""
-            found[place][-1] = "\n".join(name + line for line in found[place][-1].split("\n"))
+            lines = problem["msg"].removeprefix("Value error, ").split("\n")
+            found.setdefault(place, []).append("\n".join(name + line for line in lines))
     return {place: _either(place, messages) for place, messages in found.items()}
 
 
@@ -281,6 +283,8 @@ def _either(place: Place, messages: list[str]) -> str:
 
 
 def _unknown(place: Place, allowed: list[str]) -> str:
+    if new := new_name(place):
+        return f"the key {_written(place)} is now called {new}; rename it"
     near = difflib.get_close_matches(str(place[-1]), allowed, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     listed = f"; the keys here are {', '.join(allowed)}" if allowed else ""

@@ -139,7 +139,7 @@ def build_judges(task: Task, profile: Profile, context: Context, may_tie: bool) 
     return [
         Rubric(task)
         if isinstance(spec, RubricJudge)
-        else ModelReader(task, chat_model(spec, context, schema), spec.attempts)
+        else ModelReader(task, chat_model(spec, context, schema), spec.max_replies_per_row)
         for spec in profile.judges
     ]
 

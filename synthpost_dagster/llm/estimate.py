@@ -60,7 +60,7 @@ def expect(
     """For prompts of so many characters each, every one asked `tries` times in the mean, and at most `most_tries`
     times, by default as often as the profile allows.
     """
-    most = spec.attempts if most_tries is None else most_tries
+    most = spec.max_replies_per_row if most_tries is None else most_tries
     means = averages(journal, spec, purpose)
     requests = round(len(characters) * tries)
     rate = means.prompt_tokens_a_character if means else 1 / CHARACTERS_A_TOKEN

@@ -352,9 +352,8 @@ class _Run:
         delay = failure.wait or min(backoff(request.turned_away), left)
         if request.turned_away >= MOST_TURNED_AWAY or delay > left or not delay:
             raise EndpointError(
-                f"{self.model.name}: turns requests away all the time: {failure}; after {request.waited_seconds:.0f} s "
-                "of waiting without a reply it is given up: lower limits.concurrency or raise limits.patience_seconds, "
-                "and run again, it goes on from here"
+                f"{self.model.name}: stayed busy for {request.waited_seconds:.0f} s ({failure}); lower "
+                "limits.concurrency or raise limits.max_retry_wait_seconds, and run again to resume"
             ) from None
         return delay
 
@@ -362,7 +361,7 @@ class _Run:
         """Seconds that a request may still wait; all the profile's patience again after any other was answered."""
         if request.answered_then != self.answered:
             request.answered_then, request.waited_seconds = self.answered, 0.0
-        return max(0.0, self.spec.limits.patience_seconds - request.waited_seconds)
+        return max(0.0, self.spec.limits.max_retry_wait_seconds - request.waited_seconds)
 
     def _has_failed_for_good(self, request: _Request, failure: Passing, started: float, others: int) -> bool:
         """Whether this request alone is beyond help, `others` having been answered since it began.
@@ -373,7 +372,7 @@ class _Run:
         if failure.is_perhaps_paid:
             request.lost_usd += request.worst_usd
             self.pace.overloaded(started, None)
-        if request.failed < self.spec.limits.tries:
+        if request.failed < self.spec.limits.max_request_attempts:
             return False
         if others < TRUST_AFTER:
             raise EndpointError(

@@ -211,7 +211,7 @@ class Pace:
                 wait.cancel()
 
     def _check_patience(self, wait: float) -> None:
-        if wait > self.pressure.limits.patience_seconds:
+        if wait > self.pressure.limits.max_retry_wait_seconds:
             back = datetime.fromtimestamp(time.time() + wait).astimezone()
             raise EndpointError(
                 f"{self.name}: its limit is reached and it asks to come back in {_in_words(wait)}, after "

@@ -30,7 +30,10 @@ def build_definitions(settings: Settings) -> Definitions:
     jobs = build_jobs()
     device = profile.device
     gpu = GpuResource(
-        device=device.device, slots=device.slots, memory_gib=device.memory_gib, cpu_threads=device.cpu_threads
+        device=device.device,
+        slots=device.max_concurrent_runs,
+        memory_gib=device.memory_gib,
+        cpu_threads=device.cpu_threads,
     )
     tables = TablesResource(storage=storage_root(profile, settings), home=str(settings.home))
     journal = JournalResource(home=str(settings.home))

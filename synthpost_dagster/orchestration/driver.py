@@ -26,7 +26,7 @@ from synthpost_dagster.runtime.child_processes import run_apart
 from synthpost_dagster.runtime.processes import this_process
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.settings import Settings, prepare
-from synthpost_dagster.stages import data, doctor, planning
+from synthpost_dagster.stages import doctor, planning, synthetic_rows
 from synthpost_dagster.stages.report import require_cells
 from synthpost_dagster.stages.study import Study, open_study
 
@@ -100,7 +100,7 @@ class Sweep:
         one that may be.
         """
         study, recorded = self.study, self.recorded
-        if planning.are_rows_stale(study, recorded, rows) and data.has_rows_to_ask(study, rows):
+        if planning.are_rows_stale(study, recorded, rows) and synthetic_rows.has_rows_to_ask(study, rows):
             self.terminal.warn(doctor.require_endpoints(study, ["teacher"]))
         if has_cells_to_judge or planning.are_controls_stale(study, recorded):
             judges = [role for role in study.profile.roles if role != "teacher"]
@@ -145,7 +145,7 @@ class Sweep:
 
     def _sweeps(self, cells: Sequence[Cell]) -> list[Unit]:
         """The runs that fill the cells: as many at a time as the device has slots."""
-        parts = planning.dealt(self.study, cells, self.study.profile.device.slots)
+        parts = planning.dealt(self.study, cells, self.study.profile.device.max_concurrent_runs)
         units = []
         for place, part in enumerate(parts, start=1):
             number = f" {place} of {len(parts)}" if len(parts) > 1 else ""
@@ -158,13 +158,18 @@ class Sweep:
         """Runs one unit, or several at a time."""
         if not units:
             return
-        tidy(self.instance, self.study.profile.device.slots)
+        tidy(self.instance, self.study.profile.device.max_concurrent_runs)
         for unit in units:
             self.terminal.started(unit.title)
-        if len(units) > 1 or any(unit.holds_model and self.study.profile.device.own_process for unit in units):
-            self._run_apart(units)
-            return
-        (unit,) = units
+        try:
+            if len(units) > 1 or any(unit.holds_model and self.study.profile.device.process_per_run for unit in units):
+                self._run_apart(units)
+            else:
+                self._run_here(units[0])
+        finally:
+            self.study = self.study.fresh()
+
+    def _run_here(self, unit: Unit) -> None:
         try:
             execute(self.definitions, self.instance, unit)
         except errors.SynthpostError:

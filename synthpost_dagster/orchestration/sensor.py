@@ -31,10 +31,7 @@ from synthpost_dagster.orchestration.jobs import Jobs, cells_of, sweep_config
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages import planning
 from synthpost_dagster.stages.planning import Recorded
-from synthpost_dagster.stages.predictions import predictions_plan
-from synthpost_dagster.stages.report import ratio_report_plan
 from synthpost_dagster.stages.study import Study
-from synthpost_dagster.stages.verdicts import control_verdicts_plan
 
 Job = JobDefinition | UnresolvedAssetJobDefinition
 CAUSE_TAG = "synthpost/cause"
@@ -94,9 +91,11 @@ def next_requests(study: Study, instance: DagsterInstance, graph: AssetGraph, fi
     if begun or _partitions_under_way(instance, "controls"):
         return []
     if finished.job_name != "controls" and planning.are_controls_stale(study, recorded) and _has_cells(study):
-        return [RunRequest(run_key=_key(instance, "controls", control_verdicts_plan(study)), job_name="controls")]
+        return [
+            RunRequest(run_key=_key(instance, "controls", study.resolver.plan("control_verdicts")), job_name="controls")
+        ]
     if planning.is_report_stale(study, recorded):
-        return [RunRequest(run_key=_key(instance, "report", ratio_report_plan(study)), job_name="report")]
+        return [RunRequest(run_key=_key(instance, "report", study.resolver.plan("ratio_report")), job_name="report")]
     return []
 
 
@@ -157,7 +156,7 @@ def _cell_requests(study: Study, recorded: Recorded, ready: Sequence[Cell], fini
         for cell in stale
         if cell not in filled
     ]
-    parts = planning.dealt(study, filled, study.profile.device.slots)
+    parts = planning.dealt(study, filled, study.profile.device.max_concurrent_runs)
     return requests + [_sweep_request(part, cause) for part in parts]
 
 
@@ -168,7 +167,7 @@ def _sweep_request(cells: Sequence[Cell], cause: str) -> RunRequest:
 
 def _has_cells(study: Study) -> bool:
     """Whether any cell has posts, which the controls need."""
-    return any(study.has(partial(predictions_plan, study, cell)) for cell in study.cells)
+    return any(study.resolver.has("predictions", cell.place) for cell in study.cells)
 
 
 def _under_way(instance: DagsterInstance, job: str) -> list[DagsterRun]:

@@ -1,6 +1,6 @@
-"""What a profile says of models: those in this process, those behind an endpoint, how they are sampled, what they cost.
+"""The models that a profile names: in this process or behind an endpoint, how they are sampled and what they cost.
 
-A chat model is a teacher or a judge. Which class answers for a `backend` is the business of `generation.chat_models`.
+A chat model is a teacher or a judge. `llm.chat_models` looks up the class that answers for a `backend`.
 """
 
 from __future__ import annotations
@@ -15,40 +15,47 @@ EMBEDDED = "embedded"
 ModelName = Annotated[str, StringConstraints(pattern=r"^(embedded|[~./].*|[A-Za-z0-9][\w.-]*/[\w.-]+)$")]
 Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 EndpointName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
-TEMPLATE_OWN = frozenset(
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,79}$")]
+RESERVED_TEMPLATE_NAMES = frozenset(
     {"add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "messages"}
     | {"max_length", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "strftime_now"}
     | {"tokenize", "tokenizer_kwargs", "tools", "truncation"}
 )
-"""What a chat template is always given, or what says how it is rendered."""
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,79}$")]
-OWN_FIELDS = frozenset(
+"""Arguments that every chat template gets, or that control how it is rendered."""
+RESERVED_BODY_FIELDS = frozenset(
     {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "response_format"}
     | {"stream", "n", "best_of"}
 )
-"""Fields of a request that have a key of their own in the profile, or that what a reply is and costs depends on."""
+"""Fields of a request that have a profile key of their own, or that would change what one reply is or costs."""
 
 
 class ModelSpec(Record):
     """A model in this process: the embedded one, a folder, or a hub name pinned to a commit."""
 
-    model: ModelName
-    revision: Revision | None
-    quantization: Literal["none", "nf4"]
-    dtype: Literal["float32", "bfloat16"]
-    memory_gib: float = Field(gt=0, description="free memory that its work needs")
+    model: ModelName = Field(
+        description="`embedded` (ships with the package), a folder that begins with `~`, `.` or `/`, or a hub name"
+    )
+    revision: Revision | None = Field(description="40-digit commit of a hub model; null for `embedded` and folders")
+    quantization: Literal["none", "nf4"] = Field(
+        description="nf4 loads the weights in 4 bits: a quarter of the memory, small quality loss, needs an NVIDIA GPU"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        description="type of weights and activations; bfloat16 halves the memory and is slower on most CPUs"
+    )
+    memory_gib: float = Field(gt=0, description="free memory in GiB that a device must have before the model is loaded")
     dequantize: bool | Literal["auto"] = Field(
-        default="auto", description="hold 4-bit weights decoded to `dtype`: the same values, faster, more memory"
+        default="auto",
+        description="decode 4-bit weights to `dtype` once: same values, faster, more memory; auto where memory allows",
     )
     chat_template_kwargs: dict[Identifier, bool | int | float | str | None] = Field(
         default_factory=dict,
-        description="what the chat template is given, in training and generation alike, such as enable_thinking: false",
+        description="extra arguments of the chat template, in training and generation, e.g. `enable_thinking: false`",
     )
 
     @field_validator("chat_template_kwargs")
     @classmethod
     def _is_free(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := TEMPLATE_OWN & set(value):
+        if taken := RESERVED_TEMPLATE_NAMES & set(value):
             raise ValueError(f"{', '.join(sorted(taken))} cannot be set here")
         return value
 
@@ -63,90 +70,115 @@ class ModelSpec(Record):
 
 
 class Sampling(Record):
-    """How text is drawn in this process; temperature 0 is greedy."""
+    """How a model in this process samples text."""
 
-    temperature: float = Field(ge=0, le=2)
-    top_p: float = Field(gt=0, le=1)
-    max_new_tokens: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    temperature: float = Field(ge=0, le=2, description="sampling temperature; 0 is greedy decoding")
+    top_p: float = Field(
+        gt=0, le=1, description="nucleus sampling: probability mass that tokens are drawn from; 1 draws from all"
+    )
+    max_new_tokens: int = Field(ge=1, description="limit of one output in tokens; longer outputs are truncated")
+    batch_size: int = Field(ge=1, description="outputs generated at once; larger is faster and needs more memory")
+    seed: int = Field(ge=0, description="seed of the random numbers, so that a run can be repeated")
 
 
 class PostSampling(Sampling):
-    """How the student's posts are drawn."""
+    """How the student samples posts."""
 
-    slots: int | None = Field(
+    max_concurrent_sequences: int | None = Field(
         default=None,
         ge=1,
-        description="posts written at a time, in steps that are always as wide: by a 16-bit student on a GPU, or a "
-        "float32 one on a CPU, the same posts whatever else is written with them; null: as many as the memory holds",
+        description="decode slots: posts generated at once by a 16-bit student on a GPU or a float32 one on a CPU; "
+        "if set, a post does not depend on what else is generated; null uses what the memory allows",
     )
 
 
 class HostedSampling(Record):
-    """How an endpoint is to draw text."""
+    """How an endpoint is asked to sample text."""
 
-    temperature: float = Field(ge=0, le=2)
-    top_p: float = Field(gt=0, le=1)
-    max_new_tokens: int = Field(ge=1)
-    seed: int | None = Field(ge=0, description="sent with each request; null where the endpoint knows none")
+    temperature: float = Field(ge=0, le=2, description="sampling temperature; 0 is greedy decoding")
+    top_p: float = Field(gt=0, le=1, description="nucleus sampling: probability mass that tokens are drawn from")
+    max_new_tokens: int = Field(
+        ge=1, description="limit of one reply in tokens, reasoning included; longer replies are truncated"
+    )
+    seed: int | None = Field(ge=0, description="seed sent with each request; null for endpoints that accept none")
 
 
 class Prices(Record):
-    """US dollars a million tokens."""
+    """Prices of an endpoint."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, description="US dollars per million prompt tokens")
+    output: float = Field(ge=0, description="US dollars per million generated tokens")
 
 
 class Limits(Record):
-    """How hard an endpoint may be pressed, and how long it is waited for."""
+    """Rate limits of an endpoint, timeouts and retries."""
 
-    concurrency: int = Field(ge=1, le=4_096, description="most requests in flight")
-    requests_per_minute: int | None = Field(ge=1)
-    tokens_per_minute: int | None = Field(ge=1)
-    timeout_seconds: float = Field(gt=0, description="for one reply")
-    tries: int = Field(ge=1, le=20, description="of one request, where the endpoint or the line fails")
-    patience_seconds: float = Field(
+    concurrency: int = Field(
+        ge=1, le=4_096, description="maximum requests in flight; starts at 8 and adapts to what the endpoint accepts"
+    )
+    requests_per_minute: int | None = Field(ge=1, description="rate limit of your account; null for none")
+    tokens_per_minute: int | None = Field(
+        ge=1, description="rate limit of your account, prompt and reply together; null for none"
+    )
+    timeout_seconds: float = Field(gt=0, description="seconds to wait for one reply before the request has failed")
+    max_request_attempts: int = Field(
+        ge=1, le=20, description="times one request is sent when the endpoint or the connection fails"
+    )
+    max_retry_wait_seconds: float = Field(
         ge=0,
-        description="a longer wait than this, asked for by the endpoint or without any reply meanwhile, ends the run",
+        description="longest wait for an endpoint that is busy or asks for a pause, in seconds; beyond it the run ends "
+        "and can be resumed",
     )
 
 
 class InProcessChat(Record):
-    """A model that is loaded with transformers into this process: nothing leaves the machine."""
+    """A teacher or judge loaded with transformers in this process: nothing leaves the machine."""
 
-    backend: Literal["transformers"]
-    model: ModelSpec
-    sampling: Sampling
-    attempts: int = Field(ge=1, le=10, description="replies asked for before a row stays rejected or a game unscored")
+    backend: Literal["transformers"] = Field(description="`transformers`: a model in this process")
+    model: ModelSpec = Field(description="the model and how it is loaded")
+    sampling: Sampling = Field(description="how its replies are sampled")
+    max_replies_per_row: int = Field(
+        ge=1, le=10, description="replies requested before a row stays rejected, or a game stays unscored"
+    )
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return f"{self.backend}/{self.model.model}"
 
 
 class HostedChat(Record):
-    """A model behind an endpoint that speaks the chat-completions protocol."""
+    """A teacher or judge behind an endpoint that speaks the chat-completions protocol."""
 
-    backend: Literal["openai", "groq"]
-    endpoint: EndpointName = Field(description="your name for it; replies are kept under it, whatever its address")
-    base_url: str | None = Field(description="null for the SDK's own")
-    api_key: VariableName | None = Field(description="name of the environment variable that holds the key")
-    model: str = Field(min_length=1, max_length=200)
-    revision: str | None = Field(description="what you know of the version served, as part of the replies' key")
-    sampling: HostedSampling
-    max_tokens_as: Literal["max_tokens", "max_completion_tokens"]
-    structured_output: Literal["none", "json_object", "json_schema"] = Field(description="for judges")
-    extra_body: dict[str, Any] = Field(description="more fields of the request, such as reasoning_effort")
-    prices: Prices | None = Field(description="null where nothing is paid by the token")
-    limits: Limits
-    attempts: int = Field(ge=1, le=10, description="replies asked for before a row stays rejected or a game unscored")
+    backend: Literal["openai", "groq"] = Field(
+        description="`openai` for any compatible endpoint (vLLM, Ollama, llama.cpp, OpenRouter), `groq` for Groq"
+    )
+    endpoint: EndpointName = Field(description="your name for the endpoint; its replies are cached under this name")
+    base_url: str | None = Field(description="address of the API, usually ending in /v1; null for the SDK's default")
+    api_key: VariableName | None = Field(
+        description="NAME of the environment variable that holds the key; null where the endpoint needs none"
+    )
+    model: str = Field(min_length=1, max_length=200, description="model name as the endpoint lists it")
+    revision: str | None = Field(
+        description="version of the served model, if you know it; a new value requests all replies again"
+    )
+    sampling: HostedSampling = Field(description="how replies are sampled")
+    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = Field(
+        description="request field that carries sampling.max_new_tokens; OpenAI and Groq want max_completion_tokens"
+    )
+    structured_output: Literal["none", "json_object", "json_schema"] = Field(
+        description="response format requested from judges; json_schema is the strictest the endpoint may support"
+    )
+    extra_body: dict[str, Any] = Field(description="more request fields, e.g. `reasoning_effort: low`")
+    prices: Prices | None = Field(description="for cost estimates and the budget; null where tokens cost nothing")
+    limits: Limits = Field(description="rate limits, timeout and retries")
+    max_replies_per_row: int = Field(
+        ge=1, le=10, description="replies requested before a row stays rejected, or a game stays unscored"
+    )
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return f"{self.endpoint}/{self.model}"
 
     @field_validator("base_url")
@@ -161,19 +193,19 @@ class HostedChat(Record):
     @field_validator("extra_body")
     @classmethod
     def _is_extra(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := OWN_FIELDS & set(value):
+        if taken := RESERVED_BODY_FIELDS & set(value):
             raise ValueError(f"{', '.join(sorted(taken))} cannot be set here")
         return value
 
 
 class RubricJudge(Record):
-    """The task's criteria, checked on the text itself."""
+    """A judge without a model: checks the task's criteria on the text itself."""
 
-    backend: Literal["rubric"]
+    backend: Literal["rubric"] = Field(description="`rubric`: the task's checks decide, at no cost")
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return self.backend
 
 

@@ -126,7 +126,9 @@ GATES: dict[str, GateRemedy] = {
     ),
     "diversity": GateRemedy("", "", "raise {teacher.sampling.temperature}, or change quality.diversity in task.yaml"),
     "rejected_share": GateRemedy(
-        "rejected_share", "quality.max_rejected_share", "raise {quality.max_rejected_share} or {teacher.attempts}"
+        "rejected_share",
+        "quality.max_rejected_share",
+        "raise {quality.max_rejected_share} or {teacher.max_replies_per_row}",
     ),
     "cleaning": GateRemedy(
         "cleaned_share", "quality.max_cleaned_share", "reword prompts/teacher.j2 or raise {quality.max_cleaned_share}"

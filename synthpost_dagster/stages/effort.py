@@ -17,9 +17,19 @@ def of_rows(rows: int) -> float:
     return 1.5 * rows
 
 
+def of_trained_rows(rows: int) -> float:
+    """Of rows that the student is tuned on, as often as it sees them."""
+    return 0.6 * rows
+
+
+def of_games(games: int, is_rubric: bool) -> float:
+    """Of a judge's games."""
+    return (RUBRIC_GAME if is_rubric else 1.0) * games
+
+
 def of_steps(study: Study, steps: int) -> float:
     """Of so many optimizer steps."""
-    return 0.6 * study.profile.training.rows_per_step * steps
+    return of_trained_rows(study.profile.training.rows_per_step * steps)
 
 
 def of_posts(posts: int) -> float:
@@ -29,14 +39,14 @@ def of_posts(posts: int) -> float:
 
 def of_verdicts(study: Study) -> list[float]:
     """Of one training's games, by judge: the rubric is quick, a model's reply takes about as long as a post."""
-    return _of_games(study, len(OPPONENTS))
+    return _by_judge(study, len(OPPONENTS))
 
 
 def of_controls(study: Study) -> list[float]:
     """Of the controls' games, by judge."""
-    return _of_games(study, len(COMPARISONS))
+    return _by_judge(study, len(COMPARISONS))
 
 
-def _of_games(study: Study, comparisons: int) -> list[float]:
+def _by_judge(study: Study, comparisons: int) -> list[float]:
     games = comparisons * len(study.rules.orders) * study.evaluation_count
-    return [(RUBRIC_GAME if spec.backend == "rubric" else 1.0) * games for spec in study.profile.judges]
+    return [of_games(games, spec.backend == "rubric") for spec in study.profile.judges]

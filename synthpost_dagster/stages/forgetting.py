@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from synthpost_dagster.artifacts.store import ArtifactStore, Manifest
 from synthpost_dagster.profiles.models import EMBEDDED
 from synthpost_dagster.report.forgetting import ForgettingData, Forgotten
+from synthpost_dagster.stages.facts import AdapterFacts
 from synthpost_dagster.stages.page_inputs import PageInputs
 
 if TYPE_CHECKING:
@@ -29,6 +30,6 @@ def forgetting_data(inputs: PageInputs, store: ArtifactStore) -> ForgettingData:
 
 
 def _kinds(inputs: PageInputs, store: ArtifactStore, adapter: Manifest) -> pd.DataFrame | None:
-    if f"{TABLE}.parquet" not in adapter.files or adapter.facts.get("general_text") != inputs.general_text:
+    if f"{TABLE}.parquet" not in adapter.files or AdapterFacts.of(adapter).general_text != inputs.general_text:
         return None
     return store.read_table(adapter, TABLE)

@@ -8,36 +8,28 @@ there is none or Dagster calls it stale. What is there but not so recorded is ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
-from synthpost_dagster.artifacts.store import Plan
+from synthpost_dagster.artifacts.resolver import State
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.llm.chat_models import HOLDS_DEVICE
-from synthpost_dagster.stages import adapters, data, effort, predictions, report, verdicts
+from synthpost_dagster.stages import adapters, effort, report
+from synthpost_dagster.stages.stage import BASELINE, CONTROL, STAGES, stage_of
 from synthpost_dagster.stages.study import Study
 
 Recorded = Callable[[str, str], str | None]
-UPSTREAM = ("catalog", "prompts", "evaluation_prompts", "synthetic_rows", "baseline_predictions", "control_predictions")
+UPSTREAM = tuple(asset for asset in STAGES if stage_of(asset).job == "upstream")
+BY_CELL = tuple(asset for asset in STAGES if stage_of(asset).job == "cell")
 
 
 def is_upstream_stale(study: Study, recorded: Recorded, rows: int) -> bool:
     """Whether any unpartitioned stage before the report has something to do, where `rows` are to be had."""
-    plans = (
-        data.catalog_plan,
-        data.prompts_plan,
-        data.evaluation_prompts_plan,
-        predictions.baseline_predictions_plan,
-        predictions.control_predictions_plan,
-    )
-    return any(_is_stale(study, partial(plan, study), recorded) for plan in plans) or are_rows_stale(
-        study, recorded, rows
-    )
+    assets = [asset for asset in UPSTREAM if asset != "synthetic_rows"]
+    return any(_is_stale(study, asset, "", recorded) for asset in assets) or are_rows_stale(study, recorded, rows)
 
 
 def stale_subsets(study: Study, recorded: Recorded, sizes: Iterable[int]) -> list[int]:
     """The data sizes whose subset is missing or holds other rows than it should."""
-    return [size for size in sizes if _is_stale(study, partial(data.data_subsets_plan, study, size), recorded)]
+    return [size for size in sizes if _is_stale(study, "data_subsets", str(size), recorded)]
 
 
 def stale_cells(study: Study, recorded: Recorded, cells: Iterable[Cell]) -> list[Cell]:
@@ -47,25 +39,21 @@ def stale_cells(study: Study, recorded: Recorded, cells: Iterable[Cell]) -> list
 
 def are_controls_stale(study: Study, recorded: Recorded) -> bool:
     """Whether the controls are missing or out of date."""
-    return _is_stale(study, partial(verdicts.control_verdicts_plan, study), recorded)
+    return _is_stale(study, "control_verdicts", "", recorded)
 
 
 def is_report_stale(study: Study, recorded: Recorded) -> bool:
     """Whether the report is missing, was made of something else, or is not what lies in the home."""
-    try:
-        plan = report.ratio_report_plan(study)
-    except SynthpostError:
-        return True
-    manifest = study.store.find(plan.asset, plan.partition, plan.fingerprint)
+    manifest = study.resolver.find("ratio_report")
     if manifest is None or not report.is_put_out(study, manifest):
         return True
-    return _is_stale(study, lambda: plan, recorded)
+    return _is_stale(study, "ratio_report", "", recorded)
 
 
 def unfilled(study: Study, cells: Iterable[Cell]) -> list[Cell]:
     """The cells, each under each of its seeds, whose adapter or predictions are not there."""
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
-    return [one for one in trainings if not study.has(partial(predictions.predictions_plan, study, one))]
+    return [one for one in trainings if not study.resolver.has("predictions", one.place)]
 
 
 def cells_to_fill(study: Study, cells: Iterable[Cell]) -> list[Cell]:
@@ -97,7 +85,7 @@ def work_to_fill(study: Study, cells: Iterable[Cell]) -> float:
 
 def cell_work(study: Study, cell: Cell) -> float:
     """The work of all that a cell lacks, under every seed."""
-    judged = [study.has(partial(verdicts.verdicts_plan, study, training)) for training in study.seeds_of(cell)]
+    judged = [study.resolver.has("verdicts", training.place) for training in study.seeds_of(cell)]
     return work_to_fill(study, [cell]) + judged.count(False) * sum(effort.of_verdicts(study))
 
 
@@ -105,24 +93,20 @@ def upstream_work(study: Study, rows: int) -> float:
     """The work of the rows that the teacher has to write, where `rows` are to be had, and of the untuned model's posts
     that are not there.
     """
-    try:
-        there = data.current_rows(study).parts["rows"]
-    except SynthpostError:
-        there = 0
-    plans = (predictions.baseline_predictions_plan, predictions.control_predictions_plan)
-    sets = 2 * [study.has(partial(plan, study)) for plan in plans].count(False)
+    there = study.resolver.need("synthetic_rows").parts["rows"] if study.resolver.has("synthetic_rows") else 0
+    sets = 2 * [study.resolver.has(asset) for asset in (BASELINE, CONTROL)].count(False)
     return effort.of_rows(max(rows - there, 0)) + effort.of_posts(sets * study.evaluation_count)
 
 
 def controls_work(study: Study) -> float:
     """The work of the controls' games, where they are not there."""
-    return 0.0 if study.has(partial(verdicts.control_verdicts_plan, study)) else sum(effort.of_controls(study))
+    return 0.0 if study.resolver.has("control_verdicts") else sum(effort.of_controls(study))
 
 
 def _filling_work(study: Study, training: Cell) -> float:
-    if study.has(partial(predictions.predictions_plan, study, training)):
+    if study.resolver.has("predictions", training.place):
         return 0.0
-    is_tuned = study.has(partial(adapters.adapters_plan, study, training))
+    is_tuned = study.resolver.has("adapters", training.place)
     steps = 0 if is_tuned else adapters.steps_of(study, training)
     return effort.of_steps(study, steps) + effort.of_posts(study.evaluation_count)
 
@@ -133,28 +117,23 @@ def is_judge_in_process(study: Study) -> bool:
 
 
 def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:
-    plans = (adapters.adapters_plan, predictions.predictions_plan, verdicts.verdicts_plan)
-    if any(_is_stale(study, partial(plan, study, cell), recorded) for plan in plans):
+    if any(_is_stale(study, asset, cell.place, recorded) for asset in BY_CELL):
         return True
     # What Dagster has recorded of a cell is what the first seed made.
-    return any(study.is_due(partial(plan, study, seed)) for seed in study.seeds_of(cell)[1:] for plan in plans)
+    seeds = study.seeds_of(cell)[1:]
+    return any(study.resolver.state(asset, one.place) is not State.CURRENT for one in seeds for asset in BY_CELL)
 
 
 def are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
     """Whether fewer than `rows` rows of the present making are there."""
-    try:
-        manifest = data.current_rows(study)
-    except SynthpostError:
+    manifest = study.resolver.find("synthetic_rows")
+    if manifest is None or manifest.parts["rows"] < rows:
         return True
-    if manifest.parts["rows"] < rows:
-        return True
-    return _is_stale(study, lambda: Plan(manifest.asset, manifest.partition, manifest.parts), recorded)
+    return _is_stale(study, "synthetic_rows", "", recorded)
 
 
-def _is_stale(study: Study, plan: Callable[[], Plan], recorded: Recorded) -> bool:
-    """Also true where the plan cannot be made because something before it is missing."""
-    if study.is_due(plan):
+def _is_stale(study: Study, asset: str, partition: str, recorded: Recorded) -> bool:
+    """Also true where something before the artifact is missing."""
+    if study.resolver.state(asset, partition) is not State.CURRENT:
         return True
-    planned = plan()
-    manifest = study.store.find(planned.asset, planned.partition, planned.fingerprint)
-    return manifest is None or recorded(planned.asset, planned.partition) != manifest.self_digest
+    return recorded(asset, partition) != study.resolver.need(asset, partition).self_digest

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Outcome, Plan, write_whole
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, write_whole
 from synthpost_dagster.errors import StorageError, UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
@@ -23,11 +23,12 @@ from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.rows.prompts import briefs_by_id
-from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data_quality import data_quality
+from synthpost_dagster.stages.facts import AdapterFacts, ReportFacts, RowsFacts
 from synthpost_dagster.stages.forgetting import forgetting_data
-from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, has_verdicts, page_inputs, there
+from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, page_inputs, there
+from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.took import took
 from synthpost_dagster.statistics.comparison import Comparison, compare
@@ -43,40 +44,34 @@ PUT_OUT = ("index.html", "ratios.csv", "compliance.csv", "ratio_report.parquet")
 MILLION = 1e6
 
 
-def ratio_report_plan(study: Study) -> Plan:
-    """Shaped by all that the page is made of."""
-    return _plan(page_inputs(study))
-
-
-def _plan(inputs: PageInputs) -> Plan:
-    return Plan("ratio_report", "", inputs.parts)
-
-
-def ratio_report(study: Study, progress: Progress) -> Outcome:
-    """Ratios, compliance and the page; the page and its tables are also put into `$SYNTHPOST_HOME/report`."""
-    require_cells(study)
+def _inputs(study: Study, partition: str) -> PageInputs:
+    """Raises UpstreamMissing where no cell of the profile has verdicts."""
+    del partition
     inputs = page_inputs(study)
-    plan = _plan(inputs)
+    if not inputs.verdicts:
+        raise UpstreamMissing(
+            f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "
+            "the job `cell` for one of them"
+        )
+    return inputs
 
-    def make(draft: Draft) -> None:
-        content = gather(inputs, study.store)
-        progress.update("report", 0, 1, "pages")
-        study.add_gated_table(draft, "ratio_report", content.ratios, compliance=content.compliance)
-        shown = render_page(content)
-        (draft.folder / "ratios.csv").write_text(to_csv(content.ratios), encoding="utf-8")
-        (draft.folder / "compliance.csv").write_text(to_csv(content.compliance), encoding="utf-8")
-        (draft.folder / "index.html").write_text(shown, encoding="utf-8")
-        draft.digest = _digest(content, shown)
-        draft.facts |= {
-            "cells": len(content.training),
-            "missing": [key for key, _ in content.missing],
-            "controls": {result.name: result.control.finding for result in content.trust.controls},
-        }
-        progress.update("report", 1, 1, "pages")
 
-    outcome = study.reuse_or_make(plan, make, progress)
-    _put_out(study, outcome.manifest)
-    return outcome
+def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
+    content = gather(inputs, bench.store)
+    bench.progress.update("report", 0, 1, "pages")
+    draft.table("ratio_report", content.ratios)
+    draft.table("compliance", content.compliance)
+    shown = render_page(content)
+    (draft.folder / "ratios.csv").write_text(to_csv(content.ratios), encoding="utf-8")
+    (draft.folder / "compliance.csv").write_text(to_csv(content.compliance), encoding="utf-8")
+    (draft.folder / "index.html").write_text(shown, encoding="utf-8")
+    draft.digest = _digest(content, shown)
+    bench.progress.update("report", 1, 1, "pages")
+    return ReportFacts(
+        cells=len(content.training),
+        missing=tuple(key for key, _ in content.missing),
+        controls={result.name: result.control.finding for result in content.trust.controls},
+    )
 
 
 def _digest(content: page.ReportData, shown: str) -> str:
@@ -99,11 +94,7 @@ def _sha256(file: Path) -> str:
 
 def require_cells(study: Study) -> None:
     """Raises UpstreamMissing where no cell of the profile has verdicts."""
-    if not has_verdicts(study):
-        raise UpstreamMissing(
-            f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "
-            "the job `cell` for one of them"
-        )
+    study.resolver.inputs("ratio_report")
 
 
 def keep_labels(settings: Settings, file: Path) -> int:
@@ -123,7 +114,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     task, spec, read, made = inputs.task, inputs.task.spec, store.read_table, inputs.made
     cells, mains = [_judged(inputs, store, one) for one in made], [one for one in made if one.cell.seed is None]
     first = [one for one in cells if one.seed == inputs.seed]
-    rows, untuned = there(inputs.rows, "synthetic_rows"), there(inputs.untuned, "baseline_predictions")
+    rows, untuned = there(inputs.rows, "synthetic_rows"), there(inputs.untuned, BASELINE)
     baselines, briefs = read(untuned), briefs_by_id(task)
     ratios = pd.DataFrame(ratio_rows(cells, findings.replicates(first), inputs.are_both_orders, inputs.seed))
     compliance = [
@@ -135,7 +126,9 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     choice = findings.choose(first)
     usd, seconds = _row_cost(inputs, store, rows)
     costs = {
-        one.cell: page.Cost(usd * one.cell.data_size, seconds * one.cell.data_size, main.adapter.facts["wall_seconds"])
+        one.cell: page.Cost(
+            usd * one.cell.data_size, seconds * one.cell.data_size, AdapterFacts.of(main.adapter).wall_seconds
+        )
         for one, main in zip(first, mains, strict=True)
     }
     chosen = next((one for one in first if choice and one.cell == choice.cell), None)
@@ -166,7 +159,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         forgetting=forgetting_data(inputs, store),
         took=took(
             rows,
-            [untuned, there(inputs.samples, "control_predictions")],
+            [untuned, there(inputs.samples, CONTROL)],
             [one.adapter for one in made],
             [one.predictions for one in made],
             [one.verdicts for one in made] + ([inputs.controls] if inputs.controls else []),
@@ -187,7 +180,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
             "company": tuple(company.name for company in task.catalog.companies),
         },
         prompt_tokens=baselines.groupby("contestant")["prompt_tokens"].mean().to_dict(),
-        fingerprint=_plan(inputs).fingerprint,
+        fingerprint=fingerprint(inputs.parts),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -207,8 +200,8 @@ def _separations(
 
 
 def _judged(inputs: PageInputs, store: ArtifactStore, made: Made) -> Judged:
-    facts, read = made.adapter.facts, store.read_table
-    trained = Trained(made.cell.data_size, facts["optimizer_steps"], facts["rows_seen"])
+    facts, read = AdapterFacts.of(made.adapter), store.read_table
+    trained = Trained(made.cell.data_size, facts.optimizer_steps, facts.rows_seen)
     met = met_by_prompt(read(made.predictions), briefs_by_id(inputs.task), inputs.task.spec)
     return judged(made.cell.main, inputs.seed_of(made.cell), trained, read(made.verdicts), met)
 
@@ -249,20 +242,20 @@ def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> t
     usd = 0.0
     if prices is not None:
         usd = float(rows["prompt_tokens"].sum()) * prices.input + float(rows["completion_tokens"].sum()) * prices.output
-    timed = inputs.timed_rows.facts if inputs.timed_rows else None
-    seconds = timed["ask_seconds"] / timed["asked_now"] * len(rows) if timed else math.nan
-    kept = max(1, manifest.facts["kept"])
+    timed = RowsFacts.of(inputs.timed_rows) if inputs.timed_rows else None
+    seconds = timed.ask_seconds / timed.asked_now * len(rows) if timed else math.nan
+    kept = max(1, RowsFacts.of(manifest).kept)
     return usd / MILLION / kept, seconds / kept
 
 
 def _training(inputs: PageInputs, store: ArtifactStore, made: Made) -> page.Training:
-    facts = made.adapter.facts
+    facts = AdapterFacts.of(made.adapter)
     return page.Training(
         made.cell.main,
         inputs.seed_of(made.cell),
-        facts["wall_seconds"],
-        facts["peak_gib"],
-        facts["device"],
+        facts.wall_seconds,
+        facts.peak_gib,
+        facts.device,
         store.read_table(made.adapter),
     )
 
@@ -286,3 +279,6 @@ def _put_out(study: Study, manifest: Manifest) -> None:
         raise StorageError(
             f"{folder}: cannot be written ({error.strerror}); free space or set SYNTHPOST_HOME"
         ) from None
+
+
+STAGES = (Stage("ratio_report", "report", _inputs, _make, ("verdicts", "control_verdicts"), finish=_put_out),)

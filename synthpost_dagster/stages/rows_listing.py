@@ -1,6 +1,6 @@
 """What `synthpost rows` prints: how many replies were kept and why the others were not, then the rows.
 
-Which rows there are is looked up in `stages.data`, what to change about a reason in `rows.explanations`.
+Which rows there are is looked up in `stages.synthetic_rows`, what to change about a reason in `rows.explanations`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from synthpost_dagster.stages.data import RowsFound
     from synthpost_dagster.stages.study import Study
+    from synthpost_dagster.stages.synthetic_rows import RowsFound
 
 TEXT_HEAD, TEXT_TAIL = 240, 80
 """Characters of a reply that are shown of its beginning and of its end."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.runtime.devices import Lease, let_go, memory_for
 from synthpost_dagster.runtime.progress import Progress
-from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.trainers import trainer
+
+if TYPE_CHECKING:
+    from synthpost_dagster.stages.study import Study
 
 REMEDY = "stop what else uses it, choose a smaller student, or set student.quantization: nf4 in the profile"
 
@@ -23,8 +26,8 @@ class Student:
     its own, where nothing else is asked of the student.
     """
 
-    def __init__(self, study: Study, progress: Progress) -> None:
-        self._study, self._progress = study, progress
+    def __init__(self, study: Study, progress: Progress, steps: int = 0) -> None:
+        self._study, self._progress, self._steps = study, progress, steps
         self._stack = contextlib.ExitStack()
         self._loaded: Loaded | None = None
         self._lease: Lease | None = None
@@ -32,14 +35,16 @@ class Student:
         self._failure: SynthpostError | None = None
 
     def tuner(self, steps: int) -> Tuner:
-        """A tuner on it; `steps` are all that will be trained."""
+        """A tuner on it, for at least so many steps, or for all that are planned where those are more."""
         if self._tuner is None:
             profile, device = self._study.profile, self.lease.device
             kind = trainer(profile.training.trainer)
             with self._loading():
                 if self._loaded is None:
                     self._loaded = kind.load(profile.student, profile.training, device)
-                self._tuner = kind(self._loaded, profile.student.model, profile.training, steps, device)
+                self._tuner = kind(
+                    self._loaded, profile.student.model, profile.training, max(steps, self._steps), device
+                )
         return self._tuner
 
     @property
@@ -92,9 +97,9 @@ class Student:
 
 
 @contextlib.contextmanager
-def holding(study: Study, progress: Progress) -> Iterator[Student]:
-    """The student for as long as this lasts."""
-    student = Student(study, progress)
+def holding(study: Study, progress: Progress, steps: int = 0) -> Iterator[Student]:
+    """The student for as long as this lasts; `steps` are all optimizer steps that are planned, where known."""
+    student = Student(study, progress, steps)
     try:
         yield student
     except BaseException as error:

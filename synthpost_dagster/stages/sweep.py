@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from synthpost_dagster.cell import Cell
@@ -18,6 +17,7 @@ from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import adapters, predictions
+from synthpost_dagster.stages.stage import materialize_unless_busy, publish
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.trainers import APART
@@ -64,11 +64,11 @@ def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
     told, loads_before = _Told(progress, len(trainings)), loads.made
     lacking = []
     for training in trainings:
-        if study.has(partial(predictions.predictions_plan, study, training)):
+        if study.resolver.has("predictions", training.place):
             told.add(training, "reused")
         else:
             lacking.append(training)
-    with holding(study, progress) as student:
+    with holding(study, progress, _steps_of(study, lacking)) as student:
         tuned = _tuned_apart if study.profile.training.trainer in APART else _tuned
         _write(study, tuned(study, lacking, student, told, progress), student, told, progress)
     return replace(told.filled, model_loads=loads.made - loads_before)
@@ -85,7 +85,7 @@ def _tuned_apart(
     except SynthpostError as error:
         failure = str(error)
     for training in trainings:
-        if study.has(partial(adapters.adapters_plan, study, training)):
+        if study.resolver.has("adapters", training.place):
             told.tuned()
             ready.append(training)
         else:
@@ -93,15 +93,19 @@ def _tuned_apart(
     return ready
 
 
+def _steps_of(study: Study, trainings: Sequence[Cell]) -> int:
+    """Optimizer steps of the adapters that do not exist."""
+    missing = [one for one in trainings if not study.resolver.has("adapters", one.place)]
+    return sum(adapters.steps_of(study, training) for training in missing)
+
+
 def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> list[Cell]:
     """Those of the trainings whose adapter is there now."""
-    missing = [one for one in trainings if not study.has(partial(adapters.adapters_plan, study, one))]
-    steps = sum(adapters.steps_of(study, training) for training in missing)
     ready = []
     for training in trainings:
         try:
             within = progress.within(training.place)
-            outcome = adapters.tuned_adapter(study, training, student, steps, within, wait=False)
+            outcome = materialize_unless_busy(student, study, "adapters", training.place, within)
         except UpstreamMissing as error:
             told.add(training, "skipped", str(error))
         except SynthpostError as error:
@@ -118,21 +122,25 @@ def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
 def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> None:
     """The posts of the trainings, published as each training's are there."""
     with contextlib.ExitStack() as stack:
-        folders = {}
+        ready = []
         for training in trainings:
             try:
-                folders[training] = stack.enter_context(adapters.adapter_folder(study, training))
+                inputs = study.resolver.inputs("predictions", training.place)
+                folder = stack.enter_context(study.store.local_folder(inputs.adapter))
+                ready.append(predictions.TunedStudent(inputs, folder))
             except SynthpostError as error:
                 told.add(training, "failed", str(error))
-        _write_from(study, folders, student, told, progress)
+        _write_from(study, ready, student, told, progress)
 
 
-def _write_from(study: Study, folders: Mapping[Cell, Path], student: Student, told: _Told, progress: Progress) -> None:
-    left = list(folders)
+def _write_from(
+    study: Study, ready: Sequence[predictions.TunedStudent], student: Student, told: _Told, progress: Progress
+) -> None:
+    left = [one.inputs.cell for one in ready]
     try:
-        for training, posts in predictions.tuned_posts(study, folders, student, progress):
-            make = partial(predictions.put_posts, study=study, cell=training, posts=posts)
-            outcome = study.reuse_or_make(predictions.predictions_plan(study, training), make, progress, wait=False)
+        for inputs, posts in predictions.tuned_posts(ready, student, study.store, progress):
+            make, training = partial(predictions.add_posts, posts=posts), inputs.cell
+            outcome = publish(student, study, "predictions", training.place, inputs, make, progress, wait=False)
             told.add(training, "left" if outcome is None else "made")
             left.remove(training)
     except SynthpostError as error:

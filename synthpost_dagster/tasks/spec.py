@@ -1,7 +1,6 @@
-"""What a task is: the records that `task.yaml` and `catalog.yaml` are read into.
+"""The records of `task.yaml` and `catalog.yaml`.
 
-Only the shape of a task lives here; reading the files is `tasks.loading`, evaluating a check on a post is
-`judging.criteria`.
+Reading the files is `tasks.loading`, evaluating a check on a post is `judging.criteria`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ISO_639_1 = (
     "sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi "
     "yo za zh zu "
 )
-"""The languages of two letters; those of three are not listed here."""
+"""Two-letter language codes. Three-letter codes are accepted unchecked."""
 _LANGUAGE_TAG = re.compile(
     r"[a-z]{2,3}(-[a-z]{4})?(-([a-z]{2}|\d{3}))?(-([a-z\d]{5,8}|\d[a-z\d]{3}))*", re.IGNORECASE | re.ASCII
 )
@@ -36,7 +35,7 @@ _LANGUAGE_TAG = re.compile(
 def _is_language(tag: str) -> str:
     primary = tag.split("-", maxsplit=1)[0].lower()
     if not _LANGUAGE_TAG.fullmatch(tag) or (len(primary) == 2 and primary not in ISO_639_1.split()):
-        raise ValueError(f"{tag!r} is no BCP 47 language tag; write one such as en, pt-BR or ja")
+        raise ValueError(f"{tag!r} is not a BCP 47 language tag; write one such as en, pt-BR or ja")
     return tag
 
 
@@ -47,36 +46,36 @@ EPOCHS = re.compile(r"^([1-9][0-9]?)-epoch$")
 
 
 class Record(BaseModel):
-    """Base of all records read from YAML: immutable, and an unknown key is an error."""
+    """Base of all records read from YAML: immutable; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SentencesCheck(Record):
-    """The post has as many sentences as its length asks for."""
+    """The number of sentences is within the post type's length."""
 
-    kind: Literal["sentences"]
+    kind: Literal["sentences"] = Field(description="kind of check")
 
 
 class OpeningCheck(Record):
-    """The first sentence asks, exclaims, or has at most `max_words` words."""
+    """The first sentence is a question, an exclamation or at most `max_words` long."""
 
-    kind: Literal["opening"]
-    max_words: int = Field(ge=1)
+    kind: Literal["opening"] = Field(description="kind of check")
+    max_words: int = Field(ge=1, description="words of a first sentence that is neither question nor exclamation")
 
 
 class PhrasesCheck(Record):
-    """At least one of the phrases stands in the post as whole words, in any case."""
+    """At least one of the phrases occurs as whole words, in any case."""
 
-    kind: Literal["phrases"]
-    any: tuple[Text, ...] = Field(min_length=1)
+    kind: Literal["phrases"] = Field(description="kind of check")
+    any: tuple[Text, ...] = Field(min_length=1, description="phrases, one of which is enough")
 
 
 class PatternCheck(Record):
-    """The regular expression is found in the post, in any case."""
+    """The regular expression matches anywhere in the post, in any case."""
 
-    kind: Literal["pattern"]
-    regex: str = Field(max_length=4_000)
+    kind: Literal["pattern"] = Field(description="kind of check")
+    regex: str = Field(max_length=4_000, description="regular expression")
 
     @field_validator("regex")
     @classmethod
@@ -91,43 +90,43 @@ class PatternCheck(Record):
 class HashtagCheck(Record):
     """The post carries between `min` and `max` hashtags."""
 
-    kind: Literal["hashtag"]
-    min: int = Field(ge=0)
-    max: int = Field(ge=1)
+    kind: Literal["hashtag"] = Field(description="kind of check")
+    min: int = Field(ge=0, description="fewest hashtags")
+    max: int = Field(ge=1, description="most hashtags")
 
 
 class QuestionCheck(Record):
     """At least `min` sentences end with a question mark."""
 
-    kind: Literal["question"]
-    min: int = Field(ge=1)
+    kind: Literal["question"] = Field(description="kind of check")
+    min: int = Field(ge=1, description="fewest questions")
 
 
 class NumberCheck(Record):
     """The post holds at least `min` numbers."""
 
-    kind: Literal["number"]
-    min: int = Field(ge=1)
+    kind: Literal["number"] = Field(description="kind of check")
+    min: int = Field(ge=1, description="fewest numbers")
 
 
 class NamesCheck(Record):
     """The post names the company, the product, or both."""
 
-    kind: Literal["names"]
-    of: tuple[Literal["company", "product"], ...] = Field(min_length=1)
+    kind: Literal["names"] = Field(description="kind of check")
+    of: tuple[Literal["company", "product"], ...] = Field(min_length=1, description="names that must all occur")
 
 
 class QuoteCheck(Record):
     """The post quotes at least `min_words` words between quotation marks."""
 
-    kind: Literal["quote"]
-    min_words: int = Field(ge=1)
+    kind: Literal["quote"] = Field(description="kind of check")
+    min_words: int = Field(ge=1, description="fewest words of the quotation")
 
 
 class JudgeOnlyCheck(Record):
-    """Only a reader can tell; the rubric passes over it."""
+    """Only a judge can decide; the rubric skips the criterion."""
 
-    kind: Literal["judge-only"]
+    kind: Literal["judge-only"] = Field(description="kind of check")
 
 
 Check = Annotated[
@@ -146,23 +145,23 @@ Check = Annotated[
 
 
 class Criterion(Record):
-    """One thing a good post does, in words for people and models and as a check on the text."""
+    """One requirement of a good post, in words for models and people and as a check on the text."""
 
-    id: Identifier
-    text: Text
-    check: Check
+    id: Identifier = Field(description="name of the criterion in tables")
+    text: Text = Field(description="the requirement, as the teacher's and the judge's prompt state it")
+    check: Check = Field(description="what the rubric looks for in a post")
 
 
 class Length(Record):
-    """A band of sentences; `max_sentences` None means no upper end."""
+    """A range of sentences."""
 
-    name: Identifier
-    min_sentences: int = Field(ge=1)
-    max_sentences: int | None
+    name: Identifier = Field(description="name that post types refer to")
+    min_sentences: int = Field(ge=1, description="fewest sentences")
+    max_sentences: int | None = Field(description="most sentences; null for no upper limit")
 
     @property
     def text(self) -> str:
-        """The band in words, as the prompts say it."""
+        """The range in words, as the prompts state it."""
         if self.max_sentences is None:
             return f"{self.name}, {self.min_sentences} sentences or more"
         return f"{self.name}, {self.min_sentences} to {self.max_sentences} sentences"
@@ -175,18 +174,20 @@ class Length(Record):
 
 
 class PostType(Record):
-    """A kind of post, its length and what it must do besides the universal criteria."""
+    """A kind of post."""
 
-    name: Name
-    length: Identifier
-    criteria: tuple[Criterion, ...] = Field(min_length=1)
+    name: Name = Field(description="name in prompts and tables")
+    length: Identifier = Field(description="name of one of `lengths`")
+    criteria: tuple[Criterion, ...] = Field(min_length=1, description="requirements besides the universal criteria")
 
 
 class Sweep(Record):
-    """Every level of the two factors of the study: rows of data, and length of training."""
+    """All levels of the two factors of the study; a profile selects from them."""
 
-    data_sizes: tuple[int, ...] = Field(min_length=1)
-    steps: tuple[int | str, ...] = Field(min_length=1)
+    data_sizes: tuple[int, ...] = Field(min_length=1, description="rows of training data, ascending")
+    steps: tuple[int | str, ...] = Field(
+        min_length=1, description="optimizer steps, or `<k>-epoch` for k passes over the subset"
+    )
 
     @field_validator("data_sizes")
     @classmethod
@@ -209,60 +210,83 @@ class Sweep(Record):
 
 
 class Evaluation(Record):
-    """How many prompts on holdout products every contestant answers."""
+    """The evaluation prompts."""
 
-    prompts: int = Field(ge=1)
+    prompts: int = Field(ge=1, description="prompts on holdout products that every contestant answers")
 
 
 class DiversityLimits(Record):
-    """Limits for variety, each for the figure at the rows of the smallest data size; null: reported only."""
+    """Limits of the diversity metrics at the rows of the smallest data size; outside them a warning, null: no limit."""
 
-    min_distinct_1: Share | None = None
-    min_distinct_2: Share | None = None
-    min_distinct_3: Share | None = None
-    max_compression_ratio: float | None = Field(default=None, gt=0)
-    max_self_bleu: float | None = Field(default=None, ge=0, le=100)
-    min_vendi: Share | None = Field(default=None, description="where the profile names an embedder, as the next")
-    max_semantic_near_share: Share | None = None
+    min_distinct_1: Share | None = Field(default=None, description="different words per word")
+    min_distinct_2: Share | None = Field(default=None, description="different word pairs per word pair")
+    min_distinct_3: Share | None = Field(default=None, description="different word triples per word triple")
+    max_compression_ratio: float | None = Field(
+        default=None, gt=0, description="size of the posts over their zlib size"
+    )
+    max_self_bleu: float | None = Field(
+        default=None, ge=0, le=100, description="mean BLEU of a post against the others"
+    )
+    min_vendi: Share | None = Field(default=None, description="Vendi score per post; needs the profile's `embedder`")
+    max_semantic_near_share: Share | None = Field(
+        default=None,
+        description="share of posts with an earlier one at a cosine of 0.95; needs the profile's `embedder`",
+    )
 
 
 class Quality(Record):
-    """When a reply is refused, when a table blocks what is downstream, and when it is warned of.
+    """Limits of the gates, and rules for rejecting rows."""
 
-    What a task leaves out has the default given here.
-    """
-
-    max_rejected_share: Share = Field(description="of prompts that stay rejected; above it, block")
-    band_retries: int = Field(default=1, ge=0, le=9, description="times a reply of the wrong length is asked again")
-    max_out_of_band_share: Share = Field(default=0.7, description="of kept rows of the wrong length; above it, warn")
-    near_duplicate_jaccard: float = Field(default=0.7, ge=0.65, le=1, description="from here on, near-duplicates")
-    max_near_duplicate_share: Share = Field(default=0.05, description="above it, block")
-    max_opening_share: Share = Field(default=0.02, description="of rows with one opening, where more than 3; warn")
-    max_cleaned_share: Share = Field(default=0.05, description="of replies with quotes or a preamble; above it, warn")
-    leaked_words: int = Field(default=8, ge=3, description="so long a run of a holdout product's text is a leak; block")
+    max_rejected_share: Share = Field(description="share of prompts without a kept row; above it the table blocks")
+    band_retries: int = Field(
+        default=1, ge=0, le=9, description="times a reply with too few or too many sentences is requested again"
+    )
+    max_out_of_band_share: Share = Field(
+        default=0.7, description="share of kept rows with too few or too many sentences; above it a warning"
+    )
+    near_duplicate_jaccard: float = Field(
+        default=0.7, ge=0.65, le=1, description="posts are near-duplicates from this Jaccard index of word 3-grams on"
+    )
+    max_near_duplicate_share: Share = Field(
+        default=0.05, description="share of near-duplicate posts; above it the table blocks"
+    )
+    max_opening_share: Share = Field(
+        default=0.02,
+        description="share of rows with the same first five words, if more than 3 rows; above it a warning",
+    )
+    max_cleaned_share: Share = Field(
+        default=0.05, description="share of replies with outer quotes or a preamble; above it a warning"
+    )
+    leaked_words: int = Field(
+        default=8, ge=3, description="words of a holdout product's text in a row, in sequence, that count as leakage"
+    )
     phone_region: str = Field(
-        default="US", pattern="^[A-Z]{2}$", description="whose phone numbers are known without a country's code"
+        default="US", pattern="^[A-Z]{2}$", description="country (ISO 3166) of phone numbers without a country code"
     )
     max_perplexity_ratio: float = Field(
-        default=1.15, ge=1, description="of general text, tuned by base; above it, warn of forgetting"
+        default=1.15,
+        ge=1,
+        description="perplexity of general text, tuned over base; above it a warning of forgetting",
     )
-    diversity: DiversityLimits = DiversityLimits()
+    diversity: DiversityLimits = Field(default=DiversityLimits(), description="limits of the diversity metrics")
 
 
 class TaskSpec(Record):
     """`task.yaml`."""
 
-    name: Identifier
-    description: Text
-    system_prompt: Text
-    language: LanguageTag = Field(default="en", description="of the posts; sentences are counted by its rules")
-    tones: tuple[Name, ...] = Field(min_length=1)
-    lengths: tuple[Length, ...] = Field(min_length=1)
-    universal_criteria: tuple[Criterion, ...] = Field(min_length=1)
-    post_types: tuple[PostType, ...] = Field(min_length=1)
-    sweep: Sweep
-    evaluation: Evaluation
-    quality: Quality
+    name: Identifier = Field(description="name of the task; part of every prompt's id")
+    description: Text = Field(description="one sentence for people")
+    system_prompt: Text = Field(description="system prompt, used if training.system_prompt of the profile is true")
+    language: LanguageTag = Field(
+        default="en", description="BCP 47 tag of the posts' language; decides how sentences end"
+    )
+    tones: tuple[Name, ...] = Field(min_length=1, description="tones of voice; each is combined with each post type")
+    lengths: tuple[Length, ...] = Field(min_length=1, description="ranges of sentences")
+    universal_criteria: tuple[Criterion, ...] = Field(min_length=1, description="requirements of every post type")
+    post_types: tuple[PostType, ...] = Field(min_length=1, description="kinds of posts")
+    sweep: Sweep = Field(description="levels of data size and training length")
+    evaluation: Evaluation = Field(description="the evaluation prompts")
+    quality: Quality = Field(description="limits of the gates, and rules for rejecting rows")
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
@@ -295,7 +319,7 @@ class TaskSpec(Record):
         return self.universal_criteria + post_type.criteria
 
     def length_of(self, post_type: PostType) -> Length:
-        """The band of sentences of a post type."""
+        """The length of a post type."""
         return next(length for length in self.lengths if length.name == post_type.length)
 
     def post_type(self, name: str) -> PostType:
@@ -304,39 +328,39 @@ class TaskSpec(Record):
 
 
 class Product(Record):
-    """One product, in one line."""
+    """One product."""
 
-    name: Name
-    description: Text
+    name: Name = Field(description="name, unique in the catalog")
+    description: Text = Field(description="the product in one line")
 
 
 class Products(Record):
-    """Products seen in training, and those kept for evaluation."""
+    """A company's products by split."""
 
-    train: tuple[Product, ...] = Field(min_length=1)
-    holdout: tuple[Product, ...] = Field(min_length=1)
+    train: tuple[Product, ...] = Field(min_length=1, description="products of the training prompts")
+    holdout: tuple[Product, ...] = Field(min_length=1, description="products of the evaluation prompts alone")
 
 
 class Company(Record):
-    """A company's profile. Only `short_description` is shown to the student."""
+    """A company's profile. The student's prompt shows `short_description` alone."""
 
-    name: Name
-    industry: Text
-    mission: Text
-    unique_selling_point: Text
-    target_market: Text
-    offering: Text
-    size: Text
-    history: Text
-    audience: Text
-    short_description: Text
-    products: Products
+    name: Name = Field(description="name, unique in the catalog")
+    industry: Text = Field(description="industry")
+    mission: Text = Field(description="mission")
+    unique_selling_point: Text = Field(description="what only this company offers")
+    target_market: Text = Field(description="the customers it sells to")
+    offering: Text = Field(description="what it sells")
+    size: Text = Field(description="size in words")
+    history: Text = Field(description="history in one line")
+    audience: Text = Field(description="readers of its posts")
+    short_description: Text = Field(description="one line about the company, all that the student is shown")
+    products: Products = Field(description="products by split")
 
 
 class Catalog(Record):
     """`catalog.yaml`. No name of a company or product may occur twice, whatever its case."""
 
-    companies: tuple[Company, ...] = Field(min_length=1)
+    companies: tuple[Company, ...] = Field(min_length=1, description="the companies")
 
     @model_validator(mode="after")
     def _unique(self) -> Catalog:

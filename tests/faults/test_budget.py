@@ -83,7 +83,7 @@ def test_fault_21_the_budget_holds_where_requests_are_billed_that_brought_no_rep
     server.script(fault)
     context = context_of(tmp_path / "journal.sqlite", 2.0)
     with pytest.raises(BudgetReached):
-        answered(priced(server, timeout_seconds=0.5, tries=20), context, prompts(COUNT))
+        answered(priced(server, timeout_seconds=0.5, max_request_attempts=20), context, prompts(COUNT))
     assert 0.0 < billed(server) <= 2.0
     assert billed(server) <= spending(context.journal)["spent_usd"] * 1.25, "what it counts is what was billed, or more"
     assert spending(context.journal)["spent_usd"] <= 2.0

@@ -33,9 +33,9 @@ NOT_SHAPING: list[dict[str, Any]] = [
     {"backend": "groq"},
     {"prices": PRICES},
     {"concurrency": 2},
-    {"tries": 1},
+    {"max_request_attempts": 1},
     {"timeout_seconds": 9.0},
-    {"attempts": 5},
+    {"max_replies_per_row": 5},
     {"max_tokens_as": "max_completion_tokens"},
     {"structured_output": "json_schema"},
 ]

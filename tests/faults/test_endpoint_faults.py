@@ -182,7 +182,7 @@ def test_fault_05_a_key_that_an_endpoint_repeats_is_in_no_journal_table_or_log(
     )
     context = context_of(tmp_path / "journal.sqlite")
     with caplog.at_level(logging.DEBUG):
-        teacher = chat_model(hosted(server, backend, concurrency=1, attempts=1), context)
+        teacher = chat_model(hosted(server, backend, concurrency=1, max_replies_per_row=1), context)
         made = synthesize(small_task, training_prompts(small_task), teacher, 1, 8, None, SILENT)
     assert "The key is Bearer [key]." in made["post"].tolist()
     made.to_json(tmp_path / "table.json")
@@ -257,7 +257,7 @@ def test_fault_06_a_model_that_answers_under_another_name_is_noted(
 
 def test_a_connection_that_is_refused_names_the_address_and_costs_nothing(context: Context, backend: str) -> None:
     with pytest.raises(EndpointError, match=r"http://127\.0\.0\.1:9\S* cannot be reached .*is the server up\?"):
-        answered(hosted("http://127.0.0.1:9", backend, tries=1, prices=PRICES), context, prompts(1))
+        answered(hosted("http://127.0.0.1:9", backend, max_request_attempts=1, prices=PRICES), context, prompts(1))
     assert context.journal.spending()[0]["spent_usd"] == 0.0
 
 
@@ -290,7 +290,7 @@ def test_an_endpoint_whose_replies_hold_no_message_ends_the_run(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(body="<html>busy</html>"))
-    error = failure(server, context, backend, 1, tries=2)
+    error = failure(server, context, backend, 1, max_request_attempts=2)
     assert "failed 2 times in a row: a reply without a message: <html>busy</html>" in str(error)
     assert len(server.log().requests) == 2
 

@@ -32,7 +32,7 @@ def embedded() -> InProcessChat:
                 "memory_gib": 0.1,
             },
             "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 24, "batch_size": BATCH, "seed": 7},
-            "attempts": 3,
+            "max_replies_per_row": 3,
         }
     )
 

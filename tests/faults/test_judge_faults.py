@@ -51,7 +51,9 @@ def test_fault_07_json_that_breaks_the_schema_has_its_tries_and_is_then_unscored
     server: ChatServer, small_task: Task, context: Context, backend: str, form: str, failed: str
 ) -> None:
     server.script(invalid(failed))
-    judge = judge_of(small_task, hosted(server, backend, structured_output=form, attempts=4, concurrency=1), context)
+    judge = judge_of(
+        small_task, hosted(server, backend, structured_output=form, max_replies_per_row=4, concurrency=1), context
+    )
     played = play(small_task, judge, [game(small_task, "A long post.", "Short.")], SILENT)
     assert_unscored(played, 4)
     asked = server.log().requests
@@ -63,7 +65,9 @@ def test_fault_07_every_game_of_a_judge_that_only_writes_invalid_json_is_unscore
     server: ChatServer, small_task: Task, context: Context, backend: str
 ) -> None:
     server.script(invalid('{"verdict": "A'))
-    judge = judge_of(small_task, hosted(server, backend, structured_output="json_schema", attempts=2), context)
+    judge = judge_of(
+        small_task, hosted(server, backend, structured_output="json_schema", max_replies_per_row=2), context
+    )
     made = judged(small_task, judge, ["A long post."] * 6, ["Short."] * 6)
     assert set(made["outcome"]) == {"unscored"}
     assert set(pairs(made)["outcome"]) == {"unscored"}

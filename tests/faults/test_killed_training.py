@@ -13,7 +13,7 @@ import yaml
 
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.runtime.progress import Event, Progress
-from synthpost_dagster.stages.adapters import adapters, adapters_plan
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.training.sft import Tuner
 from tests.helpers.tuning_home import World, ready_to_tune, run, standing_at
 
@@ -32,10 +32,10 @@ def test_fault_14_after_kill_9_the_next_run_goes_on_from_the_last_checkpoint_to_
         process.kill()
         assert process.wait(20) == -signal.SIGKILL
     study = world.open()
-    plan = adapters_plan(study, study.cells[0])
+    plan = study.resolver.plan("adapters", study.cells[0].place)
     folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
     assert [place.name for place in folder.glob("checkpoint-*")] == ["checkpoint-2"]
-    assert not study.has(lambda: adapters_plan(study, study.cells[0])), "nothing is published of it"
+    assert not study.resolver.has("adapters", study.cells[0].place), "nothing is published of it"
     is_safe: list[object] = []
     load = torch.load
 
@@ -65,7 +65,7 @@ def test_fault_14_another_training_does_not_go_on_from_the_checkpoints_of_a_stop
 
     study = world.open()
     with pytest.raises(KeyboardInterrupt):
-        adapters(study, study.cells[0], Progress(stop))
+        materialize(study, "adapters", study.cells[0].place, Progress(stop))
     assert len(list(world.home.glob("checkpoints/*/checkpoint-2"))) == 1
     with study.devices.lease(0.001, timeout_seconds=0):
         pass

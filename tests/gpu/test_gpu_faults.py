@@ -12,7 +12,7 @@ import pytest
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.runtime.child_processes import INTERRUPTED
 from synthpost_dagster.runtime.devices import Device, free_gib
-from synthpost_dagster.stages.data import evaluation_prompts
+from synthpost_dagster.stages.stage import materialize
 from tests.helpers.side_by_side import Worker, assert_apart, assert_made_once, side_by_side
 from tests.helpers.tuning_home import Run, World, ready_to_tune, run, standing_at
 from tests.helpers.tuning_world import BF16, FAR, FEW_OR_ODD, ROUNDING, alone, assert_steps_take, rows_of, spec_of
@@ -26,7 +26,7 @@ SPEC = spec_of(precision="bfloat16")
 def world(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> World:
     """To be copied: the same for all tests here."""
     made = ready_to_tune(tmp_path_factory.mktemp("world"), "cuda", "bfloat16", steps=(4, 5, 6))
-    evaluation_prompts(made.open())
+    materialize(made.open(), "evaluation_prompts")
     return made
 
 

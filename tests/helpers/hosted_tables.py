@@ -22,7 +22,9 @@ JUDGED = 20
 def rows_of(task: Task | str, spec: HostedChat, context: Context, target: int) -> pd.DataFrame:
     """Synthetic rows."""
     task = load_task(task) if isinstance(task, str) else task
-    return synthesize(task, training_prompts(task), chat_model(spec, context), spec.attempts, target, None, SILENT)
+    return synthesize(
+        task, training_prompts(task), chat_model(spec, context), spec.max_replies_per_row, target, None, SILENT
+    )
 
 
 def judge_of(task: Task, spec: HostedChat, context: Context) -> Judge:

@@ -32,8 +32,8 @@ def hosted(server: ChatServer | str, backend: str = "openai", **changes: Any) ->
         "requests_per_minute": None,
         "tokens_per_minute": None,
         "timeout_seconds": 20.0,
-        "tries": 3,
-        "patience_seconds": 60.0,
+        "max_request_attempts": 3,
+        "max_retry_wait_seconds": 60.0,
     }
     spec: dict[str, Any] = {
         "backend": backend,
@@ -46,7 +46,7 @@ def hosted(server: ChatServer | str, backend: str = "openai", **changes: Any) ->
         "structured_output": "none",
         "extra_body": {},
         "prices": None,
-        "attempts": 3,
+        "max_replies_per_row": 3,
     }
     for name, value in changes.items():
         next(fields for fields in (sampling, limits, spec) if name in fields)[name] = value

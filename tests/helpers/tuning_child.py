@@ -9,7 +9,7 @@ import threading
 from synthpost_dagster.runtime.child_processes import INTERRUPTED
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import keep_quiet, read_settings
-from synthpost_dagster.stages.adapters import adapters
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.stages.study import open_study
 
 
@@ -23,7 +23,7 @@ def main(step: int) -> None:
             threading.Event().wait()
 
     study = open_study(read_settings())
-    adapters(study, study.cells[0], Progress(listen))
+    materialize(study, "adapters", study.cells[0].place, Progress(listen))
 
 
 if __name__ == "__main__":

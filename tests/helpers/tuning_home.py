@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 import yaml
 
+from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import read_settings
-from synthpost_dagster.stages.adapters import adapters
-from synthpost_dagster.stages.data import catalog, data_subsets, prompts, synthetic_rows_plan
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.stages.study import Study, open_study
 from tests.helpers.small_task import kept_rows, write_small_task, write_yaml
 
@@ -71,11 +71,12 @@ def ready_to_tune(folder: Path, device: str = "cpu", dtype: str = "float32", ste
     }
     write_yaml(made.profile, profile)
     study = made.open()
-    catalog(study)
-    prompts(study)
+    for asset in ("catalog", "prompts"):
+        materialize(study, asset)
     rows = kept_rows(study.task, [" ".join(f"word{at * place}" for place in range(1, 9 + 3 * at)) for at in range(8)])
-    study.store.reuse_or_make(synthetic_rows_plan(study, 8), lambda draft: draft.table("synthetic_rows", rows))
-    assert not data_subsets(study, 8).manifest.failed_gates
+    parts = study.resolver.plan("synthetic_rows").parts | {"rows": 8}
+    study.store.reuse_or_make(Plan("synthetic_rows", "", parts), lambda draft: draft.table("synthetic_rows", rows))
+    assert not materialize(study.fresh(), "data_subsets", "8").manifest.failed_gates
     return made
 
 
@@ -93,7 +94,7 @@ def run(study: Study) -> Run:
     from safetensors.torch import load
 
     events: list[Event] = []
-    manifest = adapters(study, study.cells[0], Progress(events.append)).manifest
+    manifest = materialize(study, "adapters", study.cells[0].place, Progress(events.append)).manifest
     return Run(
         load(study.store.read_file(manifest, WEIGHTS)),
         study.store.read_table(manifest),

@@ -19,9 +19,7 @@ from synthpost_dagster.judging.people import is_candidate_first, read_labels
 from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.stages.page_inputs import page_inputs
-from synthpost_dagster.stages.predictions import predictions_plan
 from synthpost_dagster.stages.report import gather
-from synthpost_dagster.stages.verdicts import verdicts_plan
 from tests.helpers.small_study import BIN, Whole
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -80,7 +78,7 @@ def test_the_page_shows_every_cell_and_its_posts_from_the_file_alone(
     for cell in study.cells:
         length = cell.steps.replace("-", " ") if "epoch" in cell.steps else f"{cell.steps} steps"
         assert f"{cell.data_size} rows | {length}" in text
-    made = [study.store.read_table(study.store.need(predictions_plan(study, cell), "")) for cell in study.cells]
+    made = [study.store.read_table(study.resolver.need("predictions", cell.place)) for cell in study.cells]
     posts = [post for table in made for post in table["post"]]
     assert any(" ".join(post.split()) in text for post in posts), "the script shows no post"
     picture = tmp_path / "page.png"
@@ -104,7 +102,7 @@ def test_filters_leave_the_pairs_that_were_asked_for_and_stand_in_the_address(
     assert "of 11 pairs" in page.inner_text("#shown")
     study = whole.study.open()
     cell = next(cell for cell in study.cells if cell.key == "8|3")
-    outcomes = pairs(study.store.read_table(study.store.need(verdicts_plan(study, cell), "")))
+    outcomes = pairs(study.store.read_table(study.resolver.need("verdicts", cell.place)))
     against_base = outcomes[outcomes["opponent"] == "base"]
     wanted = against_base["outcome"].value_counts().index[0]
     page.select_option("#filter-outcome", wanted)
@@ -152,7 +150,7 @@ def test_the_blind_sheet_is_saved_and_what_people_fill_in_is_read_back(
     shown = " ".join(" ".join(row.values()) for row in rows).lower()
     assert "tuned" not in shown and "baseline" not in shown
     study = whole.study.open()
-    tables = [study.store.read_table(study.store.need(predictions_plan(study, cell), "")) for cell in study.cells]
+    tables = [study.store.read_table(study.resolver.need("predictions", cell.place)) for cell in study.cells]
     tuned = {post for table in tables for post in table["post"]}
     for row in rows:
         first = row["post_1"] if is_candidate_first(row["pair_id"].strip("'")) else row["post_2"]

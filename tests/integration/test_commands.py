@@ -32,10 +32,10 @@ HOSTED: dict[str, Any] = {
         "requests_per_minute": 60,
         "tokens_per_minute": None,
         "timeout_seconds": 5,
-        "tries": 1,
-        "patience_seconds": 5,
+        "max_request_attempts": 1,
+        "max_retry_wait_seconds": 5,
     },
-    "attempts": 2,
+    "max_replies_per_row": 2,
 }
 
 

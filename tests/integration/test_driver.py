@@ -69,7 +69,7 @@ class Guarded:
             shutil.rmtree(study.home / "storage" / asset)
         (study.home / "journal.sqlite").unlink()
         shutil.rmtree(study.home / "report")
-        edit_yaml(study.profile, lambda profile: profile["device"].__setitem__("own_process", True))
+        edit_yaml(study.profile, lambda profile: profile["device"].__setitem__("process_per_run", True))
         guard = study.root / "guard"
         guard.mkdir()
         (guard / "sitecustomize.py").write_text(REFUSE)
@@ -115,7 +115,7 @@ def test_cell_in_a_process_of_its_own_gives_what_it_gives_in_the_driver(guarded:
 
 
 def in_processes_of_their_own(study: SmallStudy, slots: int) -> None:
-    edit_yaml(study.profile, lambda profile: profile["device"].update(own_process=True, slots=slots))
+    edit_yaml(study.profile, lambda profile: profile["device"].update(process_per_run=True, max_concurrent_runs=slots))
 
 
 def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(changeable: SmallStudy) -> None:

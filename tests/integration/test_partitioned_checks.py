@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from dagster import AssetCheckKey, AssetKey
 
-from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
 from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
-from synthpost_dagster.stages.predictions import predictions_plan
 from tests.helpers.small_study import SmallStudy, Whole
 from tests.helpers.ui_server import Server, served
 
@@ -31,8 +29,7 @@ def study(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     """A study in which a gate of one cell fails, and the same gate of another cell passes in a later run."""
     copy = whole.study.copy_to(tmp_path_factory.mktemp("checks"))
     opened = copy.open()
-    plan = predictions_plan(opened, Cell.parse(FAILED))
-    manifest = opened.store.need(plan, "make it")
+    manifest = opened.resolver.need("predictions", FAILED)
     planted = [
         entry.model_copy(
             update={"is_passed": False, "is_severe": False, "message": FINDING, "figures": {"posts": 11.0}}

@@ -11,8 +11,9 @@ from dagster import AssetCheckEvaluation, AssetSelection, DagsterEventType, Dags
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import GateFailed, SynthpostError
-from synthpost_dagster.stages import data
-from synthpost_dagster.stages.study import Study
+from synthpost_dagster.stages import data_subsets, synthetic_rows
+from synthpost_dagster.stages.stage import materialize
+from synthpost_dagster.tasks.task import Task
 from tests.helpers.small_study import SmallStudy, done
 
 
@@ -39,7 +40,7 @@ def offending_ids(evaluation: AssetCheckEvaluation) -> set[object]:
 def planted_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Prompt ids of two rows to which the synthesis gives one post, as if it no longer rejected duplicates."""
     planted: list[str] = []
-    real = data.synthesize
+    real = synthetic_rows.synthesize
 
     def synthesize(*arguments: Any) -> Any:
         made = real(*arguments)
@@ -49,7 +50,7 @@ def planted_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         planted[:] = made.loc[[first, second], "prompt_id"]
         return made
 
-    monkeypatch.setattr(data, "synthesize", synthesize)
+    monkeypatch.setattr(synthetic_rows, "synthesize", synthesize)
     return planted
 
 
@@ -70,7 +71,7 @@ def test_duplicated_posts_fail_the_check_and_later_runs_refuse_the_table(
         assert "1 of 16 kept posts repeat another" in str(evaluation.description)
 
         with pytest.raises(GateFailed, match="synthetic_rows failed its check duplicates: 1 of 16 kept posts"):
-            data.data_subsets(sweep.study, 16)
+            materialize(sweep.study.fresh(), "data_subsets", "16")
         with pytest.raises(SynthpostError, match="subset 16: synthetic_rows failed its check duplicates"):
             execute(sweep.definitions, sweep.instance, Unit("subsets", "16", "subset 16", 0.0, {}))
     assert changeable.recorded("data_subsets", "16") == subset
@@ -78,7 +79,7 @@ def test_duplicated_posts_fail_the_check_and_later_runs_refuse_the_table(
     monkeypatch.undo()
     assert changeable.sweep("16|3")[0] == done("upstream"), "a table that failed its check was used again"
     study = changeable.open()
-    manifest = data.current_rows(study)
+    manifest = study.resolver.need("synthetic_rows")
     assert manifest.facts["asked_now"] == 0, "replies that are known were asked for again"
     assert not study.store.read_table(manifest)["post"].duplicated().any()
 
@@ -117,22 +118,22 @@ def test_subset_that_lacks_strata_fails_its_check_and_no_adapter_is_tuned_on_it(
     from synthpost_dagster.console import Terminal
     from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
 
-    real = data._subset_table
+    real = data_subsets.subset
 
-    def of_one_stratum(study: Study, size: int) -> pd.DataFrame:
-        table = real(study, size).copy()
+    def of_one_stratum(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
+        table = real(task, rows, size).copy()
         for column in ("post_type", "tone", "length"):
             table[column] = table[column].iloc[0]
         return table
 
-    monkeypatch.setattr(data, "_subset_table", of_one_stratum)
+    monkeypatch.setattr(data_subsets, "subset", of_one_stratum)
     adapter = changeable.recorded("adapters", "8|3")
     with open_sweep(changeable.settings, Terminal()) as sweep:
         with pytest.raises(SynthpostError):
             execute(sweep.definitions, sweep.instance, Unit("subsets", "8", "subset 8", 0.0, {}))
         run = sweep.instance.get_runs(limit=1)[0]
         evaluation = failed_check(sweep.instance, run.run_id, "factor_coverage")
-        planted = data._subset_table(sweep.study, 8)
+        planted = sweep.study.fresh().resolver.inputs("data_subsets", "8").rows
         assert set() < offending_ids(evaluation) <= set(planted["prompt_id"])
         with pytest.raises(SynthpostError, match=r"cell 8\|3: data_subsets 8 failed its check factor_coverage"):
             execute(sweep.definitions, sweep.instance, Unit("cell", Cell(8, "3").key, "cell 8|3", 0.0, {}))

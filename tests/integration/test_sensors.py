@@ -99,7 +99,7 @@ def fill_from(retuned: SmallStudy, study: SmallStudy, cell: str) -> None:
 
 
 def two_slots(study: SmallStudy) -> None:
-    edit_yaml(study.profile, lambda profile: profile["device"].update(slots=2))
+    edit_yaml(study.profile, lambda profile: profile["device"].update(max_concurrent_runs=2))
 
 
 def add_run(study: SmallStudy, job: str, status: DagsterRunStatus, cells: list[str] | None = None, **tags: str) -> None:

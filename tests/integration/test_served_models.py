@@ -77,10 +77,10 @@ def served(address: str, max_new_tokens: int) -> dict[str, Any]:
             "requests_per_minute": None,
             "tokens_per_minute": None,
             "timeout_seconds": 120,
-            "tries": 2,
-            "patience_seconds": 5,
+            "max_request_attempts": 2,
+            "max_retry_wait_seconds": 5,
         },
-        "attempts": 2,
+        "max_replies_per_row": 2,
     }
 
 

@@ -24,9 +24,10 @@ from synthpost_dagster.artifacts.store import (
     GateEntry,
     Manifest,
     Plan,
+    refuse_failed,
     write_whole,
 )
-from synthpost_dagster.errors import ArtifactDamaged, GateFailed, StorageError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactDamaged, GateFailed, StorageError
 
 PLAN = Plan("verdicts", "88|50", {"predictions": "abc", "judge": {"name": "rubric"}})
 TABLE = pd.DataFrame({"id": ["a", "b"], "wins": [3, 4]})
@@ -61,6 +62,12 @@ def folder_of(store: ArtifactStore, plan: Plan = PLAN) -> Path:
 
 def found(store: ArtifactStore, plan: Plan = PLAN) -> Manifest | None:
     return store.find(plan.asset, plan.partition, plan.fingerprint)
+
+
+def existing(store: ArtifactStore) -> Manifest:
+    manifest = found(store)
+    assert manifest is not None
+    return manifest
 
 
 @contextlib.contextmanager
@@ -170,8 +177,6 @@ def test_what_is_not_whole_is_not_there_and_is_made_again(
     damage(folder_of(store) / name)
     assert found(store) is None
     assert store.all_of("verdicts", "88|50") == []
-    with pytest.raises(UpstreamMissing):
-        store.need(PLAN, "run the cell")
     maker = Maker()
     again = store.reuse_or_make(PLAN, maker)
     assert (maker.calls, again.is_reused) == (1, False)
@@ -242,8 +247,6 @@ def test_manifest_changed_by_hand_is_not_there(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
     with_a_passed_gate(folder_of(store))
     assert found(store) is None
-    with pytest.raises(UpstreamMissing):
-        store.need(PLAN, "run the cell")
 
 
 def test_rest_of_a_stopped_publication_is_no_damage(store: ArtifactStore) -> None:
@@ -306,26 +309,21 @@ def test_digest_covers_the_files_where_there_is_no_table(store: ArtifactStore) -
     assert digest("one") and digest("one") != digest("two")
 
 
-def test_what_is_missing_is_named_with_its_partition_and_the_remedy(store: ArtifactStore) -> None:
-    with pytest.raises(UpstreamMissing, match=r"^verdicts 88\|50 does not exist .*; run the cell$"):
-        store.need(PLAN, "run the cell")
-
-
 def test_a_failed_gate_is_refused_downstream_and_made_again(store: ArtifactStore) -> None:
     failed = Maker(gate=gate(is_passed=False))
     assert not store.reuse_or_make(PLAN, failed).is_reused
     with pytest.raises(GateFailed, match=r"^verdicts 88\|50 failed its check duplicates: 2 posts repeat another"):
-        store.need(PLAN, "run the cell")
+        refuse_failed(existing(store))
     assert not store.reuse_or_make(PLAN, failed).is_reused
     assert failed.calls == 2
     assert not store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=True))).is_reused
-    assert store.need(PLAN, "run the cell").gates[0].is_passed
+    assert existing(store).gates[0].is_passed
     assert store.reuse_or_make(PLAN, failed).is_reused
 
 
 def test_a_gate_that_only_warns_refuses_nothing(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False, is_blocking=False)))
-    assert store.need(PLAN, "run the cell").failed_gates == []
+    assert existing(store).failed_gates == []
 
 
 def test_every_artifact_of_a_partition_is_listed_oldest_first(store: ArtifactStore) -> None:
@@ -498,12 +496,12 @@ def test_what_another_process_is_making_is_left_to_it_by_one_that_does_not_wait(
     ) as process:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == "makes\n"
-        assert store.reuse_or_make(plan, maker, wait=False) is None
+        assert store.reuse_or_make_unless_busy(plan, maker) is None
         assert maker.calls == 0
-        made = store.reuse_or_make(other, maker, wait=False)
+        made = store.reuse_or_make_unless_busy(other, maker)
         assert made and not made.is_reused
         process.communicate("go on\n", timeout=300)
-    reused = store.reuse_or_make(plan, maker, wait=False)
+    reused = store.reuse_or_make_unless_busy(plan, maker)
     assert reused and reused.is_reused
     assert reused.manifest.files.keys() == {"note.txt"}
     assert maker.calls == 1
@@ -514,7 +512,7 @@ def test_an_artifact_that_is_there_is_had_without_its_lock(store: ArtifactStore)
     store.reuse_or_make(PLAN, Maker())
     (lock,) = (store.home / "locks").glob("*.lock")
     with FileLock(lock):
-        reused = store.reuse_or_make(PLAN, Maker(), wait=False)
+        reused = store.reuse_or_make_unless_busy(PLAN, Maker())
     assert reused and reused.is_reused
 
 

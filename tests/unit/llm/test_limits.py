@@ -45,8 +45,8 @@ def pace_of(clock: Clock, requests: int | None = None, tokens: int | None = None
         requests_per_minute=requests,
         tokens_per_minute=tokens,
         timeout_seconds=10,
-        tries=3,
-        patience_seconds=300,
+        max_request_attempts=3,
+        max_retry_wait_seconds=300,
     )
     pace = Pace(Pressure(limits), "an endpoint", clock)
     pace.sleep = clock.sleep  # type: ignore[method-assign]

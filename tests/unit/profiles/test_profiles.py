@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from synthpost_dagster import profiles
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.files.renamed_keys import RENAMED_KEYS
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.profiles import Profile, load_profile, packaged_profiles
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import storage_root
+from synthpost_dagster.tasks.spec import Catalog, TaskSpec
 from synthpost_dagster.tasks.task import Task
 
 Write = Callable[..., str]
@@ -45,16 +49,16 @@ HOSTED = {
         "requests_per_minute": None,
         "tokens_per_minute": None,
         "timeout_seconds": 1,
-        "tries": 1,
-        "patience_seconds": 1,
+        "max_request_attempts": 1,
+        "max_retry_wait_seconds": 1,
     },
-    "attempts": 1,
+    "max_replies_per_row": 1,
 }
 IN_PROCESS = {
     "backend": "transformers",
     "model": {"model": "embedded", "revision": None, "quantization": "none", "dtype": "float32", "memory_gib": 0.5},
     "sampling": {**SAMPLING, "batch_size": 1},
-    "attempts": 1,
+    "max_replies_per_row": 1,
 }
 
 
@@ -144,11 +148,11 @@ def test_a_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts:
         ({"judges": []}, ["judges:"]),
         ({"judges": [{"backend": "rubric"}] * 2}, ["judges: rubric is named twice", "remove one"]),
         (
-            {"judges": [{**HOSTED, "attempts": attempts} for attempts in (1, 2)]},
+            {"judges": [{**HOSTED, "max_replies_per_row": attempts} for attempts in (1, 2)]},
             ["judges: own/some/model is named twice", "remove one or give it another `endpoint`"],
         ),
         (
-            {"judges": [{**IN_PROCESS, "attempts": attempts} for attempts in (1, 2)]},
+            {"judges": [{**IN_PROCESS, "max_replies_per_row": attempts} for attempts in (1, 2)]},
             ["judges: transformers/embedded is named twice", "remove one"],
         ),
         ({"sweep__more_seeds": [7, 7]}, ["sweep.more_seeds:", "a level is named twice"]),
@@ -278,5 +282,42 @@ def test_products_in_8_bits_want_adapters_on_all_projections(write: Write, sales
 
 
 def test_packed_rows_which_would_see_each_other_are_refused(write: Write, sales_posts: Task) -> None:
-    with pytest.raises(SpecError, match=r"packing: rows packed into one would see each other; set it to false"):
+    with pytest.raises(
+        SpecError, match=r"packing: rows packed into one sequence would attend to each other; set it to false"
+    ):
         load_profile(write(training__packing=True), sales_posts)
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(RENAMED_KEYS.items()))
+def test_renamed_key_is_refused_with_its_new_name(write: Write, sales_posts: Task, old: str, new: str) -> None:
+    *_, section, key = old.split(".")
+    model = {**HOSTED, "limits": dict(HOSTED["limits"])}
+    sections = {"teacher": model, "judges": model, "limits": model["limits"]}
+    changed = sections.get(section)
+    if changed is None:
+        path = write(**{f"{section}__{key}": 1})
+    else:
+        changed[key] = changed.pop(new)
+        path = write(**({"judges": [model]} if section == "judges" else {"teacher": model}), budget=None)
+    with pytest.raises(SpecError) as caught:
+        load_profile(path, sales_posts)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: ")
+    assert f".{key} is now called {new}" in line
+
+
+def test_every_key_of_profiles_and_tasks_has_a_description() -> None:
+    seen: set[type[BaseModel]] = set()
+    waiting: list[Any] = [Profile, TaskSpec, Catalog]
+    missing = []
+    while waiting:
+        kind = waiting.pop()
+        waiting += typing.get_args(kind)
+        if not isinstance(kind, type) or not issubclass(kind, BaseModel) or kind in seen:
+            continue
+        seen.add(kind)
+        for name, field in kind.model_fields.items():
+            waiting.append(field.annotation)
+            missing += [] if field.description else [f"{kind.__name__}.{name}"]
+    assert len(seen) > 20
+    assert missing == []

@@ -396,7 +396,7 @@ def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tm
     made("same again", 4, varied(1760, 88))
     present = made("present", 5, varied(8800, 88))
     made("of another profile", 6, varied(88, 88))
-    study: Any = SimpleNamespace(store=store)
+    study: Any = SimpleNamespace(resolver=store)
 
     def runs(of: Manifest) -> tuple[Any, ...]:
         return _runs(store, of, _earlier(study, of))

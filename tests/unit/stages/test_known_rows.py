@@ -10,14 +10,14 @@ import pandas as pd
 from synthpost_dagster.artifacts.store import Plan
 from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages.data import known_rows
 from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.synthetic_rows import known_rows, row_rules
 
 
 def keep(study: Study, quality: dict[str, Any], reason: str, rules: int = RULES) -> None:
     """Puts a table of one reply into the storage, made under a quality of the task and the rules of a version."""
     table = pd.DataFrame({"reply_key": ["a"], "reason": [reason]})
-    plan = Plan("synthetic_rows", "", {"quality": quality, "rules": rules, "language": "en"})
+    plan = Plan("synthetic_rows", "", row_rules(study) | {"quality": quality, "rules": rules})
     study.store.reuse_or_make(plan, lambda draft: draft.table("synthetic_rows", table))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from synthpost_dagster.artifacts.store import Plan
+from synthpost_dagster.artifacts.store import Draft, Plan
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.runtime.progress import Event, Progress
@@ -37,7 +37,12 @@ def said(study: Study, role: str, prompts: pd.DataFrame, text: str) -> list[str]
         teacher_prompt=[prompts["teacher_prompt"].iloc[0] + text, *prompts["teacher_prompt"].iloc[1:]]
     )
     plan = Plan("prompts", "", {"text": text})
-    manifest = study.store.reuse_or_make(plan, lambda draft: study.add_gated_table(draft, "prompts", table)).manifest
+
+    def make(draft: Draft) -> None:
+        draft.table("prompts", table)
+        draft.gates += study.gate_entries("prompts", table, None, {})
+
+    manifest = study.store.reuse_or_make(plan, make).manifest
     events: list[Event] = []
     study.warn_of_personal_data(role, [manifest], Progress(events.append))
     return [event.what for event in events]

@@ -161,7 +161,7 @@ def test_two_names_of_a_catalog_that_differ_by_unicode_twins_are_one(edit_task: 
 
 @pytest.mark.parametrize("tag", ["english", "en_GB", "jp", "", "e", "en-", "x" * 5_000, "en\n"])
 def test_a_language_that_is_no_tag_is_refused(edit_task: EditTask, tag: str) -> None:
-    with pytest.raises(SpecError, match=r"task.yaml: language: .* is no BCP 47 language tag"):
+    with pytest.raises(SpecError, match=r"task.yaml: language: .* is not a BCP 47 language tag"):
         edit_task("task.yaml", lambda task: task.update(language=tag))
 
 
