@@ -6,6 +6,7 @@ Reading of artifacts is in `stages.data_quality`, wording in `report.quality_vie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -106,6 +107,11 @@ class Supervised(NamedTuple):
     """Rows that teach nothing, or not when to stop."""
     sample: str
     """What is learned of the first row, decoded; may be empty."""
+
+    @property
+    def share(self) -> float:
+        """Of the tokens, those that are learned; NaN without tokens."""
+        return self.learned_tokens / self.tokens if self.tokens else math.nan
 
 
 @dataclass(frozen=True)

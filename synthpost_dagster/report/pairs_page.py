@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from synthpost_dagster.report import views
 from synthpost_dagster.report.browser import pairs_browser
 from synthpost_dagster.report.rendering import render
@@ -18,6 +20,12 @@ MAX_REPAIRS = 200
 def render_pairs_page(data: PairsData) -> str:
     """The whole page as HTML, without a reference to anything outside it; the same text for the same data."""
     return render("pairs.html.j2", _context(data))
+
+
+def notice_texts(data: PairsData) -> tuple[str, ...]:
+    """The notices of the page as plain text, for the terminal."""
+    _, *notices = render("_pairs_notices.html.j2", {"data": data}).split('<div class="notice')
+    return tuple(Markup(f"<div{notice}").striptags() for notice in notices)  # noqa: S704 - for its text alone
 
 
 def _context(data: PairsData) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from typing import Any
 
@@ -37,9 +38,9 @@ _FILTERS = {
     "steps": steps_label,
     "duration": texts.duration_text,
     "dollars": texts.dollars_text,
+    "exp": math.exp,
     "times": texts.times_text,
     "metric": texts.metric_text,
-    "cut": texts.cut,
     "names": texts.listed,
 }
 _GLOBALS = {

@@ -9,7 +9,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,7 +67,7 @@ def met_by_prompt(posts: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSp
 
 
 def ratio_rows(
-    cells: Sequence[Judged], groups: Mapping[Cell, int], are_both_orders: bool, training_seed: int
+    cells: Iterable[Judged], groups: Mapping[Cell, int], are_both_orders: bool, training_seed: int
 ) -> list[dict[str, Any]]:
     """Rows of RatioReport: each cell and opponent whole, then by factor; further seeds whole alone.
 
@@ -78,7 +78,7 @@ def ratio_rows(
     def of_cell(one: Judged) -> list[dict[str, Any]]:
         return _rows_of(one, groups.get(one.cell, 0), one.seed == training_seed, are_both_orders)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy's draws, which take the time, run outside of the GIL
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy's draws run without the GIL, while `cells` reads the next
         rows = list(chain.from_iterable(pool.map(of_cell, cells)))
     for opponent in OPPONENTS:
         place = ("all", opponent, training_seed)

@@ -177,3 +177,16 @@ def dollars_text(usd: float) -> str:
 def count_text(count: int) -> str:
     """A count in full up to a million, then in millions: `74,096`, `61.0 M`."""
     return f"{count:,}" if count < 1_000_000 else f"{count / 1_000_000:,.1f} M"
+
+
+def needed_lines() -> list[str]:
+    """How many decided pairs a precise ratio, and a clear winner, take."""
+    from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell, planned_widths
+
+    lines = [
+        f"To know a ratio of {number_text(ratio, 1)} to within a factor of {number_text(factor, 3)} takes "
+        f"{counted(decided, 'decided pair')}."
+        for ratio, factor, decided in planned_widths()
+    ]
+    won = f"To tell {percent_text(PLANNED_SHARE)} of the pairs won from half of them takes"
+    return [*lines, f"{won} {counted(pairs_to_tell(PLANNED_SHARE), 'decided pair')}."]

@@ -1,6 +1,6 @@
 """What the report's page is made of, as one record: its fingerprint is the report's, and the page sees nothing else.
 
-Gathering it reads manifests alone. What is made of it is in `report`, `data_quality` and `forgetting`.
+Gathering it reads manifests alone. What is made of it is in `report` and `data_quality`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from synthpost_dagster.stages.synthetic_rows import teacher_of
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.forgetting import general_text
 
-REPORT_FORMAT = 8
+REPORT_FORMAT = 9
 """Raised when the page or its tables change, so that reports are made again."""
 LABELS = "labels.csv"
 """People's choices, in the home."""

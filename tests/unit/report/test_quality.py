@@ -33,7 +33,7 @@ from synthpost_dagster.report.data_quality import (
 )
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.quality_views import (
-    MOST_CHECKS_WITH_ROWS,
+    MAX_CHECKS_WITH_ROWS,
     marked,
     quality_view,
     shortened,
@@ -41,7 +41,7 @@ from synthpost_dagster.report.quality_views import (
 from synthpost_dagster.report.variety import METRIC_MEANINGS, METRIC_NAMES, changes
 from synthpost_dagster.rows.diversity import IS_MORE_BETTER
 from synthpost_dagster.schemas import METRICS
-from synthpost_dagster.stages.data_quality import MOST_RUNS, _runs
+from synthpost_dagster.stages.data_quality import MAX_RUNS, _runs
 from synthpost_dagster.stages.page_inputs import _earlier
 from tests.helpers.reports import FIGURES, HOSTILE, NAN, A, B, Reader, big_report, gate, quality, report, run, varied
 
@@ -172,8 +172,8 @@ def test_rows_of_checks_that_passed_are_not_listed_and_those_of_many_faults_not_
     assert "row 0" not in text_of(gates=(passed,))
     bad = tuple(gate("data_subsets", str(size), is_passed=False, offending=rows) for size in range(1, 31))
     text = text_of(gates=bad)
-    assert text.count("The first 10 rows at fault") == MOST_CHECKS_WITH_ROWS
-    assert text.count("Its rows are in the artifact's manifest.") == 30 - MOST_CHECKS_WITH_ROWS
+    assert text.count("The first 10 rows at fault") == MAX_CHECKS_WITH_ROWS
+    assert text.count("Its rows are in the artifact's manifest.") == 30 - MAX_CHECKS_WITH_ROWS
 
 
 @pytest.mark.parametrize(
@@ -404,9 +404,9 @@ def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tm
     found = runs(present)
     assert [one.teacher for one in found] == ["same again", "present", "of another profile"]
     assert [one.is_present for one in found] == [False, True, False]
-    for number in range(MOST_RUNS):
+    for number in range(MAX_RUNS):
         made(f"later {number}", 100 + number, varied(1760, 88))
-    assert len(runs(present)) == MOST_RUNS
+    assert len(runs(present)) == MAX_RUNS
     assert [one.is_present for one in runs(present)].count(True) == 1
     assert runs(store.all_of("synthetic_rows")[0]) == ()
 
