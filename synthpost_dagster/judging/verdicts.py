@@ -222,6 +222,8 @@ def panel_games(verdicts: pd.DataFrame) -> pd.DataFrame:
     keys = ["pair_id", "is_candidate_first"]
     columns = [*FACTOR_COLUMNS, "opponent", "candidate_words", "opponent_words"]
     games = verdicts.drop_duplicates(keys)[keys + [name for name in columns if name in verdicts]]
+    if len(games) == len(verdicts):  # a single judge
+        return games.assign(outcome=verdicts["outcome"])
     said = verdicts.groupby(keys, sort=False)["outcome"].agg(list).map(panel_outcome)
     return games.assign(outcome=said.reindex(list(zip(games[keys[0]], games[keys[1]], strict=True))).to_list())
 

@@ -90,7 +90,9 @@ def answer_of(data: ReportData, cells: Sequence[CellView]) -> Answer:
     undecided = sum(
         view not in unscored and not (counts and counts.wins + counts.losses > 0) for view, counts in scores
     )
-    smallest, cheapest = _least(data, cells) if best else (None, None)
+    smallest, cheapest = (
+        _least(data, cells, [data.choice.cell, *data.choice.alike]) if best and data.choice else (None, None)
+    )
     found = Answer(
         decision=_DECISIONS.get(reason, "unclear"),
         reason=reason,
@@ -147,10 +149,8 @@ def _baselines(data: ReportData, best: CellView | None) -> list[Baseline]:
     return found
 
 
-def _least(data: ReportData, cells: Sequence[CellView]) -> tuple[Cell, Cell | None]:
-    """The smallest and the cheapest of the cells that cannot be told apart from the chosen one, itself included."""
-    assert data.choice is not None
-    equal = [data.choice.cell, *data.choice.alike]
+def _least(data: ReportData, cells: Sequence[CellView], equal: Sequence[Cell]) -> tuple[Cell, Cell | None]:
+    """The smallest and the cheapest of the cells that cannot be told apart."""
     done = {view.cell: view.optimizer_steps for view in cells}
     known = [cell for cell in equal if cell in data.costs]
     cheapest = min(known, key=lambda cell: _cost_order(data.costs[cell]), default=None)

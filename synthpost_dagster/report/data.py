@@ -68,7 +68,7 @@ class Training(NamedTuple):
 
 
 class Took(NamedTuple):
-    """What a stage took when its artifacts were made, and the estimate from before; `expected_seconds` may be unknown."""
+    """What a stage took when its artifacts were made, and the estimate before; `expected_seconds` may be unknown."""
 
     stage: str
     work: str
@@ -290,7 +290,7 @@ class ReportData:
     decisive_share: float | None
     """Of the pairs of the headline's cell against `base`, won or lost; None where there is no such cell."""
     expected: tuple[Ratio, ...]
-    """The intervals that this number of prompts gives at true ratios of 2, 5 and 7, if that share of them is decided."""
+    """The intervals that this number of prompts gives at ratios of 2, 5 and 7, if that share is decided."""
     pairs: tuple[Pair, ...]
     missing: tuple[tuple[str, str], ...]
     """(cell, reason)."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synthpost_dagster.cell import Cell
     from synthpost_dagster.report.data import ReportData
 
+
 def render_page(data: ReportData) -> str:
     """The whole page as HTML, without a reference to anything outside it; the same text for the same data."""
     return render("page.html.j2", _context(data))

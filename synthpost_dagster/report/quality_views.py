@@ -94,7 +94,8 @@ def quality_view(data: DataQuality) -> QualityView:
         leakage=tuple(line for line in gates if line.gate.name == "leakage"),
         leaks=tuple(_leaks(data.gates))[:MAX_LEAKS],
         shared=tuple(
-            (one, *(shortened(marked(text, one.run)) for text in (one.tuned, one.training))) for one in data.shared
+            (one, shortened(marked(one.tuned, one.run)), shortened(marked(one.training, one.run)))
+            for one in data.shared
         ),
         samples=_samples(data),
     )

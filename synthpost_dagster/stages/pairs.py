@@ -101,7 +101,9 @@ def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress
         _write(out, content, evaluated)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
-    return Made(content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None, notice_texts(content))
+    return Made(
+        content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None, notice_texts(content)
+    )
 
 
 def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:

@@ -153,7 +153,7 @@ def _ends(
     times = np.bincount(chosen.ravel(), minlength=draws * prompts).reshape(draws, prompts)
     kinds, kind = np.unique(np.stack([design.first, design.second, design.length]), axis=1, return_inverse=True)
     is_kind = np.asarray(np.eye(kinds.shape[1])[kind.ravel()], dtype=np.float64)  # equal pairs are counted together
-    found = _fit(_Design(*kinds, design.prompt), times[:, design.prompt] @ is_kind, start)
+    found = _fit(_Design(kinds[0], kinds[1], kinds[2], design.prompt), times[:, design.prompt] @ is_kind, start)
     tail = (1 - confidence) / 2
     low = np.quantile(found, tail, axis=0, method="lower")
     return np.stack([low, np.quantile(found, 1 - tail, axis=0, method="higher")])
