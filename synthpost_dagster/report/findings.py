@@ -118,6 +118,8 @@ def _figures_of(name: str, family: str, games: pd.DataFrame, are_both_orders: bo
 
 def between_judges(verdicts: pd.DataFrame) -> tuple[tuple[str, str, Agreement], ...]:
     """How the pair outcomes of every two members of a panel agree."""
+    if verdicts["judge"].nunique() < 2:
+        return ()
     said = {str(name): _by_pair(games) for name, games in verdicts.groupby("judge", sort=False)}
     of_prompt = _prompts(verdicts)
     return tuple((one, other, _agreement(said[one], said[other], of_prompt)) for one, other in combinations(said, 2))
