@@ -2,7 +2,7 @@
 
 Each record of inputs is built once and each manifest is read once. What a run makes is forgotten together with every
 record that was built from it. Only manifests are remembered: content is compared with its hashes whenever it is read
-or reused.
+or reused, and everything is forgotten where it is damaged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections import defaultdict
 from enum import Enum
 from typing import Any, Protocol
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Manifest, Plan, refuse_failed
+from synthpost_dagster.artifacts.manifest import Manifest, Plan, refuse_failed
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 
 
@@ -54,7 +55,7 @@ class Resolver:
     """Finds the artifacts of one study. Where an asset has no partitions, the partition is empty."""
 
     def __init__(self, store: ArtifactStore, graph: Graph) -> None:
-        self._store, self._graph = store, graph
+        self._store, self._graph, self._damages = store, graph, store.damages
         self._records: dict[Key, Record | SynthpostError] = {}
         self._plans: dict[Key, tuple[Plan, str]] = {}
         self._manifests: dict[tuple[str, str, str], Manifest | None] = {}
@@ -151,6 +152,10 @@ class Resolver:
         return self._manifests[place]
 
     def _note_reader(self, key: Key) -> None:
+        if self._damages != self._store.damages:
+            self._damages = self._store.damages
+            for memo in (self._records, self._plans, self._listings, self._manifests):
+                memo.clear()
         if self._building and self._building[-1] != key:
             self._readers[key].add(self._building[-1])
 

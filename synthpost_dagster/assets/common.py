@@ -22,7 +22,7 @@ from dagster import (
 from dagster_pandera import pandera_schema_to_dagster_type
 from dagster_shared.utils.warnings import BetaWarning
 
-from synthpost_dagster.artifacts.store import Outcome
+from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.orchestration.instance import MANIFEST_DIGEST
 from synthpost_dagster.runtime.progress import Event, Listener, Progress, to_log
 from synthpost_dagster.schemas import TABLES

@@ -18,7 +18,7 @@ from dagster import (
 )
 from dagster_shared.utils.warnings import PreviewWarning
 
-from synthpost_dagster.artifacts.store import GateEntry, Manifest, gate_failure
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, gate_failure
 from synthpost_dagster.assets.common import as_markdown, preview
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.orchestration.instance import metadata_of

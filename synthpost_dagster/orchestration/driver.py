@@ -80,10 +80,10 @@ class Sweep:
         doctor.require_models(study)
         self._require_endpoints(sizes[-1], bool(wanted))
         has_new_upstream = self._upstream(sizes[-1])
-        self._subsets(planning.stale_subsets(study, recorded, sizes))
+        self._subsets(planning.stale_subsets(self.study, recorded, sizes))
         if has_new_upstream:
-            self.terminal.plan(planning.work_left(study, cells, sizes[-1]))
-        self._cells(cells, planning.stale_cells(study, recorded, cells))
+            self.terminal.plan(planning.work_left(self.study, cells, sizes[-1]))
+        self._cells(cells, planning.stale_cells(self.study, recorded, cells))
         self._controls()
         self.report()
 
@@ -136,6 +136,7 @@ class Sweep:
                 self.terminal.reused(f"cell {cell.key}")
         filled = planning.cells_to_fill(study, wanted)
         self._start(*self._sweeps(filled))
+        study = self.study
         work = {cell: planning.cell_work(study, cell) for cell in wanted}
         if filled:
             self.terminal.plan(sum(work.values()) + planning.controls_work(study))

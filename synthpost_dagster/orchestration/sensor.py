@@ -24,7 +24,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
-from synthpost_dagster.artifacts.store import Plan
+from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.orchestration.instance import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
 from synthpost_dagster.orchestration.jobs import Jobs, cells_of, sweep_config

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.rows.diversity import opening
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError
 from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
-from synthpost_dagster.artifacts.store import Draft, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import ModelError, SynthpostError
 from synthpost_dagster.inference.models import check_suits_task, identity
@@ -185,14 +186,5 @@ def _remove_checkpoints(study: Study, manifest: Manifest) -> None:
 
 
 STAGES = (
-    Stage(
-        "adapters",
-        "cell",
-        _inputs,
-        _make,
-        ("data_subsets",),
-        announce=_announce,
-        make_apart=_make_apart,
-        finish=_remove_checkpoints,
-    ),
+    Stage("adapters", "cell", _inputs, _make, ("data_subsets",), _announce, None, _make_apart, _remove_checkpoints),
 )

@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.report import data_quality as quality
 from synthpost_dagster.rows.prompts import shares, shuffled_strata

@@ -1,6 +1,6 @@
-"""A rough measure of work, for telling how long a sweep takes yet: a post that the student writes is 1.
+"""A rough measure of work, for the time left of a sweep: a post that the student writes counts 1.
 
-What is planned and what events tell of is measured here, so that both come to the same sum.
+Plans and progress events are measured by the same functions, so that their sums agree.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages.study import Study
 
 RUBRIC_GAME = 0.01
-"""What the rubric takes for a game; a model's reply is 1."""
+"""A game of the rubric; a reply of a model counts 1."""
 
 
 def of_rows(rows: int) -> float:
@@ -18,7 +18,7 @@ def of_rows(rows: int) -> float:
 
 
 def of_trained_rows(rows: int) -> float:
-    """Of rows that the student is tuned on, as often as it sees them."""
+    """Of rows that the student is tuned on, counted each time it sees them."""
     return 0.6 * rows
 
 
@@ -38,7 +38,7 @@ def of_posts(posts: int) -> float:
 
 
 def of_verdicts(study: Study) -> list[float]:
-    """Of one training's games, by judge: the rubric is quick, a model's reply takes about as long as a post."""
+    """Of one training's games, by judge."""
     return _by_judge(study, len(OPPONENTS))
 
 

@@ -1,6 +1,6 @@
-"""What the chosen cells will take, before anything is asked: requests, tokens, dollars, time.
+"""Estimates requests, tokens, dollars and time of the chosen cells before anything is requested.
 
-Counted from the real prompts, less what is there already; what a stage expects is said beside the stage.
+Counts come from the real prompts, less what exists already. Each stage's own estimate is in its module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from synthpost_dagster.stages.study import Study
 
 
 class Line(NamedTuple):
-    """One stage: how much there is to do, and what that is expected to take."""
+    """The work of one stage, and its estimate."""
 
     stage: str
     work: str
@@ -33,16 +33,17 @@ def estimate(study: Study, cells: Sequence[Cell]) -> list[Line]:
         [cell for cell in trainings if not study.resolver.has(asset, cell.place)]
         for asset in ("adapters", "predictions", "verdicts")
     )
-    are_controlled = study.resolver.has("control_verdicts")
-    first = _untuned_posts(study)
+    prompts, first = training_prompts(study.task), _untuned_posts(study)
     tuned = len(silent) * study.evaluation_count
     steps = sum(adapters.steps_of(study, cell) for cell in untuned)
     games = verdicts.games_of(study, len(unjudged) * study.evaluation_count * len(OPPONENTS))
-    controls = 0 if are_controlled else verdicts.games_of(study, len(COMPARISONS) * study.evaluation_count)
+    controls = (
+        0
+        if study.resolver.has("control_verdicts")
+        else verdicts.games_of(study, len(COMPARISONS) * study.evaluation_count)
+    )
     return [
-        Line(
-            "synthetic rows", f"{rows:,} rows", synthetic_rows.expected_rows(study, training_prompts(study.task), rows)
-        ),
+        Line("synthetic rows", f"{rows:,} rows", synthetic_rows.expected_rows(study, prompts, rows)),
         Line("untuned posts", f"{first:,} posts", posts.expected_posts(study, first)),
         Line("training", f"{len(untuned)} cells, {steps:,} steps", adapters.expected_training(study, steps)),
         Line("predictions", f"{tuned:,} posts", posts.expected_posts(study, tuned)),

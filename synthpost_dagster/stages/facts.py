@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
 
 
 class Estimate(BaseModel):
@@ -52,7 +52,7 @@ class Facts(BaseModel):
 
 
 class AskedFacts(Facts):
-    """Facts of an artifact made of chat models' replies; tokens and dollars are of those that were asked for."""
+    """Facts of artifacts made of chat models' replies, such as verdicts; tokens and dollars count new replies only."""
 
     asked_now: int = 0
     found_in_journal: int = 0
@@ -123,10 +123,6 @@ class PostsFacts(TimedFacts):
     only_reasoning: int = 0
     ignored_generation_config: dict[str, Any] = {}
     longest_shared_words: int = 0
-
-
-class VerdictFacts(AskedFacts):
-    """Facts of `verdicts` and `control_verdicts`, besides the counts of each comparison."""
 
 
 class ReportFacts(Facts):

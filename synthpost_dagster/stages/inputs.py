@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.tasks.spec import Company
 from synthpost_dagster.tasks.task import Task
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
-from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.judges import Rubric

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
-from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import Loaded, check_suits_task, identity
 from synthpost_dagster.llm.estimate import Expected, local
@@ -50,7 +50,7 @@ class PostsInputs(Inputs):
     hashed_as: ClassVar[HashedAs] = {"student": identity, "sampling": _sampling_parts}
 
 
-def posts_inputs(study: Study) -> dict[str, Any]:
+def common_inputs(study: Study) -> dict[str, Any]:
     """The fields of `PostsInputs`."""
     return {
         "evaluation_prompts": study.resolver.need("evaluation_prompts"),
@@ -91,7 +91,7 @@ def seeded(sampling: PostSampling, contestant: str) -> PostSampling:
     return sampling.model_copy(update={"seed": sampling.seed + int(short_hash(contestant), 16) % 2**20})
 
 
-def posts_table(prompts: pd.DataFrame, replies: list[Completion], contestant: str, model: str) -> pd.DataFrame:
+def table_of(prompts: pd.DataFrame, replies: list[Completion], contestant: str, model: str) -> pd.DataFrame:
     """The posts of one contestant (schema Predictions), one for each prompt."""
     return prompts[list(FACTOR_COLUMNS)].assign(
         contestant=contestant,
@@ -103,7 +103,7 @@ def posts_table(prompts: pd.DataFrame, replies: list[Completion], contestant: st
     )
 
 
-def posts_facts(
+def facts_of(
     table: pd.DataFrame, loaded: Loaded, replies: Sequence[Completion], seconds: float, peak_gib: float
 ) -> PostsFacts:
     """What is known of posts. Reasoning in a reply is no part of a post; some replies hold nothing else."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.inference.generate import Completion
@@ -18,14 +19,7 @@ from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import PostsFacts
 from synthpost_dagster.stages.inputs import HashedAs
-from synthpost_dagster.stages.posts import (
-    PostsInputs,
-    expected_posts,
-    posts_facts,
-    posts_inputs,
-    posts_table,
-    requests_for,
-)
+from synthpost_dagster.stages.posts import PostsInputs, common_inputs, expected_posts, facts_of, requests_for, table_of
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.student import Student
 from synthpost_dagster.stages.study import Study
@@ -66,7 +60,7 @@ def _inputs(study: Study, partition: str) -> PredictionsInputs:
         adapter=study.resolver.need("adapters", partition),
         cell=cell,
         subset=study.resolver.need("data_subsets", str(cell.data_size)),
-        **posts_inputs(study),
+        **common_inputs(study),
     )
 
 
@@ -120,10 +114,10 @@ def tuned_posts(
         if len(replies[number]) == len(prompts):
             now, inputs = time.perf_counter(), tuned[number].inputs
             written = [replies[number][at] for at in range(len(prompts))]
-            table = posts_table(prompts, written, "tuned", f"{inputs.student.model} + {inputs.adapter.fingerprint}")
+            table = table_of(prompts, written, "tuned", f"{inputs.student.model} + {inputs.adapter.fingerprint}")
             peak_gib = student.lease.take_peak_gib()
-            yield inputs, Posts(table, posts_facts(table, loaded, written, now - started, peak_gib))
+            yield inputs, Posts(table, facts_of(table, loaded, written, now - started, peak_gib))
             started = now
 
 
-STAGES = (Stage("predictions", "cell", _inputs, _make, ("adapters", "evaluation_prompts"), announce=_announce),)
+STAGES = (Stage("predictions", "cell", _inputs, _make, ("adapters", "evaluation_prompts"), _announce),)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, write_whole
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, write_whole
 from synthpost_dagster.errors import StorageError, UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
@@ -23,6 +24,7 @@ from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.rows.prompts import briefs_by_id
+from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data_quality import data_quality
 from synthpost_dagster.stages.facts import AdapterFacts, ReportFacts, RowsFacts
@@ -45,15 +47,17 @@ MILLION = 1e6
 
 
 def _inputs(study: Study, partition: str) -> PageInputs:
-    """Raises UpstreamMissing where no cell of the profile has verdicts."""
     del partition
-    inputs = page_inputs(study)
+    return page_inputs(study)
+
+
+def _refuse_without_cells(study: Study, inputs: PageInputs, progress: Progress) -> None:
+    del progress
     if not inputs.verdicts:
         raise UpstreamMissing(
             f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "
             "the job `cell` for one of them"
         )
-    return inputs
 
 
 def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
@@ -94,7 +98,7 @@ def _sha256(file: Path) -> str:
 
 def require_cells(study: Study) -> None:
     """Raises UpstreamMissing where no cell of the profile has verdicts."""
-    study.resolver.inputs("ratio_report")
+    _refuse_without_cells(study, study.resolver.inputs("ratio_report"), SILENT)
 
 
 def keep_labels(settings: Settings, file: Path) -> int:
@@ -292,4 +296,14 @@ def _put_out(study: Study, manifest: Manifest) -> None:
         ) from None
 
 
-STAGES = (Stage("ratio_report", "report", _inputs, _make, ("verdicts", "control_verdicts"), finish=_put_out),)
+STAGES = (
+    Stage(
+        "ratio_report",
+        "report",
+        _inputs,
+        _make,
+        ("verdicts", "control_verdicts"),
+        _refuse_without_cells,
+        finish=_put_out,
+    ),
+)

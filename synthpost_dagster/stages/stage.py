@@ -14,8 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from synthpost_dagster.artifacts.manifest import Manifest, Outcome, Plan
 from synthpost_dagster.artifacts.resolver import Record
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Outcome, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.stages.facts import Estimate, Facts
@@ -127,8 +128,7 @@ def materialize_with(
     student: Student, study: Study, asset: str, partition: str, progress: Progress, rows: int | None = None
 ) -> Outcome:
     """As `materialize`, with a student that the caller holds."""
-    stage = stage_of(asset)
-    inputs = study.resolver.inputs(asset, partition)
+    stage, inputs = stage_of(asset), study.resolver.inputs(asset, partition)
     if stage.grow:
         inputs = stage.grow(study, inputs, rows)
     return cast(Outcome, publish(student, study, asset, partition, inputs, stage.make, progress))
@@ -137,10 +137,7 @@ def materialize_with(
 def materialize_unless_busy(
     student: Student, study: Study, asset: str, partition: str, progress: Progress
 ) -> Outcome | None:
-    """As `materialize_with`; None where another process is making the artifact.
-
-    Whoever holds the device must not wait for a process that may want it.
-    """
+    """As `materialize_with`; None where another process is making the artifact, which may wait for our device."""
     inputs = study.resolver.inputs(asset, partition)
     return publish(student, study, asset, partition, inputs, stage_of(asset).make, progress, wait=False)
 
@@ -203,8 +200,7 @@ def _add_facts(draft: Draft, facts: Facts, expected: Expected | None) -> None:
 def _add_gates(study: Study, draft: Draft, stage: Stage[Any], progress: Progress) -> None:
     beside = {name: BESIDE[name].validate(table) for name, table in draft.tables.items() if name != stage.asset}
     table = draft.tables[stage.asset]
-    rows = len(table)
-    draft.facts |= {"rows": rows, "target_rows": rows if draft.target_rows is None else draft.target_rows}
+    draft.facts |= {"rows": len(table), "target_rows": len(table) if draft.target_rows is None else draft.target_rows}
     draft.gates += study.gate_entries(stage.asset, table, draft.target_rows, beside)
     for gate in draft.gates if stage.notes_failed_gates else ():
         if not gate.is_passed:

@@ -1,4 +1,4 @@
-"""A study: one task, one profile, the artifacts and the device. What the stages work with."""
+"""A study: one task and one profile, with the artifacts, the device and the journal that the stages work with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthpost_dagster.artifacts.manifest import MANIFEST_FORMAT, GateEntry, Manifest
 from synthpost_dagster.artifacts.resolver import Record, Resolver
-from synthpost_dagster.artifacts.store import MANIFEST_FORMAT, ArtifactStore, GateEntry, Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """A task and a profile, bound to the place where artifacts are kept."""
+    """A task and a profile with the store of their artifacts, the devices and the journal."""
 
     task: Task
     profile: Profile
@@ -40,17 +41,17 @@ class Study:
     settings: Settings
     journal: Journal
     resolver: Resolver = field(init=False, compare=False, repr=False)
-    """What exists, remembered; a study that outlives a run is renewed with `fresh`."""
+    """Remembers what exists; `fresh` gives a study that remembers nothing."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolver", Resolver(self.store, self))
 
     def fresh(self) -> Study:
-        """The same study that has looked nothing up yet: for every decision, since other processes make artifacts."""
+        """The same study with an empty memory; take one for each decision, since other processes make artifacts too."""
         return replace(self)
 
     def inputs_of(self, asset: str, partition: str) -> Record:
-        """The record of an artifact's inputs, built anew; `resolver.inputs` remembers it."""
+        """Builds the record of an artifact's inputs; `resolver.inputs` remembers it."""
         record: Record = stage_of(asset).inputs(self, partition)
         return record
 
@@ -64,13 +65,13 @@ class Study:
         return gates.are_current(manifest.asset, self.task, manifest.gates)
 
     def places(self, asset: str, key: str) -> list[str]:
-        """The partitions that a partition key of Dagster stands for: a cell under each of its seeds."""
+        """The partitions of a Dagster partition key: for a cell, one under each seed."""
         if stage_of(asset).job != "cell":
             return [key]
         return [cell.place for cell in self.seeds_of(Cell.parse(key))]
 
     def checkpoints_of(self, partition: str, fingerprint: str) -> Path:
-        """The folder for the checkpoints of a training: by partition too, since two cells may have equal inputs."""
+        """The folder for a training's checkpoints, by partition too: two cells may have equal inputs."""
         return self.settings.home / "checkpoints" / f"{partition.replace('|', '_')}-{fingerprint}"
 
     @property
@@ -121,7 +122,7 @@ class Study:
     def gate_entries(
         self, asset: str, table: pd.DataFrame, target: int | None, beside: Mapping[str, pd.DataFrame]
     ) -> list[GateEntry]:
-        """The verdicts of the gates on an asset's tables, each that did not pass with what stands behind it."""
+        """The verdicts of the gates on an asset's tables; those that failed are explained."""
         found = gates.evaluate(asset, self.task, table, target=target, beside=beside)
         return [
             one.entry.model_copy(update={"explanation": explained(one, table, self.task, self.profile)})
@@ -131,8 +132,8 @@ class Study:
     def with_current_gates(self, manifest: Manifest) -> Manifest:
         """The manifest with verdicts under the task's present limits, in the present format.
 
-        Gates are evaluated when an artifact is made. Where their limits were changed since, or an earlier version made
-        it, they are evaluated once more on its tables, and the manifest is replaced.
+        Where a limit was changed since the artifact was made, or an earlier version made it, the gates are evaluated
+        again on its tables and the manifest is replaced.
         """
         if manifest.format == MANIFEST_FORMAT and self.are_gates_current(manifest):
             return manifest
@@ -149,9 +150,9 @@ class Study:
         return current
 
     def warn_of_personal_data(self, role: str, sent: Iterable[Manifest], progress: Progress) -> None:
-        """Says, before anything goes to an endpoint, which of the tables to be sent hold personal data.
+        """Notes which of the tables that will be sent to an endpoint hold personal data.
 
-        `role` is `teacher` or `judge`; nothing is said of models in this process.
+        `role` is `teacher` or `judge`. Models in this process cause no note.
         """
         endpoints = [spec.endpoint for name, spec in self.profile.hosted.items() if name.startswith(role)]
         for manifest in sent if endpoints else ():
@@ -172,7 +173,7 @@ def open_study(settings: Settings) -> Study:
 
 
 def storage_root(profile: Profile, settings: Settings) -> str:
-    """Where artifacts go: the profile's storage, a relative path counting from the home, or `storage` in the home."""
+    """The profile's `storage`, a relative path being below the home; by default `storage` in the home."""
     if profile.storage and "://" in profile.storage:
         return profile.storage
     return str(settings.home / Path(profile.storage or "storage").expanduser())

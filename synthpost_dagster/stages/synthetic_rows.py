@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, UpstreamMissing
 from synthpost_dagster.inference.models import check_suits_task
 from synthpost_dagster.llm.chat_models import ChatModel, chat_model

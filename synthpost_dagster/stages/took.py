@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.report.data import Took
 from synthpost_dagster.stages.facts import AdapterFacts, AskedFacts, Facts, RowsFacts, TimedFacts
 

@@ -6,7 +6,7 @@ Both are written by one loaded model, whichever is asked for first.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 from synthpost_dagster.artifacts.store import Draft
@@ -14,19 +14,9 @@ from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import CONTROL_SETS
-from synthpost_dagster.stages import effort
+from synthpost_dagster.stages import effort, posts
 from synthpost_dagster.stages.facts import PostsFacts
 from synthpost_dagster.stages.inputs import HashedAs
-from synthpost_dagster.stages.posts import (
-    PostsInputs,
-    expected_posts,
-    posts_facts,
-    posts_inputs,
-    posts_table,
-    requests_for,
-    require_suited,
-    seeded,
-)
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
 
@@ -39,7 +29,7 @@ class Contestant(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class UntunedInputs(PostsInputs):
+class UntunedInputs(posts.PostsInputs):
     """Those of all posts."""
 
     asset: str
@@ -52,7 +42,7 @@ def _baseline_inputs(study: Study, partition: str) -> UntunedInputs:
     """The untuned model with the student prompt (`base`) and with the teacher prompt (`prompted`)."""
     del partition
     contestants = (Contestant("base", "student_prompt"), Contestant("prompted", "teacher_prompt"))
-    return UntunedInputs(asset=BASELINE, contestants=contestants, **posts_inputs(study))
+    return UntunedInputs(asset=BASELINE, contestants=contestants, **posts.common_inputs(study))
 
 
 def _control_inputs(study: Study, partition: str) -> UntunedInputs:
@@ -60,13 +50,15 @@ def _control_inputs(study: Study, partition: str) -> UntunedInputs:
     del partition
     contestants = tuple(Contestant(name, "student_prompt") for name in CONTROL_SETS)
     sampling = study.profile.predictions.model_copy(update={"temperature": study.profile.control_temperature})
-    return UntunedInputs(asset=CONTROL, contestants=contestants, **(posts_inputs(study) | {"sampling": sampling}))
+    return UntunedInputs(
+        asset=CONTROL, contestants=contestants, **(posts.common_inputs(study) | {"sampling": sampling})
+    )
 
 
 def _announce(study: Study, inputs: UntunedInputs, progress: Progress) -> Expected:
     del progress
-    require_suited(study)
-    return expected_posts(study, len(inputs.contestants) * study.evaluation_count)
+    posts.require_suited(study)
+    return posts.expected_posts(study, len(inputs.contestants) * study.evaluation_count)
 
 
 def _make(inputs: UntunedInputs, draft: Draft, bench: Workbench) -> PostsFacts:
@@ -76,36 +68,21 @@ def _make(inputs: UntunedInputs, draft: Draft, bench: Workbench) -> PostsFacts:
     loaded = student.untuned()
     started, parts, written = time.perf_counter(), [], []
     for name, column in inputs.contestants:
-        requests, sampling = requests_for(inputs, prompts[column], None, name), seeded(inputs.sampling, name)
+        requests, sampling = (
+            posts.requests_for(inputs, prompts[column], None, name),
+            posts.seeded(inputs.sampling, name),
+        )
         what, width = f"{name} posts", sampling.max_concurrent_sequences
         progress = bench.progress.worth(effort.of_posts(len(requests)))
         replies = dict(answers(loaded, [], requests, sampling, progress, what, student.limit_gib, width))
-        posts = [replies[place] for place in range(len(requests))]
-        written += posts
-        parts.append(posts_table(prompts, posts, name, inputs.student.model))
+        in_order = [replies[place] for place in range(len(requests))]
+        written += in_order
+        parts.append(posts.table_of(prompts, in_order, name, inputs.student.model))
     seconds = time.perf_counter() - started
     table = pd.concat(parts, ignore_index=True)
     draft.table(inputs.asset, table)
-    return posts_facts(table, loaded, written, seconds, student.lease.take_peak_gib())
+    return posts.facts_of(table, loaded, written, seconds, student.lease.take_peak_gib())
 
 
-STAGES = (
-    Stage(
-        BASELINE,
-        "upstream",
-        _baseline_inputs,
-        _make,
-        ("evaluation_prompts",),
-        announce=_announce,
-        companion=CONTROL,
-    ),
-    Stage(
-        CONTROL,
-        "upstream",
-        _control_inputs,
-        _make,
-        ("evaluation_prompts",),
-        announce=_announce,
-        companion=BASELINE,
-    ),
-)
+_STAGE = Stage(BASELINE, "upstream", _baseline_inputs, _make, ("evaluation_prompts",), _announce, companion=CONTROL)
+STAGES = (_STAGE, replace(_STAGE, asset=CONTROL, inputs=_control_inputs, companion=BASELINE))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.controls import DEAL, control_contests
@@ -28,7 +29,7 @@ from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages import effort
-from synthpost_dagster.stages.facts import VerdictFacts
+from synthpost_dagster.stages.facts import AskedFacts
 from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -126,10 +127,10 @@ def _announce(study: Study, inputs: VerdictInputs | ControlInputs, progress: Pro
     return expected
 
 
-def _making(asset: str, prefix: str) -> Callable[[VerdictInputs | ControlInputs, Draft, Workbench], VerdictFacts]:
+def _making(asset: str, prefix: str) -> Callable[[VerdictInputs | ControlInputs, Draft, Workbench], AskedFacts]:
     """Every game of the asset's contests, judged; the counts of each comparison are facts named with the prefix."""
 
-    def make(inputs: VerdictInputs | ControlInputs, draft: Draft, bench: Workbench) -> VerdictFacts:
+    def make(inputs: VerdictInputs | ControlInputs, draft: Draft, bench: Workbench) -> AskedFacts:
         judges, contests = list(inputs.judges), inputs.contests(bench.store)
         games = len(contests) * len(inputs.rules.orders)
         progress = [bench.progress.worth(effort.of_games(games, isinstance(judge, Rubric))) for judge in judges]
@@ -140,7 +141,7 @@ def _making(asset: str, prefix: str) -> Callable[[VerdictInputs | ControlInputs,
         draft.table(asset, table)
         groups = pairs(table).groupby("opponent")
         counts = {f"{prefix}{name}": count(group["outcome"])._asdict() for name, group in groups}
-        return VerdictFacts(**tallied(judges).facts).with_figures(counts)
+        return AskedFacts(**tallied(judges).facts).with_figures(counts)
 
     return make
 
@@ -184,7 +185,7 @@ def _expected(study: Study, judges: Sequence[Judge], contests: Sequence[Contest]
 
 def _by_rubric(study: Study, games: int) -> Expected:
     made = [
-        VerdictFacts.of(manifest)
+        AskedFacts.of(manifest)
         for cell in study.trainings
         for manifest in study.resolver.all_of("verdicts", cell.place)
     ]
@@ -217,22 +218,16 @@ def _mean_post(study: Study) -> int:
     return round(study.profile.predictions.max_new_tokens * CHARACTERS_A_TOKEN)
 
 
-STAGES = (
-    Stage(
-        "verdicts",
-        "cell",
-        _verdict_inputs,
-        _making("verdicts", "against_"),
-        ("predictions", BASELINE),
-        announce=_announce,
-    ),
-    Stage(
-        "control_verdicts",
-        "controls",
-        _control_inputs,
-        _making("control_verdicts", ""),
-        (BASELINE, CONTROL, "predictions"),
-        announce=_announce,
-        notes_failed_gates=True,
-    ),
+_VERDICTS = Stage(
+    "verdicts", "cell", _verdict_inputs, _making("verdicts", "against_"), ("predictions", BASELINE), _announce
 )
+_CONTROLS = Stage(
+    "control_verdicts",
+    "controls",
+    _control_inputs,
+    _making("control_verdicts", ""),
+    (BASELINE, CONTROL, "predictions"),
+    _announce,
+    notes_failed_gates=True,
+)
+STAGES = (_VERDICTS, _CONTROLS)

@@ -1,6 +1,7 @@
-"""A run of one step in the pool `gpu`: `pool_child.py HOME HOST hold|pass`; says what it does, line by line.
+"""A run of one step in the pool `gpu`, in a process of its own that prints what it does, line by line.
 
-HOST is what this machine calls itself, so that two processes can be on two hosts; `-` leaves it as it is.
+`python -m tests.helpers.pool_child HOME HOST hold|pass`. HOST is the name that this machine gives itself, so that two
+processes can be on two hosts; `-` keeps the real one.
 """
 
 import socket

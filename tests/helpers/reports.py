@@ -1,4 +1,6 @@
-"""Small and large `ReportData` and `PairsData` for tests of the pages; figures are those of `statistics`."""
+"""Small and large `ReportData` and `PairsData` for tests of the pages, with figures computed by `statistics`, and a
+reader of HTML.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.pairs.table import Contradictions, Repair
 from synthpost_dagster.report.data import (
@@ -61,7 +63,7 @@ from synthpost_dagster.tasks.prompting import short_hash
 NAN = math.nan
 A, B, C, D = Cell(88, "50"), Cell(1760, "50"), Cell(8800, "50"), Cell(88, "1-epoch")
 HOSTILE = '</script><script>alert(1)</script><!-- <img src="https://evil.example/x"> \x00\ud800 {{ 7 * 7 }}'
-LEVELS = {
+LEVELS: dict[str, tuple[str, ...]] = {
     "post_type": ("Promotional", "Question"),
     "tone": ("Witty", "Calm"),
     "length": ("short", "long"),
@@ -136,7 +138,7 @@ def choice(
     better: tuple[Cell, ...] = (),
     prompted: tuple[int, int, int, int] = (40, 44, 11, 5),
 ) -> Choice:
-    """A cell chosen among so many."""
+    """A cell chosen among this number of cells."""
     found = Counts(*counts)
     worst = headline_ratio(Counts(found.wins, found.losses + found.unscored, found.ties, 0), among)
     against_prompted = headline_ratio(Counts(*prompted), among)
@@ -144,7 +146,7 @@ def choice(
 
 
 def control(name: str, *counts: int) -> ControlResult:
-    """A control with these counts, and what they say."""
+    """A control with these counts and its verdict."""
     found = Counts(*counts)
     return ControlResult(name, found, (control_verdict if name == "resampled" else null_verdict)(found))
 
@@ -157,7 +159,7 @@ GOOD_CONTROLS = (
 
 
 def order(agreeing: int = 91, pairs: int = 100, bias: float = 0.02) -> OrderFigures:
-    """Order figures with so many agreeing pairs."""
+    """Order figures with this number of agreeing pairs."""
     return OrderFigures(share(agreeing, pairs), SlotBias(bias, bias - 0.03, bias + 0.03), pairs)
 
 
@@ -212,7 +214,12 @@ def curve(*losses: float) -> pd.DataFrame:
 
 def gate(asset: str = "prompts", partition: str = "", **changes: Any) -> GateLine:
     """A check that passed."""
-    values = {"name": "schema", "is_passed": True, "is_blocking": True, "message": "88 rows follow the schema"}
+    values: dict[str, Any] = {
+        "name": "schema",
+        "is_passed": True,
+        "is_blocking": True,
+        "message": "88 rows follow the schema",
+    }
     return GateLine(asset, partition, GateEntry(**values | changes))
 
 
@@ -370,7 +377,7 @@ def judged_pairs_report(**changes: Any) -> PairsData:
 
 
 def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
-    """A sweep of 15 cells over so many prompts, with long texts, a panel of two judges and a sentence for each game."""
+    """A sweep of 15 cells over this number of prompts, with long texts, a panel of two judges and a reason per game."""
     generator = np.random.default_rng(seed)
     cells = [Cell(size, steps) for size in (88, 440, 880, 1760, 8800) for steps in ("50", "150", "1-epoch")]
     levels = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.stages.page_inputs import page_inputs
 from synthpost_dagster.stages.report import gather
+from tests.helpers.ports import free_port, is_open
 from tests.helpers.small_study import BIN, Whole
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -227,21 +227,10 @@ def test_the_lineage_in_the_ui_shows_every_stage(whole: Whole, browser: Any, unt
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
-            until("the web server", lambda: answers(port))
+            until("the web server", lambda: is_open(port))
             window.goto(f"http://127.0.0.1:{port}/asset-groups")
             for group in GROUPS:
                 window.get_by_text(group, exact=True).first.wait_for(timeout=120_000)
         finally:
             window.close()
             server.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

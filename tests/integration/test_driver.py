@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from synthpost_dagster.artifacts.store import Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.orchestration import driver as driver_module
 from synthpost_dagster.orchestration.instance import PROCESS_TAG

@@ -9,7 +9,7 @@ from typing import Any
 from dagster import AssetKey
 from dagster._core.definitions.data_version import StaleStatus
 
-from synthpost_dagster.artifacts.store import MANIFEST_FORMAT
+from synthpost_dagster.artifacts.manifest import MANIFEST_FORMAT
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
 from synthpost_dagster.orchestration.build import build_definitions

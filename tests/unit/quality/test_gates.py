@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.quality import gates
 from synthpost_dagster.quality.gates import GateResult
 from synthpost_dagster.rows import diversity

@@ -97,7 +97,7 @@ def test_shares_and_differences_are_rounded_without_lying() -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_the_headline_is_the_first_heading_and_stands_after_the_notices() -> None:
+def test_headline_is_the_first_heading_after_the_notices() -> None:
     page = render_page(report(is_embedded=True))
     assert page.index("A demonstration.") < page.index("<h1>") < page.index("<h2>")
     assert page.count("<h1") == 1
@@ -137,7 +137,7 @@ def test_the_table_of_cells_holds_every_figure(page: str) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_why_there_is_no_length_controlled_ratio_stands_in_its_place() -> None:
+def test_reason_replaces_a_missing_length_controlled_ratio() -> None:
     nothing = {"length_controlled_ratio": NAN, "length_controlled_low": NAN, "length_controlled_high": NAN}
     row = ratio_row(A, (81, 14, 3, 2), **nothing, length_note="length separates the outcomes")
     assert "none length separates the outcomes" in text_of(ratios=ratios(row), choice=choice(alike=()))
@@ -147,7 +147,7 @@ def test_why_there_is_no_length_controlled_ratio_stands_in_its_place() -> None:
     )
 
 
-def test_the_seeds_stand_beside_the_interval_within_one(page: str) -> None:
+def test_spread_over_seeds_is_shown_beside_the_interval(page: str) -> None:
     text = Reader(page).text
     assert "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds too few seeds" in text
     assert "60 30 5 5" not in text, "a further seed is no cell of its own"
@@ -192,7 +192,7 @@ def test_page_without_any_result_says_so() -> None:
         assert words in text, words
 
 
-def test_levels_of_all_factors_stand_in_the_order_of_the_task_with_compliance(page: str) -> None:
+def test_levels_of_factors_follow_the_order_of_the_task(page: str) -> None:
     text = Reader(page).text
     assert "By post type, tone, length, company" in text
     assert text.index("Witty 7 0 0 1 ∞ (at least 1.44)") < text.index("Calm 0 0 3 0 undefined")
@@ -207,7 +207,7 @@ def test_compliance_training_and_stages_are_tables_too(page: str) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_hostile_text_stays_text_wherever_it_stands() -> None:
+def test_hostile_text_is_escaped_everywhere() -> None:
     data = report(
         pairs=(pair(HOSTILE, company=HOSTILE),),
         task_description=HOSTILE,
@@ -278,7 +278,7 @@ def test_scrolled_tables_can_be_reached_by_keyboard_and_are_named(page: str) -> 
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_a_table_of_a_cell_that_was_compared_with_one_baseline_alone_is_shown() -> None:
+def test_cell_compared_with_one_baseline_only_is_shown() -> None:
     rows = (ratio_row(A, (40, 44, 11, 5), opponent="prompted"),)
     text = text_of(ratios=ratios(*rows), choice=None, costs={}, seeds=(), worth=())
     assert "not compared" in text

@@ -86,7 +86,7 @@ def test_pairs_that_were_not_played_are_counted_and_listed(page: str) -> None:
     assert 'id="missing"' not in page
 
 
-def test_a_file_without_factors_pairs_or_posts_is_told_so() -> None:
+def test_file_without_factors_pairs_or_posts_is_reported() -> None:
     text = Reader(render_pairs_page(pairs_report(levels=(), pairs=()))).text
     assert "The file names no factor" in text
     assert "The file holds no pairs." in text

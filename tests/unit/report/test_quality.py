@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.explanation import Explanation, ReasonCount
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
+from synthpost_dagster.artifacts.manifest import Manifest, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.report import quality_figures
 from synthpost_dagster.report.data_quality import (
     Coverage,
@@ -60,7 +61,7 @@ def whole() -> str:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_the_section_is_in_the_navigation_and_stands_before_training() -> None:
+def test_section_is_in_the_navigation_before_training() -> None:
     page = render_page(report())
     assert '<a href="#data">Data</a>' in page
     assert page.index('id="criteria"') < page.index('id="data"') < page.index('id="training"')
@@ -88,7 +89,7 @@ def test_every_record_is_on_the_page_with_its_figures(whole: str) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_what_did_not_pass_stands_first_and_what_blocks_before_what_warns() -> None:
+def test_failed_checks_come_first_and_blocking_ones_before_warnings() -> None:
     gates = (
         gate(),
         gate("synthetic_rows", name="openings", is_passed=False, is_blocking=False, message="3 openings"),
@@ -155,7 +156,7 @@ def test_rows_at_fault_are_shown_and_escaped_wherever_texts_are_quoted() -> None
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_rows_of_checks_that_passed_are_not_listed_and_those_of_many_faults_not_beyond_a_number() -> None:
+def test_only_failed_checks_list_rows_up_to_a_limit() -> None:
     rows = tuple({"post": f"row {number}"} for number in range(10))
     passed = gate("predictions", "88|50", name="memorisation", is_blocking=False, offending=rows)
     assert "row 0" not in text_of(gates=(passed,))
@@ -331,7 +332,7 @@ def test_coverage_names_strata_that_are_missing_and_those_nobody_asked_for() -> 
     assert [heat(2, 2), heat(0, 2), heat(1, 0)] == ["heat2", "heat-3", "heat0"]
 
 
-def test_memorised_posts_are_counted_and_the_longest_runs_taken_once_over_all_cells() -> None:
+def test_memorised_posts_are_counted_and_longest_runs_listed_once() -> None:
     table = pd.DataFrame(
         {
             "prompt_id": ["a", "b", "c"],
@@ -363,7 +364,7 @@ def test_supervision_counts_rows_that_teach_nothing_or_not_when_to_stop() -> Non
     assert math.isnan(found._replace(tokens=0, learned_tokens=0).share)
 
 
-def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tmp_path: Path) -> None:
+def test_comparable_runs_of_the_storage_are_listed_once_per_content(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "storage", tmp_path)
 
     def made(name: str, content: int, diversity: pd.DataFrame | None) -> Manifest:

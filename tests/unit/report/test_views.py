@@ -56,7 +56,7 @@ def test_cell_without_the_profiles_seed_is_missing() -> None:
     ("key", "text"),
     [("1760|1-epoch", "1,760 rows | 1 epoch"), ("88|50|7", "88 rows | 50 steps | seed 7"), ("<b>", "<b>")],
 )
-def test_a_key_is_told_in_words(key: str, text: str) -> None:
+def test_key_is_described_in_words(key: str, text: str) -> None:
     assert place_text(key) == text
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from synthpost_dagster.artifacts.store import Plan
+from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.study import Study, open_study
@@ -21,7 +21,7 @@ def keep(study: Study, quality: dict[str, Any], reason: str, rules: int = RULES)
     study.store.reuse_or_make(plan, lambda draft: draft.table("synthetic_rows", table))
 
 
-def test_a_verdict_by_the_present_rules_is_taken_before_a_later_one_by_others(tmp_path: Path) -> None:
+def test_verdict_by_current_rules_is_preferred_to_a_later_one(tmp_path: Path) -> None:
     study = open_study(Settings(task="sales_posts", profile="tiny", home=tmp_path / "home"))
     assert known_rows(study) is None
     present = study.task.spec.quality.model_dump(mode="json")

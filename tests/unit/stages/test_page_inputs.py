@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, Plan
 from synthpost_dagster.artifacts.resolver import State
-from synthpost_dagster.artifacts.store import Draft, GateEntry, Manifest, Plan
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.profiles import FOLDER
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.page_inputs import PageInputs, _timed, page_inputs
@@ -146,7 +147,7 @@ def test_changed_limit_evaluates_the_gates_once_more_and_keeps_the_files(study: 
     assert changed.resolver.state("prompts") is State.CURRENT
 
 
-def test_table_made_by_other_limits_with_the_same_content_has_the_same_digest(study: Study) -> None:
+def test_table_with_the_same_content_has_the_same_digest(study: Study) -> None:
     before = study.resolver.need("prompts")
     changed = edited(study, "task.yaml", lambda task: task["quality"].update(leaked_words=9))
     again = materialize(changed, "prompts")

@@ -1,4 +1,7 @@
-"""A small world of tuning, for the unit, fault and gpu tests: rows of uneven length, a specification, a tuner."""
+"""Training without a study, on a CPU or a GPU: rows of uneven length, a specification, a tuner, and comparisons.
+
+A study whose adapters are missing is in `tuning_home`.
+"""
 
 from __future__ import annotations
 
@@ -55,15 +58,15 @@ NEVER, ALWAYS = 1e6, 1e-9
 """Seconds between checkpoints."""
 BF16 = STUDENT.model_copy(update={"dtype": "bfloat16"})
 ROUNDING = 0.01
-"""Of a loss, relative: bfloat16 has 8 bits."""
+"""Relative tolerance of a loss in bfloat16, which has 8 bits."""
 FAR = 1e-3
-"""Between two adapters after a few steps of 2e-3: Adam's steps have the sign of gradients, which rounding may turn."""
+"""Tolerance between two adapters after a few steps of 2e-3: rounding can change the sign of Adam's steps."""
 FEW_OR_ODD = [(1, 8, [1, 1, 1]), (3, 2, [3, 3, 3]), (10, 4, [8, 2, 8]), (11, 2, [8, 3, 8])]
-"""Rows, the micro-batch, and how many rows each of three steps of at most eight takes."""
+"""Rows, the micro-batch, and the rows that each of three steps of at most eight takes."""
 
 
 def rows_of(count: int) -> pd.DataFrame:
-    """So many conversations, no two neighbours equally long."""
+    """That many conversations, no two neighbours equally long."""
     posts = [" ".join((WORDS * 3)[at % 5 : at % 5 + 3 + 7 * at % 23]) for at in range(count)]
     prompts = [f"Write a sales post about {' '.join(WORDS[: 1 + 5 * at % 11])} No. {at}" for at in range(count)]
     ids = [f"{at:016x}" for at in range(count)]
@@ -84,11 +87,11 @@ def tuner_of(
         yield tuner
 
 
-class Counted(TorchDispatchMode):
-    """Counts calls of some of torch's operators."""
+class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has no types here
+    """Counts calls of operators of torch."""
 
     def __init__(self, *operators: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._operators, self.made = operators, 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -102,12 +105,12 @@ def scaled_products() -> Counted:
     return Counted(torch.ops.aten._scaled_mm.default)
 
 
-class Told(list[str]):
-    """What progress was told: steps that were done as `step 1`, notes as they are."""
+class ProgressLog(list[str]):
+    """Records progress: completed steps as `step 1`, notes unchanged."""
 
     @property
     def progress(self) -> Progress:
-        """Hears everything."""
+        """Progress that records here."""
         return Progress(self._hear)
 
     def _hear(self, event: Event) -> None:
@@ -119,7 +122,7 @@ class Told(list[str]):
 
     @property
     def steps(self) -> list[int]:
-        """The numbers of the optimizer steps that were done, in their order."""
+        """The numbers of the completed optimizer steps, in order."""
         return [int(line.removeprefix("step ")) for line in self if line.startswith("step ")]
 
 
@@ -129,13 +132,13 @@ def cell(
     spec: TrainingSpec = SPEC,
     rows: pd.DataFrame | None = None,
     steps: int = 3,
-    told: Told | None = None,
+    log: ProgressLog | None = None,
     seconds: float = NEVER,
     system_prompt: str | None = None,
 ) -> Tuned:
-    """Tunes on twelve rows, if not others, into `folder / "adapter"`, with checkpoints in `folder / "checkpoints"`."""
+    """Trains, by default on twelve rows, into `folder / "adapter"`, with checkpoints in `folder / "checkpoints"`."""
     job = Job(rows_of(12) if rows is None else rows, steps, spec, system_prompt)
-    progress = (Told() if told is None else told).progress
+    progress = (ProgressLog() if log is None else log).progress
     (folder / "adapter").mkdir(parents=True, exist_ok=True)
     return tuner.tune(job, folder / "adapter", Checkpoints(folder / "checkpoints", seconds), progress)
 
@@ -149,10 +152,10 @@ def alone(
 
 
 class Stopped(BaseException):
-    """What ends a training in its midst, as a kill does but for the process."""
+    """Ends a training as a kill does, while the process lives on."""
 
 
-class Stopping(Told):
+class Stopping(ProgressLog):
     """Ends the training in the step after `after`."""
 
     def __init__(self, after: int) -> None:
@@ -173,10 +176,10 @@ def half_done(
     device: Device = CPU,
     **how: Any,
 ) -> Path:
-    """The last checkpoint of a training that is stopped after so many steps, having written one after each."""
+    """The last checkpoint of a training that is stopped after these steps and wrote a checkpoint after each."""
     with contextlib.suppress(Stopped), tuner_of(spec, student, device) as tuner:
-        cell(tuner, folder, spec, told=Stopping(after), seconds=ALWAYS, **how)
-        raise AssertionError("it was over before it was stopped")
+        cell(tuner, folder, spec, log=Stopping(after), seconds=ALWAYS, **how)
+        raise AssertionError("it ended before it was stopped")
     return folder / "checkpoints" / f"checkpoint-{after}"
 
 
@@ -187,8 +190,8 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
-def furthest(one: Path, other: Path) -> float:
-    """The largest difference between the numbers of two adapters; both were really trained."""
+def largest_difference(one: Path, other: Path) -> float:
+    """The largest difference between the weights of two adapters, neither of which is zero."""
     ours, theirs = weights(one), weights(other)
     assert set(ours) == set(theirs)
     assert all(weight.abs().max() > 0 for weight in ours.values())
@@ -196,7 +199,7 @@ def furthest(one: Path, other: Path) -> float:
 
 
 def state_of(model: Any) -> dict[str, Any]:
-    """What tuning may put on a model and has to take off again."""
+    """What training may change on a model and has to restore."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
         "modules": [(name, type(module).__name__) for name, module in model.named_modules()],
@@ -219,7 +222,7 @@ def assert_steps_take(
     student: ModelSpec = STUDENT,
     device: Device = CPU,
 ) -> None:
-    """With so many rows each step takes that many, in micro-batches as full as can be, and the model learns."""
+    """Each step takes its number of rows, in micro-batches as full as possible, and the model learns."""
     batches: list[int] = []
     with tuner_of(spec, student, device) as tuner:
         handle = tuner.loaded.model.get_input_embeddings().register_forward_hook(
@@ -228,11 +231,12 @@ def assert_steps_take(
         curve = cell(tuner, folder, spec, rows=rows_of(rows), steps=len(taken)).curve
         handle.remove()
     size = spec.micro_batch
+    assert isinstance(size, int)
     assert batches == [min(size, left) for step in taken for left in range(step, 0, -size)]
     assert curve["step"].tolist() == list(range(1, len(taken) + 1))
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
 
 
 def _rows_in(ids: Any) -> int:
-    """Rows begin with token 0 each, whether they lie end to end or below each other; a GPU's filling is all zeros."""
+    """Each row begins with token 0, whether rows are concatenated or stacked; padding on a GPU is all zeros."""
     return int(((ids[:, :-1] == 0) & (ids[:, 1:] != 0)).sum())

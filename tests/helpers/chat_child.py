@@ -1,4 +1,7 @@
-"""Work that a test does in a process of its own, to kill it or to run it beside another: `python child.py JOB.json`."""
+"""Requests to chat models in a process of its own, which a test kills or runs beside another.
+
+`python -m tests.helpers.chat_child JOB.json` does the job in a file and prints its result as JSON.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from pydantic import TypeAdapter
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.profiles.models import ChatSpec, HostedChat, InProcessChat
-from tests.helpers.hosted_world import answered, context_of, texts_of
+from tests.helpers.children import command, environment
+from tests.helpers.hosted_models import answered, context_of, texts_of
 
 CHAT: TypeAdapter[InProcessChat | HostedChat] = TypeAdapter(ChatSpec)
 
 
 class Job(NamedTuple):
-    """What to do: `texts` answers the prompts, `rows` makes so many synthetic rows, `verdicts` judges posts."""
+    """`work`: `texts` answers the prompts, `rows` makes that number of synthetic rows, `verdicts` judges posts."""
 
     work: str
     journal: str
@@ -33,7 +37,7 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Texts or a table as JSON, or the error that ended the work."""
+    """Texts or a table as JSON, or the error that ended the job."""
 
     content: Any
     error: str = ""
@@ -44,21 +48,22 @@ def run(job: Job) -> Any:
     spec, context = CHAT.validate_python(job.spec), context_of(job.journal, job.budget, job.profile)
     if job.work == "texts":
         return texts_of(answered(spec, context, job.prompts or []))
-    # Not above: whoever answers texts alone starts in half the time.
+    # Imported here: a job of `texts` starts in half the time without them.
     from tests.helpers.hosted_tables import rows_of, verdicts_of
 
+    assert isinstance(spec, HostedChat)
     table = rows_of(job.task, spec, context, job.rows) if job.work == "rows" else verdicts_of(job.task, spec, context)
     return json.loads(table.to_json(orient="split"))
 
 
 class Child:
-    """A process at its job."""
+    """A process that does a job."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
     def result(self) -> Result:
-        """What it says at its end."""
+        """Its result, once it has ended."""
         output, errors = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, errors
         return Result(*json.loads(output))
@@ -67,16 +72,17 @@ class Child:
         """kill -9."""
         self.process.kill()
         self.process.wait(60)
-        assert self.process.returncode == -9, "it was over before it was killed"
+        assert self.process.returncode == -9, "it ended before it was killed"
 
 
 @contextlib.contextmanager
 def child(job: Job, folder: Path) -> Iterator[Child]:
-    """A process that does the job; it does not outlive the context."""
+    """A process that does the job; it ends with the context."""
     path = folder / f"job-{len(list(folder.glob('job-*')))}.json"
     path.write_text(json.dumps(job._asdict()), encoding="utf-8")
-    command = [sys.executable, str(Path(__file__).resolve()), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command("chat_child", path), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield Child(process)
         finally:

@@ -1,4 +1,4 @@
-"""What the fault tests share: specs of models behind the scripted server, and asking them."""
+"""Specs of chat models behind the scripted server, and requests to them. Tables of replies are in `hosted_tables`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.llm.chat_models import Ask, ChatModel, Context, Work, ask_for, chat_model
+from synthpost_dagster.llm.hosted import HostedModel
 from synthpost_dagster.llm.journal import Journal, Reply
+from synthpost_dagster.llm.offers import Checked
 from synthpost_dagster.profiles.models import HostedChat, HostedSampling, InProcessChat, Limits, Prices
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.progress import SILENT
@@ -18,10 +20,10 @@ BACKENDS = ("openai", "groq")
 KEY = "sk-canary-4f1d9c27b8"
 KEY_NAME = "FAULTS_API_KEY"
 PRICES = Prices(input=1_000.0, output=2_000.0)
-"""Dollars a million tokens; dear, so that budgets are round numbers."""
+"""Dollars per million tokens; high, so that budgets are round numbers."""
 
 OPENED: list[Journal] = []
-"""Journals that the test's end closes."""
+"""Journals that are closed at the end of the test."""
 
 
 def hosted(server: ChatServer | str, backend: str = "openai", **changes: Any) -> HostedChat:
@@ -57,8 +59,8 @@ def context_of(journal: Path | str, budget: float | None = None, profile: str = 
     """A journal at a path or URL, and a key."""
     opened = Journal(f"sqlite:///{journal}" if isinstance(journal, Path) else journal)
     OPENED.append(opened)
-    # Not the machine's own locks: tests wait for no one who is at work here.
-    locks = Path(opened.url.partition("///")[2]).parent / "locks"
+    # Not the machine's own locks: tests do not wait for other processes here.
+    locks = Path(str(opened.url).partition("///")[2]).parent / "locks"
     return Context(Devices("cpu", folder=locks), opened, profile, budget, {KEY_NAME: KEY}.get)
 
 
@@ -88,3 +90,15 @@ def expected(texts: Sequence[str]) -> list[str]:
 def texts_of(replies: Sequence[Reply]) -> list[str]:
     """Their texts."""
     return [reply.text for reply in replies]
+
+
+def replies_in(url: str) -> int:
+    """The number of replies in a journal."""
+    return sum(int(record["replies"]) for record in context_of(url).journal.summary())
+
+
+def checked(server: ChatServer | str, context: Context, backend: str, **changes: Any) -> Checked:
+    """The result of checking a model before any request for rows."""
+    model = chat_model(hosted(server, backend, **changes), context)
+    assert isinstance(model, HostedModel)
+    return model.check()
