@@ -104,7 +104,7 @@ class Choice(NamedTuple):
     better: tuple[Cell, ...]
     """The cells with a higher win rate on the same prompts, shown to be so, in sweep order."""
     alike: tuple[Cell, ...]
-    """The cells it cannot be told from on the same prompts, in sweep order."""
+    """The cells it cannot be told apart from on the same prompts, in sweep order."""
     against_prompted: Ratio
     """Against `prompted`; simultaneous over the sweep too, since the same tuned posts were chosen."""
 
@@ -145,7 +145,7 @@ class JudgeFigures(NamedTuple):
 
     name: str
     family: str
-    """Of models, such as llama; empty where it cannot be told, `rubric` for the criteria on text."""
+    """Of models, such as llama; empty where it is unknown, `rubric` for the criteria on text."""
     games: int
     unscored: int
     order: OrderFigures | None
@@ -267,7 +267,7 @@ class ReportData:
     """One order, baseline first, forced choice: every figure is labelled so."""
     evaluation_prompts: int
     training_seed: int
-    """The profile's. What the page shows is of this seed; further ones stand beside it alone."""
+    """The profile's. The page shows the cells of this seed, and only the ratios of further seeds."""
     ratios: pd.DataFrame
     compliance: pd.DataFrame
     choice: Choice | None

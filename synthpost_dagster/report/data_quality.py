@@ -81,7 +81,7 @@ class Memorised(NamedTuple):
     longest: int
     median: float
     whole: int
-    """Posts that stand whole in a training post."""
+    """Posts that are contained in a training post."""
 
 
 class SharedRun(NamedTuple):
@@ -132,7 +132,7 @@ class DataQuality:
 
 
 def rows_compared(diversity: pd.DataFrame) -> int:
-    """The number of rows that a run's figures stand for: `equal_rows`, or all where there are fewer."""
+    """The number of rows at which a run is compared: `equal_rows`, or all where there are fewer."""
     return int(min(diversity["equal_rows"].max(), diversity["rows"].max())) if len(diversity) else 0
 
 

@@ -1,6 +1,6 @@
 """Draws how varied the data is: each subset beside draws of as many rows, and the runs of the teacher in a row.
 
-The same looks as in `report.figures`; the figures stand in tables below the pictures.
+The same looks as in `report.figures`; tables below the pictures give the figures.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def interval_text(low: float, high: float) -> str:
 
 
 def number_text(value: float, digits: int = 2) -> str:
-    """A number of at least 0 to so many significant digits, never in exponent form; integers keep all of theirs."""
+    """A number of at least 0 to `digits` significant digits, never in exponent form; integers keep all of theirs."""
     if math.isnan(value):
         return "undefined"
     if value == 0 or math.isinf(value):
@@ -144,7 +144,7 @@ def metric_text(figure: float, metric: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """The text, or its first words in at most so many characters."""
+    """The text, or its first words in at most `most` characters."""
     return text if len(text) <= most else f"{text[:most].rpartition(' ')[0] or text[:most]} …"
 
 

@@ -31,7 +31,7 @@ REPORT_FORMAT = 9
 LABELS = "labels.csv"
 """People's choices, in the home."""
 NOT_SHOWN = {"system_prompt", "sweep", "evaluation", "quality"}
-"""Keys of task.yaml that the page does not read; what follows from them stands in the artifacts and in the other fields
+"""Keys of task.yaml that the page does not read; what follows from them is in the artifacts and in the other fields
 of `PageInputs`.
 """
 
@@ -56,7 +56,7 @@ class Made(NamedTuple):
 class PageInputs:
     """All that shapes the page and its tables. Manifests count by their own digest: facts and gates are shown too.
 
-    Those of cells are by cell and seed. None stands for what is not there.
+    Those of cells are by cell and seed. None is what does not exist.
     """
 
     format: int

@@ -112,7 +112,7 @@ def keep_labels(settings: Settings, file: Path) -> int:
 
 
 def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
-    """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact behind it is not there."""
+    """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact that it needs is missing."""
     import pandas as pd
 
     task, spec, read, made = inputs.task, inputs.task.spec, store.read_table, inputs.made
