@@ -84,7 +84,7 @@ def answer_of(data: ReportData, cells: Sequence[CellView]) -> Answer:
     """What the sweep shows. No cell is named where the judge cannot be trusted or style decides the outcomes."""
     reason = _reason(data, cells)
     is_open = reason in ("judge failed", "style decides")
-    best = None if is_open else next((view for view in cells if data.choice and view.cell == data.choice.cell), None)
+    best = None if is_open else _best(data, cells)
     scores = [(view, view.scores["base"].counts if "base" in view.scores else None) for view in cells]
     unscored = tuple(view for view, counts in scores if counts and is_too_unscored(counts))
     undecided = sum(
@@ -115,8 +115,8 @@ def _reason(data: ReportData, cells: Sequence[CellView]) -> Reason:
     if not cells:
         return "nothing judged"
     against = [view.scores["base"] for view in cells if "base" in view.scores]
-    best = next((view for view in cells if data.choice and view.cell == data.choice.cell), None)
-    if data.choice is None or best is None or "base" not in best.scores:
+    best = _best(data, cells)
+    if data.choice is None or best is None:
         is_unscored = any(is_too_unscored(score.counts) for score in against)
         return "too many unscored" if is_unscored else "no decisive pair"
     if all(score.ratio.high < 1 for score in against if score.is_decisive):
@@ -124,6 +124,12 @@ def _reason(data: ReportData, cells: Sequence[CellView]) -> Reason:
     if data.choice.ratio.low <= 1:
         return "not shown to beat the short prompt"
     return _reason_against_prompted(data.choice.against_prompted, best)
+
+
+def _best(data: ReportData, cells: Sequence[CellView]) -> CellView | None:
+    """The chosen cell."""
+    chosen = data.choice.cell if data.choice else None
+    return next((view for view in cells if view.cell == chosen and "base" in view.scores), None)
 
 
 def _reason_against_prompted(ratio: Ratio, best: CellView) -> Reason:
