@@ -73,7 +73,7 @@ def estimate(
     """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
     from synthpost_dagster.cell import Cell
     from synthpost_dagster.console import estimate_table, power_text
-    from synthpost_dagster.report.advice import needed_lines
+    from synthpost_dagster.report.texts import needed_lines
     from synthpost_dagster.stages.estimate import estimate as reckon
     from synthpost_dagster.stages.study import open_study
     from synthpost_dagster.statistics.power import expected_intervals

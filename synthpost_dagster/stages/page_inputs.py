@@ -1,6 +1,6 @@
 """What the report's page is made of, as one record: its fingerprint is the report's, and the page sees nothing else.
 
-Gathering it reads manifests alone. What is made of it is in `report`, `data_quality` and `forgetting`.
+Gathering it reads manifests alone. What is made of it is in `report` and `data_quality`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from synthpost_dagster.stages.synthetic_rows import teacher_of
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.forgetting import general_text
 
-REPORT_FORMAT = 8
+REPORT_FORMAT = 9
 """Raised when the page or its tables change, so that reports are made again."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
 NOT_SHOWN = {"system_prompt", "sweep", "evaluation", "quality"}
-"""Keys of task.yaml that the page does not read; what follows from them stands in the artifacts and in the other fields
+"""Keys of task.yaml that the page does not read; what follows from them is in the artifacts and in the other fields
 of `PageInputs`.
 """
 
@@ -56,7 +56,7 @@ class Made(NamedTuple):
 class PageInputs:
     """All that shapes the page and its tables. Manifests count by their own digest: facts and gates are shown too.
 
-    Those of cells are by cell and seed. None stands for what is not there.
+    Those of cells are by cell and seed. None is what does not exist.
     """
 
     format: int

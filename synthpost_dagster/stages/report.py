@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,6 @@ from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data_quality import data_quality
 from synthpost_dagster.stages.facts import AdapterFacts, ReportFacts, RowsFacts
-from synthpost_dagster.stages.forgetting import forgetting_data
 from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, page_inputs, there
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -37,6 +36,7 @@ from synthpost_dagster.statistics.comparison import Comparison, compare
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.statistics.style import Separation, separations
+from synthpost_dagster.tasks.prompting import Brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,15 +112,23 @@ def keep_labels(settings: Settings, file: Path) -> int:
 
 
 def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
-    """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact behind it is not there."""
+    """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact that it needs is missing."""
     import pandas as pd
 
     task, spec, read, made = inputs.task, inputs.task.spec, store.read_table, inputs.made
-    cells, mains = [_judged(inputs, store, one) for one in made], [one for one in made if one.cell.seed is None]
-    first = [one for one in cells if one.seed == inputs.seed]
+    mains = [one for one in made if one.cell.seed is None]
     rows, untuned = there(inputs.rows, "synthetic_rows"), there(inputs.untuned, BASELINE)
     baselines, briefs = read(untuned), briefs_by_id(task)
-    ratios = pd.DataFrame(ratio_rows(cells, findings.replicates(first), inputs.are_both_orders, inputs.seed))
+    groups = findings.replicates({one.cell: _trained(one) for one in mains})
+    cells: list[Judged] = []
+
+    def judged_cells() -> Iterator[Judged]:
+        for one in made:
+            cells.append(_judged(inputs, store, one, briefs))
+            yield cells[-1]
+
+    ratios = pd.DataFrame(ratio_rows(judged_cells(), groups, inputs.are_both_orders, inputs.seed))
+    first = [one for one in cells if one.seed == inputs.seed]
     compliance = [
         row
         for name, posts in baselines.groupby("contestant", sort=False)
@@ -144,7 +152,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         student=inputs.student,
         teacher=inputs.teacher,
         judges=tuple(judge.name for judge in inputs.judges),
-        caution=_caution(inputs.student),
+        is_embedded=inputs.student == EMBEDDED,
         is_study_mode=inputs.is_study_mode,
         evaluation_prompts=inputs.evaluation_count,
         training_seed=inputs.seed,
@@ -160,7 +168,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         quality=data_quality(inputs, store),
         costs=costs,
         training=tuple(_training(inputs, store, one) for one in made),
-        forgetting=forgetting_data(inputs, store),
+        max_perplexity_ratio=inputs.max_perplexity_ratio,
         took=took(
             rows,
             [untuned, there(inputs.samples, CONTROL)],
@@ -203,11 +211,15 @@ def _separations(
     return tuple(separations(list(tuned[prompts]), list(base[prompts]), list(outcomes.values())))
 
 
-def _judged(inputs: PageInputs, store: ArtifactStore, made: Made) -> Judged:
-    facts, read = AdapterFacts.of(made.adapter), store.read_table
-    trained = Trained(made.cell.data_size, facts.optimizer_steps, facts.rows_seen)
-    met = met_by_prompt(read(made.predictions), briefs_by_id(inputs.task), inputs.task.spec)
-    return judged(made.cell.main, inputs.seed_of(made.cell), trained, read(made.verdicts), met)
+def _trained(made: Made) -> Trained:
+    facts = AdapterFacts.of(made.adapter)
+    return Trained(made.cell.data_size, facts.optimizer_steps, facts.rows_seen)
+
+
+def _judged(inputs: PageInputs, store: ArtifactStore, made: Made, briefs: Mapping[str, Brief]) -> Judged:
+    met = met_by_prompt(store.read_table(made.predictions), briefs, inputs.task.spec)
+    verdicts = store.read_table(made.verdicts)
+    return judged(made.cell.main, inputs.seed_of(made.cell), _trained(made), verdicts, met)
 
 
 def _prompting(controls: pd.DataFrame) -> Comparison:
@@ -261,16 +273,15 @@ def _training(inputs: PageInputs, store: ArtifactStore, made: Made) -> page.Trai
         facts.peak_gib,
         facts.device,
         store.read_table(made.adapter),
+        _general_text(inputs, store, made.adapter),
     )
 
 
-def _caution(student: str) -> str:
-    if student != EMBEDDED:
-        return ""
-    return (
-        "These figures come from the small model that ships with Synthpost, trained on an artificial grammar. They "
-        "show that the machinery works; they say nothing about LLaMA 3 or any model that you would deploy."
-    )
+def _general_text(inputs: PageInputs, store: ArtifactStore, adapter: Manifest) -> pd.DataFrame | None:
+    """The perplexities by kind of text, if they were measured on the present general text."""
+    if "forgetting.parquet" not in adapter.files or AdapterFacts.of(adapter).general_text != inputs.general_text:
+        return None
+    return store.read_table(adapter, "forgetting")
 
 
 def _put_out(study: Study, manifest: Manifest) -> None:

@@ -45,7 +45,6 @@ from synthpost_dagster.report.data_quality import (
     SharedRun,
     Supervised,
 )
-from synthpost_dagster.report.forgetting import ForgettingData, Forgotten
 from synthpost_dagster.schemas import METRICS, OPPONENTS, OUTCOMES, Forgetting, RatioReport
 from synthpost_dagster.statistics.agreement import agreement
 from synthpost_dagster.statistics.choice import best_of, headline_ratio
@@ -283,16 +282,6 @@ def kinds_of(ratio: float = 1.04, poem: float = 1.09) -> pd.DataFrame:
     return Forgetting.validate(table.assign(tuned_perplexity=[8 * ratio, 8 * poem]))
 
 
-def forgetting(*runs: Forgotten, **changes: Any) -> ForgettingData:
-    """Cell A under two seeds and B, all below the limit, unless said otherwise."""
-    shown = runs or (
-        Forgotten(A, 1, kinds_of()),
-        Forgotten(A, 2, kinds_of(1.08)),
-        Forgotten(B, 1, kinds_of(0.98, 1.01)),
-    )
-    return replace(ForgettingData(shown, 1.15, 1, False), **changes)
-
-
 def report(**changes: Any) -> ReportData:
     """A report of four cells, one of them under two seeds."""
     compliance = pd.DataFrame(
@@ -306,7 +295,7 @@ def report(**changes: Any) -> ReportData:
         student="student-model",
         teacher="teacher-model",
         judges=("judge-model",),
-        caution="",
+        is_embedded=False,
         is_study_mode=False,
         evaluation_prompts=100,
         training_seed=1,
@@ -324,8 +313,8 @@ def report(**changes: Any) -> ReportData:
         separations=(),
         quality=quality(),
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in (A, B, C, D)},
-        training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0)),),
-        forgetting=forgetting(),
+        training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0), kinds_of()),),
+        max_perplexity_ratio=1.15,
         took=(
             Took("Synthetic rows", "88 kept rows", 91, 45_000, 0.0215, 75.0, 88, 40_000, 0.02, 60.0),
             Took("Training", "1 cell, 50 steps", 0, 0, 0.0, 97.0, 0, 0, 0.0, None),
@@ -403,7 +392,6 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
     chosen = best_of(outcomes)
     assert chosen is not None
     return report(
-        caution="Made-up figures.",
         evaluation_prompts=prompts,
         judges=("judge-one/model-70b", "judge-two/model-120b"),
         ratios=ratios(*_big_rows(sides, cells, levels)),

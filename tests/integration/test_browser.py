@@ -196,6 +196,16 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(whole: Whole, show: Callab
     assert inside <= width <= 375
 
 
+@pytest.mark.parametrize("size", list(SIZES))
+def test_navigation_is_one_line(whole: Whole, show: Callable[..., Any], size: str) -> None:
+    page = show(address_of(whole), size)
+    height, lines = page.evaluate(
+        "[document.querySelector('nav ul').clientHeight, new Set([...document.querySelectorAll('nav li')]"
+        ".map((item) => item.offsetTop)).size]"
+    )
+    assert (lines, height < 70) == (1, True)
+
+
 def test_15_cells_of_440_prompts_are_shown_in_under_3_seconds(
     whole: Whole, show: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from synthpost_dagster import console as terminal
 from synthpost_dagster.console import Terminal, cells_table, comparison_table
-from synthpost_dagster.report.page import ratio_text
+from synthpost_dagster.report.texts import ratio_text
 from synthpost_dagster.runtime.progress import Event
 from synthpost_dagster.statistics.comparison import compare
 

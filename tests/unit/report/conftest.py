@@ -17,7 +17,6 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "ratio_by_length",
         "compliance",
         "loss_curves",
-        "forgetting",
         "variety",
         "earlier_runs",
     )
