@@ -32,8 +32,6 @@ from synthpost_dagster.stages.study import Study, open_study
 
 MAX_REPAIRS = 5
 """How often a study begins again after it met a damaged artifact."""
-MAX_STARTS = 2
-"""How often a run that does not make its artifacts current is started."""
 
 
 class Driver:
@@ -79,8 +77,7 @@ class Driver:
         while runs:
             started += runs
             failed |= self._start(runs)
-            again = [run for run in started if started.count(run) >= MAX_STARTS]
-            runs = next_runs(self.study, self.recorded, failed=[*failed, *again], cells=cells)
+            runs = next_runs(self.study, self.recorded, failed=started, cells=cells)
         self._raise(failed)
 
     def _prepare(self, cells: Sequence[Cell]) -> None:
