@@ -86,14 +86,19 @@ class Terminal:
 
     def close(self) -> None:
         """Leaves the terminal as it was, also after an error."""
-        self._bars.stop()
+        self._stop()
 
     def _draw(self, task: TaskID, event: Event, description: str) -> None:
         """The bar of a run; another kind of work begins a new estimate of the time left."""
-        if self._bars.tasks[self._bars.task_ids.index(task)].description != description:
+        is_new = self._bars.tasks[self._bars.task_ids.index(task)].description != description
+        if is_new:
             self._bars.reset(task, description=description, total=event.total)
         count = f"{event.done:,} of {event.total:,} {event.unit}"
-        self._bars.update(task, completed=event.done, total=event.total, count=count)
+        self._bars.update(task, completed=event.done, total=event.total, count=count, refresh=is_new)
+
+    def _stop(self) -> None:
+        if self._bars.live.is_started:  # otherwise rich would print an empty line
+            self._bars.stop()
 
     def _is_line_due(self, title: str) -> bool:
         return time.monotonic() - self._last_line.get(title, -QUIET_SECONDS) >= QUIET_SECONDS
@@ -103,7 +108,7 @@ class Terminal:
         if title in self._tasks:
             self._bars.remove_task(self._tasks.pop(title))
         if not self._tasks:
-            self._bars.stop()
+            self._stop()
         self._last_line.pop(title, None)
         return time.monotonic() - self._began.pop(title)
 
