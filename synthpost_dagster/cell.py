@@ -47,6 +47,13 @@ class Cell(NamedTuple):
             raise SpecError(f"{key!r} is not a cell; write data size and steps, such as 88|50")
         return cls(int(size), steps)
 
+    @classmethod
+    def at(cls, place: str) -> Cell:
+        """The cell of a place, with its seed where the place names one. Raises SpecError where it is none."""
+        size, _, rest = place.partition("|")
+        steps, _, seed = rest.partition("|")
+        return cls.parse(f"{size}|{steps}")._replace(seed=int(seed) if seed else None)
+
 
 def steps_label(steps: str) -> str:
     """A length of training in words: `50` → `50 steps`, `1-epoch` → `1 epoch`."""

@@ -15,7 +15,7 @@ from synthpost_dagster.settings import Settings, prepare, read_settings
 
 if TYPE_CHECKING:
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import Sweep
+    from synthpost_dagster.orchestration.driver import Driver
 
 MAX_STATED_USD = 1e9
 DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
@@ -73,9 +73,9 @@ def estimate(
     """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
     from synthpost_dagster.cell import Cell
     from synthpost_dagster.console import estimate_table, power_text
-    from synthpost_dagster.report.advice import needed_lines
+    from synthpost_dagster.report.texts import needed_lines
     from synthpost_dagster.stages.estimate import estimate as reckon
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.statistics.power import expected_intervals
 
     settings = read_settings(home, task, profile)
@@ -96,7 +96,7 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
     from synthpost_dagster.orchestration.driver import open_instance
     from synthpost_dagster.orchestration.instance import pool_slots
     from synthpost_dagster.stages.doctor import Finding, examine
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     settings = read_settings(home, task, profile)
     prepare(settings)
@@ -174,9 +174,9 @@ def rows(
     Looks at the newest table of rows, also one that failed its checks; where there is none, at the replies in the
     journal. Exits with 0 where there are replies, with 2 where there are none or none has the reason.
     """
-    from synthpost_dagster.stages.data import latest_rows
+    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.synthetic_rows import latest_rows
 
     settings = read_settings(home, task, profile)
     prepare(settings)
@@ -254,8 +254,8 @@ def pairs(
     from synthpost_dagster.console import Terminal, comparison_table
     from synthpost_dagster.pairs.table import Order
     from synthpost_dagster.runtime.progress import Progress, subscribed
+    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
-    from synthpost_dagster.stages.study import open_study
 
     if (order_column is None) != (candidate_first is None):
         raise SpecError("--order-column and --candidate-first go together; give both")
@@ -306,7 +306,7 @@ def ui(
     from synthpost_dagster.orchestration.driver import open_instance
     from synthpost_dagster.orchestration.instance import tidy
     from synthpost_dagster.orchestration.ui import serve
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     settings = read_settings(home, task, profile)
     study = open_study(settings)
@@ -371,13 +371,13 @@ def _sweep(settings: Settings, cells: list[str]) -> None:
     _drive(settings, lambda sweep: sweep.run([Cell.parse(key) for key in cells]))
 
 
-def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
+def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
     """Lets a sweep work while the terminal shows it, then shows what came of it."""
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import open_sweep
+    from synthpost_dagster.orchestration.driver import open_driver
     from synthpost_dagster.runtime.processes import resend_lost_interrupts
     from synthpost_dagster.runtime.progress import subscribed
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     resend_lost_interrupts()
     open_study(settings)  # a mistake in task or profile ends the command before anything is written
@@ -385,7 +385,7 @@ def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
     _set_history_aside(settings)
     terminal = Terminal()
     try:
-        with open_sweep(settings, terminal) as sweep, subscribed(terminal.heard):
+        with open_driver(settings, terminal) as sweep, subscribed(terminal.heard):
             work(sweep)
     finally:
         terminal.close()
@@ -394,7 +394,7 @@ def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
 
 def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> list[str]:
     """Keys of the chosen cells. Raises SpecError for a level that is none of the profile's."""
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     study = open_study(settings)
     chosen = []
@@ -418,7 +418,7 @@ def _show_result(settings: Settings, terminal: "Terminal") -> None:
     import pandas as pd
 
     from synthpost_dagster.console import cells_table
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     folder: Path = settings.home / "report"
     ratios = pd.read_parquet(folder / "ratio_report.parquet")

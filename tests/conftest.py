@@ -1,4 +1,4 @@
-"""Worlds that many tests stand on: the packaged task, and a copy of it that is small enough to be exhausted."""
+"""Fixtures of all tests: the packaged task, a small copy of it, and journals in both kinds of database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.llm.journal import Journal
@@ -25,26 +24,24 @@ from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.postgres_cluster import postgres_cluster
 from tests.helpers.prepared import prepared
-from tests.helpers.small_task import write_small_task, write_yaml
+from tests.helpers.small_task import EditTask, edit_yaml, write_small_task
 from tests.helpers.worker_folder import FOLDER
 
 keep_quiet()
-# Torch's threads spin while they wait, and the tests have a process for each core.
+# Torch's threads spin while they wait, and there is a test process per core. Children inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A script that starts the tests in the background has them ignore interrupts, and their children inherit it.
+# Started in the background by a script, tests and their children would ignore interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 
 
 def pytest_unconfigure() -> None:
-    """No temporary file of this process is needed any more."""
+    """Removes the temporary files of this process."""
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_to_collect() -> None:
-    """Leases, trainings and engines collect garbage; what was loaded before is not looked through each time."""
+    """Exempts what is loaded from the garbage collections that leases, trainings and engines start."""
     gc.collect()
     gc.freeze()
 
@@ -62,7 +59,7 @@ def _all_prompts(sales_posts: Task) -> pd.DataFrame:
 
 @pytest.fixture
 def all_prompts(_all_prompts: pd.DataFrame) -> pd.DataFrame:
-    """The packaged task's 17,600 training prompts, this test's own copy."""
+    """A copy of the packaged task's 17,600 training prompts."""
     return _all_prompts.copy()
 
 
@@ -78,20 +75,17 @@ def _small(_small_folder: Path) -> Task:
 
 @pytest.fixture
 def small_task(_small: Task, tmp_path: Path) -> Task:
-    """The packaged task with a catalog of four train and two holdout products, in a folder of this test's own."""
+    """The packaged task with four train and two holdout products, in a folder that the test may change."""
     folder = shutil.copytree(_small.folder, tmp_path / "task")
     return replace(_small, folder=folder, sources=dict(_small.sources))
 
 
 @pytest.fixture
 def edit_task(small_task: Task) -> EditTask:
-    """Changes a YAML file of the small task in place and loads the task again: `edit_task("task.yaml", change)`."""
+    """Edits a YAML file of the small task in place and loads the task again: `edit_task("task.yaml", change)`."""
 
     def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Task:
-        path = small_task.folder / name
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        change(content)
-        write_yaml(path, content)
+        edit_yaml(small_task.folder / name, change)
         return load_task(str(small_task.folder))
 
     return edit
@@ -99,7 +93,7 @@ def edit_task(small_task: Task) -> EditTask:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    """What backends work with: the CPU, and a journal of this test's own."""
+    """The context of a chat model: the CPU and an empty journal."""
     journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
     return Context(Devices("cpu"), journal, "test", None, lambda name: None)
 
@@ -115,12 +109,12 @@ _SCHEMAS = itertools.count()
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of this test's own, of either kind that the journal knows."""
+    """An empty database of each supported kind in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'journal.sqlite'}"
     import psycopg
 
-    # A schema: a database of its own takes a hundred times as long to make.
+    # A schema, since creating a database takes a hundred times as long.
     server, schema = f"{request.getfixturevalue('_postgres')}/postgres", f"journal_{next(_SCHEMAS)}"
     with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")

@@ -1,6 +1,6 @@
-"""Private folders in which artifacts are made; those of killed processes are found and removed.
+"""Private folders in which artifacts are made. Those of killed processes are removed.
 
-Each is `tmp/<random>/files` in the home, beside the sign of life of its maker.
+A draft is `tmp/<random>/files` in the home, beside the heartbeat file of its process.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from synthpost_dagster.runtime.heartbeats import heartbeat, is_dead
 
-SIGN = "maker"
+HEARTBEAT = "maker"
 FILES = "files"
-UNSIGNED_SECONDS = 24 * 3600.0
-"""A folder without a sign of life is left for so long: its maker may run a version of before there were any."""
+MAX_SECONDS_WITHOUT_HEARTBEAT = 24 * 3600.0
+"""A folder without a heartbeat file is removed after this time: an earlier version may have made it."""
 _NAME = re.compile(r"tmp[a-z0-9_]{8}")
 
 
 @contextlib.contextmanager
 def draft_folder(home: Path) -> Iterator[Path]:
-    """An empty folder that is removed on every way out. Raises OSError where it cannot be made."""
+    """An empty folder that is removed at the end, whatever happens. Raises OSError where it cannot be created."""
     base = home / "tmp"
     base.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=base))
     try:
-        with heartbeat(folder / SIGN):
+        with heartbeat(folder / HEARTBEAT):
             (folder / FILES).mkdir()
             yield folder / FILES
     finally:
@@ -37,7 +37,7 @@ def draft_folder(home: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(home: Path) -> int:
-    """Removes the drafts whose makers are dead, of living ones none; how many those were."""
+    """Removes the drafts whose processes are dead, and gives their number."""
     base, removed = home / "tmp", 0
     if base.is_symlink() or not base.is_dir():
         return 0
@@ -49,9 +49,9 @@ def remove_abandoned(home: Path) -> int:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    if (folder / SIGN).is_file():
-        return is_dead(folder / SIGN)
+    if (folder / HEARTBEAT).is_file():
+        return is_dead(folder / HEARTBEAT)
     try:
-        return time.time() - folder.stat().st_mtime > UNSIGNED_SECONDS
+        return time.time() - folder.stat().st_mtime > MAX_SECONDS_WITHOUT_HEARTBEAT
     except OSError:
         return False

@@ -1,6 +1,6 @@
-"""Why a gate did not pass, as its manifest keeps it: figure, limit, the commonest reasons, examples and the remedy.
+"""Why a gate failed, as its manifest keeps it: figure, limit, the most frequent reasons, examples and the remedy.
 
-Which key answers which reason is in `rows.explanations`; terminal, Dagster and page print the same record.
+`quality.explanations` knows the remedies; terminal, Dagster and page print the same record.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 MAX_REASONS = 5
-"""Reasons that are listed."""
+"""Reasons that are listed; the rest are summed."""
 
 
 class ReasonCount(BaseModel):
-    """Why replies were rejected, how many were, and what they have in common with the key to change and its value."""
+    """A reason of rejection, its count, and its remedy: the key to change, with its value."""
 
     model_config = ConfigDict(frozen=True)
     reason: str
@@ -21,9 +21,9 @@ class ReasonCount(BaseModel):
 
 
 class Explanation(BaseModel):
-    """What stands behind a gate that did not pass.
+    """Why a gate failed.
 
-    `cause` is a sentence on the commonest reason and its remedy; where no reasons were recorded it is empty, and
+    `cause` is a sentence on the most frequent reason and its remedy. Where no reasons were recorded it is empty and
     `remedy` names the key to change. `figure` and `limit` are None where the gate has none; `examples` are shortened
     texts of the rows at fault.
     """

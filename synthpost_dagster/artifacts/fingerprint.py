@@ -1,4 +1,4 @@
-"""Hashes of what shaped an artifact, and of what it holds; the same on every machine."""
+"""Hashes of an artifact's inputs and of its content; the same on every machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENGTH = 16
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """16 hex digits over the parts; records count by their content, the order of keys does not."""
+    """16 hex digits over the parts, whatever the order of keys; pydantic models count by their content."""
     text = json.dumps(parts, sort_keys=True, default=_plain, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
@@ -38,7 +38,7 @@ def table_digest(table: pd.DataFrame) -> str:
 
 @cache
 def library_versions(*names: str) -> dict[str, str]:
-    """Installed version of each distribution; a local label such as `+cpu` is left out."""
+    """Installed version of each distribution, without a local label such as `+cpu`."""
     return {name: metadata.version(name).split("+")[0] for name in names}
 
 

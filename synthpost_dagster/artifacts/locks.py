@@ -1,4 +1,4 @@
-"""Waits for a lock that another process may hold for hours, and says so."""
+"""Waits for a lock that another process may hold for hours, with a note about it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from filelock import FileLock, Timeout
 from synthpost_dagster.runtime.progress import Progress
 
 QUIET_SECONDS = 1.0
-"""Nothing is said of a wait that is over sooner."""
+"""A shorter wait is not reported."""
 POLL_SECONDS = 0.2
 
 
 def is_acquired(lock: FileLock, timeout: float, reason: str) -> bool:
-    """Takes the lock, within so many seconds; where that takes a while, the terminal is told the reason, once.
+    """Whether the lock was acquired within `timeout` seconds; a longer wait is reported once with its reason.
 
-    Raises OSError where the lock's file is a link or cannot be opened.
+    Raises OSError where the lock's file is a symbolic link or cannot be opened.
     """
     if Path(lock.lock_file).is_symlink():
-        raise OSError(errno.ELOOP, "it is a link, which nobody here makes")
+        raise OSError(errno.ELOOP, "it is a symbolic link")
     if _is_free(lock, min(QUIET_SECONDS, timeout)):
         return True
     if timeout <= QUIET_SECONDS:

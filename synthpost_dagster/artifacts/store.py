@@ -1,9 +1,9 @@
 """Publishes artifacts, finds them again, and reads them.
 
-An artifact is a folder `<asset>/<partition>/<fingerprint>` of files and a `manifest.json` that is written last: if it
-is there, the artifact is whole. Nothing whole is changed in place but the gates' verdicts, which are evaluated again
-where a limit was changed; what failed a check is made again there, and what is damaged is renamed to `damaged-…` beside
-it. What goes into a fingerprint is the stages' business; which gates there are is that of `quality`.
+An artifact is a folder `<asset>/<partition>/<fingerprint>` of files and a `manifest.json`, which is written last: an
+artifact with a manifest is complete. A complete artifact is never changed, except that its gates are evaluated again
+where a limit was changed. One that failed a gate is made again in its place; a damaged one is renamed to `damaged-…`.
+Stages decide what goes into a fingerprint, `quality` which gates there are.
 """
 
 from __future__ import annotations
@@ -11,131 +11,41 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from synthpost_dagster.artifacts.drafts import draft_folder
-from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.locks import is_acquired
-from synthpost_dagster.errors import ArtifactDamaged, GateFailed, SpecError, StorageError, UpstreamMissing
+from synthpost_dagster.artifacts.manifest import (
+    FileEntry,
+    GateEntry,
+    Manifest,
+    Outcome,
+    Plan,
+    as_bytes,
+    read_manifest,
+    sealed,
+)
+from synthpost_dagster.errors import ArtifactDamaged, SpecError, StorageError
 from synthpost_dagster.runtime.progress import SILENT
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 2
-"""1 had no digest of its own; such a manifest counts, and is written in the present format when it is used next."""
 DAMAGED = "damaged-"
+STORAGE = "set `storage` in the profile"
 LOCK_SECONDS = 6 * 3600
 READS = 2
-"""A read that failed in passing is no damage."""
-
-
-class FileEntry(BaseModel):
-    """Size and hash of one file."""
-
-    model_config = ConfigDict(frozen=True)
-    bytes: int
-    sha256: str
-
-
-class GateEntry(BaseModel):
-    """A gate's verdict as the manifest keeps it."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    is_passed: bool
-    is_blocking: bool
-    message: str
-    figures: dict[str, float] = {}
-    offending: tuple[dict[str, str], ...] = ()
-    """The first rows at fault, long texts cut."""
-    is_severe: bool = True
-    """Whether what did not pass is shown as an error, and not as a warning."""
-    limits: dict[str, Any] = {}
-    """Keys of the task's `quality` that the verdict depends on, with their values when it was given."""
-    explanation: Explanation | None = None
-    """Of a gate that did not pass."""
-
-    def sentence(self, title: str) -> str:
-        """What failed on the artifact of that title, and what to do."""
-        if self.explanation and self.explanation.cause:
-            return f"{title}: {self.explanation.cause}"
-        remedy = self.explanation.remedy if self.explanation else ""
-        return f"{title} failed its check {self.name}: {self.message}; {remedy or 'correct it and materialize again'}"
-
-    @property
-    def details(self) -> list[str]:
-        """What belongs under the sentence: the finding where the sentence does not hold it, reasons, examples."""
-        if self.explanation is None:
-            return []
-        finding = [f"{self.name}: {self.message}"] if self.explanation.cause else []
-        return finding + self.explanation.lines
-
-
-class Manifest(BaseModel):
-    """What is known of an artifact. `digest` is a hash of its content, `fingerprint` of what shaped it, and
-    `self_digest` of this record.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    format: int = 1
-    self_digest: str = ""
-    asset: str
-    partition: str
-    fingerprint: str
-    digest: str
-    parts: dict[str, Any]
-    files: dict[str, FileEntry]
-    facts: dict[str, Any]
-    gates: tuple[GateEntry, ...]
-    made_at: str
-
-    @property
-    def failed_gates(self) -> list[GateEntry]:
-        """The blocking gates that did not pass."""
-        return [gate for gate in self.gates if gate.is_blocking and not gate.is_passed]
-
-    @property
-    def title(self) -> str:
-        """The asset with its partition, for people."""
-        return f"{self.asset} {self.partition}".strip()
-
-
-class Plan(NamedTuple):
-    """An artifact to be: `parts` is everything that shapes it; `partition` is empty where there is none."""
-
-    asset: str
-    partition: str
-    parts: dict[str, Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the parts."""
-        return fingerprint(self.parts)
-
-    @property
-    def title(self) -> str:
-        """The asset with its partition, for people."""
-        return f"{self.asset} {self.partition}".strip()
-
-
-class Outcome(NamedTuple):
-    """An artifact that is there, and whether it was there before."""
-
-    manifest: Manifest
-    is_reused: bool
+"""One failed read is not taken for damage."""
 
 
 class Draft:
@@ -146,11 +56,15 @@ class Draft:
         self.facts: dict[str, Any] = {}
         self.gates: list[GateEntry] = []
         self.digest = ""
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.target_rows: int | None = None
+        """Rows that were asked for; None for the rows of the main table."""
 
     def table(self, name: str, table: pd.DataFrame) -> None:
         """Writes `<name>.parquet`; the first table's digest is the artifact's, unless its stage sets another."""
         with writing(self.folder):
             table.to_parquet(self.folder / f"{name}.parquet", index=False)
+        self.tables[name] = table
         self.digest = self.digest or table_digest(table)
 
 
@@ -167,68 +81,54 @@ class ArtifactStore:
                 "the package that its protocol needs"
             ) from None
         self.home = home
+        self.damages = 0
+        """How often this process met a damaged artifact."""
 
     def find(self, asset: str, partition: str, fingerprint: str) -> Manifest | None:
-        """The manifest, or None where the artifact is not there or not whole."""
+        """The manifest; None where the artifact is missing or incomplete."""
         folder = self._folder(asset, partition, fingerprint)
-        manifest = _read_manifest(folder / MANIFEST)
+        manifest = read_manifest(folder / MANIFEST)
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
-        for name, entry in manifest.files.items():
-            file = folder / name
-            if not file.exists() or file.stat().st_size != entry.bytes:
-                return None
-        return manifest
-
-    def need(self, plan: Plan, remedy: str) -> Manifest:
-        """The artifact of a plan. Raises UpstreamMissing, or GateFailed where a check on it failed."""
-        manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
-        if manifest is None:
-            raise UpstreamMissing(f"{plan.title} does not exist for this task and profile yet; {remedy}")
-        refuse_failed(manifest)
-        return manifest
+        sizes = _sizes(folder)
+        is_whole = all(sizes.get(name) == entry.bytes for name, entry in manifest.files.items())
+        return manifest if is_whole else None
 
     def all_of(self, asset: str, partition: str = "") -> list[Manifest]:
         """Every whole artifact of an asset and partition, oldest first."""
-        folder = self.root / asset / _safe(partition)
-        if not folder.exists():
-            return []
-        names = [child.name for child in folder.iterdir() if not child.name.startswith(DAMAGED)]
-        found = [self.find(asset, partition, name) for name in names]
+        found = [self.find(asset, partition, name) for name in self.fingerprints(asset, partition)]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.made_at)
 
+    def fingerprints(self, asset: str, partition: str = "") -> list[str]:
+        """The fingerprints of an asset and partition that have a folder, complete or not."""
+        return [name for name in _sizes(self.root / asset / _safe(partition)) if not name.startswith(DAMAGED)]
+
     def set_aside(self, asset: str, partition: str = "") -> list[Manifest]:
-        """The manifests of damaged artifacts that were set aside, where these are whole."""
+        """The manifests of damaged artifacts that were set aside, where they can be read."""
         folder = self.root / asset / _safe(partition)
-        children = folder.iterdir() if folder.exists() else []
-        found = [_read_manifest(child / MANIFEST) for child in children if child.name.startswith(DAMAGED)]
+        found = [read_manifest(folder / name / MANIFEST) for name in _sizes(folder) if name.startswith(DAMAGED)]
         return [manifest for manifest in found if manifest]
 
-    @overload
     def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], *, note: Callable[[str], None] = SILENT.note
-    ) -> Outcome: ...
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
+    ) -> Outcome:
+        """The artifact of a plan; `make` fills a draft where it does not exist, is damaged, or failed a gate.
 
-    @overload
-    def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], *, wait: bool, note: Callable[[str], None] = SILENT.note
-    ) -> Outcome | None: ...
-
-    def reuse_or_make(
-        self,
-        plan: Plan,
-        make: Callable[[Draft], None],
-        *,
-        wait: bool = True,
-        note: Callable[[str], None] = SILENT.note,
-    ) -> Outcome | None:
-        """The artifact of a plan; `make` fills a draft where it is not there, is damaged, or failed a check.
-
-        What is reused has all its files compared with their hashes. What is damaged is set aside, which `note` is told.
-        Two processes that want one artifact wait for each other; one that says `wait=False` gets None instead, where
-        the other is still at it. Raises StorageError when the disk is full or a file cannot be written; every other
-        artifact is then untouched.
+        What is reused has all its files compared with their hashes. What is damaged is set aside, and `note` is called
+        with a sentence about it. Two processes that want one artifact wait for each other. Raises StorageError when the
+        disk is full or a file cannot be written; every other artifact is then untouched.
         """
+        return cast(Outcome, self._settle(plan, make, note, wait=True))
+
+    def reuse_or_make_unless_busy(
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
+    ) -> Outcome | None:
+        """As `reuse_or_make`; None where another process is making the artifact."""
+        return self._settle(plan, make, note, wait=False)
+
+    def _settle(
+        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None], *, wait: bool
+    ) -> Outcome | None:
         with self._lock(plan, wait) as is_ours:
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
             if manifest and not manifest.failed_gates and not (is_ours and self._first_damaged(manifest)):
@@ -236,7 +136,7 @@ class ArtifactStore:
             if not is_ours:
                 return None
             if aside := self._set_damaged_aside(plan):
-                note(f"{plan.title} was damaged; it is made again, and what was there is kept as {aside}")
+                note(f"{plan.title} was damaged; it is made again, and the damaged files are kept as {aside}")
             with self._draft() as draft:
                 draft.facts["made_because"] = self._why(plan)
                 make(draft)
@@ -245,13 +145,13 @@ class ArtifactStore:
     def replace_gates(self, manifest: Manifest, gates: Sequence[GateEntry]) -> Manifest:
         """The artifact's manifest in the present format with these verdicts, written in place of its own.
 
-        Nothing is written while another process holds the artifact, and then what is given back is not in the storage.
+        While another process holds the artifact, nothing is written and the returned manifest is not in the storage.
         """
-        changed, folder = _sealed(manifest.model_copy(update={"gates": tuple(gates)})), self._folder_of(manifest)
+        changed, folder = sealed(manifest.model_copy(update={"gates": tuple(gates)})), self._folder_of(manifest)
         with self._lock(manifest, wait=False) as is_ours:
             if is_ours and self.find(manifest.asset, manifest.partition, manifest.fingerprint) == manifest:
-                with _storing(folder):
-                    write_whole(folder / MANIFEST, _as_bytes(changed))
+                with writing(folder, STORAGE):
+                    write_whole(folder / MANIFEST, as_bytes(changed))
         return changed
 
     def read_table(self, manifest: Manifest, name: str | None = None) -> pd.DataFrame:
@@ -271,10 +171,11 @@ class ArtifactStore:
             content = _content(file)
             if content is not None and hashlib.sha256(content).hexdigest() == manifest.files[name].sha256:
                 return content
+        self.damages += 1
         what = "is missing" if content is None else "differs from its manifest"
         with self._lock(manifest, wait=False) as is_ours:
             aside = self._set_damaged_aside(manifest) if is_ours else ""
-        kept = f"; what is left of it is kept as {aside}" if aside else ""
+        kept = f"; the damaged files are kept as {aside}" if aside else ""
         raise ArtifactDamaged(f"{file}: {what}; the next run makes {manifest.title} again{kept}")
 
     @contextlib.contextmanager
@@ -288,11 +189,11 @@ class ArtifactStore:
             yield draft.folder
 
     def location(self, manifest: Manifest) -> str:
-        """Where the artifact is, for people."""
+        """The artifact's folder, for people."""
         return str(self._folder_of(manifest))
 
     def _first_damaged(self, manifest: Manifest) -> str:
-        """The name of a file that is missing or differs from its hash; empty where all are as they were made."""
+        """The name of a file that is missing or differs from its hash, else empty."""
         folder = self._folder_of(manifest)
         for name, entry in manifest.files.items():
             content = _content(folder / name)
@@ -301,9 +202,9 @@ class ArtifactStore:
         return ""
 
     def _set_damaged_aside(self, one: Plan | Manifest) -> str:
-        """Where the artifact was kept, if its manifest or a file of it is damaged; else empty, and nothing is done.
+        """Renames a damaged artifact and gives its new folder; empty where it is not damaged. Its lock must be held.
 
-        Its lock must be held. Without a manifest it is no damage but the rest of a publication that was stopped.
+        A folder without a manifest is the rest of a publication that was stopped, not damage.
         """
         folder = self._folder_of(one)
         if not (folder / MANIFEST).exists():
@@ -312,17 +213,16 @@ class ArtifactStore:
         if manifest and not self._first_damaged(manifest):
             return ""
         aside = folder.parent / f"{DAMAGED}{one.fingerprint}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        with _storing(folder):
+        with writing(folder, STORAGE):
             _move(folder, aside)
         return str(aside)
 
     def _why(self, plan: Plan) -> str:
-        """Why an artifact is made: that the last one was damaged, or what differs from the one made last."""
-        folder = self._folder_of(plan).parent
-        names = [child.name for child in folder.iterdir()] if folder.exists() else []
+        """Why an artifact is made: the last one was damaged, or which inputs differ from the newest one's."""
+        names = _sizes(self._folder_of(plan).parent)
         if any(name.startswith(f"{DAMAGED}{plan.fingerprint}-") for name in names):
             return "the last one was damaged"
-        return _why(plan, self.all_of(plan.asset, plan.partition))
+        return _difference(plan, self.all_of(plan.asset, plan.partition))
 
     def _folder(self, asset: str, partition: str, fingerprint: str) -> UPath:
         return self.root / asset / _safe(partition) / fingerprint
@@ -332,7 +232,7 @@ class ArtifactStore:
 
     def _publish(self, plan: Plan, draft: Draft) -> Manifest:
         files = {path.name: _entry(path) for path in sorted(draft.folder.iterdir())}
-        manifest = _sealed(
+        manifest = sealed(
             Manifest(
                 asset=plan.asset,
                 partition=plan.partition,
@@ -347,12 +247,12 @@ class ArtifactStore:
         )
         folder = self._folder_of(plan)
         try:
-            with _storing(folder):
+            with writing(folder, STORAGE):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / MANIFEST).unlink(missing_ok=True)
                 for name in files:
                     write_whole(folder / name, (draft.folder / name).read_bytes())
-                write_whole(folder / MANIFEST, _as_bytes(manifest))
+                write_whole(folder / MANIFEST, as_bytes(manifest))
         except StorageError:
             with contextlib.suppress(OSError):
                 _remove(folder)
@@ -368,7 +268,7 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def _lock(self, one: Plan | Manifest, wait: bool) -> Iterator[bool]:
-        """Whether the right to make the artifact was got; it always is, unless one does not wait for it."""
+        """Whether the artifact's lock was acquired; without `wait` it may not be."""
         folder = self.home / "locks"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -379,7 +279,7 @@ class ArtifactStore:
             is_ours = is_acquired(lock, LOCK_SECONDS if wait else 0, reason)
         if wait and not is_ours:
             raise StorageError(
-                f"{one.title} has been in the making elsewhere for {LOCK_SECONDS // 3600} hours; stop that run first"
+                f"{one.title}: another process has been making it for {LOCK_SECONDS // 3600} hours; stop that run first"
             )
         try:
             yield is_ours
@@ -388,44 +288,18 @@ class ArtifactStore:
 
 
 @contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turns what the system says against writing into a StorageError that names the place and the remedy."""
+def writing(place: Path | UPath, setting: str = "set SYNTHPOST_HOME") -> Iterator[None]:
+    """Turns an OSError of writing into a StorageError that names the place and the setting to change."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"{place}: cannot be written ({error.strerror or error}); free space, or set SYNTHPOST_HOME"
+            f"{place}: cannot be written ({error.strerror or error}); free space, or {setting}"
         ) from error
-
-
-@contextlib.contextmanager
-def _storing(folder: UPath) -> Iterator[None]:
-    """Turns what the system says against writing into the storage into a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be written ({error.strerror or error}); free space or set `storage` in the profile"
-        ) from error
-
-
-def refuse_failed(manifest: Manifest) -> None:
-    """Raises GateFailed where a blocking gate of the artifact did not pass; one whose cause is known goes first."""
-    if failed := manifest.failed_gates:
-        raise gate_failure(f"{manifest.asset} {manifest.partition}".strip(), _best_explained(failed))
-
-
-def gate_failure(title: str, gate: GateEntry) -> GateFailed:
-    """The error of a gate that did not pass on the artifact of that title."""
-    return GateFailed(gate.sentence(title), details=gate.details)
-
-
-def _best_explained(failed: list[GateEntry]) -> GateEntry:
-    return next((gate for gate in failed if gate.explanation and gate.explanation.cause), failed[0])
 
 
 def write_whole(path: Path | UPath, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one; object stores do so by themselves."""
+    """Writes a file atomically: a reader sees the old content or the new one. Object stores do so by themselves."""
     if not isinstance(path, os.PathLike) or getattr(path, "protocol", "") not in ("", "file", "local"):
         path.write_bytes(content)
         return
@@ -443,8 +317,7 @@ def write_whole(path: Path | UPath, content: bytes) -> None:
         raise
 
 
-def _why(plan: Plan, earlier: list[Manifest]) -> str:
-    """Why an artifact is made: what differs from the one made last."""
+def _difference(plan: Plan, earlier: list[Manifest]) -> str:
     if not earlier:
         return "it is the first"
     last = earlier[-1]
@@ -463,37 +336,20 @@ def _entry(path: Path) -> FileEntry:
     return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def _sealed(manifest: Manifest) -> Manifest:
-    """The manifest in the present format, as it will be read again, with its own digest."""
-    content = json.loads(manifest.model_copy(update={"format": MANIFEST_FORMAT}).model_dump_json())
-    return Manifest.model_validate(content | {"self_digest": _self_digest(content)})
-
-
-def _self_digest(content: Mapping[str, Any]) -> str:
-    """Of the JSON as it is written, so that a later version with further keys finds the same."""
-    rest = {name: value for name, value in content.items() if name != "self_digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _as_bytes(manifest: Manifest) -> bytes:
-    return manifest.model_dump_json(indent=1).encode()
-
-
-def _read_manifest(path: UPath) -> Manifest | None:
-    """The manifest; None where it is not there, cannot be read, or differs from its own digest."""
+def _sizes(folder: UPath) -> dict[str, int]:
+    """Name → bytes of what a folder holds, from one listing; empty where it does not exist."""
+    folder.fs.invalidate_cache(folder.path)  # other processes write too
     try:
-        content = json.loads(path.read_bytes())
-        manifest = Manifest.model_validate(content)
-    except (OSError, ValueError, RecursionError):
-        return None
-    is_as_written = manifest.format < MANIFEST_FORMAT or manifest.self_digest == _self_digest(content)
-    return manifest if is_as_written else None
+        entries = folder.fs.ls(folder.path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {PurePosixPath(entry["name"]).name: entry["size"] for entry in entries}
 
 
 def _content(file: UPath) -> bytes | None:
-    """The file's bytes; None where it is not there. Raises StorageError where it cannot be read."""
+    """The file's bytes; None where it is missing. Raises StorageError where it cannot be read."""
     try:
-        content: bytes = file.read_bytes()
+        content: bytes = file.fs.cat_file(file.path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

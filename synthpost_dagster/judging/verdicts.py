@@ -222,6 +222,8 @@ def panel_games(verdicts: pd.DataFrame) -> pd.DataFrame:
     keys = ["pair_id", "is_candidate_first"]
     columns = [*FACTOR_COLUMNS, "opponent", "candidate_words", "opponent_words"]
     games = verdicts.drop_duplicates(keys)[keys + [name for name in columns if name in verdicts]]
+    if len(games) == len(verdicts):  # a single judge
+        return games.assign(outcome=verdicts["outcome"])
     said = verdicts.groupby(keys, sort=False)["outcome"].agg(list).map(panel_outcome)
     return games.assign(outcome=said.reindex(list(zip(games[keys[0]], games[keys[1]], strict=True))).to_list())
 
@@ -229,6 +231,8 @@ def panel_games(verdicts: pd.DataFrame) -> pd.DataFrame:
 def pairs(verdicts: pd.DataFrame) -> pd.DataFrame:
     """One row a pair with its `outcome`, from the panel's games."""
     games = panel_games(verdicts).drop(columns=["candidate_words", "opponent_words"], errors="ignore")
-    outcome = games.groupby("pair_id", sort=False)["outcome"].agg(list).map(pair_outcome)
+    said: dict[str, list[str]] = {}
+    for pair_id, outcome in zip(games["pair_id"], games["outcome"], strict=True):
+        said.setdefault(pair_id, []).append(outcome)
     found = games.drop_duplicates("pair_id").drop(columns="is_candidate_first")
-    return found.assign(outcome=found["pair_id"].map(outcome)).reset_index(drop=True)
+    return found.assign(outcome=[pair_outcome(said[pair_id]) for pair_id in found["pair_id"]]).reset_index(drop=True)

@@ -53,4 +53,4 @@ class Meter:
             detail += f", {own.prompt_tokens + own.completion_tokens:,} tokens"
             if cost := own.cost_usd + own.lost_usd:
                 detail += f", ${cost:,.4f}"
-        self.work.progress.update(self.work.purpose, self._done, self.work.total, "replies", detail, own.known)
+        self.work.progress.update(self.work.purpose, self._done, self.work.total, "replies", detail)

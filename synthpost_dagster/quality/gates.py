@@ -11,11 +11,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.judging.controls import CONTROLS
 from synthpost_dagster.quality import evaluation, posts, structure
 from synthpost_dagster.quality.result import PREVIEW_ROWS, GateResult
 from synthpost_dagster.quality.structure import CONTROL_TEXTS
+from synthpost_dagster.schemas import TABLES, Predictions
 from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ GATES: dict[str, dict[str, Gate]] = {
             evaluation.forgetting, is_blocking=False, table="forgetting", limits=("max_perplexity_ratio",)
         ),
     },
-    "baseline_predictions": PERSONAL,
-    "control_predictions": PERSONAL,
+    **{asset: PERSONAL for asset, table in TABLES.items() if issubclass(table, Predictions)},
     "predictions": {"memorisation": Gate(evaluation.memorisation, is_blocking=False, table="memorisation")} | PERSONAL,
     "control_verdicts": {
         f"control_{name}": Gate(partial(structure.control, name), is_blocking=False) for name in CONTROLS

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from synthpost_dagster.report.data import Game, OuterPair, Pair, PairsData, ReportData
 
 RESERVED = ("opponent", "outcome", "text")
-"""Names in the address that do not stand for a filter."""
+"""Names in the address that are no filters."""
 
 
 class Option(NamedTuple):
-    """One value of a filter, as it stands in the address and on the page."""
+    """One value of a filter, in the address and on the page."""
 
     value: str
     label: str

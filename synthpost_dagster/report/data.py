@@ -15,6 +15,7 @@ from synthpost_dagster.statistics.control import Control
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.order import OrderFigures
 from synthpost_dagster.statistics.paired import Difference
+from synthpost_dagster.statistics.perplexity import Perplexities, whole, worst
 from synthpost_dagster.statistics.ratio import Counts, Ratio
 from synthpost_dagster.statistics.seeds import SeedSpread
 from synthpost_dagster.statistics.style import Separation
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from synthpost_dagster.report.data_quality import DataQuality
-    from synthpost_dagster.report.forgetting import ForgettingData
+
+
+SMALL_LENGTH_COEFFICIENT = 0.25
+"""Up to this, in both directions, a post one standard deviation longer has at most 1.2 times the odds."""
 
 
 def of_seed(ratios: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -41,10 +45,30 @@ class Training(NamedTuple):
     device: str
     loss: pd.DataFrame
     """Columns `step`, `loss`, `learning_rate` (schema LossCurve)."""
+    general_text: pd.DataFrame | None = None
+    """Perplexities by kind of general text (schema Forgetting); None where they were not measured."""
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Mean loss of the first and of the last tenth of the steps; NaN without steps."""
+        losses = [float(loss) for loss in self.loss.sort_values("step")["loss"]]
+        tenth = math.ceil(len(losses) / 10)
+        first, last = losses[:tenth], losses[-tenth:]
+        return (sum(first) / tenth, sum(last) / tenth) if tenth else (math.nan, math.nan)
+
+    @property
+    def perplexities(self) -> Perplexities:
+        """Of all general text, untuned and tuned; NaN where they were not measured."""
+        return Perplexities(math.nan, math.nan) if self.general_text is None else whole(self.general_text)
+
+    @property
+    def worst_kind(self) -> tuple[str, Perplexities] | None:
+        """The kind of general text whose perplexity grew most."""
+        return None if self.general_text is None else worst(self.general_text)
 
 
 class Took(NamedTuple):
-    """What a stage took when its artifacts were made, and what was expected then; `expected_seconds` may be unknown."""
+    """What a stage took when its artifacts were made, and the estimate before; `expected_seconds` may be unknown."""
 
     stage: str
     work: str
@@ -59,7 +83,7 @@ class Took(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a cell took to make, judging not counted."""
+    """What a cell cost to make, without judging."""
 
     row_usd: float
     """Paid for its rows: the mean price of a kept row times the data size."""
@@ -80,7 +104,7 @@ class Choice(NamedTuple):
     better: tuple[Cell, ...]
     """The cells with a higher win rate on the same prompts, shown to be so, in sweep order."""
     alike: tuple[Cell, ...]
-    """The cells it cannot be told from on the same prompts, in sweep order."""
+    """The cells it cannot be told apart from on the same prompts, in sweep order."""
     against_prompted: Ratio
     """Against `prompted`; simultaneous over the sweep too, since the same tuned posts were chosen."""
 
@@ -121,7 +145,7 @@ class JudgeFigures(NamedTuple):
 
     name: str
     family: str
-    """Of models, such as llama; empty where it cannot be told, `rubric` for the criteria on text."""
+    """Of models, such as llama; empty where it is unknown, `rubric` for the criteria on text."""
     games: int
     unscored: int
     order: OrderFigures | None
@@ -135,6 +159,25 @@ class LengthEffect(NamedTuple):
     low: float = math.nan
     high: float = math.nan
 
+    @property
+    def odds(self) -> float:
+        """Factor on the odds of a post that is one standard deviation longer."""
+        return math.exp(math.tanh(1) * self.coefficient)
+
+    @property
+    def finding(self) -> str:
+        """small, unclear, longer or shorter (which the judge prefers); empty without a coefficient.
+
+        Small only where the whole interval is: a coefficient near 0 from few pairs shows nothing.
+        """
+        if math.isnan(self.coefficient):
+            return ""
+        if self.low > -SMALL_LENGTH_COEFFICIENT and self.high < SMALL_LENGTH_COEFFICIENT:
+            return "small"
+        if not self.low > 0 and not self.high < 0:
+            return "unclear"
+        return "longer" if self.coefficient > 0 else "shorter"
+
 
 class Trust(NamedTuple):
     """The trust card."""
@@ -147,13 +190,13 @@ class Trust(NamedTuple):
     controls: tuple[ControlResult, ...]
     """Empty where the controls have not been judged."""
     missing_controls: str
-    """Why the controls are not there, else empty."""
+    """Why there are no controls, else empty."""
     between_judges: tuple[tuple[str, str, Agreement], ...]
     """Two members of the panel, and how their pair outcomes agree."""
     people: Agreement | None
     """The pairs' outcomes and people's; None where no labels were given."""
     unknown_labels: int
-    """Labels of pairs that are not in this report."""
+    """Number of labels whose pair is not in this report."""
     imitations: int
     """Games in which a post imitated a verdict, a mark or a special token."""
     unscored: tuple[Explanation, ...] = ()
@@ -209,8 +252,7 @@ class ReportData:
     """Everything on the page.
 
     `ratios` follows the schema RatioReport, `compliance` the schema Compliance. `missing` names the cells of the
-    profile's sweep that have no verdicts yet, with the reason. `caution` is a sentence that
-    limits what the figures mean, or empty.
+    profile's sweep that have no verdicts yet, with the reason.
     """
 
     task: str
@@ -219,12 +261,13 @@ class ReportData:
     student: str
     teacher: str
     judges: tuple[str, ...]
-    caution: str
+    is_embedded: bool
+    """Whether the student is the model that ships with the package: its figures only show that the machinery works."""
     is_study_mode: bool
     """One order, baseline first, forced choice: every figure is labelled so."""
     evaluation_prompts: int
     training_seed: int
-    """The profile's. What the page shows is of this seed; further ones stand beside it alone."""
+    """The profile's. The page shows the cells of this seed, and only the ratios of further seeds."""
     ratios: pd.DataFrame
     compliance: pd.DataFrame
     choice: Choice | None
@@ -241,12 +284,13 @@ class ReportData:
     quality: DataQuality
     costs: dict[Cell, Cost]
     training: tuple[Training, ...]
-    forgetting: ForgettingData
+    max_perplexity_ratio: float
+    """quality.max_perplexity_ratio of the task: the limit on the perplexity of general text, tuned by untuned."""
     took: tuple[Took, ...]
     decisive_share: float | None
     """Of the pairs of the headline's cell against `base`, won or lost; None where there is no such cell."""
     expected: tuple[Ratio, ...]
-    """What so many prompts would show at ratios of 2, 5 and 7, were that share of them decided, or all."""
+    """The intervals that this number of prompts gives at ratios of 2, 5 and 7, if that share is decided."""
     pairs: tuple[Pair, ...]
     missing: tuple[tuple[str, str], ...]
     """(cell, reason)."""

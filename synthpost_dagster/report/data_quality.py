@@ -6,11 +6,12 @@ Reading of artifacts is in `stages.data_quality`, wording in `report.quality_vie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.rows.diversity import opening
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from synthpost_dagster.cell import Cell
 
-MOST_OPENINGS = 10
-MOST_REASONS = 15
-MOST_SHARED = 5
+MAX_OPENINGS = 10
+MAX_REASONS = 15
+MAX_SHARED = 5
 """Pairs of posts that share a run of words, shown with their texts."""
 
 
@@ -30,6 +31,11 @@ class GateLine(NamedTuple):
     asset: str
     partition: str
     gate: GateEntry
+
+    @property
+    def mark(self) -> str:
+        """good, warning, or bad for a gate that blocks."""
+        return "good" if self.gate.is_passed else "bad" if self.gate.is_blocking else "warning"
 
 
 class Run(NamedTuple):
@@ -75,7 +81,7 @@ class Memorised(NamedTuple):
     longest: int
     median: float
     whole: int
-    """Posts that stand whole in a training post."""
+    """Posts that are contained in a training post."""
 
 
 class SharedRun(NamedTuple):
@@ -102,6 +108,11 @@ class Supervised(NamedTuple):
     sample: str
     """What is learned of the first row, decoded; may be empty."""
 
+    @property
+    def share(self) -> float:
+        """Of the tokens, those that are learned; NaN without tokens."""
+        return self.learned_tokens / self.tokens if self.tokens else math.nan
+
 
 @dataclass(frozen=True)
 class DataQuality:
@@ -121,7 +132,7 @@ class DataQuality:
 
 
 def rows_compared(diversity: pd.DataFrame) -> int:
-    """The number of rows that a run's figures stand for: `equal_rows`, or all where there are fewer."""
+    """The number of rows at which a run is compared: `equal_rows`, or all where there are fewer."""
     return int(min(diversity["equal_rows"].max(), diversity["rows"].max())) if len(diversity) else 0
 
 
@@ -139,9 +150,9 @@ def replies_of(rows: pd.DataFrame) -> Replies:
     return Replies(
         len(rows),
         len(kept),
-        _commonest(kept["post"].map(opening), MOST_OPENINGS),
-        _commonest(rows.loc[rows["status"] != "kept", "reason"], MOST_REASONS),
-        None if stripped is None else _commonest(stripped, MOST_REASONS),
+        _commonest(kept["post"].map(opening), MAX_OPENINGS),
+        _commonest(rows.loc[rows["status"] != "kept", "reason"], MAX_REASONS),
+        None if stripped is None else _commonest(stripped, MAX_REASONS),
     )
 
 
@@ -162,7 +173,7 @@ def shared_of(cell: Cell, table: pd.DataFrame, tuned: Mapping[str, str]) -> list
     sharing = table[table["shared_words"] > 0].sort_values("shared_words", ascending=False, kind="stable")
     return [
         SharedRun(cell, row.product, int(row.shared_words), row.shared, tuned.get(row.prompt_id, ""), row.training_post)
-        for row in sharing.drop_duplicates("shared").head(MOST_SHARED).itertuples()
+        for row in sharing.drop_duplicates("shared").head(MAX_SHARED).itertuples()
     ]
 
 
@@ -171,7 +182,7 @@ def longest_runs(found: list[SharedRun]) -> tuple[SharedRun, ...]:
     once: dict[str, SharedRun] = {}
     for one in sorted(found, key=lambda shared: -shared.words):
         once.setdefault(one.run, one)
-    return tuple(once.values())[:MOST_SHARED]
+    return tuple(once.values())[:MAX_SHARED]
 
 
 def supervised_of(cell: Cell, seed: int, table: pd.DataFrame) -> Supervised:

@@ -1,6 +1,6 @@
 """Draws the report's figures: tables in, SVG text (or PNG bytes) out, the same bytes for the same data.
 
-What the figures say in words, and the tables that stand beside them, are in the templates; ratios and intervals are
+What the figures say in words, and the tables beside them, are in the templates; ratios and intervals are
 computed in `statistics` and only drawn here.
 """
 
@@ -35,7 +35,7 @@ _CONTESTANT_MARKERS = {"tuned": "s", "base": "o", "prompted": "D"}
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _RATIO_TICKS = (1, 2, 5)
-_MOST_LOSS_POINTS = 200
+_MAX_LOSS_POINTS = 200
 _ARROW_ROOM = 8.0  # points between the labels and an arrow at the edge of the axis
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -430,7 +430,7 @@ def _block_means(loss: pd.DataFrame) -> list[tuple[float, float]]:
     """(middle step, mean loss) of at most 200 blocks of equal length; steps with an infinite loss are left out."""
     rows = sorted((int(step), float(value)) for step, value in zip(loss["step"], loss["loss"], strict=True))
     rows = [row for row in rows if math.isfinite(row[1])]
-    block = math.ceil(len(rows) / _MOST_LOSS_POINTS) or 1
+    block = math.ceil(len(rows) / _MAX_LOSS_POINTS) or 1
     blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
     return [(sum(s for s, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in blocks]
 

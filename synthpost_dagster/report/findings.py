@@ -19,7 +19,7 @@ from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.order import order_figures
 from synthpost_dagster.statistics.paired import standing
 from synthpost_dagster.statistics.ratio import count
-from synthpost_dagster.statistics.replicates import replicate_groups
+from synthpost_dagster.statistics.replicates import Trained, replicate_groups
 from synthpost_dagster.statistics.seeds import seed_spread
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ def choose(cells: Sequence[Judged]) -> Choice | None:
     return Choice(*chosen, better, same, headline_ratio(count(prompted.values()), chosen.cells))
 
 
-def replicates(cells: Sequence[Judged]) -> dict[Cell, int]:
+def replicates(cells: Mapping[Cell, Trained]) -> dict[Cell, int]:
     """Cell → the number of its group of replicates, from 1, or 0."""
-    groups = replicate_groups([one.trained for one in cells])
-    return {one.cell: group for one, group in zip(cells, groups, strict=True)}
+    return dict(zip(cells, replicate_groups(list(cells.values())), strict=True))
 
 
 def worth(cells: Sequence[Judged], costs: Mapping[Cell, Cost]) -> tuple[Worth, ...]:
@@ -119,6 +118,8 @@ def _figures_of(name: str, family: str, games: pd.DataFrame, are_both_orders: bo
 
 def between_judges(verdicts: pd.DataFrame) -> tuple[tuple[str, str, Agreement], ...]:
     """How the pair outcomes of every two members of a panel agree."""
+    if verdicts["judge"].nunique() < 2:
+        return ()
     said = {str(name): _by_pair(games) for name, games in verdicts.groupby("judge", sort=False)}
     of_prompt = _prompts(verdicts)
     return tuple((one, other, _agreement(said[one], said[other], of_prompt)) for one, other in combinations(said, 2))

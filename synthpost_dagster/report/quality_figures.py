@@ -1,6 +1,6 @@
 """Draws how varied the data is: each subset beside draws of as many rows, and the runs of the teacher in a row.
 
-The same looks as in `report.figures`; the figures stand in tables below the pictures.
+The same looks as in `report.figures`; tables below the pictures give the figures.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.report.figures import _COLORS, _FAINT, _INK, _figure, _note, _svg
-from synthpost_dagster.report.variety import METRIC_NAMES, at_equal, spread_of
+from synthpost_dagster.report.texts import METRIC_NAMES
+from synthpost_dagster.report.variety import at_equal, spread_of
 from synthpost_dagster.rows.diversity import IS_MORE_BETTER, SPREADS, Spread, is_worse
 from synthpost_dagster.schemas import METRICS
 
@@ -28,7 +29,7 @@ _COLUMNS = 2
 _PANEL_HEIGHT = 1.35
 _POINT: dict[str, Any] = {"marker": "o", "color": _BLUE, "markersize": 4.5, "linestyle": "none"}
 _OUTSIDE: dict[str, Any] = {"marker": "X", "color": _RED, "markersize": 6.5, "linestyle": "none"}
-_DRAWN = f"draws of as many rows: mean ± {SPREADS:g} standard deviations"
+_DRAWN = f"draws of the same size: mean ± {SPREADS:g} standard deviations"
 
 
 def variety(subsets: Mapping[int, pd.DataFrame]) -> str:
@@ -123,5 +124,5 @@ def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]]) -> None:
 
     handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
     handles.append(Line2D([], [], color=_BAND, linewidth=8, solid_capstyle="butt", label=_DRAWN))
-    title = "▲ higher is more varied, ▼ lower is"
+    title = "▲ higher is more varied, ▼ lower is more varied"
     figure.legend(handles=handles, loc="outside upper left", ncols=1, title=title, alignment="left")

@@ -1,16 +1,55 @@
-"""Turns a template into a page that needs no network: styles and one script inside, named by its hash in the policy."""
+"""Turns a template into a page that needs no network: styles and one script inside, named by its hash in the policy.
+
+Numbers become strings in the filters registered here (`report.texts`), and nowhere else.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from synthpost_dagster.cell import steps_label
+from synthpost_dagster.report import texts
+from synthpost_dagster.schemas import OPPONENTS
+
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_FILTERS = {
+    "thousands": "{:,.0f}".format,
+    "ratio": lambda found: texts.ratio_text(*found),
+    "interval": lambda found: texts.interval_text(found[-2], found[-1]),
+    "number": texts.number_text,
+    "signed": texts.signed_text,
+    "points": texts.points_text,
+    "percent": texts.percent_text,
+    "p_value": texts.p_text,
+    "probability": texts.probability_text,
+    "counts": texts.counts_text,
+    "counted": texts.counted,
+    "words": lambda name: name.replace("_", " "),
+    "sentence": lambda text: text[:1].upper() + text[1:],
+    "cell": texts.cell_text,
+    "place": texts.place_text,
+    "steps": steps_label,
+    "duration": texts.duration_text,
+    "dollars": texts.dollars_text,
+    "exp": math.exp,
+    "times": texts.times_text,
+    "metric": texts.metric_text,
+    "names": texts.listed,
+}
+_GLOBALS = {
+    "names": texts.CONTESTANT_NAMES,
+    "factors": texts.FACTOR_NAMES,
+    "metrics": texts.METRIC_NAMES,
+    "metric_meanings": texts.METRIC_MEANINGS,
+    "opponents": OPPONENTS,
+}
 
 
 def render(template: str, context: dict[str, Any]) -> str:
@@ -22,7 +61,8 @@ def render(template: str, context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"thousands": "{:,}".format}
+    environment.filters |= _FILTERS
+    environment.globals |= _GLOBALS
     script = environment.get_template("_script.js.j2").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {"script": Markup(script), "script_hash": f"sha256-{digest}"}  # noqa: S704 - a template without values

@@ -8,7 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,17 +67,19 @@ def met_by_prompt(posts: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSp
 
 
 def ratio_rows(
-    cells: Sequence[Judged], groups: Mapping[Cell, int], are_both_orders: bool, training_seed: int
+    cells: Iterable[Judged], groups: Mapping[Cell, int], are_both_orders: bool, training_seed: int
 ) -> list[dict[str, Any]]:
     """Rows of RatioReport: each cell and opponent whole, then by factor; further seeds whole alone.
 
     `groups` numbers the cells that are replicates. Holm's adjustment is over the cells of `training_seed`, the
     profile's.
     """
-    rows = []
-    for one in cells:
-        for opponent in OPPONENTS:
-            rows += _rows_of(one, opponent, groups.get(one.cell, 0), one.seed == training_seed, are_both_orders)
+
+    def of_cell(one: Judged) -> list[dict[str, Any]]:
+        return _rows_of(one, groups.get(one.cell, 0), one.seed == training_seed, are_both_orders)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy's draws run without the GIL, while `cells` reads the next
+        rows = list(chain.from_iterable(pool.map(of_cell, cells)))
     for opponent in OPPONENTS:
         place = ("all", opponent, training_seed)
         whole = [row for row in rows if (row["factor"], row["opponent"], row["seed"]) == place]
@@ -116,8 +121,7 @@ def to_csv(table: pd.DataFrame) -> str:
     return out.getvalue()
 
 
-def _rows_of(one: Judged, opponent: str, group: int, is_main_seed: bool, are_both_orders: bool) -> list[dict[str, Any]]:
-    outcomes = one.outcomes[one.outcomes["opponent"] == opponent]
+def _rows_of(one: Judged, group: int, is_main_seed: bool, are_both_orders: bool) -> list[dict[str, Any]]:
     names = {
         "data_size": one.cell.data_size,
         "steps": one.cell.steps,
@@ -125,30 +129,34 @@ def _rows_of(one: Judged, opponent: str, group: int, is_main_seed: bool, are_bot
         "optimizer_steps": one.trained.optimizer_steps,
         "rows_seen": one.trained.rows_seen,
         "replicate_group": group,
-        "opponent": opponent,
     }
-    key = (one.cell.key, str(one.seed), opponent)
-    games = _games_row(one, opponent, key) if are_both_orders and len(outcomes) else _NO_GAMES
-    rows = [{**names, "factor": "all", "level": "all", **_figures(one, outcomes, key), **games}]
-    if is_main_seed:
-        rows += [
-            {
-                **names,
-                "factor": factor,
-                "level": level,
-                **_figures(one, part, (*key, factor, str(level))),
-                **_NO_GAMES,
-            }
-            for factor in FACTORS
-            for level, part in outcomes.groupby(factor, sort=False)
-        ]
+    rows = []
+    compliance: dict[tuple[str, ...], dict[str, float]] = {}  # of the same posts, whatever they are compared with
+    for opponent in OPPONENTS:
+        outcomes = one.outcomes[one.outcomes["opponent"] == opponent]
+        key = (one.cell.key, str(one.seed), opponent)
+        parts = [("all", "all", outcomes)]
+        if is_main_seed:
+            parts += [(name, level, part) for name in FACTORS for level, part in outcomes.groupby(name, sort=False)]
+        for factor, level, part in parts:
+            is_whole = factor == "all"
+            prompts = tuple(part["prompt_id"])
+            if prompts not in compliance:
+                compliance[prompts] = _compliance(one, prompts, key if is_whole else (*key, factor, str(level)))
+            games = _games_row(one, opponent, key) if is_whole and are_both_orders and len(part) else _NO_GAMES
+            figures = {**_figures(part["outcome"].to_list()), **compliance[prompts], **games}
+            rows.append({**names, "opponent": opponent, "factor": factor, "level": level, **figures})
     return rows
 
 
-def _figures(one: Judged, outcomes: pd.DataFrame, key: tuple[str, ...]) -> dict[str, Any]:
-    compared = compare(outcomes["outcome"].to_list())
-    shares = [float(np.mean(list(one.met[prompt].values()))) for prompt in outcomes["prompt_id"] if one.met[prompt]]
-    compliance = mean_share(shares, generator_of("compliance", *key))
+def _compliance(one: Judged, prompts: Sequence[str], key: tuple[str, ...]) -> dict[str, float]:
+    shares = [float(np.mean(list(one.met[prompt].values()))) for prompt in prompts if one.met[prompt]]
+    found = mean_share(shares, generator_of("compliance", *key))
+    return {"compliance": found.value, "compliance_low": found.low, "compliance_high": found.high}
+
+
+def _figures(outcomes: Sequence[str]) -> dict[str, Any]:
+    compared = compare(outcomes)
     return {
         "pairs": compared.counts.pairs,
         **compared.counts._asdict(),
@@ -160,9 +168,6 @@ def _figures(one: Judged, outcomes: pd.DataFrame, key: tuple[str, ...]) -> dict[
         "worst_case_ratio": compared.worst_case.value,
         "p_value": compared.p_value,
         "p_adjusted": math.nan,
-        "compliance": compliance.value,
-        "compliance_low": compliance.low,
-        "compliance_high": compliance.high,
     }
 
 

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from synthpost_dagster.cell import Cell
+
 if TYPE_CHECKING:
-    from synthpost_dagster.cell import Cell
     from synthpost_dagster.statistics.ratio import Counts
 
 CONTESTANT_NAMES = {"tuned": "tuned", "base": "untuned, short prompt", "prompted": "untuned, long prompt"}
 FACTOR_NAMES = {"post_type": "Post type", "tone": "Tone", "length": "Length", "company": "Company"}
+METRIC_NAMES = {
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "distinct_3": "distinct-3",
+    "compression_ratio": "compression ratio",
+    "opening_share": "commonest opening",
+    "self_bleu": "self-BLEU",
+    "vendi": "Vendi score",
+    "semantic_near_share": "alike in meaning",
+}
+METRIC_MEANINGS = {
+    "distinct_1": "Different words, divided by all words. Higher is more varied.",
+    "distinct_2": "The same for pairs of words that follow each other.",
+    "distinct_3": "The same for three words that follow each other.",
+    "compression_ratio": "How many times smaller the posts become when they are compressed. Lower is more varied.",
+    "opening_share": "Share of the posts that begin with the same five words. Lower is more varied.",
+    "self_bleu": "How much the posts of a sample resemble each other, from 0 to 100. Lower is more varied.",
+    "vendi": "The number of entirely different posts that would be as varied in meaning. Higher is more varied.",
+    "semantic_near_share": "Share of the posts that mean nearly the same as an earlier one. Lower is more varied.",
+}
+SHARES = ("opening_share", "semantic_near_share")
+"""Metrics that are printed in percent."""
 NO_DECISIVE_PAIR = "no decisive pair"
 MINUS = "\u2212"
+MAX_LISTED = 20
+"""Names in a list of pairs or columns."""
+_PLACE = re.compile(r"([1-9]\d*)\|([1-9]\d*(?:-epoch)?)(?:\|(\d+))?")
 
 
 def ratio_text(ratio: float, low: float, high: float) -> str:
@@ -30,7 +58,7 @@ def interval_text(low: float, high: float) -> str:
 
 
 def number_text(value: float, digits: int = 2) -> str:
-    """A number of at least 0 to so many significant digits, never in exponent form; integers keep all of theirs."""
+    """A number of at least 0 to `digits` significant digits, never in exponent form; integers keep all of theirs."""
     if math.isnan(value):
         return "undefined"
     if value == 0 or math.isinf(value):
@@ -81,12 +109,6 @@ def counts_text(counts: Counts) -> str:
     return f"W {counts.wins}, L {counts.losses}, T {counts.ties}, X {counts.unscored} of {counts.pairs} pairs"
 
 
-def unscored_text(counts: Counts) -> str:
-    """How many pairs could not be scored, in one sentence."""
-    share = percent_text(counts.unscored / counts.pairs)
-    return f"{counted(counts.unscored, 'pair')} of {counts.pairs:,} ({share}) could not be scored."
-
-
 def counted(count: int, noun: str) -> str:
     """A number of things: `1 cell`, `3 cells`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -98,8 +120,44 @@ def cell_text(cell: Cell) -> str:
     return f"{rows} for {length}"
 
 
+def place_text(place: str) -> str:
+    """A cell's place with its seed, if any: `88|50|7` → `88 rows | 50 steps | seed 7`; other text as it is."""
+    found = _PLACE.fullmatch(place)
+    if found is None:
+        return place
+    label = Cell(int(found[1]), found[2]).label
+    return f"{label} | seed {found[3]}" if found[3] else label
+
+
+def times_text(ratio: float) -> str:
+    """A ratio of perplexities: two decimals below 10, `undefined` where it is NaN."""
+    if math.isnan(ratio):
+        return "undefined"
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}"
+
+
+def metric_text(figure: float, metric: str) -> str:
+    """The figure of a metric of variety."""
+    if not math.isfinite(figure):
+        return "not measured"
+    return f"{100 * figure:.1f} %" if metric in SHARES else number_text(figure, 3)
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its first words in at most `most` characters."""
+    return text if len(text) <= most else f"{text[:most].rpartition(' ')[0] or text[:most]} …"
+
+
+def listed(names: Sequence[str]) -> str:
+    """At most 20 names, and how many more there are."""
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def duration_text(seconds: float) -> str:
-    """A duration in its two largest units: `8.4 s`, `1 min 37 s`, `2 h 5 min`."""
+    """A duration in its two largest units: `8.4 s`, `1 min 37 s`, `2 h 5 min`; `unknown` where it is NaN."""
+    if math.isnan(seconds):
+        return "unknown"
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -119,3 +177,16 @@ def dollars_text(usd: float) -> str:
 def count_text(count: int) -> str:
     """A count in full up to a million, then in millions: `74,096`, `61.0 M`."""
     return f"{count:,}" if count < 1_000_000 else f"{count / 1_000_000:,.1f} M"
+
+
+def needed_lines() -> list[str]:
+    """How many decided pairs a precise ratio, and a clear winner, take."""
+    from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell, planned_widths
+
+    lines = [
+        f"To know a ratio of {number_text(ratio, 1)} to within a factor of {number_text(factor, 3)} takes "
+        f"{counted(decided, 'decided pair')}."
+        for ratio, factor, decided in planned_widths()
+    ]
+    won = f"To tell {percent_text(PLANNED_SHARE)} of the pairs won from half of them takes"
+    return [*lines, f"{won} {counted(pairs_to_tell(PLANNED_SHARE), 'decided pair')}."]

@@ -88,7 +88,7 @@ def _taken(work: _Work, items: list[_Item], progress: Progress) -> Generator[Non
         fresh = sum(ask.ask.key not in work.known for ask in asks)
     sent, taken = itertools.tee(asks)
     unknown = (ask.ask for ask in sent if ask.ask.key not in work.known)
-    round_ = Work(ROWS, fresh, progress.portion(fresh * work.acceptance / work.needed))
+    round_ = Work(ROWS, fresh, progress)
     with contextlib.ExitStack() as stack:
         replies = stack.enter_context(contextlib.closing(work.teacher.answers(unknown, round_))) if fresh else iter(())
         for ask in taken:
@@ -188,11 +188,6 @@ class _Work:
         self._remember(prompts, [] if known is None else known.to_dict("records"))
         self.given_up = 0
         self.kept, self.needed = 0, sum(min(n, len(self.queues.get(s, []))) for s, n in self.share.items())
-
-    @property
-    def acceptance(self) -> float:
-        """Share of the replies so far that were kept; 1 before there are any."""
-        return self.kept / len(self.rows) if self.rows else 1.0
 
     def _remember(self, prompts: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
         """Takes over replies whose key is still the one requested, and settled verdicts. A request that the endpoint

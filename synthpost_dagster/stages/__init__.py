@@ -1,5 +1,5 @@
-"""The stages of a study, one after the other: what shapes each artifact, and how it is made.
+"""The stages of a study in the order data flows: typed inputs, their fingerprint, and how each artifact is made.
 
-Each stage has a function `<asset>_plan` (everything that goes into the fingerprint) and one named as the asset, which
-reuses the artifact or makes it. They know nothing of Dagster; assets, driver, sensors and tests call them alike.
+`stage.py` lists the stages and materializes them. Nothing here imports Dagster; assets, command line and tests call the
+same functions.
 """

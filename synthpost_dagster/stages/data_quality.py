@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Manifest
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.report import data_quality as quality
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
@@ -18,7 +19,7 @@ from synthpost_dagster.stages.page_inputs import PageInputs, there
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_RUNS = 12
+MAX_RUNS = 12
 """Runs of the teacher that are compared, the present one among them."""
 
 
@@ -74,7 +75,7 @@ def _runs(store: ArtifactStore, present: Manifest, earlier: Sequence[Manifest]) 
         return ()
     runs, digests = [_run(present, own, is_present=True)], {present.digest}
     for manifest in earlier:
-        if len(runs) == MOST_RUNS:
+        if len(runs) == MAX_RUNS:
             break
         if manifest.digest in digests:
             continue

@@ -1,4 +1,4 @@
-"""Whether a run can start here: one finding a thing that it needs, each with its remedy."""
+"""Checks before a run: one finding for each requirement, with its remedy."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.prompting import render_prompt
 
 GIB = 1024**3
-LEAST_DISK_GIB = 2.0
-"""Room for tables, the journal and a few adapters."""
+MIN_DISK_GIB = 2.0
+"""For tables, the journal and a few adapters."""
 SAMPLE_PROMPTS = 3
 """Prompts that are rendered in a model's chat template."""
 PROBE = b"written to see whether artifacts can be"
 
 
 class Finding(NamedTuple):
-    """What was looked at, whether it will do, and what was found, with the remedy where it will not."""
+    """What was checked, whether it is sufficient, and the result, with the remedy where it is not."""
 
     subject: str
     is_good: bool
@@ -54,22 +54,22 @@ class Finding(NamedTuple):
 
 
 def examine(study: Study, may_pay: bool = False) -> Iterator[Finding]:
-    """Everything that a run of this study needs, one finding at a time.
+    """The requirements of a run of this study, checked one after the other.
 
-    The teacher is asked for one reply where that costs nothing, or where it `may_pay`.
+    The teacher gets one request where that is free, or where this `may_pay`.
     """
     yield Finding("task", True, f"{study.task.spec.name}, {study.task.training_prompts:,} training prompts")
     yield Finding("profile", True, f"{study.profile.name}, {len(study.cells)} cells")
     is_good = True
-    for subject, look in _looks(study):
-        finding = _found(subject, look)
+    for subject, check in _checks(study):
+        finding = _finding(subject, check)
         is_good &= finding.is_good
         yield finding
     if is_good:
-        yield _found("teacher's first reply", partial(_first_reply, study, may_pay))
+        yield _finding("teacher's first reply", partial(_first_reply, study, may_pay))
 
 
-def _looks(study: Study) -> Iterator[tuple[str, Callable[[], str]]]:
+def _checks(study: Study) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "home", partial(_disk, study)
     yield "storage", partial(_storage, study)
     yield "device", partial(_device, study)
@@ -84,22 +84,22 @@ def _looks(study: Study) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def require_endpoints(study: Study, roles: Sequence[str]) -> list[str]:
-    """Warnings of the endpoints of the profile's roles. Raises EndpointError where one of them is of no use."""
+    """Warnings about the endpoints of the profile's roles. Raises EndpointError where one cannot be used."""
     checked = [_checked(study, spec) for role, spec in study.profile.hosted.items() if role in roles]
     return [found.text for found in checked if found.is_warning]
 
 
 def require_models(study: Study) -> None:
-    """Raises ModelError where the weights of a model's folder are missing or damaged, by headers and sizes alone."""
+    """Raises ModelError where a model's weights are missing or damaged; only headers and sizes are read."""
     check_files(study.profile.student)
     for spec in study.profile.roles.values():
         if isinstance(spec, InProcessChat):
             check_files(spec.model)
 
 
-def _found(subject: str, look: Callable[[], str]) -> Finding:
+def _finding(subject: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(subject, True, look())
+        return Finding(subject, True, check())
     except SynthpostError as error:
         return Finding(subject, False, str(error))
 
@@ -110,19 +110,19 @@ def _disk(study: Study) -> str:
         home.mkdir(parents=True, exist_ok=True)
         probe_writing(home)
         free = shutil.disk_usage(home).free / GIB
-    if free < LEAST_DISK_GIB:
-        raise StorageError(f"{home} has {free:.1f} GiB free; free {LEAST_DISK_GIB:g} GiB or set SYNTHPOST_HOME")
+    if free < MIN_DISK_GIB:
+        raise StorageError(f"{home} has {free:.1f} GiB free; free {MIN_DISK_GIB:g} GiB or set SYNTHPOST_HOME")
     unfinished = [path for path in (home / "checkpoints").glob("*") if path.is_dir()]
     if not unfinished:
         return f"{home}, {free:.0f} GiB free"
     return (
         f"{home}, {free:.0f} GiB free; checkpoints of {len(unfinished)} unfinished trainings are kept in "
-        f"{home / 'checkpoints'} for the runs that go on from them; delete those that no run needs"
+        f"{home / 'checkpoints'} for the runs that continue them; delete those that no run needs"
     )
 
 
 def _storage(study: Study) -> str:
-    """Writes, reads and deletes an object, so that a run does not find out after hours of work."""
+    """Writes, reads and deletes an object: a run would otherwise fail after hours of work."""
     root = study.store.root
     probe = root / f"writable-{uuid.uuid4().hex}"
     try:
@@ -133,10 +133,12 @@ def _storage(study: Study) -> str:
     except Exception as error:  # each protocol has errors of its own
         raise StorageError(
             f"storage {root}: artifacts cannot be written there ({type(error).__name__}: {error}); correct `storage` "
-            "in the profile, or the access to it"
+            "in the profile, or the access rights"
         ) from None
     if not is_kept:
-        raise StorageError(f"storage {root}: what is written does not come back as it was; name another in the profile")
+        raise StorageError(
+            f"storage {root}: a written object was read back with other content; set another `storage` in the profile"
+        )
     return f"{root} can be written"
 
 
@@ -163,7 +165,7 @@ def _journal(study: Study) -> str:
 
 
 def _student(study: Study) -> str:
-    """As `_model`, with the prompts that the student is given and the conversations that it is trained on."""
+    """As `_model`, with the student's prompts and the conversations that it is trained on."""
     prompts = evaluation_prompts(study.task, SAMPLE_PROMPTS)
     chats = [chat(text, study.system_prompt) for text in (*prompts["student_prompt"], *prompts["teacher_prompt"])]
     return _model(study, study.profile.student, chats, is_trained=True)
@@ -175,7 +177,7 @@ def _teacher_or_judge(study: Study, spec: ModelSpec) -> str:
 
 
 def _model(study: Study, spec: ModelSpec, chats: Sequence[Chat], is_trained: bool) -> str:
-    """What is there of a model, without reading its weights; the chats are rendered as they will be."""
+    """Checks a model's files without reading its weights, and renders the chats."""
     check_suits_task(spec, study.task, study.profile.allow_untrained_task)
     check_files(spec)
     tokenizer, given = load_tokenizer(spec), generation_config(spec)
@@ -184,13 +186,13 @@ def _model(study: Study, spec: ModelSpec, chats: Sequence[Chat], is_trained: boo
     template = ChatTemplate(tokenizer, spec.chat_template_kwargs)
     check_template(template, chats, is_trained, ends_of(given, tokenizer))
     ignored = ", ".join(f"{key} {value}" for key, value in ignored_sampling(given).items())
-    note = f"; its generation_config.json is ignored ({ignored}), the profile's sampling counts" if ignored else ""
-    return f"{spec.model}: weights, tokenizer, chat template and end token {tokenizer.eos_token} are there{note}"
+    note = f"; its generation_config.json is ignored ({ignored}): the profile sets the sampling" if ignored else ""
+    return f"{spec.model}: weights, tokenizer, chat template and end token {tokenizer.eos_token} found{note}"
 
 
 def _key(spec: HostedChat) -> str:
     if spec.api_key is None:
-        return f"{spec.endpoint} wants none"
+        return f"{spec.endpoint} needs none"
     if secret(spec.api_key) is None:
         raise EndpointError(f"{spec.api_key} is not set; put the key of {spec.endpoint} into this environment variable")
     return f"{spec.api_key} is set"
@@ -204,25 +206,25 @@ def _endpoint(study: Study, spec: HostedChat) -> str:
 def _checked(study: Study, spec: HostedChat) -> Checked:
     model = chat_model(spec, study.context)
     if not isinstance(model, HostedModel):
-        raise TypeError(f"{spec.endpoint}: {spec.backend} is no backend of endpoints")
+        raise TypeError(f"{spec.endpoint}: {spec.backend} is not a backend for endpoints")
     return model.check()
 
 
 def _first_reply(study: Study, may_pay: bool) -> str:
-    """Asks the teacher what the run asks it first."""
+    """Sends the teacher the first request of the run."""
     spec = study.profile.teacher
     if isinstance(spec, HostedChat):
         is_paid = spec.prices is not None and (spec.prices.input > 0 or spec.prices.output > 0)
         if is_paid and not may_pay:
-            return "not asked for, since it is paid; `synthpost doctor --ask` asks"
+            return "not requested, because it costs money; `synthpost doctor --ask` requests it"
         return _reply_text(study, study.context)
     try:
         with study.devices.lease(0.0, timeout_seconds=0):
             pass
     except DeviceError:
-        return "not asked for, since another process holds the device"
+        return "not requested, because another process holds the device"
     with tempfile.TemporaryDirectory() as folder:
-        # A journal of its own: which prompts share a batch shapes a reply, and this one is alone.
+        # A journal of its own: the other prompts of a batch shape a reply, and this prompt has none.
         journal = Journal(f"sqlite:///{folder}/journal.sqlite")
         return _reply_text(study, study.context._replace(journal=journal))
 
@@ -239,6 +241,6 @@ def _reply_text(study: Study, context: Context) -> str:
     remedy = reason_remedy(cleaned.reason, study.task, study.profile)
     said = f" (“{shortened(reply.text)}”)" if reply.text.strip() else ""
     rejected = f"{model.name}: the first reply would be rejected{said}; replies like it {remedy.text}"
-    if cleaned.post:  # another reply may well be kept
+    if cleaned.post:  # another reply may be kept
         return f"warning: {rejected}"
     raise EndpointError(rejected)

@@ -1,24 +1,24 @@
-"""What the chosen cells will take, before anything is asked: requests, tokens, dollars, time.
+"""Estimates requests, tokens, dollars and time of the chosen cells before anything is requested.
 
-Counted from the real prompts, less what is there already; what a stage expects is said beside the stage.
+Counts come from the real prompts, less what exists already. Each stage's own estimate is in its module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import COMPARISONS, CONTROL_SETS, OPPONENTS
-from synthpost_dagster.stages import adapters, data, predictions, verdicts
+from synthpost_dagster.stages import adapters, posts, synthetic_rows, verdicts
+from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
 
 
 class Line(NamedTuple):
-    """One stage: how much there is to do, and what that is expected to take."""
+    """The work of one stage, and its estimate."""
 
     stage: str
     work: str
@@ -29,27 +29,30 @@ def estimate(study: Study, cells: Sequence[Cell]) -> list[Line]:
     """One line a stage that takes time or money, in the order they run."""
     rows = max(cell.data_size for cell in cells)
     trainings = [one for cell in cells for one in study.seeds_of(cell)]
-    untuned = [cell for cell in trainings if not study.has(partial(adapters.adapters_plan, study, cell))]
-    silent = [cell for cell in trainings if not study.has(partial(predictions.predictions_plan, study, cell))]
-    unjudged = [cell for cell in trainings if not study.has(partial(verdicts.verdicts_plan, study, cell))]
-    are_controlled = study.has(partial(verdicts.control_verdicts_plan, study))
-    first = _untuned_posts(study)
-    posts = len(silent) * study.evaluation_count
+    untuned, silent, unjudged = (
+        [cell for cell in trainings if not study.resolver.has(asset, cell.place)]
+        for asset in ("adapters", "predictions", "verdicts")
+    )
+    prompts, first = training_prompts(study.task), _untuned_posts(study)
+    tuned = len(silent) * study.evaluation_count
     steps = sum(adapters.steps_of(study, cell) for cell in untuned)
     games = verdicts.games_of(study, len(unjudged) * study.evaluation_count * len(OPPONENTS))
-    controls = 0 if are_controlled else verdicts.games_of(study, len(COMPARISONS) * study.evaluation_count)
+    controls = (
+        0
+        if study.resolver.has("control_verdicts")
+        else verdicts.games_of(study, len(COMPARISONS) * study.evaluation_count)
+    )
     return [
-        Line("synthetic rows", f"{rows:,} rows", data.expected_rows(study, training_prompts(study.task), rows)),
-        Line("untuned posts", f"{first:,} posts", predictions.expected_posts(study, first)),
+        Line("synthetic rows", f"{rows:,} rows", synthetic_rows.expected_rows(study, prompts, rows)),
+        Line("untuned posts", f"{first:,} posts", posts.expected_posts(study, first)),
         Line("training", f"{len(untuned)} cells, {steps:,} steps", adapters.expected_training(study, steps)),
-        Line("predictions", f"{posts:,} posts", predictions.expected_posts(study, posts)),
+        Line("predictions", f"{tuned:,} posts", posts.expected_posts(study, tuned)),
         Line("verdicts", f"{games:,} games", verdicts.expected_verdicts(study, unjudged)),
         Line("controls", f"{controls:,} games", verdicts.expected_controls(study, bool(controls))),
     ]
 
 
 def _untuned_posts(study: Study) -> int:
-    plans = (predictions.baseline_predictions_plan, predictions.control_predictions_plan)
-    sets = (len(OPPONENTS), len(CONTROL_SETS))
-    missing = [count for plan, count in zip(plans, sets, strict=True) if not study.has(partial(plan, study))]
+    sets = {BASELINE: len(OPPONENTS), CONTROL: len(CONTROL_SETS)}
+    missing = [count for asset, count in sets.items() if not study.resolver.has(asset)]
     return sum(missing) * study.evaluation_count

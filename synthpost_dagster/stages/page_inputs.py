@@ -1,17 +1,17 @@
 """What the report's page is made of, as one record: its fingerprint is the report's, and the page sees nothing else.
 
-Gathering it reads manifests alone. What is made of it is in `report`, `data_quality` and `forgetting`.
+Gathering it reads manifests alone. What is made of it is in `report` and `data_quality`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
-from synthpost_dagster.artifacts.store import Manifest, Plan
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.judges import Rubric
@@ -19,30 +19,19 @@ from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.families import family_of
 from synthpost_dagster.profiles.models import HostedChat, Prices
-from synthpost_dagster.stages.adapters import adapters_plan
-from synthpost_dagster.stages.data import (
-    current_rows,
-    data_subsets_plan,
-    evaluation_prompts_plan,
-    prompts_plan,
-    teacher_of,
-)
-from synthpost_dagster.stages.predictions import (
-    baseline_predictions_plan,
-    control_predictions_plan,
-    predictions_plan,
-)
+from synthpost_dagster.stages.facts import RowsFacts
+from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
-from synthpost_dagster.stages.verdicts import control_verdicts_plan, verdicts_plan
+from synthpost_dagster.stages.synthetic_rows import teacher_of
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.forgetting import general_text
 
-REPORT_FORMAT = 8
+REPORT_FORMAT = 9
 """Raised when the page or its tables change, so that reports are made again."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
 NOT_SHOWN = {"system_prompt", "sweep", "evaluation", "quality"}
-"""Keys of task.yaml that the page does not read; what follows from them stands in the artifacts and in the other fields
+"""Keys of task.yaml that the page does not read; what follows from them is in the artifacts and in the other fields
 of `PageInputs`.
 """
 
@@ -67,7 +56,7 @@ class Made(NamedTuple):
 class PageInputs:
     """All that shapes the page and its tables. Manifests count by their own digest: facts and gates are shown too.
 
-    Those of cells are by cell and seed. None stands for what is not there.
+    Those of cells are by cell and seed. None is what does not exist.
     """
 
     format: int
@@ -129,14 +118,14 @@ class PageInputs:
 
 def page_inputs(study: Study) -> PageInputs:
     """What the page would be made of now. Artifacts whose gates failed are among it, but for those of verdicts."""
-    profile, plans = study.profile, partial(_found, study)
-    adapters = _there({cell: plans(partial(adapters_plan, study, cell)) for cell in study.trainings})
-    predictions = _there({cell: plans(partial(predictions_plan, study, cell)) for cell in study.trainings})
+    profile, found = study.profile, partial(_found, study)
+    adapters = _there({cell: found("adapters", cell.place) for cell in study.trainings})
+    predictions = _there({cell: found("predictions", cell.place) for cell in study.trainings})
     verdicts, missing = _verdicts(study)
     for cell in [cell for cell in verdicts if cell not in adapters or cell not in predictions]:
         del verdicts[cell]
         missing.append((cell.place, "its adapter or its predictions are damaged; the next run makes them again"))
-    controls, missing_controls = _needed(study, partial(control_verdicts_plan, study), "materialize the job `controls`")
+    controls, missing_controls = _needed(study, "control_verdicts")
     teacher = profile.teacher
     rows = _rows(study)
     sizes = dict.fromkeys(cell.data_size for cell in study.cells)
@@ -160,14 +149,14 @@ def page_inputs(study: Study) -> PageInputs:
         max_perplexity_ratio=study.task.spec.quality.max_perplexity_ratio,
         general_text=general_text().digest,
         labels=labels_of(study),
-        prompts=plans(partial(prompts_plan, study)),
-        evaluation_prompts=plans(partial(evaluation_prompts_plan, study)),
+        prompts=found("prompts"),
+        evaluation_prompts=found("evaluation_prompts"),
         rows=rows,
         earlier_rows=_earlier(study, rows),
         timed_rows=_timed(study, rows),
-        subsets=_there({size: plans(partial(data_subsets_plan, study, size)) for size in sizes}),
-        untuned=plans(partial(baseline_predictions_plan, study)),
-        samples=plans(partial(control_predictions_plan, study)),
+        subsets=_there({size: found("data_subsets", str(size)) for size in sizes}),
+        untuned=found(BASELINE),
+        samples=found(CONTROL),
         adapters=adapters,
         predictions=predictions,
         verdicts=verdicts,
@@ -175,11 +164,6 @@ def page_inputs(study: Study) -> PageInputs:
         controls=controls,
         missing_controls=missing_controls,
     )
-
-
-def has_verdicts(study: Study) -> bool:
-    """Whether any cell of the profile has verdicts."""
-    return bool(_verdicts(study)[0])
 
 
 def labels_of(study: Study) -> dict[str, str]:
@@ -200,7 +184,7 @@ def _verdicts(study: Study) -> tuple[dict[Cell, Manifest], list[tuple[str, str]]
     verdicts: dict[Cell, Manifest] = {}
     missing: list[tuple[str, str]] = []
     for cell in study.trainings:
-        manifest, why = _needed(study, partial(verdicts_plan, study, cell), "the cell has no verdicts")
+        manifest, why = _needed(study, "verdicts", cell.place)
         if manifest is None:
             missing.append((cell.place, why))
         else:
@@ -208,29 +192,25 @@ def _verdicts(study: Study) -> tuple[dict[Cell, Manifest], list[tuple[str, str]]
     return verdicts, missing
 
 
-def _needed(study: Study, plan: Callable[[], Plan], remedy: str) -> tuple[Manifest | None, str]:
-    """The artifact of a plan, or why nothing may be built on it."""
+def _needed(study: Study, asset: str, partition: str = "") -> tuple[Manifest | None, str]:
+    """The artifact, or why nothing may be built on it."""
     try:
-        return study.with_current_gates(study.store.need(plan(), remedy)), ""
+        return study.checked(study.resolver.need(asset, partition)), ""
     except SynthpostError as error:
         return None, str(error)
 
 
-def _found(study: Study, plan: Callable[[], Plan]) -> Manifest | None:
-    """The artifact of a plan, whatever its gates say; None where it is not there or cannot be planned."""
+def _found(study: Study, asset: str, partition: str = "") -> Manifest | None:
+    """The artifact, whatever its gates say; None where it or its inputs do not exist, or where it is damaged."""
     try:
-        planned = plan()
-        manifest = study.store.find(planned.asset, planned.partition, planned.fingerprint)
-        return study.with_current_gates(manifest) if manifest else None
+        manifest = study.resolver.find(asset, partition)
+        return study.checked(manifest) if manifest else None
     except SynthpostError:
         return None
 
 
 def _rows(study: Study) -> Manifest | None:
-    try:
-        return study.with_current_gates(current_rows(study))
-    except SynthpostError:
-        return None
+    return _needed(study, "synthetic_rows")[0]
 
 
 def _earlier(study: Study, rows: Manifest | None) -> tuple[Manifest, ...]:
@@ -239,7 +219,7 @@ def _earlier(study: Study, rows: Manifest | None) -> tuple[Manifest, ...]:
         return ()
     found = [
         manifest
-        for manifest in study.store.all_of("synthetic_rows")
+        for manifest in study.resolver.all_of("synthetic_rows")
         if manifest.parts.get("task") == rows.parts.get("task")
         and "diversity.parquet" in manifest.files
         and manifest.digest != rows.digest
@@ -249,11 +229,11 @@ def _earlier(study: Study, rows: Manifest | None) -> tuple[Manifest, ...]:
 
 def _timed(study: Study, rows: Manifest | None) -> Manifest | None:
     """The rows whose replies were asked for and not all found in the journal, by the teacher of the present rows."""
-    if rows is None or rows.facts["asked_now"]:
+    if rows is None or RowsFacts.of(rows).asked_now:
         return rows
-    found, teacher = study.store.all_of("synthetic_rows"), rows.parts.get("teacher")
+    found, teacher = study.resolver.all_of("synthetic_rows"), rows.parts.get("teacher")
     same_teacher = [one for one in found if one.parts.get("teacher") == teacher]
-    return next((one for one in reversed(same_teacher) if one.facts["asked_now"]), None)
+    return next((one for one in reversed(same_teacher) if RowsFacts.of(one).asked_now), None)
 
 
 def _there(found: Mapping[Any, Manifest | None]) -> dict[Any, Manifest]:

@@ -24,8 +24,7 @@ from synthpost_dagster.profiles.families import family_of
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browsing import games_of
 from synthpost_dagster.report.data import Game, LevelCounts, Missing, OuterPair, PairsData
-from synthpost_dagster.report.headline import pairs_notices
-from synthpost_dagster.report.pairs_page import render_pairs_page
+from synthpost_dagster.report.pairs_page import notice_texts, render_pairs_page
 from synthpost_dagster.report.tables import generator_of, to_csv
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages.study import Study
@@ -102,8 +101,9 @@ def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress
         _write(out, content, evaluated)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
-    notices = tuple(f"{notice.title} {notice.text}".strip() for notice in pairs_notices(content))
-    return Made(content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None, notices)
+    return Made(
+        content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None, notice_texts(content)
+    )
 
 
 def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Outcome, Plan, write_whole
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, write_whole
 from synthpost_dagster.errors import StorageError, UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
@@ -23,17 +24,19 @@ from synthpost_dagster.report.browsing import sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.rows.prompts import briefs_by_id
-from synthpost_dagster.runtime.progress import Progress
+from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.data_quality import data_quality
-from synthpost_dagster.stages.forgetting import forgetting_data
-from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, has_verdicts, page_inputs, there
+from synthpost_dagster.stages.facts import AdapterFacts, ReportFacts, RowsFacts
+from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, page_inputs, there
+from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.took import took
 from synthpost_dagster.statistics.comparison import Comparison, compare
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.statistics.style import Separation, separations
+from synthpost_dagster.tasks.prompting import Brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,40 +46,36 @@ PUT_OUT = ("index.html", "ratios.csv", "compliance.csv", "ratio_report.parquet")
 MILLION = 1e6
 
 
-def ratio_report_plan(study: Study) -> Plan:
-    """Shaped by all that the page is made of."""
-    return _plan(page_inputs(study))
+def _inputs(study: Study, partition: str) -> PageInputs:
+    del partition
+    return page_inputs(study)
 
 
-def _plan(inputs: PageInputs) -> Plan:
-    return Plan("ratio_report", "", inputs.parts)
+def _refuse_without_cells(study: Study, inputs: PageInputs, progress: Progress) -> None:
+    del progress
+    if not inputs.verdicts:
+        raise UpstreamMissing(
+            f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "
+            "the job `cell` for one of them"
+        )
 
 
-def ratio_report(study: Study, progress: Progress) -> Outcome:
-    """Ratios, compliance and the page; the page and its tables are also put into `$SYNTHPOST_HOME/report`."""
-    require_cells(study)
-    inputs = page_inputs(study)
-    plan = _plan(inputs)
-
-    def make(draft: Draft) -> None:
-        content = gather(inputs, study.store)
-        progress.update("report", 0, 1, "pages")
-        study.add_gated_table(draft, "ratio_report", content.ratios, compliance=content.compliance)
-        shown = render_page(content)
-        (draft.folder / "ratios.csv").write_text(to_csv(content.ratios), encoding="utf-8")
-        (draft.folder / "compliance.csv").write_text(to_csv(content.compliance), encoding="utf-8")
-        (draft.folder / "index.html").write_text(shown, encoding="utf-8")
-        draft.digest = _digest(content, shown)
-        draft.facts |= {
-            "cells": len(content.training),
-            "missing": [key for key, _ in content.missing],
-            "controls": {result.name: result.control.finding for result in content.trust.controls},
-        }
-        progress.update("report", 1, 1, "pages")
-
-    outcome = study.reuse_or_make(plan, make, progress)
-    _put_out(study, outcome.manifest)
-    return outcome
+def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
+    content = gather(inputs, bench.store)
+    bench.progress.update("report", 0, 1, "pages")
+    draft.table("ratio_report", content.ratios)
+    draft.table("compliance", content.compliance)
+    shown = render_page(content)
+    (draft.folder / "ratios.csv").write_text(to_csv(content.ratios), encoding="utf-8")
+    (draft.folder / "compliance.csv").write_text(to_csv(content.compliance), encoding="utf-8")
+    (draft.folder / "index.html").write_text(shown, encoding="utf-8")
+    draft.digest = _digest(content, shown)
+    bench.progress.update("report", 1, 1, "pages")
+    return ReportFacts(
+        cells=len(content.training),
+        missing=tuple(key for key, _ in content.missing),
+        controls={result.name: result.control.finding for result in content.trust.controls},
+    )
 
 
 def _digest(content: page.ReportData, shown: str) -> str:
@@ -99,11 +98,7 @@ def _sha256(file: Path) -> str:
 
 def require_cells(study: Study) -> None:
     """Raises UpstreamMissing where no cell of the profile has verdicts."""
-    if not has_verdicts(study):
-        raise UpstreamMissing(
-            f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "
-            "the job `cell` for one of them"
-        )
+    _refuse_without_cells(study, study.resolver.inputs("ratio_report"), SILENT)
 
 
 def keep_labels(settings: Settings, file: Path) -> int:
@@ -117,15 +112,23 @@ def keep_labels(settings: Settings, file: Path) -> int:
 
 
 def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
-    """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact behind it is not there."""
+    """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact that it needs is missing."""
     import pandas as pd
 
     task, spec, read, made = inputs.task, inputs.task.spec, store.read_table, inputs.made
-    cells, mains = [_judged(inputs, store, one) for one in made], [one for one in made if one.cell.seed is None]
-    first = [one for one in cells if one.seed == inputs.seed]
-    rows, untuned = there(inputs.rows, "synthetic_rows"), there(inputs.untuned, "baseline_predictions")
+    mains = [one for one in made if one.cell.seed is None]
+    rows, untuned = there(inputs.rows, "synthetic_rows"), there(inputs.untuned, BASELINE)
     baselines, briefs = read(untuned), briefs_by_id(task)
-    ratios = pd.DataFrame(ratio_rows(cells, findings.replicates(first), inputs.are_both_orders, inputs.seed))
+    groups = findings.replicates({one.cell: _trained(one) for one in mains})
+    cells: list[Judged] = []
+
+    def judged_cells() -> Iterator[Judged]:
+        for one in made:
+            cells.append(_judged(inputs, store, one, briefs))
+            yield cells[-1]
+
+    ratios = pd.DataFrame(ratio_rows(judged_cells(), groups, inputs.are_both_orders, inputs.seed))
+    first = [one for one in cells if one.seed == inputs.seed]
     compliance = [
         row
         for name, posts in baselines.groupby("contestant", sort=False)
@@ -135,7 +138,9 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     choice = findings.choose(first)
     usd, seconds = _row_cost(inputs, store, rows)
     costs = {
-        one.cell: page.Cost(usd * one.cell.data_size, seconds * one.cell.data_size, main.adapter.facts["wall_seconds"])
+        one.cell: page.Cost(
+            usd * one.cell.data_size, seconds * one.cell.data_size, AdapterFacts.of(main.adapter).wall_seconds
+        )
         for one, main in zip(first, mains, strict=True)
     }
     chosen = next((one for one in first if choice and one.cell == choice.cell), None)
@@ -147,7 +152,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         student=inputs.student,
         teacher=inputs.teacher,
         judges=tuple(judge.name for judge in inputs.judges),
-        caution=_caution(inputs.student),
+        is_embedded=inputs.student == EMBEDDED,
         is_study_mode=inputs.is_study_mode,
         evaluation_prompts=inputs.evaluation_count,
         training_seed=inputs.seed,
@@ -163,10 +168,10 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         quality=data_quality(inputs, store),
         costs=costs,
         training=tuple(_training(inputs, store, one) for one in made),
-        forgetting=forgetting_data(inputs, store),
+        max_perplexity_ratio=inputs.max_perplexity_ratio,
         took=took(
             rows,
-            [untuned, there(inputs.samples, "control_predictions")],
+            [untuned, there(inputs.samples, CONTROL)],
             [one.adapter for one in made],
             [one.predictions for one in made],
             [one.verdicts for one in made] + ([inputs.controls] if inputs.controls else []),
@@ -187,7 +192,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
             "company": tuple(company.name for company in task.catalog.companies),
         },
         prompt_tokens=baselines.groupby("contestant")["prompt_tokens"].mean().to_dict(),
-        fingerprint=_plan(inputs).fingerprint,
+        fingerprint=fingerprint(inputs.parts),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -206,11 +211,15 @@ def _separations(
     return tuple(separations(list(tuned[prompts]), list(base[prompts]), list(outcomes.values())))
 
 
-def _judged(inputs: PageInputs, store: ArtifactStore, made: Made) -> Judged:
-    facts, read = made.adapter.facts, store.read_table
-    trained = Trained(made.cell.data_size, facts["optimizer_steps"], facts["rows_seen"])
-    met = met_by_prompt(read(made.predictions), briefs_by_id(inputs.task), inputs.task.spec)
-    return judged(made.cell.main, inputs.seed_of(made.cell), trained, read(made.verdicts), met)
+def _trained(made: Made) -> Trained:
+    facts = AdapterFacts.of(made.adapter)
+    return Trained(made.cell.data_size, facts.optimizer_steps, facts.rows_seen)
+
+
+def _judged(inputs: PageInputs, store: ArtifactStore, made: Made, briefs: Mapping[str, Brief]) -> Judged:
+    met = met_by_prompt(store.read_table(made.predictions), briefs, inputs.task.spec)
+    verdicts = store.read_table(made.verdicts)
+    return judged(made.cell.main, inputs.seed_of(made.cell), _trained(made), verdicts, met)
 
 
 def _prompting(controls: pd.DataFrame) -> Comparison:
@@ -249,31 +258,30 @@ def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> t
     usd = 0.0
     if prices is not None:
         usd = float(rows["prompt_tokens"].sum()) * prices.input + float(rows["completion_tokens"].sum()) * prices.output
-    timed = inputs.timed_rows.facts if inputs.timed_rows else None
-    seconds = timed["ask_seconds"] / timed["asked_now"] * len(rows) if timed else math.nan
-    kept = max(1, manifest.facts["kept"])
+    timed = RowsFacts.of(inputs.timed_rows) if inputs.timed_rows else None
+    seconds = timed.ask_seconds / timed.asked_now * len(rows) if timed else math.nan
+    kept = max(1, RowsFacts.of(manifest).kept)
     return usd / MILLION / kept, seconds / kept
 
 
 def _training(inputs: PageInputs, store: ArtifactStore, made: Made) -> page.Training:
-    facts = made.adapter.facts
+    facts = AdapterFacts.of(made.adapter)
     return page.Training(
         made.cell.main,
         inputs.seed_of(made.cell),
-        facts["wall_seconds"],
-        facts["peak_gib"],
-        facts["device"],
+        facts.wall_seconds,
+        facts.peak_gib,
+        facts.device,
         store.read_table(made.adapter),
+        _general_text(inputs, store, made.adapter),
     )
 
 
-def _caution(student: str) -> str:
-    if student != EMBEDDED:
-        return ""
-    return (
-        "These figures come from the small model that ships with Synthpost, trained on an artificial grammar. They "
-        "show that the machinery works; they say nothing about LLaMA 3 or any model that you would deploy."
-    )
+def _general_text(inputs: PageInputs, store: ArtifactStore, adapter: Manifest) -> pd.DataFrame | None:
+    """The perplexities by kind of text, if they were measured on the present general text."""
+    if "forgetting.parquet" not in adapter.files or AdapterFacts.of(adapter).general_text != inputs.general_text:
+        return None
+    return store.read_table(adapter, "forgetting")
 
 
 def _put_out(study: Study, manifest: Manifest) -> None:
@@ -286,3 +294,16 @@ def _put_out(study: Study, manifest: Manifest) -> None:
         raise StorageError(
             f"{folder}: cannot be written ({error.strerror}); free space or set SYNTHPOST_HOME"
         ) from None
+
+
+STAGES = (
+    Stage(
+        "ratio_report",
+        "report",
+        _inputs,
+        _make,
+        ("verdicts", "control_verdicts"),
+        _refuse_without_cells,
+        finish=_put_out,
+    ),
+)

@@ -1,6 +1,6 @@
-"""What `synthpost rows` prints: how many replies were kept and why the others were not, then the rows.
+"""What `synthpost rows` prints: kept replies, reasons of rejection with remedies, then the rows.
 
-Which rows there are is looked up in `stages.data`, what to change about a reason in `rows.explanations`.
+`stages.synthetic_rows` finds the rows, `quality.explanations` the remedies.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from synthpost_dagster.stages.data import RowsFound
     from synthpost_dagster.stages.study import Study
+    from synthpost_dagster.stages.synthetic_rows import RowsFound
 
 TEXT_HEAD, TEXT_TAIL = 240, 80
-"""Characters of a reply that are shown of its beginning and of its end."""
+"""Characters shown of the beginning and of the end of a reply."""
 _SHOWN = (
     "prompt_id",
     "attempt",
@@ -43,7 +43,7 @@ _SHOWN = (
 
 
 class ReasonLine(NamedTuple):
-    """Replies that were rejected for one reason: how many, their share of all replies, and the remedy."""
+    """Replies rejected for one reason: their number, their share of all replies, and the remedy."""
 
     reason: str
     replies: int
@@ -52,7 +52,7 @@ class ReasonLine(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Where the rows come from, the counts over all of them, and those that were chosen."""
+    """The source of the rows, the counts over all of them, and the chosen rows."""
 
     source: str
     replies: int
@@ -60,11 +60,11 @@ class Listing(NamedTuple):
     reasons: tuple[ReasonLine, ...]
     rows: pd.DataFrame
     matching: int
-    """Rows that fit the choice, of which `rows` are the first."""
+    """Number of rows that match, of which `rows` are the first."""
 
 
 def listing(study: Study, found: RowsFound, is_rejected: bool, reason: str | None, limit: int) -> Listing:
-    """The counts over the rows found, and the first `limit` of those chosen.
+    """The counts over all rows, and the first `limit` of the chosen ones.
 
     Raises SpecError for a reason that no row has.
     """
@@ -84,7 +84,7 @@ def listing(study: Study, found: RowsFound, is_rejected: bool, reason: str | Non
 
 def _source(found: RowsFound) -> str:
     if found.manifest is None:
-        return "replies in the journal; no table was made of them"
+        return "replies in the journal; no table holds them yet"
     failed = ", ".join(gate.name for gate in found.manifest.failed_gates)
     return f"synthetic_rows of {found.manifest.made_at[:19]} UTC" + (f", which failed {failed}" if failed else "")
 
@@ -95,7 +95,7 @@ def reasons_table(listed: Listing) -> Table:
     table.add_column("", overflow="fold")
     table.add_column("replies", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("what they have in common; what to change", overflow="fold")
+    table.add_column("cause; what to change", overflow="fold")
     table.add_row("kept", f"{listed.kept:,}", _percent(listed.kept / listed.replies), "")
     for line in listed.reasons:
         table.add_row(Text(line.reason), f"{line.replies:,}", _percent(line.share), Text(line.remedy))
@@ -103,7 +103,7 @@ def reasons_table(listed: Listing) -> Table:
 
 
 def row_lines(listed: Listing) -> Iterator[Text]:
-    """Two lines a row: what it was asked for and what came of it, then the text, shortened."""
+    """Two lines a row: its prompt and verdict, then the shortened text."""
     for row in listed.rows.itertuples():
         verdict = Text(f"rejected: {row.reason}", style="red") if row.reason else Text("kept", style="green")
         head = Text(f"{row.prompt_id}, attempt {row.attempt + 1}: {row.post_type}, {row.tone}, {row.length}: ")
@@ -115,7 +115,7 @@ def row_lines(listed: Listing) -> Iterator[Text]:
 
 
 def as_json(listed: Listing) -> str:
-    """The counts and the chosen rows with their whole texts."""
+    """The counts, and the chosen rows with their full texts."""
     rows: list[dict[str, Any]] = json.loads(listed.rows[list(_SHOWN)].to_json(orient="records"))
     content = {
         "source": listed.source,

@@ -1,30 +1,33 @@
-"""The student while it is held: loaded once, tuned and answering, under the device's lease."""
+"""The student model while the device is leased: loaded once for tuning and for generation."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.runtime.devices import Lease, let_go, memory_for
 from synthpost_dagster.runtime.progress import Progress
-from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.trainers import trainer
+
+if TYPE_CHECKING:
+    from synthpost_dagster.stages.study import Study
 
 REMEDY = "stop what else uses it, choose a smaller student, or set student.quantization: nf4 in the profile"
 
 
 class Student:
-    """The profile's student; nothing is leased and loaded before it is first asked for.
+    """The profile's student. Device and model are leased and loaded on first use.
 
-    It has a tuner on it, or is plain. A trainer that loads a model of its own kind (`trainers.APART`) has a process of
-    its own, where nothing else is asked of the student.
+    It carries a tuner or is the plain base model. A trainer that loads a model of its own kind (`trainers.APART`) runs
+    in a process of its own, where the student does nothing else.
     """
 
-    def __init__(self, study: Study, progress: Progress) -> None:
-        self._study, self._progress = study, progress
+    def __init__(self, study: Study, progress: Progress, steps: int = 0) -> None:
+        self._study, self._progress, self._steps = study, progress, steps
         self._stack = contextlib.ExitStack()
         self._loaded: Loaded | None = None
         self._lease: Lease | None = None
@@ -32,14 +35,16 @@ class Student:
         self._failure: SynthpostError | None = None
 
     def tuner(self, steps: int) -> Tuner:
-        """A tuner on it; `steps` are all that will be trained."""
+        """The tuner; compiled for the planned steps, or for these where they are more."""
         if self._tuner is None:
             profile, device = self._study.profile, self.lease.device
             kind = trainer(profile.training.trainer)
             with self._loading():
                 if self._loaded is None:
                     self._loaded = kind.load(profile.student, profile.training, device)
-                self._tuner = kind(self._loaded, profile.student.model, profile.training, steps, device)
+                self._tuner = kind(
+                    self._loaded, profile.student.model, profile.training, max(steps, self._steps), device
+                )
         return self._tuner
 
     @property
@@ -52,11 +57,11 @@ class Student:
 
     @property
     def limit_gib(self) -> float | None:
-        """The most memory that it may take of a GPU."""
+        """Limit of the GPU memory that it may use; None for none."""
         return self.lease.device.limit_gib
 
     def untuned(self) -> Loaded:
-        """The plain base model, no tuner being on it any more."""
+        """The plain base model, without a tuner."""
         self._untune()
         if self._loaded is None:
             with self._loading():
@@ -65,7 +70,7 @@ class Student:
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:
-        """One that cannot be loaded is not tried again for the next cell, and nothing of it stays."""
+        """A model that cannot be loaded is freed, and is not tried again for the next cell."""
         if self._failure is not None:
             raise type(self._failure)(str(self._failure))
         try:
@@ -76,8 +81,8 @@ class Student:
             let_go(error)
             raise
 
-    def put_down(self) -> None:
-        """Frees the device, and ends the lease."""
+    def close(self) -> None:
+        """Frees the model and ends the lease."""
         try:
             self._untune()
         finally:
@@ -92,13 +97,13 @@ class Student:
 
 
 @contextlib.contextmanager
-def holding(study: Study, progress: Progress) -> Iterator[Student]:
-    """The student for as long as this lasts."""
-    student = Student(study, progress)
+def holding(study: Study, progress: Progress, steps: int = 0) -> Iterator[Student]:
+    """The student for the duration of the context; `steps` are all optimizer steps that are planned, where known."""
+    student = Student(study, progress, steps)
     try:
         yield student
     except BaseException as error:
         let_go(error)
         raise
     finally:
-        student.put_down()
+        student.close()

@@ -1,44 +1,49 @@
-"""A study: one task, one profile, the artifacts and the device. What the stages work with."""
+"""A study: one task and one profile, with the artifacts, the device and the journal that the stages work with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, Protocol
 
-from synthpost_dagster.artifacts.store import (
-    MANIFEST_FORMAT,
-    ArtifactStore,
-    Draft,
-    GateEntry,
-    Manifest,
-    Outcome,
-    Plan,
-)
+from synthpost_dagster.artifacts.manifest import MANIFEST_FORMAT, GateEntry, Manifest
+from synthpost_dagster.artifacts.resolver import Record, Resolver
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.llm.journal import Journal
-from synthpost_dagster.profiles import Profile, TrainingSpec, load_task_and_profile
+from synthpost_dagster.profiles import Profile, TrainingSpec
 from synthpost_dagster.quality import gates
 from synthpost_dagster.quality.explanations import explained
 from synthpost_dagster.quality.posts import PERSONAL_DATA
 from synthpost_dagster.runtime.devices import Devices
-from synthpost_dagster.runtime.progress import SILENT, Progress
-from synthpost_dagster.schemas import BESIDE
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import Settings, secret
+from synthpost_dagster.stages.facts import Facts
 from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+class AnyStage(Protocol):
+    """What a study has to know of a stage."""
+
+    @property
+    def job(self) -> str:
+        """The Dagster job that makes its asset."""
+
+    @property
+    def inputs(self) -> Callable[[Any, str], Record]:
+        """The inputs of a partition of a study."""
+
+
 @dataclass(frozen=True)
 class Study:
-    """A task and a profile, bound to the place where artifacts are kept."""
+    """A task and a profile with the store of their artifacts, the devices and the journal."""
 
     task: Task
     profile: Profile
@@ -46,8 +51,40 @@ class Study:
     devices: Devices
     settings: Settings
     journal: Journal
-    subset_plans: dict[tuple[str, int], Plan] = field(default_factory=dict, compare=False, repr=False)
-    """By the rows' fingerprint and the size: making one reads and hashes all rows, and a sweep asks for it often."""
+    stage_of: Callable[[str], AnyStage] = field(repr=False)
+    """The stage of an asset."""
+    resolver: Resolver = field(init=False, compare=False, repr=False)
+    """Remembers what exists; `fresh` gives a study that remembers nothing."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resolver", Resolver(self.store, self))
+
+    def fresh(self) -> Study:
+        """The same study with an empty memory; take one for each decision, since other processes make artifacts too."""
+        return replace(self)
+
+    def inputs_of(self, asset: str, partition: str) -> Record:
+        """Builds the record of an artifact's inputs; `resolver.inputs` remembers it."""
+        return self.stage_of(asset).inputs(self, partition)
+
+    def remedy_of(self, asset: str, partition: str) -> str:
+        """What to do where an artifact does not exist."""
+        place = f" for {partition}" if partition else ""
+        return f"materialize the job `{self.stage_of(asset).job}`{place} first, or use `synthpost run`"
+
+    def are_gates_current(self, manifest: Manifest) -> bool:
+        """Whether an artifact's gates were evaluated under the task's present limits."""
+        return gates.are_current(manifest.asset, self.task, manifest.gates)
+
+    def places(self, asset: str, key: str) -> list[str]:
+        """The partitions of a Dagster partition key: for a cell, one under each seed."""
+        if self.stage_of(asset).job != "cell":
+            return [key]
+        return [cell.place for cell in self.seeds_of(Cell.parse(key))]
+
+    def checkpoints_of(self, partition: str, fingerprint: str) -> Path:
+        """The folder for a training's checkpoints, by partition too: two cells may have equal inputs."""
+        return self.settings.home / "checkpoints" / f"{partition.replace('|', '_')}-{fingerprint}"
 
     @property
     def cells(self) -> list[Cell]:
@@ -94,111 +131,43 @@ class Study:
         """The task's system prompt where the profile trains with it, else None."""
         return self.task.spec.system_prompt if self.profile.training.system_prompt else None
 
-    @property
-    def embedder(self) -> Path | None:
-        """The folder of the profile's sentence embedder."""
-        return Path(self.profile.embedder).expanduser() if self.profile.embedder else None
-
-    def has(self, plan: Callable[[], Plan]) -> bool:
-        """Whether the artifact of a plan is there and passed its checks; not, where the plan cannot even be made."""
-        try:
-            planned = plan()
-        except SynthpostError:
-            return False
-        manifest = self.store.find(planned.asset, planned.partition, planned.fingerprint)
-        return manifest is not None and not manifest.failed_gates
-
-    def add_gated_table(
-        self, draft: Draft, asset: str, table: pd.DataFrame, target: int | None = None, **beside: pd.DataFrame
-    ) -> None:
-        """Puts an asset's main table into its draft, with its row count, the number of rows that was asked for (its
-        own where `target` is None), its further tables by name, and the verdicts of its gates.
-        """
-        draft.table(asset, table)
-        for name, other in beside.items():
-            draft.table(name, BESIDE[name].validate(other))
-        draft.facts |= {"rows": len(table), "target_rows": len(table) if target is None else target}
-        draft.gates += self.gate_entries(asset, table, target, beside)
-
     def gate_entries(
         self, asset: str, table: pd.DataFrame, target: int | None, beside: Mapping[str, pd.DataFrame]
     ) -> list[GateEntry]:
-        """The verdicts of the gates on an asset's tables, each that did not pass with what stands behind it."""
+        """The verdicts of the gates on an asset's tables; those that failed are explained."""
         found = gates.evaluate(asset, self.task, table, target=target, beside=beside)
         return [
             one.entry.model_copy(update={"explanation": explained(one, table, self.task, self.profile)})
             for one in found
         ]
 
-    @overload
-    def reuse_or_make(self, plan: Plan, make: Callable[[Draft], None], progress: Progress = SILENT) -> Outcome: ...
-
-    @overload
-    def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], progress: Progress = SILENT, *, wait: bool
-    ) -> Outcome | None: ...
-
-    def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], progress: Progress = SILENT, *, wait: bool = True
-    ) -> Outcome | None:
-        """As the store's; the gates of what is reused are evaluated again where the task's limits were changed."""
-        outcome = self.store.reuse_or_make(plan, make, wait=wait, note=progress.note)
-        if outcome is None or not outcome.is_reused:
-            return outcome
-        return outcome._replace(manifest=self.with_current_gates(outcome.manifest))
-
     def with_current_gates(self, manifest: Manifest) -> Manifest:
         """The manifest with verdicts under the task's present limits, in the present format.
 
-        Gates are evaluated when an artifact is made. Where their limits were changed since, or an earlier version made
-        it, they are evaluated once more on its tables, and the manifest is replaced.
+        Where a limit was changed since the artifact was made, or an earlier version made it, the gates are evaluated
+        again on its tables and the manifest is replaced.
         """
-        if manifest.format == MANIFEST_FORMAT and gates.are_current(manifest.asset, self.task, manifest.gates):
+        if manifest.format == MANIFEST_FORMAT and self.are_gates_current(manifest):
             return manifest
         names = [name.removesuffix(".parquet") for name in manifest.files if name.endswith(".parquet")]
         beside = {name: self.store.read_table(manifest, name) for name in names}
         table = beside.pop(manifest.asset)
-        entries = self.gate_entries(manifest.asset, table, manifest.facts["target_rows"], beside)
+        entries = self.gate_entries(manifest.asset, table, Facts.of(manifest).target_rows, beside)
         return self.store.replace_gates(manifest, entries)
 
-    def is_due(self, plan: Callable[[], Plan]) -> bool:
-        """Whether there is something to do for a plan: its artifact is not there, failed a check, or was checked under
-        other limits, or it cannot even be planned.
-        """
-        try:
-            planned = plan()
-        except SynthpostError:
-            return True
-        manifest = self.store.find(planned.asset, planned.partition, planned.fingerprint)
-        if manifest is None or manifest.failed_gates:
-            return True
-        return not gates.are_current(manifest.asset, self.task, manifest.gates)
+    def checked(self, manifest: Manifest) -> Manifest:
+        """As `with_current_gates`; the resolver remembers the result."""
+        current = self.with_current_gates(manifest)
+        self.resolver.remember(current)
+        return current
 
     def warn_of_personal_data(self, role: str, sent: Iterable[Manifest], progress: Progress) -> None:
-        """Says, before anything goes to an endpoint, which of the tables to be sent hold personal data.
+        """Notes which of the tables that will be sent to an endpoint hold personal data.
 
-        `role` is `teacher` or `judge`; nothing is said of models in this process.
+        `role` is `teacher` or `judge`. Models in this process cause no note.
         """
         endpoints = [spec.endpoint for name, spec in self.profile.hosted.items() if name.startswith(role)]
         for manifest in sent if endpoints else ():
-            found = next(gate for gate in self.with_current_gates(manifest).gates if gate.name == PERSONAL_DATA)
+            found = next(gate for gate in self.checked(manifest).gates if gate.name == PERSONAL_DATA)
             if not found.is_passed:
                 progress.note(f"{manifest.asset}: {found.message}; this goes to {', '.join(endpoints)}")
-
-
-def open_study(settings: Settings) -> Study:
-    """The study that the settings name. Raises SpecError where task or profile are wrong."""
-    task, profile = load_task_and_profile(settings.task, settings.profile)
-    device = profile.device
-    devices = Devices(
-        device.device, device.max_concurrent_runs, cpu_threads=device.cpu_threads, memory_gib=device.memory_gib
-    )
-    store = ArtifactStore(storage_root(profile, settings), settings.home)
-    return Study(task, profile, store, devices, settings, Journal(settings.journal_url))
-
-
-def storage_root(profile: Profile, settings: Settings) -> str:
-    """Where artifacts go: the profile's storage, a relative path counting from the home, or `storage` in the home."""
-    if profile.storage and "://" in profile.storage:
-        return profile.storage
-    return str(settings.home / Path(profile.storage or "storage").expanduser())

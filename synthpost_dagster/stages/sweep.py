@@ -1,23 +1,24 @@
-"""The stage that fills the artifacts of many cells: adapters and predictions, which each cell's own run then adopts.
+"""Many cells from one loaded student: adapters, then predictions, then verdicts.
 
-A cell's own stages are in `adapters` and `predictions`. Which cells are to be filled is decided in `planning`.
+Which cells a run completes is decided in `planning`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
+from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import adapters, predictions
+from synthpost_dagster.stages.stage import BY_CELL, materialize, materialize_unless_busy, publish
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.trainers import APART
@@ -34,10 +35,15 @@ class Filled:
     made: int
     reused: int
     left: int
-    failed: dict[str, str]
+    errors: dict[str, SynthpostError]
     skipped: dict[str, str]
     model_loads: int = 0
     """How often this process loaded a model for it: once, or not at all where nothing was to be made."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why trainings failed, by their place."""
+        return {place: str(error) for place, error in self.errors.items()}
 
     @property
     def text(self) -> str:
@@ -52,23 +58,49 @@ class Filled:
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no cells"
 
 
+Record = Callable[[str, Cell, Sequence[Outcome]], None]
+"""Called with an asset, a cell and the cell's artifacts, one per seed, once they exist."""
+
+
+def complete(
+    study: Study, cells: Sequence[Cell], progress: Progress, record: Record, filled_up: Callable[[], None]
+) -> Filled:
+    """Makes what the cells lack, verdicts included, and records every artifact of every complete cell.
+
+    `filled_up` is called when the student is no longer held; only then does it wait for what another process is
+    making. A cell that fails does not stop the others.
+    """
+    filled = fill(study, cells, progress)
+    filled_up()
+    errors = dict(filled.errors)
+    for cell in cells:
+        places = [seed.place for seed in study.seeds_of(cell)]
+        if any(place in errors or place in filled.skipped for place in places):
+            continue
+        try:
+            for asset in BY_CELL:
+                record(asset, cell, [materialize(study, asset, place, progress.within(place)) for place in places])
+        except SynthpostError as error:
+            errors[cell.key] = error
+    return replace(filled, errors=errors)
+
+
 def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
     """Makes the adapters and predictions that the cells lack, under every seed, from one loaded student.
 
     All adapters are tuned first; then the posts of all are written together. What another process is making right now
     is left to it: waiting for it while holding the device, which that process may wait for, would never end. A training
-    that fails is noted and does not stop the others; its cell's own run will meet the error again and report it. A cell
-    whose subset is not there is skipped.
+    that fails does not stop the others. A cell whose subset does not exist is skipped.
     """
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
     told, loads_before = _Told(progress, len(trainings)), loads.made
     lacking = []
     for training in trainings:
-        if study.has(partial(predictions.predictions_plan, study, training)):
+        if study.resolver.has("predictions", training.place):
             told.add(training, "reused")
         else:
             lacking.append(training)
-    with holding(study, progress) as student:
+    with holding(study, progress, _steps_of(study, lacking)) as student:
         tuned = _tuned_apart if study.profile.training.trainer in APART else _tuned
         _write(study, tuned(study, lacking, student, told, progress), student, told, progress)
     return replace(told.filled, model_loads=loads.made - loads_before)
@@ -79,13 +111,14 @@ def _tuned_apart(
 ) -> list[Cell]:
     """As `_tuned`, with a trainer that needs a process of its own."""
     del student
-    failure, ready = "", []
+    failure: SynthpostError | None = None
+    ready = []
     try:
         adapters.tune_apart(study, trainings, progress, wait=False)
     except SynthpostError as error:
-        failure = str(error)
+        failure = error
     for training in trainings:
-        if study.has(partial(adapters.adapters_plan, study, training)):
+        if study.resolver.has("adapters", training.place):
             told.tuned()
             ready.append(training)
         else:
@@ -93,19 +126,23 @@ def _tuned_apart(
     return ready
 
 
+def _steps_of(study: Study, trainings: Sequence[Cell]) -> int:
+    """Optimizer steps of the adapters that do not exist."""
+    missing = [one for one in trainings if not study.resolver.has("adapters", one.place)]
+    return sum(adapters.steps_of(study, training) for training in missing)
+
+
 def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> list[Cell]:
     """Those of the trainings whose adapter is there now."""
-    missing = [one for one in trainings if not study.has(partial(adapters.adapters_plan, study, one))]
-    steps = sum(adapters.steps_of(study, training) for training in missing)
     ready = []
     for training in trainings:
         try:
             within = progress.within(training.place)
-            outcome = adapters.tuned_adapter(study, training, student, steps, within, wait=False)
+            outcome = materialize_unless_busy(student, study, "adapters", training.place, within)
         except UpstreamMissing as error:
-            told.add(training, "skipped", str(error))
+            told.add(training, "skipped", error)
         except SynthpostError as error:
-            told.add(training, "failed", str(error))
+            told.add(training, "failed", error)
         else:
             if outcome is None:
                 told.add(training, "left")
@@ -118,26 +155,30 @@ def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
 def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> None:
     """The posts of the trainings, published as each training's are there."""
     with contextlib.ExitStack() as stack:
-        folders = {}
+        ready = []
         for training in trainings:
             try:
-                folders[training] = stack.enter_context(adapters.adapter_folder(study, training))
+                inputs = study.resolver.inputs("predictions", training.place)
+                folder = stack.enter_context(study.store.local_folder(inputs.adapter))
+                ready.append(predictions.TunedStudent(inputs, folder))
             except SynthpostError as error:
-                told.add(training, "failed", str(error))
-        _write_from(study, folders, student, told, progress)
+                told.add(training, "failed", error)
+        _write_from(study, ready, student, told, progress)
 
 
-def _write_from(study: Study, folders: Mapping[Cell, Path], student: Student, told: _Told, progress: Progress) -> None:
-    left = list(folders)
+def _write_from(
+    study: Study, ready: Sequence[predictions.TunedStudent], student: Student, told: _Told, progress: Progress
+) -> None:
+    left = [one.inputs.cell for one in ready]
     try:
-        for training, posts in predictions.tuned_posts(study, folders, student, progress):
-            make = partial(predictions.put_posts, study=study, cell=training, posts=posts)
-            outcome = study.reuse_or_make(predictions.predictions_plan(study, training), make, progress, wait=False)
+        for inputs, posts in predictions.tuned_posts(ready, student, study.store, progress):
+            make, training = partial(predictions.add_posts, posts=posts), inputs.cell
+            outcome = publish(student, study, "predictions", training.place, inputs, make, progress, wait=False)
             told.add(training, "left" if outcome is None else "made")
             left.remove(training)
     except SynthpostError as error:
         for training in left:
-            told.add(training, "failed", str(error))
+            told.add(training, "failed", error)
 
 
 class _Told:
@@ -147,23 +188,23 @@ class _Told:
         self._progress, self._total = progress, total
         self._fates: Counter[Fate] = Counter()
         self._tuned = 0
-        self._reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
+        self._errors: dict[Fate, dict[str, SynthpostError]] = {"failed": {}, "skipped": {}}
 
     def tuned(self) -> None:
         """Another adapter is there."""
         self._tuned += 1
         self._progress.milestone("tuned", self._tuned, self._total, "adapters")
 
-    def add(self, training: Cell, fate: Fate, reason: str = "") -> None:
+    def add(self, training: Cell, fate: Fate, error: SynthpostError | None = None) -> None:
         """Another training is done with."""
         self._fates[fate] += 1
-        if reason:
-            self._reasons[fate][training.place] = reason
-            self._progress.within(training.place).note(f"{fate}: {reason}")
+        if error:
+            self._errors[fate][training.place] = error
+            self._progress.within(training.place).note(f"{fate}: {error}")
         self._progress.milestone("done", self._fates.total(), self._total, "trainings")
 
     @property
     def filled(self) -> Filled:
         """What became of all."""
-        fates, reasons = self._fates, self._reasons
-        return Filled(fates["made"], fates["reused"], fates["left"], reasons["failed"], reasons["skipped"])
+        fates, skipped = self._fates, {place: str(error) for place, error in self._errors["skipped"].items()}
+        return Filled(fates["made"], fates["reused"], fates["left"], self._errors["failed"], skipped)

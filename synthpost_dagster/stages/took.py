@@ -1,18 +1,12 @@
-"""What the stages of a study took: as facts for their manifests, and from these for the page."""
+"""What the stages of a study cost, from the facts of their artifacts, for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
 
-from synthpost_dagster.artifacts.store import Manifest
-from synthpost_dagster.llm.estimate import Expected
+from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.report.data import Took
-
-
-def wall_facts(seconds: float, expected: Expected) -> dict[str, Any]:
-    """Facts of work on this machine: what it took, and what was expected."""
-    return {"wall_seconds": round(seconds, 2), "estimate": expected.facts}
+from synthpost_dagster.stages.facts import AdapterFacts, AskedFacts, Facts, RowsFacts, TimedFacts
 
 
 def took(
@@ -22,45 +16,47 @@ def took(
     predictions: list[Manifest],
     verdicts: list[Manifest],
 ) -> tuple[Took, ...]:
-    """One record a stage that takes time or money; those of cells are summed, and `verdicts` may hold the controls."""
-    cells = f"{len(adapters)} trainings"
-    steps = sum(manifest.facts["optimizer_steps"] for manifest in adapters)
+    """One record for each stage that takes time or money, summed over the cells; `verdicts` may hold the controls."""
+    trained = [AdapterFacts.of(manifest) for manifest in adapters]
+    base, tuned = ([TimedFacts.of(one) for one in posts] for posts in (untuned, predictions))
+    judged = [AskedFacts.of(manifest) for manifest in verdicts]
+    written = RowsFacts.of(rows)
+    steps = sum(facts.optimizer_steps for facts in trained)
     return (
-        _asked("Synthetic rows", f"{rows.facts['kept']:,} kept rows", [rows]),
-        _local("Untuned posts", f"{sum(manifest.facts['rows'] for manifest in untuned):,} posts", untuned),
-        _local("Training", f"{cells}, {steps:,} steps", adapters),
-        _local("Predictions", f"{sum(manifest.facts['rows'] for manifest in predictions):,} posts", predictions),
-        _asked("Verdicts", f"{sum(manifest.facts['rows'] for manifest in verdicts):,} games", verdicts),
+        _asked("Synthetic rows", f"{written.kept:,} kept rows", [written]),
+        _local("Untuned posts", f"{_rows(base):,} posts", base),
+        _local("Training", f"{len(trained)} trainings, {steps:,} steps", trained),
+        _local("Predictions", f"{_rows(tuned):,} posts", tuned),
+        _asked("Verdicts", f"{_rows(judged):,} games", judged),
     )
 
 
-def _asked(stage: str, work: str, manifests: list[Manifest]) -> Took:
-    facts = [manifest.facts for manifest in manifests]
-    expected = [fact["estimate"] for fact in facts]
+def _asked(stage: str, work: str, facts: Sequence[AskedFacts]) -> Took:
+    expected = [one.estimate for one in facts]
     return Took(
         stage,
         work,
-        requests=_sum(facts, "asked_now"),
-        tokens=_sum(facts, "prompt_tokens_asked") + _sum(facts, "completion_tokens_asked"),
-        usd=_sum(facts, "cost_usd") + _sum(facts, "lost_usd"),
-        seconds=_sum(facts, "ask_seconds"),
-        expected_requests=_sum(expected, "requests"),
-        expected_tokens=_sum(expected, "prompt_tokens") + _sum(expected, "completion_tokens"),
-        expected_usd=_sum(expected, "usd"),
-        expected_seconds=_known_sum(expected),
+        requests=sum(one.asked_now for one in facts),
+        tokens=sum(one.prompt_tokens_asked + one.completion_tokens_asked for one in facts),
+        usd=sum(one.cost_usd + one.lost_usd for one in facts),
+        seconds=sum(one.ask_seconds for one in facts),
+        expected_requests=sum(one.requests for one in expected),
+        expected_tokens=sum(one.prompt_tokens + one.completion_tokens for one in expected),
+        expected_usd=sum(one.usd for one in expected),
+        expected_seconds=_expected_seconds(facts),
     )
 
 
-def _local(stage: str, work: str, manifests: list[Manifest]) -> Took:
-    facts = [manifest.facts for manifest in manifests]
-    expected = _known_sum([fact["estimate"] for fact in facts])
-    return Took(stage, work, 0, 0, 0.0, _sum(facts, "wall_seconds"), 0, 0, 0.0, expected)
+def _local(stage: str, work: str, facts: Sequence[TimedFacts]) -> Took:
+    return Took(stage, work, 0, 0, 0.0, sum(one.wall_seconds for one in facts), 0, 0, 0.0, _expected_seconds(facts))
 
 
-def _sum(records: Iterable[dict[str, Any]], name: str) -> Any:
-    return sum(record[name] for record in records)
+def _rows(facts: Sequence[Facts]) -> int:
+    return sum(one.rows for one in facts)
 
 
-def _known_sum(estimates: list[dict[str, Any]]) -> float | None:
-    seconds = [estimate["seconds"] for estimate in estimates]
-    return None if None in seconds else float(sum(seconds))
+def _expected_seconds(facts: Sequence[Facts]) -> float | None:
+    """None where the time of one was not known."""
+    seconds = [one.estimate.seconds for one in facts]
+    known = [value for value in seconds if value is not None]
+    return float(sum(known)) if len(known) == len(seconds) else None

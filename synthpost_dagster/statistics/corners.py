@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import comb
 from typing import NamedTuple
 
 from synthpost_dagster.statistics.ratio import Counts
@@ -45,9 +46,11 @@ def _others(levels: Mapping[tuple[str, str], Counts], factor: str, name: str) ->
 
 
 def _fisher(counts: Counts, others: Counts) -> float:
-    """P that the level wins so few of the pairs decided, were all decided pairs dealt at random."""
-    from scipy.stats import hypergeom
+    """P that the level wins so few of the pairs decided, were all decided pairs dealt at random.
 
+    The hypergeometric distribution in whole numbers: scipy.stats takes longer to import than this to sum.
+    """
     decided = counts.wins + counts.losses
-    everything = decided + others.wins + others.losses
-    return float(hypergeom.cdf(counts.wins, everything, counts.wins + others.wins, decided)) if everything else 1.0
+    everything, won = decided + others.wins + others.losses, counts.wins + others.wins
+    ways = sum(comb(won, wins) * comb(everything - won, decided - wins) for wins in range(counts.wins + 1))
+    return ways / comb(everything, decided)

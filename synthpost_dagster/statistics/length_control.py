@@ -151,7 +151,9 @@ def _ends(
     prompts = int(design.prompt.max()) + 1
     chosen = generator.integers(prompts, size=(draws, prompts)) + np.arange(draws)[:, None] * prompts
     times = np.bincount(chosen.ravel(), minlength=draws * prompts).reshape(draws, prompts)
-    found = _fit(design, times[:, design.prompt].astype(np.float64), start)
+    kinds, kind = np.unique(np.stack([design.first, design.second, design.length]), axis=1, return_inverse=True)
+    is_kind = np.asarray(np.eye(kinds.shape[1])[kind.ravel()], dtype=np.float64)  # equal pairs are counted together
+    found = _fit(_Design(kinds[0], kinds[1], kinds[2], design.prompt), times[:, design.prompt] @ is_kind, start)
     tail = (1 - confidence) / 2
     low = np.quantile(found, tail, axis=0, method="lower")
     return np.stack([low, np.quantile(found, 1 - tail, axis=0, method="higher")])

@@ -1,8 +1,7 @@
-"""Fixtures of the fault tests: one scripted server, a journal of each test's own, and an end to what hangs."""
+"""Fixtures of the fault tests: one scripted server, a journal per test, and a time limit."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,25 +12,22 @@ import pytest
 from synthpost_dagster.llm import rate_limits, retries
 from synthpost_dagster.llm.chat_models import Context
 from tests.helpers.chat_server import ChatServer, chat_server
-from tests.helpers.hosted_world import BACKENDS, OPENED, context_of
+from tests.helpers.hosted_models import BACKENDS, OPENED, context_of
 
-# Children inherit it: torch's threads spin while they wait.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-MOST_SECONDS = 300
+MAX_SECONDS = 300
 
 
 @pytest.fixture(autouse=True)
 def _no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that hangs fails, and the others run; a module may allow its tests another time."""
-    most = getattr(request.module, "MOST_SECONDS", MOST_SECONDS)
+    """A test that hangs fails, and the others run; a module may set its own MAX_SECONDS."""
+    limit = getattr(request.module, "MAX_SECONDS", MAX_SECONDS)
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.alarm(10)
-        pytest.fail(f"hangs: not over after {most} s")
+        pytest.fail(f"hangs: still running after {limit} s")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(most)
+    signal.alarm(limit)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -39,7 +35,7 @@ def _no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
-    """A connection that is collected while it is open is a warning, and warnings are errors."""
+    """Closes the journals of a test: collecting an open connection is a warning, and warnings are errors."""
     yield
     for journal in OPENED:
         if engine := vars(journal).get("_engine"):
@@ -49,7 +45,7 @@ def _closed() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _fresh_endpoints() -> None:
-    """What other tests learned of how hard the endpoint may be pressed is forgotten."""
+    """Clears the rate limits that other tests learned of the endpoint."""
     rate_limits._SHARED.clear()
 
 
@@ -61,20 +57,20 @@ def _server() -> Iterator[ChatServer]:
 
 @pytest.fixture
 def server(_server: ChatServer) -> ChatServer:
-    """The scripted server, with nothing scripted and nothing logged."""
+    """The scripted server, with no rules and an empty log."""
     _server.script()
     return _server
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    """A journal of this test's own, and a key."""
+    """An empty journal, and a key."""
     return context_of(tmp_path / "journal.sqlite")
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    """Either SDK."""
+    """Each SDK in turn."""
     return str(request.param)
 
 

@@ -1,4 +1,4 @@
-"""A killed run does not block its home: who waits for its slot says so, sleeps, gets it, and ends when told to."""
+"""A killed run does not block its home: a waiting run reports its holder, sleeps, gets the slot, and can be ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,8 @@ import pytest
 from dagster import DagsterInstance
 
 from synthpost_dagster import orchestration
-from tests.helpers import pool_child
+from tests.helpers.children import command, environment
 
-CHILD = Path(pool_child.__file__)
 TIMEOUT = 120
 
 
@@ -43,7 +41,7 @@ class Child:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def says(self, start: str) -> str:
         """The next line that starts so."""
@@ -52,12 +50,12 @@ class Child:
         killer.start()
         try:
             for line in self.process.stdout:
-                self.said.append(line)
+                self.lines.append(line)
                 if line.startswith(start):
                     return line.strip()
         finally:
             killer.cancel()
-        raise AssertionError(f"it never said {start!r} but {self.said}")
+        raise AssertionError(f"no line starts with {start!r}: {self.lines}")
 
     def kill(self) -> None:
         self.process.kill()
@@ -66,8 +64,13 @@ class Child:
 
 @contextlib.contextmanager
 def child(home: Path, acts: str, host: str = "-") -> Iterator[Child]:
-    command = [sys.executable, "-W", "ignore", str(CHILD), str(home), host, acts]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command("pool_child", home, host, acts),
+        env=environment(PYTHONWARNINGS="ignore"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             yield Child(process)
         finally:
@@ -78,7 +81,7 @@ def signs(home: Path) -> list[Path]:
     return [path for path in (home / "alive").iterdir() if not path.name.startswith(".")]
 
 
-def test_who_waits_for_a_slot_sleeps_and_gets_it_when_the_holder_is_killed(home: Path) -> None:
+def test_waiting_run_sleeps_and_gets_the_slot_of_a_killed_holder(home: Path) -> None:
     with child(home, "hold") as holder:
         holder.says("holds")
         with child(home, "pass") as waiter:
@@ -87,14 +90,14 @@ def test_who_waits_for_a_slot_sleeps_and_gets_it_when_the_holder_is_killed(home:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 waiter.process.wait(timeout=4)
             after = psutil.Process(waiter.process.pid).cpu_times()
-            assert after.user + after.system - before.user - before.system < 2, "it burns a core"
+            assert after.user + after.system - before.user - before.system < 2, "it uses a core while it waits"
             holder.kill()
             waiter.says("holds")
             waiter.says("done")
     assert signs(home) == []
 
 
-def test_a_slot_that_a_killed_waiter_was_assigned_goes_to_the_next(home: Path) -> None:
+def test_slot_assigned_to_a_killed_waiter_goes_to_the_next(home: Path) -> None:
     with child(home, "hold") as holder:
         holder.says("holds")
         with child(home, "pass") as killed, child(home, "pass") as last:
@@ -108,13 +111,13 @@ def test_a_slot_that_a_killed_waiter_was_assigned_goes_to_the_next(home: Path) -
             last.says("done")
 
 
-def test_who_waits_ends_at_once_when_told_to_and_leaves_the_queue(home: Path) -> None:
+def test_interrupted_waiter_ends_at_once_and_leaves_the_queue(home: Path) -> None:
     with child(home, "hold") as holder:
         holder.says("holds")
-        for told in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT):
             with child(home, "pass") as waiter:
                 waiter.says("waiting")
-                waiter.process.send_signal(told)
+                waiter.process.send_signal(number)
                 waiter.says("stopped")
                 assert waiter.process.wait(timeout=TIMEOUT) == 0
         with DagsterInstance.from_config(str(home)) as instance:
@@ -123,7 +126,7 @@ def test_who_waits_ends_at_once_when_told_to_and_leaves_the_queue(home: Path) ->
         assert len(signs(home)) == 1
 
 
-def test_a_holder_of_another_host_keeps_its_slot_until_its_sign_is_silent(home: Path) -> None:
+def test_holder_on_another_host_keeps_its_slot_while_its_sign_is_locked(home: Path) -> None:
     with child(home, "hold", host="elsewhere") as holder:
         holder.says("holds")
         (sign,) = signs(home)

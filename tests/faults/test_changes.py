@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import select
@@ -11,10 +10,10 @@ from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.llm.journal_tables import REPLIES
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.chat_server import ChatServer, chat_server
+from tests.helpers.hosted_models import PRICES, hosted
 from tests.helpers.hosted_tables import judge_of, judged, rows_of
-from tests.helpers.hosted_world import PRICES, hosted
+from tests.helpers.small_task import EditTask
 
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 ROWS = 22
 
 
@@ -41,7 +40,7 @@ NOT_SHAPING: list[dict[str, Any]] = [
 ]
 
 
-def test_fault_13_whatever_shapes_a_reply_has_every_reply_asked_again_and_the_old_ones_stay(
+def test_fault_13_a_change_that_shapes_replies_requests_all_again(
     server: ChatServer, small_task: Task, context: Context
 ) -> None:
     first = rows_of(small_task, hosted(server), context, ROWS)
@@ -54,7 +53,7 @@ def test_fault_13_whatever_shapes_a_reply_has_every_reply_asked_again_and_the_ol
     assert server.log().requests == []
 
 
-def test_fault_13_another_address_and_all_that_shapes_no_reply_have_nothing_asked_again(
+def test_fault_13_a_change_that_shapes_no_reply_requests_nothing(
     server: ChatServer, small_task: Task, context: Context
 ) -> None:
     first = rows_of(small_task, hosted(server), context, ROWS)
@@ -67,7 +66,7 @@ def test_fault_13_another_address_and_all_that_shapes_no_reply_have_nothing_aske
             assert other.log().requests == server.log().requests == [], changes
 
 
-def test_fault_13_a_changed_text_has_the_prompts_asked_again_that_hold_it_and_no_other(
+def test_fault_13_changed_text_requests_only_the_prompts_with_it(
     server: ChatServer, small_task: Task, edit_task: EditTask, context: Context
 ) -> None:
     first = rows_of(small_task, hosted(server), context, ROWS)
@@ -92,7 +91,7 @@ def journalled(context: Context) -> dict[str, tuple[Any, ...]]:
         return {row.key: tuple(row) for row in connection.execute(select(REPLIES))}
 
 
-def test_fault_13_one_products_edited_text_has_its_55_rows_made_again_and_the_journal_shows_no_more(
+def test_fault_13_edited_product_adds_only_its_rows_to_the_journal(
     server: ChatServer, small_task: Task, edit_task: EditTask, context: Context
 ) -> None:
     rows_of(small_task, hosted(server), context, small_task.training_prompts)
@@ -111,7 +110,7 @@ def test_fault_13_one_products_edited_text_has_its_55_rows_made_again_and_the_jo
     assert set(again.loc[again["product"] == name, "reply_key"]) == set(after) - set(before)
 
 
-def test_fault_13_a_changed_criterion_has_the_games_of_its_post_type_judged_again_and_no_other(
+def test_fault_13_changed_criterion_judges_only_its_post_type_again(
     server: ChatServer, small_task: Task, edit_task: EditTask, context: Context
 ) -> None:
     tuned, others = [f"My post {n}." for n in range(22)], [f"Other {n}." for n in range(22)]
@@ -127,7 +126,7 @@ def test_fault_13_a_changed_criterion_has_the_games_of_its_post_type_judged_agai
     assert all("Rhyme, always." in prompt for prompt in again)
 
 
-def test_fault_13_a_changed_answer_form_has_every_game_judged_again(
+def test_fault_13_changed_structured_output_judges_every_game_again(
     server: ChatServer, small_task: Task, context: Context
 ) -> None:
     for form in ("none", "json_object", "json_schema"):

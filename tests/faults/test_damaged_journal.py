@@ -1,4 +1,4 @@
-"""Fault 10: a journal that is cut off or overwritten. What can be read is recovered, the rest is asked again."""
+"""Fault 10: a journal that is truncated or overwritten. Readable replies are recovered, the rest is requested again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.llm import journal_files
 from synthpost_dagster.llm.journal import Reply
+from tests.helpers.chat_child import Job, child
 from tests.helpers.chat_server import ChatServer, Rule
-from tests.helpers.child import Job, child
-from tests.helpers.hosted_world import answered, context_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import answered, context_of, expected, hosted, prompts, texts_of
 
 COUNT = 80
 PAGE = 4_096
@@ -80,41 +80,41 @@ def unclose(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", HALF_WRITTEN.values(), ids=HALF_WRITTEN)
-def test_fault_10_a_damaged_journal_is_put_aside_and_what_is_lost_is_asked_again(
+def test_fault_10_damaged_journal_is_moved_and_lost_replies_requested(
     server: ChatServer, filled: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     path = Path(shutil.copy(filled, tmp_path / FILE))
     unclose(path)
     before = damage(path.read_bytes())
     path.write_bytes(before)
-    assert_mended(server, path, before)
+    assert_recovered(server, path, before)
 
 
 @pytest.mark.parametrize(
     "name", ["cut off in its last page", "pages in the middle overwritten", "its second half zeroed"]
 )
-def test_fault_10_a_journal_damaged_after_it_was_closed_is_put_aside_at_the_second_run_at_the_latest(
+def test_fault_10_journal_damaged_after_closing_is_moved_by_second_run(
     server: ChatServer, filled: Path, tmp_path: Path, name: str
 ) -> None:
     path = Path(shutil.copy(filled, tmp_path / FILE))
     path.write_bytes(HALF_WRITTEN[name](path.read_bytes()))
     with contextlib.suppress(StorageError):
         again(server, path)
-    assert_mended(server, path)
+    assert_recovered(server, path)
 
 
-def assert_mended(server: ChatServer, path: Path, before: bytes | None = None) -> None:
+def assert_recovered(server: ChatServer, path: Path, before: bytes | None = None) -> None:
     assert [reply.text for reply in again(server, path)] == [text.strip() for text in TEXTS]
     lost = server.log().prompts
     assert len(lost) == len(set(lost)) <= COUNT
     (aside,) = path.parent.glob(f"{FILE}.damaged-*")
     assert before is None or aside.read_bytes() == before
     assert len(again(server, path)) == COUNT
-    assert server.log().requests == [], "the mended journal holds what was asked again"
+    assert server.log().requests == [], "the recovered journal holds the requested replies"
     assert len(list(path.parent.glob(f"{FILE}.damaged-*"))) == 1
 
 
-def test_fault_10_what_stands_before_and_after_the_damage_is_saved(
+def test_fault_10_replies_before_and_after_the_damage_are_recovered(
     server: ChatServer, filled: Path, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(filled, tmp_path / FILE))
@@ -144,7 +144,7 @@ Journal(f"sqlite:///{sys.argv[1]}").summary()
 
 
 @pytest.mark.parametrize(("step", "number"), [("row", 1), ("row", 40), ("rename", 1), ("rename", 2), ("rename", 3)])
-def test_fault_10_a_mend_that_is_killed_goes_on_and_loses_neither_replies_nor_what_was_spent(
+def test_fault_10_killed_recovery_continues_with_replies_and_spending(
     server: ChatServer, filled: Path, tmp_path: Path, step: str, number: int
 ) -> None:
     path = Path(shutil.copy(filled, tmp_path / FILE))
@@ -154,7 +154,7 @@ def test_fault_10_a_mend_that_is_killed_goes_on_and_loses_neither_replies_nor_wh
     content = path.read_bytes()
     path.write_bytes(put(content, middle(content), noise(PAGE)))
     done = subprocess.run([sys.executable, "-c", DIES, str(path), step, str(number)], check=False)
-    assert done.returncode == -9, "it was over before it was killed"
+    assert done.returncode == -9, "it ended before it was killed"
     again(server, path)
     assert 0 < len(server.log().requests) < COUNT / 4
     assert context_of(path).journal.spending()[0]["spent_usd"] == 1.5
@@ -162,7 +162,7 @@ def test_fault_10_a_mend_that_is_killed_goes_on_and_loses_neither_replies_nor_wh
     assert list(tmp_path.glob("*.mend*")) == []
 
 
-def test_fault_10_a_journal_that_is_locked_is_not_taken_for_damaged(
+def test_fault_10_locked_journal_is_not_treated_as_damaged(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_files, "BUSY_SECONDS", 0.1)
@@ -188,7 +188,7 @@ def killed(_server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.mark.parametrize("damage", ["whole", "cut off", "overwritten", "gone"])
-def test_fault_10_a_half_written_log_of_a_killed_process_loses_what_it_held_at_most(
+def test_fault_10_damaged_log_of_a_killed_process_loses_only_its_content(
     server: ChatServer, killed: Path, tmp_path: Path, damage: str
 ) -> None:
     path = shutil.copytree(killed, tmp_path / "copy") / FILE
@@ -205,7 +205,7 @@ def test_fault_10_a_half_written_log_of_a_killed_process_loses_what_it_held_at_m
     assert asked <= 60 - 30 + 4 + 1 if damage == "whole" else asked <= 60
 
 
-def test_fault_10_a_damage_met_at_work_ends_the_run_with_what_to_do_and_the_next_run_mends_it(
+def test_fault_10_damage_during_a_run_is_repaired_by_the_next_run(
     server: ChatServer, filled: Path, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(filled, tmp_path / FILE))
@@ -218,7 +218,7 @@ def test_fault_10_a_damage_met_at_work_ends_the_run_with_what_to_do_and_the_next
     assert [reply.text for reply in again(server, path)] == [text.strip() for text in TEXTS]
 
 
-def test_an_empty_file_is_an_empty_journal(server: ChatServer, tmp_path: Path) -> None:
+def test_empty_file_is_an_empty_journal(server: ChatServer, tmp_path: Path) -> None:
     (tmp_path / FILE).touch()
     assert texts_of(answered(hosted(server), context_of(tmp_path / FILE), prompts(3))) == expected(prompts(3))
     assert list(tmp_path.glob("*.damaged*")) == []

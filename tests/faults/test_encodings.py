@@ -24,10 +24,14 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize(("name", "environment"), [("journal", LATIN), ("doctor", C)], ids=["latin-1", "C"])
+@pytest.mark.parametrize(
+    ("name", "environment", "expected"),
+    [("journal", LATIN, b"profile"), ("doctor", C, b"sales_posts")],
+    ids=["latin-1", "C"],
+)
 def test_commands_print_where_standard_output_is_not_utf_8(
-    name: str, environment: dict[str, str], tmp_path: Path
+    name: str, environment: dict[str, str], expected: bytes, tmp_path: Path
 ) -> None:
     ran = command(name, "--home", str(tmp_path / "home"), TMPDIR=str(tmp_path), **environment)
     assert ran.returncode == 0, ran.stderr.decode(errors="replace")
-    assert b"Dollars by profile" in ran.stdout or ran.stdout.startswith(b"ok task: sales_posts")
+    assert expected in ran.stdout

@@ -1,4 +1,4 @@
-"""Faults 1 to 6: an endpoint that turns away, fails, falls silent, refuses the key or has lost the model."""
+"""Faults 1 to 6: an endpoint that is busy, fails, times out, refuses the key or no longer has the model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ import pytest
 
 from synthpost_dagster.errors import EndpointError, SynthpostError
 from synthpost_dagster.llm.chat_models import Context, chat_model
-from synthpost_dagster.llm.client import HostedModel
-from synthpost_dagster.llm.model_check import Checked
 from synthpost_dagster.llm.transport import LOGGERS
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.rows.synthesis import synthesize
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.chat_server import MODELS, SERVED, ChatServer, Rule
-from tests.helpers.hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import (
+    KEY,
+    KEY_NAME,
+    PRICES,
+    answered,
+    checked,
+    context_of,
+    expected,
+    hosted,
+    prompts,
+    texts_of,
+)
 
 WORST_USD = ((len("Write about number 0.") + 64) * PRICES.input + 256 * PRICES.output) / 1e6
 """What a request for one of the prompts can cost at most: bytes and the template's frame, and all new tokens."""
@@ -32,7 +41,7 @@ def failure(server: ChatServer, context: Context, backend: str, count: int, **ch
     return caught.value
 
 
-def test_fault_01_429_with_retry_after_is_waited_for_by_all_and_makes_one_row(
+def test_fault_01_retry_after_is_respected_and_makes_one_row(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(numbers=(2,), status=429, headers={"retry-after": "2"}))
@@ -45,26 +54,22 @@ def test_fault_01_429_with_retry_after_is_waited_for_by_all_and_makes_one_row(
     assert [record["replies"] for record in context.journal.summary()] == [3]
 
 
-def test_fault_01_a_pause_in_milliseconds_or_until_a_date_is_waited_for(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_fault_01_retry_after_in_milliseconds_is_respected(server: ChatServer, context: Context, backend: str) -> None:
     server.script(Rule(numbers=(1,), status=529, headers={"retry-after-ms": "700", "retry-after": "0"}))
     answered(hosted(server, backend), context, prompts(1))
     first, second = server.log().requests
     assert second.at - first.ended_at >= 0.7
 
 
-def test_fault_02_429_with_an_hour_to_wait_ends_the_run_at_once_and_it_goes_on_later(
+def test_fault_02_retry_after_an_hour_ends_the_run_which_resumes_later(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(numbers=(1, 2, 3, 4, 5)), Rule(status=429, headers={"retry-after": "3600"}))
     error = failure(server, context, backend, 40)
     assert isinstance(error, EndpointError)
-    assert re.search(
-        r"asks for a pause of 1 h 0 min, until \d{4}-\d\d-\d\d \d\d:\d\d; run the same command", str(error)
-    )
-    assert "5 of 40 replies are in the journal" in str(error)
-    assert len(server.log().requests) <= 5 + 8, "a storm: more than were in flight when it said so"
+    assert re.search(r"\b1 h 0 min\b.* \d{4}-\d\d-\d\d \d\d:\d\d", str(error))
+    assert "5 of 40" in str(error)
+    assert len(server.log().requests) <= 5 + 8, "more than were in flight when it said so"
     server.script()
     replies = answered(hosted(server, backend), context, prompts(40))
     assert texts_of(replies) == expected(prompts(40))
@@ -73,7 +78,7 @@ def test_fault_02_429_with_an_hour_to_wait_ends_the_run_at_once_and_it_goes_on_l
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_03_two_failures_and_then_a_reply_make_one_row_that_counts_its_tries(
+def test_fault_03_two_failures_and_a_reply_make_one_row_with_attempts(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     statuses = [500, 502, 504, 408, 409]
@@ -88,7 +93,7 @@ def test_fault_03_two_failures_and_then_a_reply_make_one_row_that_counts_its_tri
 
 @pytest.mark.usefixtures("quick_backoff")
 @pytest.mark.parametrize("act", ["drop", "reset", "truncate"])
-def test_fault_03_a_line_that_breaks_is_tried_again_and_counts_as_perhaps_paid(
+def test_fault_03_broken_connection_is_retried_and_counts_as_paid(
     server: ChatServer, context: Context, backend: str, act: str
 ) -> None:
     server.script(Rule(numbers=(1,), act=act))
@@ -99,20 +104,17 @@ def test_fault_03_a_line_that_breaks_is_tried_again_and_counts_as_perhaps_paid(
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_03_a_failure_that_stays_ends_the_run_and_what_was_answered_is_safe(
+def test_fault_03_persistent_failure_ends_the_run_and_keeps_replies(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(marker="number 4.", status=500))
     error = failure(server, context, backend, 5, concurrency=1)
-    assert "failed 3 times in a row: 500: scripted 500" in str(error)
-    assert "4 of 5 replies are in the journal" in str(error)
+    assert re.search(r"\b3\b.*500: scripted 500.*\b4 of 5\b", str(error))
     assert server.log().prompts.count(prompts(5)[4]) == 3
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_03_one_request_that_keeps_failing_while_others_are_answered_is_a_rejected_row(
-    server: ChatServer, context: Context
-) -> None:
+def test_fault_03_one_request_that_keeps_failing_is_a_rejected_row(server: ChatServer, context: Context) -> None:
     server.script(Rule(marker="number 0.", status=500, delay=0.2), Rule(delay=0.01))
     replies = answered(hosted(server, concurrency=2), context, prompts(40))
     assert (replies[0].finish_reason, replies[0].text) == ("refused", "500: scripted 500")
@@ -122,7 +124,7 @@ def test_fault_03_one_request_that_keeps_failing_while_others_are_answered_is_a_
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_04_a_request_without_a_reply_in_time_is_asked_again_under_the_same_key(
+def test_fault_04_timed_out_request_is_retried_under_the_same_key(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(numbers=(1,), act="hang"))
@@ -136,16 +138,14 @@ def test_fault_04_a_request_without_a_reply_in_time_is_asked_again_under_the_sam
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_fault_04_a_reply_that_trickles_in_longer_than_its_time_is_given_up(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_fault_04_slow_reply_times_out_and_is_retried(server: ChatServer, context: Context, backend: str) -> None:
     server.script(Rule(numbers=(1,), act="trickle"))
     (reply,) = answered(hosted(server, backend, timeout_seconds=0.5), context, prompts(1))
     assert (reply.text, reply.tries) == (*expected(prompts(1)), 2)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_fault_05_a_refused_key_fails_at_once_and_is_nowhere_to_be_read(
+def test_fault_05_refused_key_fails_at_once_and_appears_nowhere(
     server: ChatServer,
     tmp_path: Path,
     backend: str,
@@ -161,11 +161,11 @@ def test_fault_05_a_refused_key_fails_at_once_and_is_nowhere_to_be_read(
     (asked,) = server.log().requests
     assert asked.authorization == f"Bearer {KEY}"
     assert isinstance(error, EndpointError)
-    assert f"refuses the key in {KEY_NAME} ({status}: the header 'Authorization: Bearer [key]' is wrong)" in str(error)
+    assert f"{KEY_NAME} ({status}: the header 'Authorization: Bearer [key]' is wrong)" in str(error)
     assert_key_nowhere(tmp_path, caplog, capfd, "".join(traceback.format_exception(error)))
 
 
-def test_fault_05_a_key_that_an_endpoint_repeats_is_in_no_journal_table_or_log(
+def test_fault_05_key_repeated_by_an_endpoint_is_not_stored_or_logged(
     server: ChatServer,
     small_task: Task,
     tmp_path: Path,
@@ -189,7 +189,7 @@ def test_fault_05_a_key_that_an_endpoint_repeats_is_in_no_journal_table_or_log(
     assert_key_nowhere(tmp_path, caplog, capfd, repr(teacher.tally.facts))
 
 
-def test_fault_05_a_key_in_a_header_of_the_reply_is_in_no_log(
+def test_fault_05_key_in_a_response_header_is_not_logged(
     server: ChatServer,
     tmp_path: Path,
     backend: str,
@@ -203,7 +203,7 @@ def test_fault_05_a_key_in_a_header_of_the_reply_is_in_no_log(
 
 
 @pytest.mark.parametrize(("level", "expected_level"), [("DEBUG", "WARNING"), ("NOTSET", "WARNING"), ("ERROR", "ERROR")])
-def test_the_sdks_log_neither_a_line_a_request_nor_more_than_before(
+def test_sdks_log_no_line_per_request_and_keep_their_level(
     server: ChatServer, context: Context, backend: str, level: str, expected_level: str
 ) -> None:
     loggers = [logging.getLogger(name) for name in LOGGERS]
@@ -229,25 +229,25 @@ def assert_key_nowhere(
     assert [path.name for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-def test_fault_05_a_key_that_is_not_set_is_named_and_nothing_is_asked(
+def test_fault_05_missing_key_is_named_and_nothing_is_requested(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     error = failure(server, context._replace(secret=lambda name: None), backend, 3)
-    assert f"the environment variable {KEY_NAME} is not set" in str(error)
+    assert KEY_NAME in str(error)
     assert server.log().requests == []
 
 
-def test_fault_06_a_model_that_is_gone_is_named_with_those_offered_and_no_other_is_asked(
+def test_fault_06_missing_model_is_named_with_the_models_offered(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(status=404))
     error = failure(server, context, backend, 20, concurrency=1, model="old-model")
-    assert str(error).startswith("scripted: has no model old-model (404: scripted 404); it offers ")
-    assert ", ".join(sorted(MODELS)) in str(error)
+    named = ("scripted: ", "old-model (404: scripted 404)", ", ".join(sorted(MODELS)))
+    assert [value for value in named if value not in str(error)] == []
     assert [seen.body["model"] for seen in server.log().requests] == ["old-model"]
 
 
-def test_fault_06_a_model_that_answers_under_another_name_is_noted(
+def test_fault_06_model_that_answers_under_another_name_is_recorded(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(model="other-model"))
@@ -255,8 +255,8 @@ def test_fault_06_a_model_that_answers_under_another_name_is_noted(
     assert (reply.model, reply.served_model) == (SERVED, "other-model")
 
 
-def test_a_connection_that_is_refused_names_the_address_and_costs_nothing(context: Context, backend: str) -> None:
-    with pytest.raises(EndpointError, match=r"http://127\.0\.0\.1:9\S* cannot be reached .*is the server up\?"):
+def test_refused_connection_names_the_address_and_costs_nothing(context: Context, backend: str) -> None:
+    with pytest.raises(EndpointError, match=r"http://127\.0\.0\.1:9\b"):
         answered(hosted("http://127.0.0.1:9", backend, max_request_attempts=1, prices=PRICES), context, prompts(1))
     assert context.journal.spending()[0]["spent_usd"] == 0.0
 
@@ -277,7 +277,7 @@ NO_MESSAGE = [
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_a_reply_without_a_message_is_tried_again(server: ChatServer, context: Context, backend: str) -> None:
+def test_reply_without_a_message_is_retried(server: ChatServer, context: Context, backend: str) -> None:
     texts = prompts(len(NO_MESSAGE))
     server.script(*(Rule(marker=text, times=1, body=body) for text, body in zip(texts, NO_MESSAGE, strict=True)))
     replies = answered(hosted(server, backend), context, texts)
@@ -286,21 +286,19 @@ def test_a_reply_without_a_message_is_tried_again(server: ChatServer, context: C
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_an_endpoint_whose_replies_hold_no_message_ends_the_run(
+def test_endpoint_without_messages_in_its_replies_ends_the_run(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(body="<html>busy</html>"))
     error = failure(server, context, backend, 1, max_request_attempts=2)
-    assert "failed 2 times in a row: a reply without a message: <html>busy</html>" in str(error)
+    assert re.search(r"\b2\b.*<html>busy</html>", str(error))
     assert len(server.log().requests) == 2
 
 
 NO_USAGE = ["none", None, "many", [1], {}, {"prompt_tokens": None}, {"completion_tokens": -1}, {"prompt_tokens": 1.5}]
 
 
-def test_an_endpoint_that_does_not_count_tokens_has_them_estimated(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_tokens_are_estimated_without_usage(server: ChatServer, context: Context, backend: str) -> None:
     texts = [f"{number}" * 80 for number in range(len(NO_USAGE))]
     server.script(*(Rule(marker=text, usage=usage, text="x" * 40) for text, usage in zip(texts, NO_USAGE, strict=True)))
     replies = answered(hosted(server, backend, prices=PRICES), context, texts)
@@ -326,7 +324,7 @@ def test_odd_facts_about_a_reply_do_not_stop_the_run(server: ChatServer, journal
     assert context_of(journal_url).journal.summary()[0]["replies"] == 2
 
 
-def test_a_request_that_alone_is_refused_is_a_rejected_row_with_its_reason(
+def test_single_refused_request_is_a_rejected_row_with_its_reason(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     server.script(Rule(marker="number 2.", status=400, body=json.dumps({"error": {"message": "too rude"}})))
@@ -336,41 +334,30 @@ def test_a_request_that_alone_is_refused_is_a_rejected_row_with_its_reason(
     assert set(context.journal.find([reply.key for reply in replies])) == {r.key for r in replies} - {replies[2].key}
 
 
-def test_an_endpoint_that_refuses_every_request_ends_the_run(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_endpoint_that_refuses_every_request_ends_the_run(server: ChatServer, context: Context, backend: str) -> None:
     server.script(Rule(status=422))
     error = failure(server, context, backend, 100)
-    assert "rejects every request: 422: scripted 422" in str(error)
-    assert "(0 of 100 replies are in the journal)" in str(error)
+    assert re.search(r"422: scripted 422.*\b0 of 100\b", str(error))
     assert len(server.log().requests) <= 5 + 8
 
 
-def test_an_account_without_credit_ends_the_run_with_what_to_do(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_account_without_credit_ends_the_run(server: ChatServer, context: Context, backend: str) -> None:
     server.script(Rule(status=429, body=json.dumps({"error": {"message": "pay", "code": "insufficient_quota"}})))
     error = failure(server, context, backend, 20, concurrency=1)
-    assert "has no credit (429: pay); top it up and run again" in str(error)
+    assert "429: pay" in str(error)
     assert len(server.log().requests) == 1
 
 
-def checked(server: ChatServer | str, context: Context, backend: str, **changes: object) -> Checked:
-    model = chat_model(hosted(server, backend, **changes), context)
-    assert isinstance(model, HostedModel)
-    return model.check()
-
-
 USELESS = {
-    "still loading": (Rule(to="models", status=503), "503: .*; wait until it is up, or fix it"),
-    "broken": (Rule(to="models", status=500), "500: .*; wait until it is up, or fix it"),
-    "a page": (Rule(to="models", body="<html>Sign in</html>"), r"no API at http://\S+ \(no JSON: <html>.*end in /v1\?"),
-    "no credit": (Rule(to="models", status=402), "has no credit"),
+    "still loading": (Rule(to="models", status=503), "503: "),
+    "broken": (Rule(to="models", status=500), "500: "),
+    "a page": (Rule(to="models", body="<html>Sign in</html>"), r"http://\S+ .*<html>.*/v1"),
+    "no credit": (Rule(to="models", status=402), "402: "),
 }
 
 
 @pytest.mark.parametrize(("rule", "said"), USELESS.values(), ids=USELESS)
-def test_an_endpoint_where_every_request_will_fail_is_found_out_before_any(
+def test_check_detects_an_endpoint_where_every_request_fails(
     server: ChatServer, context: Context, backend: str, rule: Rule, said: str
 ) -> None:
     server.script(rule)
@@ -379,11 +366,9 @@ def test_an_endpoint_where_every_request_will_fail_is_found_out_before_any(
     assert server.log().requests == []
 
 
-def test_an_address_without_an_api_is_named_before_any_request(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_check_names_an_address_without_an_api(server: ChatServer, context: Context, backend: str) -> None:
     address = f"http://127.0.0.1:{server.port}/elsewhere"
-    with pytest.raises(EndpointError, match=rf"no API at {address}/? \(404: .*does it end in /v1\?"):
+    with pytest.raises(EndpointError, match=rf"{address}/? \(404: .*/v1"):
         checked(address, context, backend)
 
 
@@ -398,7 +383,7 @@ def test_an_address_without_an_api_is_named_before_any_request(
     ],
     ids=["empty", "no list", "null", "busy", "chats alone"],
 )
-def test_an_endpoint_that_does_not_list_its_models_may_be_asked_all_the_same(
+def test_endpoint_without_a_list_of_models_can_be_used(
     server: ChatServer, context: Context, backend: str, rules: list[Rule]
 ) -> None:
     server.script(*rules)
@@ -407,8 +392,9 @@ def test_an_endpoint_that_does_not_list_its_models_may_be_asked_all_the_same(
 
 
 @pytest.mark.parametrize("body", [None, json.dumps([{"id": SERVED}])], ids=["under data", "alone"])
-def test_an_endpoint_that_lists_its_model_is_good(
+def test_check_accepts_an_endpoint_that_lists_its_model(
     server: ChatServer, context: Context, backend: str, body: str | None
 ) -> None:
     server.script(Rule(to="models", body=body))
-    assert checked(server, context, backend) == Checked("scripted is reachable and offers served-model")
+    found = checked(server, context, backend)
+    assert (SERVED in found.text, found.is_warning) == (True, False)

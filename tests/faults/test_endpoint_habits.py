@@ -1,9 +1,10 @@
-"""Habits of endpoints, through the real SDKs: what is kept, what is asked again, and what counts as spent."""
+"""Habits of endpoints, through the real SDKs: what is kept, what is requested again, and what it costs."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,26 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.errors import EndpointError
-from synthpost_dagster.llm.chat_models import Context, chat_model
-from synthpost_dagster.llm.client import HostedModel
-from synthpost_dagster.llm.model_check import CHECKS, Checked
+from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.llm.model_check import CHECKS
 from synthpost_dagster.rows.rejection import clean_reply
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import examine
-from synthpost_dagster.stages.study import open_study
+from synthpost_dagster.stages.opening import open_study
 from tests.helpers.chat_server import SERVED, ChatServer, Rule
-from tests.helpers.hosted_world import KEY, KEY_NAME, PRICES, answered, context_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import (
+    KEY,
+    KEY_NAME,
+    PRICES,
+    answered,
+    checked,
+    context_of,
+    expected,
+    hosted,
+    prompts,
+    texts_of,
+)
 
 TEXT = "Fresh rolls. Come in today."
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50}
@@ -111,7 +122,7 @@ def error(code: Any, **fields: Any) -> dict[str, Any]:
     ],
     ids=["given up", "error of the choice", "error", "error without choices", "no choices", "page"],
 )
-def test_reply_that_failed_within_a_success_is_asked_again(
+def test_reply_that_failed_within_a_success_is_requested_again(
     server: ChatServer, tmp_path: Path, backend: str, sent: str, lost: float
 ) -> None:
     server.script(Rule(numbers=(1,), body=sent))
@@ -137,12 +148,12 @@ def test_rate_limit_within_a_success_is_waited_for_and_costs_nothing(
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (error(402), "the account has no credit (402: "),
-        (error("insufficient_quota"), "the account has no credit (402: "),
-        (error(401), "refuses the key in FAULTS_API_KEY (401: "),
-        (error("permission_denied"), "refuses the key in FAULTS_API_KEY (403: "),
-        (error("model_not_found"), "has no model served-model (404: "),
-        (error(429, retry_after=3600), "asks for a pause of 1 h 0 min"),
+        (error(402), r"credit.*402: "),
+        (error("insufficient_quota"), r"credit.*402: "),
+        (error(401), rf"{KEY_NAME}.*401: "),
+        (error("permission_denied"), rf"{KEY_NAME}.*403: "),
+        (error("model_not_found"), rf"{SERVED}.*404: "),
+        (error(429, retry_after=3600), r"\b1 h 0 min\b"),
     ],
     ids=["credit", "quota", "key", "permission", "model", "hour"],
 )
@@ -152,30 +163,30 @@ def test_error_within_a_success_that_ends_the_run_names_its_cause(
     server.script(Rule(body=json.dumps(sent)))
     with pytest.raises(EndpointError) as caught:
         answered(hosted(server, backend, concurrency=1, prices=PRICES), context, prompts(3))
-    assert said in str(caught.value)
+    assert re.search(said, str(caught.value))
     assert len(server.log().requests) == 1
     assert context.journal.spending()[0]["spent_usd"] == 0.0
 
 
-def test_prompts_that_are_too_long_are_named_with_the_true_count_of_replies(
+def test_too_long_prompts_are_named_with_the_true_count_of_replies(
     server: ChatServer, context: Context, backend: str
 ) -> None:
     said = {"error": {"code": "context_length_exceeded", "message": "maximum context length is 50"}}
     server.script(Rule(status=400, body=json.dumps(said)))
     with pytest.raises(EndpointError) as caught:
         answered(hosted(server, backend), context, prompts(12))
-    assert "400: maximum context length is 50 (shorten the prompt, lower max_new_tokens" in str(caught.value)
-    assert "(0 of 12 replies are in the journal)" in str(caught.value)
+    assert re.search("400: maximum context length is 50 .*max_new_tokens", str(caught.value))
+    assert "0 of 12" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("status", "sent", "said"),
     [
-        (400, {"error": {"code": "insufficient_quota"}}, "has no credit (400: "),
-        (403, {"error": {"type": "insufficient_quota", "message": "pay"}}, "has no credit (403: pay)"),
-        (400, [{"error": {"code": 400, "message": "too long"}}], "rejects every request: 400: too long"),
-        (422, {"detail": [{"msg": "wrong"}]}, 'rejects every request: 422: [{"msg": "wrong"}]'),
-        (500, {"error": "it broke"}, "failed 3 times in a row: 500: it broke"),
+        (400, {"error": {"code": "insufficient_quota"}}, r"credit.*400: "),
+        (403, {"error": {"type": "insufficient_quota", "message": "pay"}}, r"credit.*403: pay"),
+        (400, [{"error": {"code": 400, "message": "too long"}}], "400: too long"),
+        (422, {"detail": [{"msg": "wrong"}]}, '422: .*{"msg": "wrong"}'),
+        (500, {"error": "it broke"}, r"\b3\b.*500: it broke"),
     ],
     ids=["code alone", "type alone", "list", "detail", "text"],
 )
@@ -186,7 +197,7 @@ def test_error_of_any_form_is_read(
     server.script(Rule(status=status, body=json.dumps(sent)))
     with pytest.raises(EndpointError) as caught:
         answered(hosted(server, backend, concurrency=1), context, prompts(6))
-    assert said in str(caught.value)
+    assert re.search(said, str(caught.value))
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -196,7 +207,7 @@ def test_redirect_to_another_host_is_refused_and_named(
 ) -> None:
     location = {"location": f"http://localhost:{server.port}/v1/chat/completions"}
     server.script(Rule(numbers=(1,), status=status, headers=location, to=to))
-    with pytest.raises(EndpointError, match=rf"127\.0\.0\.1 redirects requests to http://localhost:{server.port}, "):
+    with pytest.raises(EndpointError, match=rf"127\.0\.0\.1 .*http://localhost:{server.port}\b"):
         answered(hosted(server, backend), context, prompts(1)) if to == "chat" else checked(server, context, backend)
     assert len(server.log().requests) == (to == "chat"), "the other host saw nothing"
 
@@ -208,26 +219,20 @@ def test_redirect_within_the_host_is_followed(server: ChatServer, context: Conte
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_endpoint_that_stays_busy_is_given_up_after_the_profiles_patience(
+def test_endpoint_that_stays_busy_ends_the_run_after_max_retry_wait(
     server: ChatServer, context: Context, backend: str, status: int
 ) -> None:
     server.script(Rule(status=status))
-    with pytest.raises(EndpointError, match=r"stayed busy for 1 s"):
+    with pytest.raises(EndpointError, match=r"\b1 s\b"):
         answered(hosted(server, backend, max_retry_wait_seconds=1.0), context, prompts(1))
     assert 2 <= len(server.log().requests) <= 5
 
 
-def test_repeated_waits_that_are_asked_for_count_together(server: ChatServer, context: Context) -> None:
+def test_repeated_requested_waits_count_together(server: ChatServer, context: Context) -> None:
     server.script(Rule(status=429, headers={"retry-after-ms": "300"}))
-    with pytest.raises(EndpointError, match="stayed busy for"):
+    with pytest.raises(EndpointError, match="429: scripted 429"):
         answered(hosted(server, max_retry_wait_seconds=1.0), context, prompts(1))
     assert len(server.log().requests) == 4
-
-
-def checked(server: ChatServer, context: Context, backend: str, **changes: object) -> Checked:
-    model = chat_model(hosted(server, backend, **changes), context)
-    assert isinstance(model, HostedModel)
-    return model.check()
 
 
 @pytest.mark.parametrize("listed", [f"{SERVED}:latest", f"models/{SERVED}", f"vendor/{SERVED}"])
@@ -236,17 +241,19 @@ def test_model_that_is_listed_under_another_spelling_is_matched(
 ) -> None:
     server.script(Rule(to="models", body=json.dumps({"data": [{"id": listed}]})))
     found = checked(server, context, backend)
-    assert found == Checked(f"scripted is reachable and offers {SERVED}, listed as {listed}")
+    assert ([name in found.text for name in (SERVED, listed)], found.is_warning) == ([True, True], False)
     assert server.log().requests == []
 
 
-def test_model_that_is_not_listed_is_asked_once_and_warned_of(server: ChatServer, tmp_path: Path, backend: str) -> None:
+def test_model_that_is_not_listed_gets_one_request_and_a_warning(
+    server: ChatServer, tmp_path: Path, backend: str
+) -> None:
     context = context_of(tmp_path / "journal.sqlite", 1.0)
     server.script(Rule(to="models", body='{"data": [{"id": "other-model"}]}'), Rule(model="other-model"))
     found = [checked(server, context, backend, prices=PRICES) for _ in range(2)]
     assert found[0] == found[1]
     assert found[0].is_warning
-    assert f"answers requests for {SERVED} as other-model but does not list it" in found[0].text
+    assert [name in found[0].text for name in (SERVED, "other-model")] == [True, True]
     (asked,) = server.log().requests
     assert (asked.body["model"], asked.body["max_tokens"]) == (SERVED, 16)
     assert [(record["purpose"], record["replies"]) for record in context.journal.summary()] == [(CHECKS, 1)]
@@ -258,7 +265,7 @@ def test_model_that_is_neither_listed_nor_answers_is_refused(
     server: ChatServer, context: Context, backend: str, status: int
 ) -> None:
     server.script(Rule(to="models", body='{"data": [{"id": "other-model"}]}'), Rule(status=status))
-    with pytest.raises(EndpointError, match=rf"has no model {SERVED} \({status}: .*other-model"):
+    with pytest.raises(EndpointError, match=rf"{SERVED} \({status}: .*other-model"):
         checked(server, context, backend)
     assert [seen.body["model"] for seen in server.log().requests] == [SERVED]
 
@@ -273,7 +280,7 @@ def test_model_that_is_neither_listed_nor_answers_is_refused(
     ],
     ids=["kept", "refused", "filtered", "cut off"],
 )
-def test_doctor_says_of_the_first_reply_what_the_rows_would(
+def test_doctor_reports_the_first_reply_as_the_rows_would(
     server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: Rule, is_good: bool, said: str
 ) -> None:
     monkeypatch.setenv(KEY_NAME, KEY)

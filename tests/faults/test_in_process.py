@@ -13,8 +13,8 @@ import pytest
 from synthpost_dagster.llm import transformers_backend
 from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.runtime.devices import Devices, Lease
-from tests.helpers.child import Job, child, run
-from tests.helpers.hosted_world import answered, context_of, prompts, texts_of
+from tests.helpers.chat_child import Job, child, run
+from tests.helpers.hosted_models import answered, context_of, prompts, replies_in, texts_of
 
 COUNT, BATCH = 40, 2
 
@@ -37,10 +37,6 @@ def embedded() -> InProcessChat:
     )
 
 
-def replies_in(url: str) -> int:
-    return sum(int(record["replies"]) for record in context_of(url).journal.summary())
-
-
 def batches_made(patch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that are generated from now on."""
     made: list[int] = []
@@ -54,7 +50,7 @@ def batches_made(patch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-def test_fault_09_a_teacher_in_process_killed_at_work_makes_the_missing_batches_alone_and_the_same_replies(
+def test_fault_09_killed_teacher_in_process_makes_only_missing_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job("texts", f"sqlite:///{tmp_path}/journal.sqlite", embedded().model_dump(), prompts=prompts(COUNT))
@@ -90,7 +86,7 @@ class Crowded(Devices):
             yield lease
 
 
-def test_fault_12_what_another_process_answered_while_it_held_the_device_is_not_made_again(
+def test_fault_12_replies_made_while_waiting_for_the_device_are_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = tmp_path / "journal.sqlite"

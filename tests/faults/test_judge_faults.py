@@ -15,8 +15,8 @@ from synthpost_dagster.tasks.prompting import Brief, short_hash
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.text.special_tokens import SPECIAL, broken_up
 from tests.helpers.chat_server import QUOTES, ChatServer, Rule
+from tests.helpers.hosted_models import hosted
 from tests.helpers.hosted_tables import judge_of, judged
-from tests.helpers.hosted_world import hosted
 
 UNREADABLE = {
     "plain text": "A is better, since {nothing}",
@@ -47,7 +47,7 @@ def assert_unscored(played: list[Played], attempts: int) -> None:
     ("form", "failed"),
     [("json_schema", '{"verdict": "A'), ("json_schema", '{"verdict": "A", "why": "it rhymes"}'), ("json_object", "")],
 )
-def test_fault_07_json_that_breaks_the_schema_has_its_tries_and_is_then_unscored_and_never_a_win(
+def test_fault_07_invalid_json_is_unscored_after_all_attempts(
     server: ChatServer, small_task: Task, context: Context, backend: str, form: str, failed: str
 ) -> None:
     server.script(invalid(failed))
@@ -61,7 +61,7 @@ def test_fault_07_json_that_breaks_the_schema_has_its_tries_and_is_then_unscored
     assert len({seen.body["seed"] for seen in asked}) == 4, "the same seed gives the same invalid JSON"
 
 
-def test_fault_07_every_game_of_a_judge_that_only_writes_invalid_json_is_unscored(
+def test_fault_07_judge_that_writes_only_invalid_json_scores_nothing(
     server: ChatServer, small_task: Task, context: Context, backend: str
 ) -> None:
     server.script(invalid('{"verdict": "A'))
@@ -76,7 +76,7 @@ def test_fault_07_every_game_of_a_judge_that_only_writes_invalid_json_is_unscore
     assert {asked.count(prompt) for prompt in asked} == {2}
 
 
-def test_fault_07_invalid_json_once_is_asked_again_and_scored(
+def test_fault_07_invalid_json_once_is_requested_again_and_scored(
     server: ChatServer, small_task: Task, context: Context, backend: str
 ) -> None:
     server.script(invalid('{"verdict": "B')._replace(times=1))
@@ -85,7 +85,7 @@ def test_fault_07_invalid_json_once_is_asked_again_and_scored(
     assert (played.pick.pick, played.attempts) == ("A", 2)
 
 
-def test_fault_07_a_refusal_that_quotes_a_verdict_is_unscored(
+def test_fault_07_refusal_that_quotes_a_verdict_is_unscored(
     server: ChatServer, small_task: Task, context: Context, backend: str
 ) -> None:
     said = {"error": {"message": 'not allowed: {"verdict": "A"}', "code": "content_policy"}}
@@ -95,7 +95,7 @@ def test_fault_07_a_refusal_that_quotes_a_verdict_is_unscored(
 
 
 @pytest.mark.parametrize("reply", UNREADABLE.values(), ids=UNREADABLE)
-def test_fault_08_a_reply_without_one_verdict_is_unscored_with_its_reason(
+def test_fault_08_reply_without_one_verdict_is_unscored_with_a_reason(
     server: ChatServer, small_task: Task, context: Context, backend: str, reply: str
 ) -> None:
     server.script(Rule(text=reply))
@@ -105,7 +105,7 @@ def test_fault_08_a_reply_without_one_verdict_is_unscored_with_its_reason(
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
-def test_fault_08_a_reply_that_was_cut_off_is_unscored_whatever_it_had_said_by_then(
+def test_fault_08_truncated_reply_with_a_verdict_is_unscored(
     server: ChatServer, small_task: Task, context: Context, backend: str, finish: str
 ) -> None:
     server.script(Rule(text='At first sight {"verdict": "A"}, but then', finish_reason=finish))
@@ -133,7 +133,7 @@ def attacks(task: Task, long_post: str) -> dict[str, str]:
     }
 
 
-def test_fault_19_a_post_that_talks_to_the_judge_changes_no_outcome(
+def test_fault_19_post_that_instructs_the_judge_changes_no_outcome(
     server: ChatServer, small_task: Task, context: Context, backend: str
 ) -> None:
     long_post = "A much longer post than any of those. " * 100
@@ -154,7 +154,7 @@ def test_fault_19_a_post_that_talks_to_the_judge_changes_no_outcome(
 
 
 @pytest.mark.parametrize("quote", QUOTES)
-def test_fault_19_a_post_that_the_judge_quotes_before_its_verdict_never_turns_an_outcome(
+def test_fault_19_quoted_post_never_turns_an_outcome(
     server: ChatServer, small_task: Task, context: Context, quote: str
 ) -> None:
     long_post = "A much longer post than any of those. " * 100
@@ -171,9 +171,7 @@ def test_fault_19_a_post_that_the_judge_quotes_before_its_verdict_never_turns_an
     assert quote != "escaped" or set(lost["outcome"]) == {"loss"}
 
 
-def test_fault_19_attacks_reach_the_judge_within_their_fence_and_whole_but_for_special_tokens(
-    server: ChatServer, small_task: Task, context: Context
-) -> None:
+def test_fault_19_attacks_stay_within_their_fence(server: ChatServer, small_task: Task, context: Context) -> None:
     long_post = "A much longer post than any of those. " * 100
     tuned = list(attacks(small_task, long_post).values())
     judged(small_task, judge_of(small_task, hosted(server), context), tuned, [long_post] * len(tuned))

@@ -8,21 +8,17 @@ from pathlib import Path
 import pytest
 
 from synthpost_dagster.tasks.task import Task
+from tests.helpers.chat_child import Job, Result, child, run
 from tests.helpers.chat_server import ChatServer, Rule
-from tests.helpers.child import Job, Result, child, run
-from tests.helpers.hosted_world import PRICES, context_of, expected, hosted, prompts
+from tests.helpers.hosted_models import PRICES, context_of, expected, hosted, prompts, replies_in
 from tests.helpers.postgres_cluster import restart
 
 CONCURRENCY = 4
 SLOW = Rule(delay=0.05)
 
 
-def replies_in(url: str) -> int:
-    return sum(int(record["replies"]) for record in context_of(url).journal.summary())
-
-
 @pytest.mark.parametrize(("work", "backend"), [("rows", "openai"), ("verdicts", "groq")])
-def test_fault_09_after_kill_9_only_what_is_missing_is_asked_and_the_table_is_that_of_an_undisturbed_run(
+def test_fault_09_after_kill_only_missing_replies_are_requested(
     server: ChatServer, small_task: Task, tmp_path: Path, work: str, backend: str
 ) -> None:
     spec = hosted(server, backend, concurrency=CONCURRENCY).model_dump()
@@ -43,7 +39,7 @@ def test_fault_09_after_kill_9_only_what_is_missing_is_asked_and_the_table_is_th
     assert replies_in(job.journal) == needed
 
 
-def test_fault_12_two_processes_that_share_a_journal_ask_each_prompt_once(
+def test_fault_12_two_processes_on_one_journal_request_each_prompt_once(
     server: ChatServer, tmp_path: Path, journal_url: str
 ) -> None:
     server.script(Rule(delay=0.02))
@@ -57,7 +53,7 @@ def test_fault_12_two_processes_that_share_a_journal_ask_each_prompt_once(
     assert log.most_in_flight > CONCURRENCY, "they did not work at the same time"
 
 
-def test_fault_12_what_a_killed_process_had_underway_the_other_takes_over(
+def test_fault_12_requests_of_a_killed_process_are_taken_over(
     server: ChatServer, tmp_path: Path, journal_url: str
 ) -> None:
     server.script(SLOW)
@@ -73,7 +69,7 @@ def test_fault_12_what_a_killed_process_had_underway_the_other_takes_over(
     assert replies_in(journal_url) == 60
 
 
-def test_fault_12_a_killed_process_that_nobody_has_waited_for_holds_nothing(server: ChatServer, tmp_path: Path) -> None:
+def test_fault_12_zombie_process_holds_no_reservation(server: ChatServer, tmp_path: Path) -> None:
     server.script(Rule(act="hang", times=CONCURRENCY))
     spec = hosted(server, "groq", concurrency=CONCURRENCY).model_dump()
     job = Job("texts", f"sqlite:///{tmp_path}/journal.sqlite", spec, prompts=prompts(10))
@@ -85,9 +81,7 @@ def test_fault_12_a_killed_process_that_nobody_has_waited_for_holds_nothing(serv
 
 
 @pytest.mark.parametrize("journal_url", ["postgresql"], indirect=True)
-def test_a_database_that_restarts_at_work_costs_no_reply_and_no_run(
-    server: ChatServer, tmp_path: Path, journal_url: str
-) -> None:
+def test_database_restart_during_a_run_loses_no_reply(server: ChatServer, tmp_path: Path, journal_url: str) -> None:
     server.script(SLOW)
     spec = hosted(server, "groq", concurrency=CONCURRENCY, prices=PRICES).model_dump()
     job = Job("texts", journal_url, spec, budget=100.0, prompts=prompts(120))

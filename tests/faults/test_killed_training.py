@@ -1,4 +1,4 @@
-"""Fault 14: kill -9 during training, through the stage that makes adapters. Fault 15: nothing published."""
+"""Fault 14: kill -9 during training, through the stage that makes adapters. Fault 15: a failed training."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.runtime.progress import Event, Progress
-from synthpost_dagster.stages.adapters import adapters, adapters_plan
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.tuning_home import World, ready_to_tune, run, standing_at
+from tests.helpers.small_study import SmallStudy
+from tests.helpers.small_task import edit_yaml
+from tests.helpers.tuning_home import ready_to_tune, run, waiting_at
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def small(tmp_path: Path) -> SmallStudy:
     return ready_to_tune(tmp_path)
 
 
-def test_fault_14_after_kill_9_the_next_run_goes_on_from_the_last_checkpoint_to_the_same_adapter(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_fault_14_after_kill_training_resumes_to_the_same_adapter(
+    small: SmallStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = run(world.copied(tmp_path / "other").open())
+    undisturbed = run(small.copy_to(tmp_path / "other").open())
     assert undisturbed.steps == [1, 2, 3, 4]
-    with standing_at(world, 3) as process:
+    with waiting_at(small, 3) as process:
         process.kill()
         assert process.wait(20) == -signal.SIGKILL
-    study = world.open()
-    plan = adapters_plan(study, study.cells[0])
+    study = small.open()
+    plan = study.resolver.plan("adapters", study.cells[0].place)
     folder = study.settings.home / "checkpoints" / f"{plan.partition.replace('|', '_')}-{plan.fingerprint}"
     assert [place.name for place in folder.glob("checkpoint-*")] == ["checkpoint-2"]
-    assert not study.has(lambda: adapters_plan(study, study.cells[0])), "nothing is published of it"
+    assert not study.resolver.has("adapters", study.cells[0].place), "it was published"
     is_safe: list[object] = []
     load = torch.load
 
@@ -55,49 +56,47 @@ def test_fault_14_after_kill_9_the_next_run_goes_on_from_the_last_checkpoint_to_
     for name, weight in undisturbed.weights.items():
         assert weight.abs().max() > 1e-3
         torch.testing.assert_close(finished.weights[name], weight, atol=1e-5, rtol=0)
-    assert not folder.exists(), "the checkpoints go once the adapter is there"
+    assert not folder.exists(), "the checkpoints outlive the training"
 
 
-def test_fault_14_another_training_does_not_go_on_from_the_checkpoints_of_a_stopped_one(world: World) -> None:
+def test_fault_14_changed_training_ignores_old_checkpoints(small: SmallStudy) -> None:
     def stop(event: Event) -> None:
         if event.what == "training" and event.done == 3:
             raise KeyboardInterrupt
 
-    study = world.open()
+    study = small.open()
     with pytest.raises(KeyboardInterrupt):
-        adapters(study, study.cells[0], Progress(stop))
-    assert len(list(world.home.glob("checkpoints/*/checkpoint-2"))) == 1
+        materialize(study, "adapters", study.cells[0].place, Progress(stop))
+    assert len(list(small.home.glob("checkpoints/*/checkpoint-2"))) == 1
     with study.devices.lease(0.001, timeout_seconds=0):
         pass
-    changed(world, learning_rate=1e-3)
-    assert run(world.open()).steps == [1, 2, 3, 4]
+    changed(small, learning_rate=1e-3)
+    assert run(small.open()).steps == [1, 2, 3, 4]
 
 
-def changed(world: World, **training: float) -> None:
+def changed(small: SmallStudy, **training: float) -> None:
     """Changes hyper-parameters in the profile's file."""
-    content = yaml.safe_load(world.profile.read_text(encoding="utf-8"))
-    content["training"] |= training
-    world.profile.write_text(yaml.safe_dump(content), encoding="utf-8")
+    edit_yaml(small.profile, lambda profile: profile["training"].update(training))
 
 
-def test_fault_15_a_training_that_fails_publishes_nothing_and_frees_the_device(world: World) -> None:
-    changed(world, learning_rate=1e30, warmup_steps=0)
-    study = world.open()
-    with pytest.raises(SynthpostError, match=r"the loss is not a number at step 2; lower training\.learning_rate"):
+def test_fault_15_failed_training_publishes_nothing_and_frees_device(small: SmallStudy) -> None:
+    changed(small, learning_rate=1e30, warmup_steps=0)
+    study = small.open()
+    with pytest.raises(SynthpostError, match=r"\bstep 2\b.*training\.learning_rate"):
         run(study)
     assert not study.store.all_of("adapters", study.cells[0].place)
-    assert not list((world.home / "storage").rglob("adapter_*"))
+    assert not list((small.home / "storage").rglob("adapter_*"))
     with study.devices.lease(0.001, timeout_seconds=0):
         pass
 
 
-def test_fault_15_where_memory_runs_out_for_good_nothing_is_published_and_the_next_run_makes_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_fault_15_out_of_memory_publishes_nothing_and_next_run_works(
+    small: SmallStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = world.open()
-    with monkeypatch.context() as small:
-        small.setattr(Tuner, "_trained", lambda *arguments: None)
-        with pytest.raises(DeviceError, match="too little memory even for one row"):
+    study = small.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuner, "_trained", lambda *arguments: None)
+        with pytest.raises(DeviceError, match="memory"):
             run(study)
     assert not study.store.all_of("adapters", study.cells[0].place)
     assert run(study).steps == [1, 2, 3, 4]

@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.quality import gates
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.chat_server import ChatServer, Rule
+from tests.helpers.hosted_models import answered, context_of, hosted, prompts, texts_of
 from tests.helpers.hosted_tables import judge_of, judged, rows_of
-from tests.helpers.hosted_world import answered, context_of, hosted, prompts, texts_of
 
 POSTS = {
     "empty": "",
@@ -45,7 +46,7 @@ def written(posts: list[str]) -> list[Rule]:
     return [Rule(numbers=(number,), text=post) for number, post in enumerate(posts, start=1)]
 
 
-def test_fault_18_odd_posts_are_in_the_journal_as_they_came(server: ChatServer, journal_url: str, backend: str) -> None:
+def test_fault_18_odd_posts_are_stored_unchanged(server: ChatServer, journal_url: str, backend: str) -> None:
     server.script(*written(list(POSTS.values())))
     spec = hosted(server, backend, concurrency=1)
     replies = answered(spec, context_of(journal_url), prompts(len(POSTS)))
@@ -55,7 +56,7 @@ def test_fault_18_odd_posts_are_in_the_journal_as_they_came(server: ChatServer, 
 
 
 @pytest.mark.parametrize("posts", [SENDABLE, [POSTS[HALF]]], ids=["odd", HALF])
-def test_fault_18_odd_posts_make_a_table_that_is_published_and_read_again(
+def test_fault_18_odd_posts_make_a_table_that_round_trips(
     server: ChatServer, small_task: Task, context: Context, tmp_path: Path, backend: str, posts: list[str]
 ) -> None:
     server.script(*written(posts))
@@ -71,7 +72,7 @@ def test_fault_18_odd_posts_make_a_table_that_is_published_and_read_again(
     pd.testing.assert_frame_equal(store.read_table(manifest), made)
 
 
-def test_fault_18_odd_posts_are_judged_like_any_other(
+def test_fault_18_odd_posts_are_judged_like_others(
     server: ChatServer, small_task: Task, context: Context, backend: str
 ) -> None:
     judge = judge_of(small_task, hosted(server, backend), context)
@@ -82,8 +83,6 @@ def test_fault_18_odd_posts_are_judged_like_any_other(
     assert any("👩‍👩‍👧‍👦" in prompt for prompt in server.log().prompts)
 
 
-def test_fault_18_odd_prompts_reach_the_endpoint_as_they_are(
-    server: ChatServer, context: Context, backend: str
-) -> None:
+def test_fault_18_odd_prompts_reach_the_endpoint_unchanged(server: ChatServer, context: Context, backend: str) -> None:
     answered(hosted(server, backend), context, SENDABLE)
     assert sorted(server.log().prompts) == sorted(SENDABLE)

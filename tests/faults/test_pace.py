@@ -1,8 +1,9 @@
-"""How hard an endpoint is pressed, seen from the endpoint."""
+"""Rate limits and concurrency, as the endpoint sees them."""
 
 from __future__ import annotations
 
 import random
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,11 @@ from synthpost_dagster.llm import rate_limits, retries, transport
 from synthpost_dagster.llm.chat_models import Context, Work, chat_model
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
 from tests.helpers.chat_server import ChatServer, Rule
-from tests.helpers.hosted_world import answered, asks_of, expected, hosted, prompts, texts_of
+from tests.helpers.hosted_models import answered, asks_of, expected, hosted, prompts, texts_of
 
 
 @pytest.mark.parametrize(("backend", "concurrency"), [("openai", 1), ("groq", 3), ("openai", 12)])
-def test_no_more_requests_are_in_flight_than_the_profile_allows_and_no_fewer_when_all_goes_well(
+def test_concurrency_of_the_profile_is_reached_and_not_exceeded(
     server: ChatServer, context: Context, backend: str, concurrency: int
 ) -> None:
     server.script(Rule(delay=0.05))
@@ -35,7 +36,7 @@ def test_requests_in_flight_grow_from_few_to_many(server: ChatServer, context: C
     assert server.log().most_in_flight > 30
 
 
-def test_as_many_requests_are_in_flight_as_the_profile_allows_even_above_the_sdks_own_limit(
+def test_concurrency_above_the_limit_of_the_sdk_is_reached(
     server: ChatServer, context: Context, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limits, "START", 130.0)
@@ -45,7 +46,7 @@ def test_as_many_requests_are_in_flight_as_the_profile_allows_even_above_the_sdk
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_a_burst_of_failures_halves_the_requests_in_flight_once(server: ChatServer, context: Context) -> None:
+def test_burst_of_failures_halves_the_requests_in_flight_once(server: ChatServer, context: Context) -> None:
     server.script(Rule(numbers=tuple(range(1, 9)), status=503, delay=0.1), Rule(delay=0.1))
     answered(hosted(server, concurrency=8), context, prompts(40))
     after = server.log().requests[8:]
@@ -55,9 +56,7 @@ def test_a_burst_of_failures_halves_the_requests_in_flight_once(server: ChatServ
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_an_endpoint_that_turns_away_every_third_request_still_answers_all_once(
-    server: ChatServer, context: Context
-) -> None:
+def test_endpoint_that_rejects_every_third_request_answers_all_once(server: ChatServer, context: Context) -> None:
     server.script(Rule(numbers=tuple(range(3, 400, 3)), status=429))
     replies = answered(hosted(server), context, prompts(60))
     assert texts_of(replies) == expected(prompts(60))
@@ -65,23 +64,21 @@ def test_an_endpoint_that_turns_away_every_third_request_still_answers_all_once(
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_an_endpoint_that_turns_away_every_request_is_given_up(server: ChatServer, context: Context) -> None:
+def test_endpoint_that_rejects_every_request_ends_the_run(server: ChatServer, context: Context) -> None:
     server.script(Rule(status=429))
-    with pytest.raises(EndpointError, match=r"stayed busy for .* \(429: scripted 429\)"):
+    with pytest.raises(EndpointError, match="429: scripted 429"):
         answered(hosted(server, concurrency=2), context, prompts(10))
 
 
-def test_requests_a_minute_are_not_passed(
-    server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_per_minute_are_kept(server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
     answered(hosted(server, requests_per_minute=10), context, prompts(15))
     starts = [seen.at for seen in server.log().requests]
-    # The server sees them later than they were let through, the first most of all; half of such a minute for that.
+    # The server sees requests later than they were sent, the first most of all: half of such a minute is allowed.
     assert all(starts[index + 10] - starts[index] > 0.5 for index in range(5))
 
 
-def test_limits_a_minute_hold_from_one_series_of_requests_to_the_next(
+def test_limit_per_minute_holds_across_batches_of_requests(
     server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
@@ -93,7 +90,7 @@ def test_limits_a_minute_hold_from_one_series_of_requests_to_the_next(
     assert all(starts[index + 10] - starts[index] > 0.5 for index in range(5))
 
 
-def test_a_pause_that_was_asked_for_holds_back_the_next_series_too(server: ChatServer, context: Context) -> None:
+def test_requested_pause_delays_the_next_batch_of_requests(server: ChatServer, context: Context) -> None:
     server.script(Rule(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "700ms"}))
     for number in range(2):
         answered(hosted(server), context, prompts(2)[number : number + 1])
@@ -101,7 +98,7 @@ def test_a_pause_that_was_asked_for_holds_back_the_next_series_too(server: ChatS
     assert second.at - first.ended_at >= 0.69
 
 
-def test_two_series_at_a_time_keep_the_limits_together(
+def test_two_concurrent_batches_share_the_limits(
     server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
@@ -116,9 +113,9 @@ def test_two_series_at_a_time_keep_the_limits_together(
     assert all(starts[index + 20] - starts[index] > 0.5 for index in range(10))
 
 
-def test_tokens_a_minute_are_not_passed(server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_per_minute_are_kept(server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MINUTE", 1.0)
-    # A request is reckoned at 7 tokens and 25 new ones; a reply has 19 in all, which is what counts once it is there.
+    # A request is estimated at 7 tokens and 25 new ones; a reply has 19 in all, which count once it has arrived.
     answered(hosted(server, tokens_per_minute=200, max_new_tokens=25, concurrency=1), context, prompts(14))
     asked = server.log().requests
     for first in asked:
@@ -128,7 +125,7 @@ def test_tokens_a_minute_are_not_passed(server: ChatServer, context: Context, mo
 
 
 @pytest.mark.parametrize(("backend", "kind"), [("openai", "requests"), ("groq", "tokens")])
-def test_an_endpoint_that_says_nothing_is_left_is_not_asked_before_it_says_there_is(
+def test_exhausted_rate_limit_is_waited_for_until_its_reset(
     server: ChatServer, context: Context, backend: str, kind: str
 ) -> None:
     told = {f"x-ratelimit-remaining-{kind}": "0", f"x-ratelimit-reset-{kind}": "700ms"}
@@ -140,9 +137,9 @@ def test_an_endpoint_that_says_nothing_is_left_is_not_asked_before_it_says_there
     assert starts[1] - ends[0] < 0.69
 
 
-def test_an_endpoint_that_has_nothing_left_until_tomorrow_ends_the_run(server: ChatServer, context: Context) -> None:
+def test_rate_limit_exhausted_for_hours_ends_the_run(server: ChatServer, context: Context) -> None:
     server.script(Rule(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h30m"}))
-    with pytest.raises(EndpointError, match=r"pause of 7 h (30|29) min.*\(1 of 5 replies are in the journal\)"):
+    with pytest.raises(EndpointError, match=r"\b7 h (30|29) min\b.*\b1 of 5\b"):
         answered(hosted(server, concurrency=1), context, prompts(5))
 
 
@@ -171,12 +168,10 @@ def test_no_header_breaks_the_run(server: ChatServer, context: Context, headers:
     try:
         assert texts_of(answered(hosted(server, concurrency=1), context, prompts(2))) == expected(prompts(2))
     except EndpointError as error:
-        assert "asks for a pause of" in str(error)
+        assert re.search(r"\b\d+ (h|min|s)\b", str(error))
 
 
-def test_replies_come_in_the_order_of_the_asks_whatever_order_the_server_answers_in(
-    server: ChatServer, context: Context
-) -> None:
+def test_replies_keep_the_order_of_the_requests(server: ChatServer, context: Context) -> None:
     delays = random.Random(7)
     server.script(*(Rule(marker=text, delay=delays.uniform(0.0, 0.1)) for text in prompts(60)))
     asked: list[str] = prompts(60)
@@ -185,7 +180,7 @@ def test_replies_come_in_the_order_of_the_asks_whatever_order_the_server_answers
     assert ends != asked
 
 
-def test_one_prompt_wanted_many_times_is_asked_once(server: ChatServer, context: Context) -> None:
+def test_repeated_prompt_is_requested_once(server: ChatServer, context: Context) -> None:
     asked = [*prompts(3), *prompts(5), *prompts(70), *prompts(3)]
     events: list[Event] = []
     model = chat_model(hosted(server), context)
@@ -196,34 +191,32 @@ def test_one_prompt_wanted_many_times_is_asked_once(server: ChatServer, context:
     assert (events[-1].done, events[-1].total) == (len(asked), len(asked))
 
 
-def test_what_the_journal_holds_is_handed_out_without_an_endpoint(server: ChatServer, context: Context) -> None:
+def test_journal_serves_replies_without_an_endpoint(server: ChatServer, context: Context) -> None:
     answered(hosted(server), context, prompts(100))
     away = hosted("http://127.0.0.1:9", max_request_attempts=1)
     assert texts_of(answered(away, context, prompts(100))) == expected(prompts(100))
 
 
-def test_what_the_journal_holds_is_handed_out_without_a_key(server: ChatServer, context: Context) -> None:
+def test_journal_serves_replies_without_a_key(server: ChatServer, context: Context) -> None:
     answered(hosted(server), context, prompts(10))
     assert texts_of(answered(hosted(server), context._replace(secret=lambda name: None), prompts(10)))
 
 
-def test_a_consumer_that_stops_early_ends_the_requests_and_what_had_come_stays(
-    server: ChatServer, context: Context
-) -> None:
+def test_closing_early_ends_requests_and_keeps_replies(server: ChatServer, context: Context) -> None:
     server.script(Rule(numbers=tuple(range(1, 21))), Rule(act="hang"))
     model = chat_model(hosted(server), context)
     replies = model.answers(asks_of(model, prompts(60)), Work("rows", 60, SILENT))
     assert [next(replies).text for _ in range(20)] == expected(prompts(20))
     started = time.monotonic()
     replies.close()
-    assert time.monotonic() - started < 15, "it waited for the requests that hang"
+    assert time.monotonic() - started < 15, "it waited for requests that hang"
     assert context.journal.summary()[0]["replies"] == 20
     server.script()
     assert texts_of(answered(hosted(server), context, prompts(60))) == expected(prompts(60))
     assert len(server.log().requests) == 40
 
 
-def test_a_consumer_that_stops_early_ends_requests_that_wait_for_their_next_try(
+def test_closing_early_ends_requests_that_wait_for_a_retry(
     server: ChatServer, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "FIRST_BACKOFF", 30.0)
@@ -236,7 +229,7 @@ def test_a_consumer_that_stops_early_ends_requests_that_wait_for_their_next_try(
     assert len(server.log().requests) <= 9
 
 
-def test_an_address_where_nobody_takes_the_connection_is_named(
+def test_address_that_accepts_no_connection_is_named(
     context: Context, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.3)
@@ -245,5 +238,5 @@ def test_an_address_where_nobody_takes_the_connection_is_named(
         silent.listen(0)
         waiting.connect(silent.getsockname())
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(EndpointError, match=rf"{address}\S* cannot be reached"):
+        with pytest.raises(EndpointError, match=address):
             answered(hosted(address, backend, max_request_attempts=1), context, prompts(1))

@@ -12,10 +12,11 @@ import pytest
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.runtime.child_processes import INTERRUPTED
 from synthpost_dagster.runtime.devices import Device, free_gib
-from synthpost_dagster.stages.data import evaluation_prompts
+from synthpost_dagster.stages.stage import materialize
 from tests.helpers.side_by_side import Worker, assert_apart, assert_made_once, side_by_side
-from tests.helpers.tuning_home import Run, World, ready_to_tune, run, standing_at
-from tests.helpers.tuning_world import BF16, FAR, FEW_OR_ODD, ROUNDING, alone, assert_steps_take, rows_of, spec_of
+from tests.helpers.small_study import SmallStudy
+from tests.helpers.tuning import BF16, FAR, FEW_OR_ODD, ROUNDING, alone, assert_steps_take, rows_of, spec_of
+from tests.helpers.tuning_home import Run, ready_to_tune, run, waiting_at
 
 pytestmark = pytest.mark.gpu
 
@@ -23,39 +24,39 @@ SPEC = spec_of(precision="bfloat16")
 
 
 @pytest.fixture(scope="module")
-def world(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> World:
+def small(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     """To be copied: the same for all tests here."""
-    made = ready_to_tune(tmp_path_factory.mktemp("world"), "cuda", "bfloat16", steps=(4, 5, 6))
-    evaluation_prompts(made.open())
+    made = ready_to_tune(tmp_path_factory.mktemp("study"), "cuda", "bfloat16", steps=(4, 5, 6))
+    materialize(made.open(), "evaluation_prompts")
     return made
 
 
 @pytest.fixture(scope="module")
-def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(world.copied(tmp_path_factory.mktemp("undisturbed") / "home").open())
+def undisturbed(small: SmallStudy, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(small.copy_to(tmp_path_factory.mktemp("undisturbed")).open())
 
 
 class Shared(NamedTuple):
-    world: World
+    small: SmallStudy
     workers: list[Worker]
 
 
 @pytest.fixture(scope="module")
-def shared(world: World, tmp_path_factory: pytest.TempPathFactory) -> Shared:
+def shared(small: SmallStudy, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     """Two processes on one cell, then each on one of its own."""
     folder = tmp_path_factory.mktemp("shared")
     (folder / "ready").mkdir()
-    copy = world.copied(folder / "home")
-    return Shared(copy, side_by_side(copy.environment, folder / "ready", ["8|4", "8|5"], ["8|4", "8|6"]))
+    copy = small.copy_to(folder / "study")
+    return Shared(copy, side_by_side(copy.environment(), folder / "ready", ["8|4", "8|5"], ["8|4", "8|6"]))
 
 
-def test_fault_12_two_processes_on_one_cell_train_it_once_and_end_with_the_same_artifact(shared: Shared) -> None:
+def test_fault_12_two_processes_on_one_cell_train_it_once(shared: Shared) -> None:
     assert_made_once(shared.workers, "8|4")
-    store = shared.world.open().store
+    store = shared.small.open().store
     for asset in ("adapters", "predictions"):
         (manifest,) = store.all_of(asset, "8|4")
         store.read_table(manifest)
-    assert not list((shared.world.home / "tmp").iterdir())
+    assert not list((shared.small.home / "tmp").iterdir())
 
 
 def test_fault_12_processes_hold_the_gpu_one_after_the_other(shared: Shared) -> None:
@@ -71,14 +72,14 @@ def test_fault_12_processes_hold_the_gpu_one_after_the_other(shared: Shared) -> 
     [(signal.SIGKILL, -signal.SIGKILL, 1), (signal.SIGINT, INTERRUPTED, 0)],
     ids=["killed", "cancelled"],
 )
-def test_faults_14_and_20_a_training_that_is_ended_frees_the_gpu_and_the_next_goes_on_to_the_same_adapter(
-    gpu: Device, world: World, undisturbed: Run, tmp_path: Path, ending: signal.Signals, code: int, drafts: int
+def test_faults_14_and_20_ended_training_frees_the_gpu_and_resumes(
+    gpu: Device, small: SmallStudy, undisturbed: Run, tmp_path: Path, ending: signal.Signals, code: int, drafts: int
 ) -> None:
     """A kill leaves a draft behind, which nobody reads; a cancel leaves none."""
-    world = world.copied(tmp_path / "home")
-    study = world.open()
+    small = small.copy_to(tmp_path / "study")
+    study = small.open()
     before = free_gib(gpu)
-    with standing_at(world, 3) as process:
+    with waiting_at(small, 3) as process:
         assert before - free_gib(gpu) > 0.2, "it has nothing on the GPU: the test shows nothing"
         with pytest.raises(DeviceError, match="held by another process"), study.devices.lease(0.001, timeout_seconds=0):
             pass
@@ -87,8 +88,8 @@ def test_faults_14_and_20_a_training_that_is_ended_frees_the_gpu_and_the_next_go
     with study.devices.lease(0.001, timeout_seconds=0):
         pass
     assert _comes_to(gpu, before - 0.05)
-    assert not (world.home / "storage" / "adapters").exists()
-    assert len(list((world.home / "tmp").iterdir())) == drafts
+    assert not (small.home / "storage" / "adapters").exists()
+    assert len(list((small.home / "tmp").iterdir())) == drafts
     finished = run(study)
     assert "training goes on from step 2 of 4" in finished.notes
     assert finished.steps == [3, 4]
@@ -98,7 +99,7 @@ def test_faults_14_and_20_a_training_that_is_ended_frees_the_gpu_and_the_next_go
     for name, weight in undisturbed.weights.items():
         assert weight.abs().max() > FAR
         assert (finished.weights[name] - weight).abs().max() < FAR
-    assert not list((world.home / "checkpoints").iterdir())
+    assert not list((small.home / "checkpoints").iterdir())
 
 
 def _comes_to(device: Device, free: float) -> bool:

@@ -8,7 +8,6 @@ import importlib.util
 import itertools
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,16 @@ from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.float8 import refuse_device
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers import losses_child
-from tests.helpers.tuning_world import (
+from tests.helpers.children import command, environment
+from tests.helpers.tuning import (
     BF16,
     FAR,
     ROUNDING,
-    Told,
+    ProgressLog,
     alone,
     cell,
-    furthest,
     half_done,
+    largest_difference,
     rows_of,
     scaled_products,
     spec_of,
@@ -43,7 +42,6 @@ from tests.helpers.tuning_world import (
 pytestmark = pytest.mark.gpu
 
 SPEC = spec_of(precision="bfloat16")
-CHILD = Path(losses_child.__file__)
 
 
 def bf16(**changes: Any) -> Any:
@@ -85,7 +83,7 @@ def test_with_frozen_products_in_8_bits_much_the_same_is_learned(
 def test_in_float32_the_adapter_is_that_of_the_cpu(gpu: Device, tmp_path: Path) -> None:
     alone(tmp_path / "cpu", spec_of(), steps=3)
     alone(tmp_path / "gpu", spec_of(), device=gpu, steps=3)
-    assert furthest(tmp_path / "gpu", tmp_path / "cpu") < FAR
+    assert largest_difference(tmp_path / "gpu", tmp_path / "cpu") < FAR
 
 
 def test_flash_attention_looks_into_no_other_row(gpu: Device) -> None:
@@ -123,7 +121,7 @@ def long_rows() -> Any:
 def test_fault_15_out_of_memory_halves_the_micro_batch_and_learns_the_same(gpu: Device, tmp_path: Path) -> None:
     import torch
 
-    spec, rows, told = bf16(loss="full", max_length=2_048), long_rows(), Told()
+    spec, rows, log = bf16(loss="full", max_length=2_048), long_rows(), ProgressLog()
     with tuner_of(spec, BF16, gpu) as tuner:
         cell(tuner, tmp_path / "warm", spec, rows=rows_of(8), steps=1)
         _reset(gpu)
@@ -134,11 +132,11 @@ def test_fault_15_out_of_memory_halves_the_micro_batch_and_learns_the_same(gpu: 
         _reset(gpu)
         total = torch.cuda.get_device_properties(gpu.name).total_memory
         torch.cuda.set_per_process_memory_fraction((before + 0.7 * needed) / total, gpu.name)
-        tuned = cell(tuner, tmp_path / "small", spec, rows=rows, steps=3, told=told)
-    assert f"{gpu.label} ran out of memory with 8 rows at a time" in told
+        tuned = cell(tuner, tmp_path / "small", spec, rows=rows, steps=3, log=log)
+    assert f"{gpu.label} ran out of memory with 8 rows at a time" in log
     assert tuned.layout.micro_batch < 8
-    assert f"training {tuned.layout.text}, 8 rows a step" in told
-    assert told.steps == [1, 2, 3]
+    assert f"training {tuned.layout.text}, 8 rows a step" in log
+    assert log.steps == [1, 2, 3]
     assert tuned.curve["loss"].tolist() == pytest.approx(whole.curve["loss"].tolist(), rel=ROUNDING)
 
 
@@ -210,7 +208,7 @@ def test_trainings_leave_nothing_on_the_gpu(gpu: Device, tmp_path: Path, is_comp
     assert not [name for name, _, wants_gradient in after.pop("weights") if wants_gradient]
     del plain["weights"]
     assert after == plain
-    assert furthest(tmp_path / "one", tmp_path / "two") < FAR
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < FAR
     del loaded, tuner
     _reset(gpu)
     assert torch.cuda.memory_allocated(gpu.name) == empty
@@ -220,22 +218,22 @@ def test_trainings_leave_nothing_on_the_gpu(gpu: Device, tmp_path: Path, is_comp
 def test_fault_14_a_training_that_goes_on_ends_as_an_undisturbed_one(
     gpu: Device, tmp_path: Path, optimizer: str
 ) -> None:
-    spec, told = bf16(optimizer=optimizer), Told()
+    spec, log = bf16(optimizer=optimizer), ProgressLog()
     whole = alone(tmp_path / "whole", spec, BF16, gpu, steps=6)
     last = half_done(tmp_path / "half", 3, spec, BF16, gpu, steps=6)
     assert [path.name for path in last.parent.glob("checkpoint-*")] == ["checkpoint-3"]
-    tuned = alone(tmp_path / "half", spec, BF16, gpu, steps=6, told=told)
-    assert told.steps == [4, 5, 6]
+    tuned = alone(tmp_path / "half", spec, BF16, gpu, steps=6, log=log)
+    assert log.steps == [4, 5, 6]
     assert tuned.curve["step"].tolist() == [1, 2, 3, 4, 5, 6]
     assert tuned.curve["loss"].tolist() == pytest.approx(whole.curve["loss"].tolist(), rel=ROUNDING)
-    assert furthest(tmp_path / "half", tmp_path / "whole") < FAR
+    assert largest_difference(tmp_path / "half", tmp_path / "whole") < FAR
 
 
 def test_the_studys_arguments_train_on_a_gpu(gpu: Device, tmp_path: Path) -> None:
-    told = Told()
-    tuned = alone(tmp_path, STUDY_TRAINING, BF16, gpu, steps=8, told=told, system_prompt="Be kind.")
+    log = ProgressLog()
+    tuned = alone(tmp_path, STUDY_TRAINING, BF16, gpu, steps=8, log=log, system_prompt="Be kind.")
     assert tuned.layout == Layout(2, gradient_checkpointing=True, is_compiled=False)
-    assert told.steps == list(range(1, 9))
+    assert log.steps == list(range(1, 9))
     assert tuned.curve["loss"].iloc[-1] < tuned.curve["loss"].iloc[0]
 
 
@@ -258,8 +256,8 @@ def test_adapters_are_learned_on_4_bit_weights_packed_or_decoded(gpu: Device, tm
 def losses_of(steps: int, **changes: Any) -> list[float]:
     """The losses of the first steps, from a process of their own."""
     spec = bf16(micro_batch=4, **changes)
-    command = [sys.executable, str(CHILD), str(steps), spec.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
+    start = command("losses_child", steps, spec.model_dump_json())
+    done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stderr[-4_000:]
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("losses: "))
     return list(json.loads(line.removeprefix("losses: ")))

@@ -1,8 +1,8 @@
 """A chat-completions server in a process of its own, which fails in the ways that a test scripts.
 
-`python tests/faults/chat_server.py 0` prints the port it took, and ends when its standard input does. It speaks the
-protocol under the paths of both SDKs, answers a prompt with a text that follows from the prompt alone, bills every
-request that it took, and logs all it saw. What the engine makes of it is the tests' business.
+`python -m tests.helpers.chat_server PORT` prints the port that it took (0: any), and ends when its standard input does.
+It serves the protocol under the paths of both SDKs, answers a prompt with a text that follows from the prompt alone,
+bills every request that it answered, and logs all requests. Clients of the server do not belong here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.helpers.children import command, environment
 
 MODELS = ("served-model", "other-model")
 SERVED = MODELS[0]
@@ -29,12 +30,13 @@ _POSTS = re.compile(r"<<<([0-9a-f]{16}) A>>>\n(.*?)\n<<<\1 end>>>\n\n<<<\1 B>>>\
 
 
 class Rule(NamedTuple):
-    """What the server does to requests: to those of these numbers (from 1), with this marker in the prompt, so often.
+    """What the server does to a request. The rule applies to the requests with these numbers (from 1) whose prompt
+    contains the marker, at most `times` times.
 
     `act`: `drop` and `reset` end the connection, `hang` never answers, `truncate` announces more than it sends,
-    `trickle` sends a byte every 0.01 s. `{authorization}` in a text, body or header is the header the client sent.
+    `trickle` sends a byte every 0.01 s. `{authorization}` in a text, body or header is the header that the client sent.
     `to`: requests for a `chat`, or for the list of `models`. `quote`: how a verdict quotes the posts first (`QUOTES`).
-    `encoding`: of the body; Latin-1 for one of any bytes.
+    `encoding`: of the body; Latin-1 for any bytes.
     """
 
     numbers: tuple[int, ...] = ()
@@ -56,7 +58,7 @@ class Rule(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A request as the server saw it; times are of the monotonic clock that all processes share."""
+    """A request that the server received; times are of the monotonic clock, which all processes share."""
 
     number: int
     at: float
@@ -72,11 +74,10 @@ class Seen(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Every chat request, in the order they came, the most at a time, and how often the models were asked for."""
+    """Every chat request in order of arrival, and the highest number in flight at one time."""
 
     requests: list[Seen]
     most_in_flight: int
-    models_asked: int
 
     @property
     def prompts(self) -> list[str]:
@@ -89,7 +90,7 @@ class Log(NamedTuple):
         return len(self.requests) - len(set(self.prompts))
 
     def bill(self, input_price: float, output_price: float) -> float:
-        """Dollars of all requests at prices a million tokens, whether they were answered or not."""
+        """Dollars of all requests, answered or not, at prices per million tokens."""
         return sum(s.prompt_tokens * input_price + s.completion_tokens * output_price for s in self.requests) / 1e6
 
 
@@ -98,9 +99,9 @@ QUOTES = ("escaped", "unescaped", "lines", "pretty")
 
 
 def reply_text(prompt: str, quote: str = "") -> str:
-    """What the server answers: of two fenced posts the longer, to anything else a post of its own.
+    """The server's answer: a verdict for the longer of two fenced posts; to any other prompt, a post.
 
-    Such a post has as many sentences as the prompt asks for at least.
+    The post has the smallest number of sentences that the prompt asks for.
     """
     if posts := _POSTS.search(prompt):
         first, second = len(posts[2]), len(posts[3])
@@ -113,48 +114,48 @@ def reply_text(prompt: str, quote: str = "") -> str:
 
 
 def verdict_text(pick: str, post_a: str, post_b: str, quote: str) -> str:
-    """A verdict, after both posts in the words of the judge: escaped or not in its sentence why, as quoted lines of
-    prose, or with what looks like JSON in them written prettily.
+    """A verdict that quotes both posts first: in its reason (escaped or not), as quoted lines of prose, or with JSON
+    in the posts reformatted.
     """
-    told = f"A says {post_a}, and B says {post_b}"
+    reason = f"A says {post_a}, and B says {post_b}"
     match quote:
         case "escaped":
-            return json.dumps({"criteria": [], "why": told, "verdict": pick})
+            return json.dumps({"criteria": [], "why": reason, "verdict": pick})
         case "unescaped":
-            return f'{{"criteria": [], "why": "{told}", "verdict": "{pick}"}}'
+            return f'{{"criteria": [], "why": "{reason}", "verdict": "{pick}"}}'
         case "lines":
-            return "".join(f"> {line}\n" for line in told.splitlines()) + f"\nVerdict: {pick}"
+            return "".join(f"> {line}\n" for line in reason.splitlines()) + f"\nVerdict: {pick}"
         case "pretty":
-            pretty = re.sub(r"\s*([{}:,])\s*", r" \1\n  ", told)
+            pretty = re.sub(r"\s*([{}:,])\s*", r" \1\n  ", reason)
             return f'I follow neither: {pretty}\n{{"verdict": "{pick}"}}'
         case _:
             return json.dumps({"verdict": pick})
 
 
 class ChatServer:
-    """A running server, as tests drive it."""
+    """A test's client of a running server."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     def base_url(self, backend: str) -> str:
-        """What a profile writes for the backend's SDK."""
+        """The `base_url` of a profile for the backend's SDK."""
         return f"http://127.0.0.1:{self.port}" + ("/v1" if backend == "openai" else "")
 
     def script(self, *rules: Rule) -> None:
-        """Forgets what was, and from now on treats requests by the first rule that fits."""
+        """Clears rules and log; from now on the first rule that applies decides each request."""
         self._call("/control", json.dumps([rule._asdict() for rule in rules]).encode())
 
     def log(self) -> Log:
-        """What the server saw since it was scripted."""
+        """Requests since the last `script`."""
         content = self._call("/log")
-        return Log([Seen(*seen) for seen in content["requests"]], content["most_in_flight"], content["models_asked"])
+        return Log([Seen(*seen) for seen in content["requests"]], content["most_in_flight"])
 
-    def wait_for(self, is_there: Callable[[Log], bool]) -> Log:
-        """The log as soon as it is as wanted."""
+    def wait_for(self, is_met: Callable[[Log], bool]) -> Log:
+        """The log as soon as it meets a condition."""
         until = time.monotonic() + 120
-        while not is_there(log := self.log()):
-            assert time.monotonic() < until, f"the server saw no such thing in two minutes: {len(log.requests)} asked"
+        while not is_met(log := self.log()):
+            assert time.monotonic() < until, f"not met within two minutes, with {len(log.requests)} requests"
             time.sleep(0.01)
         return log
 
@@ -165,9 +166,10 @@ class ChatServer:
 
 @contextlib.contextmanager
 def chat_server(port: int = 0) -> Iterator[ChatServer]:
-    """A server process, for as long as the context lasts, or the process that opened it."""
-    command = [sys.executable, str(Path(__file__).resolve()), str(port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    """A server process; it ends with the context, or with this process."""
+    with subprocess.Popen(
+        command("chat_server", port), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin and process.stdout
         try:
             yield ChatServer(int(process.stdout.readline()))
@@ -179,7 +181,7 @@ def chat_server(port: int = 0) -> Iterator[ChatServer]:
                 process.kill()
 
 
-# What follows runs in the server's process.
+# From here on: the server's own process.
 
 
 class _State:
@@ -218,8 +220,7 @@ class _Server:
 
         state = self.state
         seen = [state.seen[number] for number in sorted(state.seen)]
-        content = {"requests": seen, "most_in_flight": state.most_in_flight, "models_asked": state.models_asked}
-        return web.json_response(content)
+        return web.json_response({"requests": seen, "most_in_flight": state.most_in_flight})
 
     async def models(self, request: Any) -> Any:
         from aiohttp import web

@@ -1,7 +1,7 @@
-"""What happens on a disk that is full: scenarios in a process whose small disk nobody else sees.
+"""Scenarios on a full disk: each runs in a process whose small disk no other process sees.
 
-`on_a_small_disk` runs one of them in a mount namespace of its own, on a tmpfs of a few megabytes; it prints what came
-of it as JSON. As root no more is needed, else a user namespace.
+`on_a_small_disk` runs one of them in a mount namespace, on a tmpfs of a few megabytes, and returns its results. It
+needs root or a user namespace. `python -m tests.helpers.full_disk SCENARIO DISK SPEC` prints them as JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from synthpost_dagster.llm import client
 from synthpost_dagster.llm.chat_models import Work, chat_model
 from synthpost_dagster.profiles.models import HostedChat
 from synthpost_dagster.runtime.progress import Event, Progress
-from tests.helpers.hosted_world import OPENED, answered, asks_of, context_of, prompts, texts_of
+from tests.helpers.children import command, environment
+from tests.helpers.hosted_models import OPENED, answered, asks_of, context_of, prompts, texts_of
 
 MEGABYTE = 1024 * 1024
 BUDGET = 1_000.0
@@ -30,31 +32,39 @@ REPLIES = 60
 
 
 def on_a_small_disk(scenario: str, megabytes: int, folder: Path, spec: HostedChat | None = None) -> dict[str, Any]:
-    """What the scenario prints. Skips where neither root nor a user namespace may mount; in CI it fails."""
+    """The results of a scenario. Skips where a mount needs rights that this user lacks; in CI it fails instead."""
     disk = folder / "disk"
     disk.mkdir()
-    mount = f'mount -t tmpfs -o size={megabytes}m none "$1" && exec "$2" "$3" "$4" "$1" "$5"'
-    arguments = [disk, sys.executable, Path(__file__).resolve(), scenario, spec.model_dump_json() if spec else ""]
+    mount = f'mount -t tmpfs -o size={megabytes}m none "$1" && shift && exec "$@"'
+    scenario_command = command("full_disk", scenario, disk, spec.model_dump_json() if spec else "")
     for isolated in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"]):
         if _may_mount(isolated, disk):
-            command = [*isolated, "sh", "-c", mount, "sh", *map(str, arguments)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            done = subprocess.run(
+                [*isolated, "sh", "-c", mount, "sh", str(disk), *scenario_command],
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
             assert done.returncode == 0, done.stderr
             return dict(json.loads(done.stdout))
     message = "no small disk can be mounted here, neither as root nor in a user namespace"
-    pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def _may_mount(isolated: list[str], folder: Path) -> bool:
     if shutil.which(isolated[0]) is None:
         return False
-    command = [*isolated, "mount", "-t", "tmpfs", "none", str(folder)]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    mount = [*isolated, "mount", "-t", "tmpfs", "none", str(folder)]
+    return subprocess.run(mount, capture_output=True, check=False).returncode == 0
 
 
 def journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
-    """Asks until the disk is full, looks at what is there, frees space, and asks on."""
-    client.AWAY_SECONDS = (0.1,)
+    """Sends requests until the disk is full, frees space, and sends the rest."""
+    vars(client)["AWAY_SECONDS"] = (0.1,)
     ballast = fill(disk / "ballast", 5 * MEGABYTE)
     path = disk / "journal.sqlite"
     error = error_of(lambda: answered(spec, context_of(path, BUDGET), prompts(REPLIES)))
@@ -73,30 +83,30 @@ def journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
 
 
 def room(disk: Path, spec: HostedChat) -> dict[str, Any]:
-    """Asks until the disk is full, and someone frees space while the run goes on."""
+    """Sends requests until the disk is full; space is freed while the run waits."""
     ballast = fill(disk / "ballast", 5 * MEGABYTE)
     notes: list[str] = []
 
-    def heard(event: Event) -> None:
+    def note(event: Event) -> None:
         if "full" in event.what:
             notes.append(event.what)
             ballast.unlink(missing_ok=True)
 
     model = chat_model(spec, context_of(disk / "journal.sqlite"))
-    replies = model.answers(asks_of(model, prompts(REPLIES)), Work("rows", REPLIES, Progress(heard)))
+    replies = model.answers(asks_of(model, prompts(REPLIES)), Work("rows", REPLIES, Progress(note)))
     return {"texts": texts_of(list(replies)), "notes": notes}
 
 
 def no_journal(disk: Path, spec: HostedChat) -> dict[str, Any]:
-    """Asks where there is no room for even an empty journal."""
+    """Sends requests where not even an empty journal fits, then again with space freed."""
     ballast = fill(disk / "ballast", shutil.disk_usage(disk).free)
     error = error_of(lambda: answered(spec, context_of(disk / "journal.sqlite"), prompts(3)))
     ballast.unlink()
     return {"error": error, "texts": texts_of(answered(spec, context_of(disk / "journal.sqlite"), prompts(3)))}
 
 
-def mend(disk: Path, spec: HostedChat) -> dict[str, Any]:
-    """Opens a damaged journal where there is no room to mend it, then frees space and asks on."""
+def recovery(disk: Path, spec: HostedChat) -> dict[str, Any]:
+    """Opens a damaged journal where its recovery does not fit, then frees space and sends the requests again."""
     path = disk / "journal.sqlite"
     answered(spec, context_of(path), prompts(REPLIES))
     vars(OPENED[-1])["_engine"].dispose()
@@ -114,7 +124,8 @@ def table(disk: Path) -> dict[str, Any]:
     import numpy as np
     import pandas as pd
 
-    from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+    from synthpost_dagster.artifacts.manifest import Plan
+    from synthpost_dagster.artifacts.store import ArtifactStore
 
     store = ArtifactStore(disk / "storage", disk / "home")
     small = pd.DataFrame({"id": ["a", "b"], "wins": [3, 4]})
@@ -136,14 +147,14 @@ def table(disk: Path) -> dict[str, Any]:
 
 
 def fill(path: Path, size: int) -> Path:
-    """A file of so many bytes, or as many as fit."""
+    """A file of that many bytes, or of all that fit."""
     with contextlib.suppress(OSError):
         path.write_bytes(bytes(size))
     return path
 
 
-def error_of(work: Any) -> str:
-    """The error that ended the work; a defect of the package keeps its traceback."""
+def error_of(work: Callable[[], object]) -> str:
+    """The error that ended the work, or nothing; a defect of the package keeps its traceback."""
     try:
         work()
     except SynthpostError as error:
@@ -152,7 +163,7 @@ def error_of(work: Any) -> str:
 
 
 if __name__ == "__main__":
-    name, place, said = sys.argv[1:]
-    scenarios: dict[str, Any] = {work.__name__: work for work in (journal, no_journal, mend, room, table)}
-    specs = [HostedChat.model_validate_json(said)] if said else []
+    name, place, spec_json = sys.argv[1:]
+    scenarios: dict[str, Any] = {work.__name__: work for work in (journal, no_journal, recovery, room, table)}
+    specs = [HostedChat.model_validate_json(spec_json)] if spec_json else []
     sys.stdout.write(json.dumps(scenarios[name](Path(place), *specs)))

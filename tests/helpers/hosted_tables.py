@@ -1,4 +1,4 @@
-"""What the fault tests share of whole tables: rows and verdicts of models behind the scripted server."""
+"""Tables made with chat models behind the scripted server: synthetic rows, predictions and verdicts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
 
-JUDGED = 20
-
 
 def rows_of(task: Task | str, spec: HostedChat, context: Context, target: int) -> pd.DataFrame:
     """Synthetic rows."""
@@ -34,13 +32,13 @@ def judge_of(task: Task, spec: HostedChat, context: Context) -> Judge:
 
 
 def predictions(task: Task, contestant: str, posts: list[str]) -> pd.DataFrame:
-    """Posts for as many evaluation prompts."""
+    """A table of predictions: these posts for the first evaluation prompts."""
     prompts = evaluation_prompts(task, len(posts))[list(FACTOR_COLUMNS)]
     return prompts.assign(contestant=contestant, post=posts, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
 
 
 def judged(task: Task, judge: Judge, tuned: list[str], others: list[str]) -> pd.DataFrame:
-    """Verdicts on tuned posts against the others, which stand for both baselines."""
+    """Verdicts on tuned posts against the others, which are the posts of both baselines."""
     baselines = pd.concat([predictions(task, name, others) for name in ("base", "prompted")])
     contests = contests_of(briefs_by_id(task), predictions(task, "tuned", tuned), baselines)
     return judge_contests(task, [judge], contests, BOTH_ORDERS, [SILENT])
@@ -49,6 +47,6 @@ def judged(task: Task, judge: Judge, tuned: list[str], others: list[str]) -> pd.
 def verdicts_of(task: Task | str, spec: HostedChat, context: Context) -> pd.DataFrame:
     """Verdicts on posts of different lengths."""
     task = load_task(task) if isinstance(task, str) else task
-    tuned = [f"My post {number}{'!' * (number % 3)}" for number in range(JUDGED)]
-    others = [f"Other post {number}" for number in range(JUDGED)]
+    tuned = [f"My post {number}{'!' * (number % 3)}" for number in range(20)]
+    others = [f"Other post {number}" for number in range(20)]
     return judged(task, judge_of(task, spec, context), tuned, others)

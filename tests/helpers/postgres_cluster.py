@@ -1,11 +1,10 @@
-"""A throw-away PostgreSQL cluster for the tests of the journal: a folder, a port of its own, no password."""
+"""A temporary PostgreSQL cluster for the tests of the journal: a folder, a port of its own, no password."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,26 +12,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.ports import free_port
+
 USER = "postgres"
 
 
 @contextlib.contextmanager
 def postgres_cluster() -> Iterator[str]:
-    """The URL of a running cluster, to which a database's name is to be added. Skips where there is no PostgreSQL.
-
-    In CI it fails instead: there it is to be installed.
-    """
+    """The URL of a running cluster, without a database. Skips where PostgreSQL is not installed; in CI it fails."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not binaries:
         message = "no PostgreSQL server here; apt-get install postgresql"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     folder = Path(tempfile.mkdtemp(prefix="synthpost-postgres-"))
-    data, log, bin_folder, port = folder / "data", folder / "log", binaries[-1].parent, _free_port()
+    data, log, bin_folder, port = folder / "data", folder / "log", binaries[-1].parent, free_port()
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, USER)
         _run(bin_folder / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        # No durability: the folder is thrown away. Many short tests: every one a database and several connections.
+        # No durability: the folder is temporary. Every one of many short tests has several connections.
         options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=100"
         _run(bin_folder / "pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
         try:
@@ -44,13 +42,13 @@ def postgres_cluster() -> Iterator[str]:
 
 
 def restart(url: str) -> None:
-    """Ends all connections of a cluster that a URL leads to, as a crash does, and starts it again."""
+    """Ends all connections of the cluster at a URL, as a crash does, and starts it again."""
     _run(*_control(url), "-m", "immediate", "restart")
 
 
 @contextlib.contextmanager
 def stopped(url: str) -> Iterator[None]:
-    """Within it, the cluster that a URL leads to is down."""
+    """The cluster at a URL is down within the context."""
     control = _control(url)
     options = (Path(control[2]) / "postmaster.opts").read_text().split(maxsplit=1)[1].replace('"', "'")
     _run(*control, "-m", "immediate", "stop")
@@ -61,7 +59,7 @@ def stopped(url: str) -> Iterator[None]:
 
 
 def _control(url: str) -> tuple[str, ...]:
-    """The command that controls the cluster, less what it is to do."""
+    """The command that controls the cluster, without its action."""
     import psycopg
 
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
@@ -80,9 +78,3 @@ def _run(*command: object) -> None:
         )
         output.seek(0)
         assert done.returncode == 0, output.read().decode()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

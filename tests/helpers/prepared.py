@@ -1,4 +1,4 @@
-"""Folders that are prepared once in a test session, for all of its processes; tests copy them."""
+"""Folders that are prepared once per test session, for all of its worker processes; tests copy them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from filelock import FileLock
 
 
 def prepared(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
-    """The session's folder of that name, filled by the first process that asks for it; the others wait until it is."""
+    """The session's folder of that name. The first process that needs it fills it while the others wait."""
     root = factory.getbasetemp()
     if root.name.startswith("popen-"):
         root = root.parent  # a worker of pytest-xdist has a folder of its own within the session's

@@ -1,4 +1,6 @@
-"""Small and large `ReportData` and `PairsData` for tests of the pages; figures are those of `statistics`."""
+"""Small and large `ReportData` and `PairsData` for tests of the pages, with figures computed by `statistics`, and a
+reader of HTML.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.pairs.table import Contradictions, Repair
 from synthpost_dagster.report.data import (
@@ -43,7 +45,6 @@ from synthpost_dagster.report.data_quality import (
     SharedRun,
     Supervised,
 )
-from synthpost_dagster.report.forgetting import ForgettingData, Forgotten
 from synthpost_dagster.schemas import METRICS, OPPONENTS, OUTCOMES, Forgetting, RatioReport
 from synthpost_dagster.statistics.agreement import agreement
 from synthpost_dagster.statistics.choice import best_of, headline_ratio
@@ -62,7 +63,7 @@ from synthpost_dagster.tasks.prompting import short_hash
 NAN = math.nan
 A, B, C, D = Cell(88, "50"), Cell(1760, "50"), Cell(8800, "50"), Cell(88, "1-epoch")
 HOSTILE = '</script><script>alert(1)</script><!-- <img src="https://evil.example/x"> \x00\ud800 {{ 7 * 7 }}'
-LEVELS = {
+LEVELS: dict[str, tuple[str, ...]] = {
     "post_type": ("Promotional", "Question"),
     "tone": ("Witty", "Calm"),
     "length": ("short", "long"),
@@ -137,7 +138,7 @@ def choice(
     better: tuple[Cell, ...] = (),
     prompted: tuple[int, int, int, int] = (40, 44, 11, 5),
 ) -> Choice:
-    """A cell chosen among so many."""
+    """A cell chosen among this number of cells."""
     found = Counts(*counts)
     worst = headline_ratio(Counts(found.wins, found.losses + found.unscored, found.ties, 0), among)
     against_prompted = headline_ratio(Counts(*prompted), among)
@@ -145,7 +146,7 @@ def choice(
 
 
 def control(name: str, *counts: int) -> ControlResult:
-    """A control with these counts, and what they say."""
+    """A control with these counts and its verdict."""
     found = Counts(*counts)
     return ControlResult(name, found, (control_verdict if name == "resampled" else null_verdict)(found))
 
@@ -158,7 +159,7 @@ GOOD_CONTROLS = (
 
 
 def order(agreeing: int = 91, pairs: int = 100, bias: float = 0.02) -> OrderFigures:
-    """Order figures with so many agreeing pairs."""
+    """Order figures with this number of agreeing pairs."""
     return OrderFigures(share(agreeing, pairs), SlotBias(bias, bias - 0.03, bias + 0.03), pairs)
 
 
@@ -213,7 +214,12 @@ def curve(*losses: float) -> pd.DataFrame:
 
 def gate(asset: str = "prompts", partition: str = "", **changes: Any) -> GateLine:
     """A check that passed."""
-    values = {"name": "schema", "is_passed": True, "is_blocking": True, "message": "88 rows follow the schema"}
+    values: dict[str, Any] = {
+        "name": "schema",
+        "is_passed": True,
+        "is_blocking": True,
+        "message": "88 rows follow the schema",
+    }
     return GateLine(asset, partition, GateEntry(**values | changes))
 
 
@@ -276,16 +282,6 @@ def kinds_of(ratio: float = 1.04, poem: float = 1.09) -> pd.DataFrame:
     return Forgetting.validate(table.assign(tuned_perplexity=[8 * ratio, 8 * poem]))
 
 
-def forgetting(*runs: Forgotten, **changes: Any) -> ForgettingData:
-    """Cell A under two seeds and B, all below the limit, unless said otherwise."""
-    shown = runs or (
-        Forgotten(A, 1, kinds_of()),
-        Forgotten(A, 2, kinds_of(1.08)),
-        Forgotten(B, 1, kinds_of(0.98, 1.01)),
-    )
-    return replace(ForgettingData(shown, 1.15, 1, False), **changes)
-
-
 def report(**changes: Any) -> ReportData:
     """A report of four cells, one of them under two seeds."""
     compliance = pd.DataFrame(
@@ -299,7 +295,7 @@ def report(**changes: Any) -> ReportData:
         student="student-model",
         teacher="teacher-model",
         judges=("judge-model",),
-        caution="",
+        is_embedded=False,
         is_study_mode=False,
         evaluation_prompts=100,
         training_seed=1,
@@ -317,8 +313,8 @@ def report(**changes: Any) -> ReportData:
         separations=(),
         quality=quality(),
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in (A, B, C, D)},
-        training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0)),),
-        forgetting=forgetting(),
+        training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0), kinds_of()),),
+        max_perplexity_ratio=1.15,
         took=(
             Took("Synthetic rows", "88 kept rows", 91, 45_000, 0.0215, 75.0, 88, 40_000, 0.02, 60.0),
             Took("Training", "1 cell, 50 steps", 0, 0, 0.0, 97.0, 0, 0, 0.0, None),
@@ -381,7 +377,7 @@ def judged_pairs_report(**changes: Any) -> PairsData:
 
 
 def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
-    """A sweep of 15 cells over so many prompts, with long texts, a panel of two judges and a sentence for each game."""
+    """A sweep of 15 cells over this number of prompts, with long texts, a panel of two judges and a reason per game."""
     generator = np.random.default_rng(seed)
     cells = [Cell(size, steps) for size in (88, 440, 880, 1760, 8800) for steps in ("50", "150", "1-epoch")]
     levels = {
@@ -396,7 +392,6 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
     chosen = best_of(outcomes)
     assert chosen is not None
     return report(
-        caution="Made-up figures.",
         evaluation_prompts=prompts,
         judges=("judge-one/model-70b", "judge-two/model-120b"),
         ratios=ratios(*_big_rows(sides, cells, levels)),

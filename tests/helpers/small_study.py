@@ -1,7 +1,7 @@
-"""A study small enough to run whole in a test: two companies, few rows, and the packaged wording.
+"""A study that is small enough to run whole in a test: two companies, few rows, and the packaged wording.
 
-Templates, types, tones and criteria stay as they are packaged, so that the embedded model takes the task. What the
-tests change is written into the two folders' own YAML files, as a person would.
+Templates, post types, tones and criteria are the packaged ones, so that the embedded model can be used. Tests change a
+study in its YAML files, as a user does.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
-from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, RunsFilter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
 from synthpost_dagster.profiles import FOLDER as PROFILES
 from synthpost_dagster.settings import Settings, read_settings
-from synthpost_dagster.stages.study import Study, open_study
-from synthpost_dagster.tasks.loading import PACKAGED
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
+from tests.helpers.small_task import copy_task, edit_yaml
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 BIN = Path(sys.executable).parent
 SYNTHPOST = BIN / "synthpost"
 SIZES = (8, 16)
 STEPS: tuple[int | str, ...] = (3, "1-epoch")
 CELLS = ("8|3", "8|1-epoch", "16|3", "16|1-epoch")
-EVALUATION = 11
 WHOLE = (
     "catalog",
     "prompts",
@@ -49,15 +49,8 @@ WHOLE = (
 BY_CELL = ("adapters", "predictions", "verdicts")
 
 
-def edit_yaml(path: Path, change: Callable[[Any], object]) -> None:
-    """Reads a YAML file, lets `change` edit its content in place, and writes it back."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    change(content)
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
 class Made(NamedTuple):
-    """A run, as the tests compare it."""
+    """A run, as tests compare it."""
 
     job: str
     partition: str | None
@@ -65,7 +58,7 @@ class Made(NamedTuple):
 
 
 def done(job: str, partition: str | None = None) -> Made:
-    """A run that ended well."""
+    """A run that succeeded."""
     return Made(job, partition, "SUCCESS")
 
 
@@ -92,21 +85,23 @@ class SmallStudy:
         return read_settings(str(self.home), str(self.task), str(self.profile))
 
     def open(self) -> Study:
-        """The study as its files now say."""
+        """The study as its files now define it."""
         return open_study(self.settings)
 
     def instance(self) -> DagsterInstance:
         """The Dagster instance of the home; a context."""
+        from dagster import DagsterInstance
+
         return DagsterInstance.from_config(str(self.home / "dagster"))
 
     def environment(self, **more: str) -> dict[str, str]:
-        """For child processes: ours, with this study named in it."""
-        named = {
+        """For child processes: the environment of this process, with this study as the settings."""
+        study = {
             "SYNTHPOST_HOME": str(self.home),
             "SYNTHPOST_TASK": str(self.task),
             "SYNTHPOST_PROFILE": str(self.profile),
         }
-        return {**os.environ, **named, **more}
+        return {**os.environ, **study, **more}
 
     def command(self, *arguments: str, timeout: float = 600, **more: str) -> subprocess.CompletedProcess[str]:
         """`synthpost …` as people run it."""
@@ -121,47 +116,50 @@ class SmallStudy:
         )
 
     def call(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """As `command`, in this process: without the seconds that another one takes to import its libraries."""
+        """As `command`, in this process, which saves the time of importing libraries again."""
         from synthpost_dagster.cli import entry
 
-        said = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+        streams = [io.BytesIO(), io.BytesIO()]
+        output, errors = (io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in streams)
         with (
             _as_process(["synthpost", *arguments], self.environment(**more), self.root),
-            contextlib.redirect_stdout(said[0]),
-            contextlib.redirect_stderr(said[1]),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
         ):
             try:
                 entry()
                 status = 0
             except SystemExit as ended:
                 status = ended.code if isinstance(ended.code, int) else 0
-        texts = [stream.buffer.getvalue().decode() for stream in said]  # type: ignore[attr-defined]
+        texts = [stream.getvalue().decode() for stream in streams]
         return subprocess.CompletedProcess(list(arguments), status, *texts)
 
     def sweep(self, *cells: str) -> list[Made]:
         """Brings cells up to date through the driver, in this process; the runs it started, oldest first."""
-        from synthpost_dagster.orchestration.driver import open_sweep
+        from synthpost_dagster.orchestration.driver import open_driver
 
         before = self.run_ids()
-        with open_sweep(self.settings, Terminal()) as sweep:
+        with open_driver(self.settings, Terminal()) as sweep:
             sweep.run([Cell.parse(cell) for cell in cells])
         return self.runs(without=before)
 
     def run_ids(self) -> set[str]:
-        """Ids of every run there has been."""
+        """Ids of all runs."""
         if not self.home.exists():
             return set()
         with self.instance() as instance:
             return {run.run_id for run in instance.get_runs()}
 
     def runs(self, without: Sequence[str] | set[str] = ()) -> list[Made]:
-        """Every run, oldest first, less those known before."""
+        """All runs, oldest first, without those known before."""
         with self.instance() as instance:
-            found = [run for run in instance.get_runs(RunsFilter()) if run.run_id not in set(without)]
+            found = [run for run in instance.get_runs() if run.run_id not in set(without)]
             return [Made(run.job_name, run.tags.get("dagster/partition"), run.status.value) for run in found[::-1]]
 
     def recorded(self, asset: str, partition: str = "") -> str | None:
-        """The fingerprint in the metadata of the latest materialization, read with Dagster's own calls."""
+        """The fingerprint in the metadata of the latest materialization."""
+        from dagster import AssetKey, AssetRecordsFilter
+
         with self.instance() as instance:
             wanted = AssetRecordsFilter(AssetKey(asset), asset_partitions=[partition] if partition else None)
             records = instance.fetch_materializations(wanted, limit=1).records
@@ -177,7 +175,7 @@ class SmallStudy:
         return found | {f"{asset} {cell}": self.recorded(asset, cell) for asset in BY_CELL for cell in cells}
 
     def trainings(self) -> list[Path]:
-        """Where the trainings that are under way, or were stopped, keep their checkpoints."""
+        """Folders of checkpoints, of trainings that run or were stopped."""
         return list((self.home / "checkpoints").glob("*"))
 
     def manifests(self) -> list[Path]:
@@ -195,7 +193,7 @@ class SmallStudy:
         return broken
 
     def choose_learning_rate(self, rate: float, **sweep: Any) -> None:
-        """Writes it into the profile, so that no adapter is there yet; `sweep` are keys of that section."""
+        """Changes the profile, so that every adapter has to be made again; `sweep` are keys of that section."""
 
         def change(profile: dict[str, Any]) -> None:
             profile["training"]["learning_rate"] = rate
@@ -204,19 +202,19 @@ class SmallStudy:
         edit_yaml(self.profile, change)
 
     def remove(self, *places: str) -> None:
-        """Removes artifacts: `verdicts`, or `verdicts/8_3` of one partition."""
+        """Removes artifacts: all `verdicts`, or `verdicts/8_3` of one partition."""
         for place in places:
             shutil.rmtree(self.home / "storage" / place)
 
     def copy_to(self, root: Path) -> SmallStudy:
-        """The same study elsewhere, with all it has made."""
+        """The same study in another folder, with all its artifacts."""
         shutil.copytree(self.root, root, dirs_exist_ok=True)
         return SmallStudy(root)
 
 
 @contextlib.contextmanager
 def _as_process(arguments: list[str], environment: dict[str, str], folder: Path) -> Iterator[None]:
-    """What a process has of its own is as given within it, and afterwards as it was."""
+    """Sets arguments, environment and folder of this process, and restores them afterwards."""
     before = dict(os.environ), sys.argv, sys.unraisablehook, Path.cwd()
     try:
         os.environ.update(environment)
@@ -231,7 +229,7 @@ def _as_process(arguments: list[str], environment: dict[str, str], folder: Path)
 
 
 class Offline:
-    """Within it, this process can connect to nothing; `refused` holds the arguments of what was tried."""
+    """A context in which this process can connect to nothing; `refused` holds the arguments of each attempt."""
 
     def __init__(self) -> None:
         self.refused: list[tuple[Any, ...]] = []
@@ -253,10 +251,10 @@ class Offline:
 
 
 class Whole(NamedTuple):
-    """A study that was made whole from nothing: its runs, and how long they took.
+    """A study with all its artifacts, and the runs that made them.
 
-    `seconds` are those on the clock, less those that the kernel kept the process waiting while others had the core;
-    `refused` are the connections that it tried to make.
+    `seconds`: wall time, without the time in which the kernel let other processes use the core. `refused`: connections
+    that it tried to make.
     """
 
     study: SmallStudy
@@ -270,10 +268,9 @@ def write_small_study(root: Path) -> SmallStudy:
     """Task and profile of the small study below `root`; no home yet."""
     study = SmallStudy(root)
     root.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(PACKAGED / "sales_posts", study.task)
+    sweep = {"data_sizes": [*SIZES, 24, 330], "steps": list(STEPS)}
+    copy_task(study.task, 3, 1, sweep=sweep, evaluation={"prompts": 11})
     shutil.copyfile(PROFILES / "tiny.yaml", study.profile)
-    edit_yaml(study.task / "catalog.yaml", _two_companies)
-    edit_yaml(study.task / "task.yaml", _small_sweep)
 
     def cover(profile: dict[str, Any]) -> None:
         profile["sweep"] = {"data_sizes": list(SIZES), "steps": list(STEPS), "more_seeds": []}
@@ -281,15 +278,3 @@ def write_small_study(root: Path) -> SmallStudy:
 
     edit_yaml(study.profile, cover)
     return study
-
-
-def _two_companies(catalog: dict[str, Any]) -> None:
-    catalog["companies"] = catalog["companies"][:2]
-    for company in catalog["companies"]:
-        products = company["products"]
-        company["products"] = {"train": products["train"][:3], "holdout": products["holdout"][:1]}
-
-
-def _small_sweep(task: dict[str, Any]) -> None:
-    task["sweep"] = {"data_sizes": [*SIZES, 24, 330], "steps": list(STEPS)}
-    task["evaluation"] = {"prompts": EVALUATION}

@@ -1,9 +1,12 @@
-"""The packaged task, cut down until it can be exhausted, and rows for it that no teacher wrote."""
+"""Task folders: the packaged task with a small catalog, rows for it that no teacher wrote, and edits of YAML files.
+
+Whole studies (task, profile and home) are in `small_study`.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +18,45 @@ from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.tasks.loading import PACKAGED
 from synthpost_dagster.tasks.task import Task
 
+EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+"""The fixture `edit_task`: edits a YAML file of the small task and loads the task again."""
 
-def write_small_task(folder: Path) -> Path:
-    """Two companies with two train products and one holdout product each: 220 training, 110 evaluation prompts."""
+
+def edit_yaml(path: Path, change: Callable[[Any], object]) -> None:
+    """Reads a YAML file, lets `change` edit its content in place, and writes it back."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(content)
+    write_yaml(path, content)
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Writes the content in its own order."""
+    path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def copy_task(folder: Path, train: int, holdout: int, **changes: Any) -> Path:
+    """The packaged task with two companies of that many products; `changes` are keys of task.yaml."""
+
+    def cut(catalog: dict[str, Any]) -> None:
+        catalog["companies"] = catalog["companies"][:2]
+        for company in catalog["companies"]:
+            products = company["products"]
+            company["products"] = {"train": products["train"][:train], "holdout": products["holdout"][:holdout]}
+
     shutil.copytree(PACKAGED / "sales_posts", folder)
-    catalog = yaml.safe_load((folder / "catalog.yaml").read_text(encoding="utf-8"))
-    catalog["companies"] = catalog["companies"][:2]
-    for company in catalog["companies"]:
-        company["products"] = {"train": company["products"]["train"][:2], "holdout": company["products"]["holdout"][:1]}
-    write_yaml(folder / "catalog.yaml", catalog)
-    task = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8"))
-    task["sweep"] = {"data_sizes": [8, 88, 176, 220], "steps": [2, 50, "1-epoch"]}
-    task["evaluation"] = {"prompts": 110}
-    write_yaml(folder / "task.yaml", task)
+    edit_yaml(folder / "catalog.yaml", cut)
+    edit_yaml(folder / "task.yaml", lambda task: task.update(changes))
     return folder
 
 
+def write_small_task(folder: Path) -> Path:
+    """Two companies with two train products and one holdout product each: 220 training, 110 evaluation prompts."""
+    sweep = {"data_sizes": [8, 88, 176, 220], "steps": [2, 50, "1-epoch"]}
+    return copy_task(folder, 2, 1, sweep=sweep, evaluation={"prompts": 110})
+
+
 def kept_rows(task: Task, posts: Sequence[str]) -> pd.DataFrame:
-    """A kept row with each of the posts, for the first of the training prompts (schema SyntheticRows)."""
+    """A kept row for each post, of the first training prompts (schema SyntheticRows)."""
     prompts = training_prompts(task).head(len(posts))
     return prompts.drop(columns="teacher_prompt").assign(
         attempt=0,
@@ -48,8 +72,3 @@ def kept_rows(task: Task, posts: Sequence[str]) -> pd.DataFrame:
         teacher_model="fake",
         reply_key=[fingerprint({"id": name}) for name in prompts["prompt_id"]],
     )
-
-
-def write_yaml(path: Path, content: dict[str, Any]) -> None:
-    """The content as a YAML file that people can read."""
-    path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")

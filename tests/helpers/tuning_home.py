@@ -1,10 +1,13 @@
-"""A home where only the adapters are missing, for the fault and gpu tests, and processes that are stopped in tuning."""
+"""A study in which only the adapters are missing, and processes that tests stop while they train.
+
+`python -m tests.helpers.tuning_home STEP` trains the first cell of the study in its environment, prints its progress,
+and waits at the end of that step until it is ended. Training without a study is in `tuning`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -14,52 +17,29 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-import yaml
 
+from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.inference.peft_files import WEIGHTS
+from synthpost_dagster.runtime.child_processes import INTERRUPTED
 from synthpost_dagster.runtime.progress import Event, Progress
-from synthpost_dagster.settings import read_settings
-from synthpost_dagster.stages.adapters import adapters
-from synthpost_dagster.stages.data import catalog, data_subsets, prompts, synthetic_rows_plan
-from synthpost_dagster.stages.study import Study, open_study
-from tests.helpers.small_task import kept_rows, write_small_task, write_yaml
+from synthpost_dagster.settings import keep_quiet, read_settings
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.stage import materialize
+from synthpost_dagster.stages.study import Study
+from tests.helpers.children import command, environment
+from tests.helpers.small_study import SmallStudy
+from tests.helpers.small_task import edit_yaml, kept_rows, write_small_task, write_yaml
 
-CHILD = Path(__file__).with_name("tuning_child.py")
-MOST_SECONDS = 120
-"""For a process to import its libraries and train some steps; one that waits for the device longer is ended."""
-
-
-class World(NamedTuple):
-    """A home in which all that an adapter is made of lies ready, its task and its profile."""
-
-    home: Path
-    task: Path
-    profile: Path
-
-    def open(self) -> Study:
-        return open_study(read_settings(str(self.home), str(self.task), str(self.profile)))
-
-    def copied(self, home: Path) -> World:
-        """The same in another home."""
-        return self._replace(home=shutil.copytree(self.home, home))
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """For child processes: ours, with this world named in it and with all that can be imported here."""
-        named = {
-            "SYNTHPOST_HOME": str(self.home),
-            "SYNTHPOST_TASK": str(self.task),
-            "SYNTHPOST_PROFILE": str(self.profile),
-        }
-        return {**os.environ, **named, "PYTHONPATH": os.pathsep.join(sys.path)}
+MAX_SECONDS = 120
+"""For a process to import its libraries and to train some steps."""
 
 
-def ready_to_tune(folder: Path, device: str = "cpu", dtype: str = "float32", steps: Sequence[int] = (4,)) -> World:
-    """Eight rows for cells of so many steps, written without a teacher; a checkpoint after every step."""
-    made = World(folder / "home", write_small_task(folder / "task"), folder / "mine.yaml")
+def ready_to_tune(root: Path, device: str = "cpu", dtype: str = "float32", steps: Sequence[int] = (4,)) -> SmallStudy:
+    """Eight rows for cells of these steps, written without a teacher; a checkpoint after every step."""
+    small = SmallStudy(root)
     sweep = {"data_sizes": [8], "steps": list(steps)}
-    task = yaml.safe_load((made.task / "task.yaml").read_text(encoding="utf-8"))
-    write_yaml(made.task / "task.yaml", task | {"sweep": sweep})
+    write_small_task(small.task)
+    edit_yaml(small.task / "task.yaml", lambda task: task.update(sweep=sweep))
     profile = {
         "extends": "tiny",
         "name": "mine",
@@ -69,18 +49,19 @@ def ready_to_tune(folder: Path, device: str = "cpu", dtype: str = "float32", ste
         "sweep": sweep,
         "evaluation_prompts": 11,
     }
-    write_yaml(made.profile, profile)
-    study = made.open()
-    catalog(study)
-    prompts(study)
+    write_yaml(small.profile, profile)
+    study = small.open()
+    for asset in ("catalog", "prompts"):
+        materialize(study, asset)
     rows = kept_rows(study.task, [" ".join(f"word{at * place}" for place in range(1, 9 + 3 * at)) for at in range(8)])
-    study.store.reuse_or_make(synthetic_rows_plan(study, 8), lambda draft: draft.table("synthetic_rows", rows))
-    assert not data_subsets(study, 8).manifest.failed_gates
-    return made
+    parts = study.resolver.plan("synthetic_rows").parts | {"rows": 8}
+    study.store.reuse_or_make(Plan("synthetic_rows", "", parts), lambda draft: draft.table("synthetic_rows", rows))
+    assert not materialize(study.fresh(), "data_subsets", "8").manifest.failed_gates
+    return small
 
 
 class Run(NamedTuple):
-    """What a run of the stage made."""
+    """Weights and losses that a run made, its notes, and the steps that it did."""
 
     weights: dict[str, torch.Tensor]
     curve: pd.DataFrame
@@ -89,36 +70,59 @@ class Run(NamedTuple):
 
 
 def run(study: Study) -> Run:
-    """The first cell's adapter, made or made to its end in this process."""
+    """Makes the first cell's adapter in this process, or completes it."""
     from safetensors.torch import load
 
     events: list[Event] = []
-    manifest = adapters(study, study.cells[0], Progress(events.append)).manifest
+    manifest = materialize(study, "adapters", study.cells[0].place, Progress(events.append)).manifest
     return Run(
         load(study.store.read_file(manifest, WEIGHTS)),
         study.store.read_table(manifest),
         [event.text for event in events],
-        [event.done for event in events if event.what == "training" and event.made],
+        [event.done for event in events if event.what == "training"][1:],
     )
 
 
 @contextlib.contextmanager
-def standing_at(world: World, step: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that tunes the first cell and stands still at the end of that step, to be ended."""
-    command = [sys.executable, str(CHILD), str(step)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=world.environment) as process:
-        limit = threading.Timer(MOST_SECONDS, process.kill)
+def waiting_at(small: SmallStudy, step: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that trains the first cell and waits at the end of that step, to be ended."""
+    start = command("tuning_home", step)
+    with subprocess.Popen(start, stdout=subprocess.PIPE, text=True, env=environment(**small.environment())) as process:
+        limit = threading.Timer(MAX_SECONDS, process.kill)
         limit.start()
         try:
             assert process.stdout is not None
-            said = []
+            printed = []
             for line in process.stdout:
-                said.append(line)
+                printed.append(line)
                 if line.startswith(f"training: {step} of"):
                     break
             else:
-                raise AssertionError(f"it ended by itself: {said}")
+                raise AssertionError(f"it ended by itself: {printed}")
             yield process
         finally:
             limit.cancel()
             process.kill()
+
+
+def main(step: int) -> None:
+    """Prints progress, one event per line, and waits at the end of that step."""
+
+    def listen(event: Event) -> None:
+        sys.stdout.write(f"{event.text}\n")
+        sys.stdout.flush()
+        if event.what == "training" and event.done == step:
+            threading.Event().wait()
+
+    study = open_study(read_settings())
+    materialize(study, "adapters", study.cells[0].place, Progress(listen))
+
+
+if __name__ == "__main__":
+    # Interrupts are ignored where a script started the tests in the background, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    keep_quiet()
+    try:
+        main(int(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""`synthpost ui` in its own process, asked as the Dagster UI asks."""
+"""`synthpost ui` in a process of its own, and a client that sends the queries of the Dagster UI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.ports import free_port, is_open
 from tests.helpers.small_study import SYNTHPOST, SmallStudy
 
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "synthpost_dagster.definitions"}
@@ -84,7 +84,7 @@ class Server:
         return str(launched["run"]["runId"])
 
     def terminate(self, run_id: str) -> None:
-        """What the button of that name does."""
+        """Terminates a run as the UI's button does."""
         answer = self.ask(TERMINATE, runId=run_id)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
@@ -103,7 +103,7 @@ class Server:
         return self.ended(self.launch(job, assets, tags, config))
 
     def sensor(self, name: str, cursor: str | None) -> dict[str, Any]:
-        """What a sensor would start after `cursor`."""
+        """The result of a dry run of a sensor after `cursor`."""
         selector = {**REPOSITORY, "sensorName": name}
         found: dict[str, Any] = self.ask(SENSOR_DRY_RUN, selectorData=selector, cursor=cursor)["sensorDryRun"]
         result: dict[str, Any] = found["evaluationResult"]
@@ -111,20 +111,9 @@ class Server:
         return result
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextlib.contextmanager
 def served(study: SmallStudy, **environment: str) -> Iterator[Server]:
-    """The UI and the daemon of a study, while it is entered."""
+    """The UI and the daemon of a study; both end with the context."""
     port, log = free_port(), study.root / "ui.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -140,7 +129,7 @@ def served(study: SmallStudy, **environment: str) -> Iterator[Server]:
         deadline = time.monotonic() + 300
         while not served.is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the webserver did not come up:\n{log.read_text()[-3000:]}")
+                pytest.fail(f"the webserver did not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.2)
         yield served
     finally:
@@ -150,7 +139,7 @@ def served(study: SmallStudy, **environment: str) -> Iterator[Server]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    # What was killed goes a moment after it.
+    # The killed processes of the group end a moment later.
     deadline = time.monotonic() + 60
     while is_open(port) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Posts that no gate finds fault with: each of its own words in its own order."""
+"""Random posts that pass every gate."""
 
 from __future__ import annotations
 

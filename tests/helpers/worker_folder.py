@@ -1,7 +1,7 @@
-"""A folder for the temporary files of this test process and of its children; with them lie the locks of its devices.
+"""A folder for the temporary files and device locks of this test process and of its children.
 
-So the tests wait for no run of this machine, nor for the tests beside them. To be imported before the package, which
-chooses the folder of its locks once; `conftest.py` removes it at the end.
+With it, tests wait neither for other runs on this machine nor for other test processes. Import it before the package,
+which chooses the folder of its locks once. `conftest.py` removes it at the end.
 """
 
 from __future__ import annotations

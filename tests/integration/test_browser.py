@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,9 +18,8 @@ from synthpost_dagster.judging.people import is_candidate_first, read_labels
 from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.stages.page_inputs import page_inputs
-from synthpost_dagster.stages.predictions import predictions_plan
 from synthpost_dagster.stages.report import gather
-from synthpost_dagster.stages.verdicts import verdicts_plan
+from tests.helpers.ports import free_port, is_open
 from tests.helpers.small_study import BIN, Whole
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -80,7 +78,7 @@ def test_the_page_shows_every_cell_and_its_posts_from_the_file_alone(
     for cell in study.cells:
         length = cell.steps.replace("-", " ") if "epoch" in cell.steps else f"{cell.steps} steps"
         assert f"{cell.data_size} rows | {length}" in text
-    made = [study.store.read_table(study.store.need(predictions_plan(study, cell), "")) for cell in study.cells]
+    made = [study.store.read_table(study.resolver.need("predictions", cell.place)) for cell in study.cells]
     posts = [post for table in made for post in table["post"]]
     assert any(" ".join(post.split()) in text for post in posts), "the script shows no post"
     picture = tmp_path / "page.png"
@@ -104,7 +102,7 @@ def test_filters_leave_the_pairs_that_were_asked_for_and_stand_in_the_address(
     assert "of 11 pairs" in page.inner_text("#shown")
     study = whole.study.open()
     cell = next(cell for cell in study.cells if cell.key == "8|3")
-    outcomes = pairs(study.store.read_table(study.store.need(verdicts_plan(study, cell), "")))
+    outcomes = pairs(study.store.read_table(study.resolver.need("verdicts", cell.place)))
     against_base = outcomes[outcomes["opponent"] == "base"]
     wanted = against_base["outcome"].value_counts().index[0]
     page.select_option("#filter-outcome", wanted)
@@ -152,7 +150,7 @@ def test_the_blind_sheet_is_saved_and_what_people_fill_in_is_read_back(
     shown = " ".join(" ".join(row.values()) for row in rows).lower()
     assert "tuned" not in shown and "baseline" not in shown
     study = whole.study.open()
-    tables = [study.store.read_table(study.store.need(predictions_plan(study, cell), "")) for cell in study.cells]
+    tables = [study.store.read_table(study.resolver.need("predictions", cell.place)) for cell in study.cells]
     tuned = {post for table in tables for post in table["post"]}
     for row in rows:
         first = row["post_1"] if is_candidate_first(row["pair_id"].strip("'")) else row["post_2"]
@@ -198,6 +196,16 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(whole: Whole, show: Callab
     assert inside <= width <= 375
 
 
+@pytest.mark.parametrize("size", list(SIZES))
+def test_navigation_is_one_line(whole: Whole, show: Callable[..., Any], size: str) -> None:
+    page = show(address_of(whole), size)
+    height, lines = page.evaluate(
+        "[document.querySelector('nav ul').clientHeight, new Set([...document.querySelectorAll('nav li')]"
+        ".map((item) => item.offsetTop)).size]"
+    )
+    assert (lines, height < 70) == (1, True)
+
+
 def test_15_cells_of_440_prompts_are_shown_in_under_3_seconds(
     whole: Whole, show: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -229,21 +237,10 @@ def test_the_lineage_in_the_ui_shows_every_stage(whole: Whole, browser: Any, unt
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
-            until("the web server", lambda: answers(port))
+            until("the web server", lambda: is_open(port))
             window.goto(f"http://127.0.0.1:{port}/asset-groups")
             for group in GROUPS:
                 window.get_by_text(group, exact=True).first.wait_for(timeout=120_000)
         finally:
             window.close()
             server.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

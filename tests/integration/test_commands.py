@@ -111,7 +111,7 @@ def test_the_doctor_names_a_missing_key_and_an_endpoint_out_of_reach_and_fails(c
     assert seen.returncode == 1
     assert "✗ teacher's key: CANARY_KEY is not set; put the key of far" in seen.stdout
     assert "✗ judge's endpoint: far/openai/gpt-oss-120b: http://127.0.0.1:9 cannot be reached" in seen.stdout
-    assert "✓ judge's key: far wants none" in seen.stdout
+    assert "✓ judge's key: far needs none" in seen.stdout
 
 
 def test_the_doctor_shows_that_a_key_is_there_and_never_the_key(changeable: SmallStudy) -> None:

@@ -12,7 +12,6 @@ from synthpost_dagster.judging.people import is_candidate_first
 from synthpost_dagster.report.data import ReportData
 from synthpost_dagster.stages.page_inputs import page_inputs
 from synthpost_dagster.stages.report import gather
-from synthpost_dagster.stages.verdicts import verdicts_plan
 from tests.helpers.small_study import SmallStudy, done, edit_yaml
 
 
@@ -48,7 +47,7 @@ def test_a_report_without_controls_says_that_they_are_missing(changeable: SmallS
 
 def test_peoples_choices_stand_beside_the_judges(changeable: SmallStudy, tmp_path: Path) -> None:
     study = changeable.open()
-    games = study.store.read_table(study.store.need(verdicts_plan(study, study.cells[0]), ""))
+    games = study.store.read_table(study.resolver.need("verdicts", study.cells[0].place))
     decided = games[(games["outcome"] != "tie") & games["is_candidate_first"]].head(8)
     sheet = tmp_path / "filled.csv"
     with sheet.open("w", encoding="utf-8", newline="") as file:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +10,17 @@ import pytest
 import torch
 from filelock import FileLock
 
-from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import DeviceError, SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
-from synthpost_dagster.stages import adapters, effort, planning, predictions, student, sweep, verdicts
+from synthpost_dagster.stages import adapters, planning, student, sweep
+from synthpost_dagster.stages.facts import AdapterFacts
+from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.sweep import Filled, fill
 from synthpost_dagster.training import forgetting
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.small_study import CELLS, SmallStudy, edit_yaml
+from tests.helpers.small_study import SmallStudy, edit_yaml
 
 
 def other_learning_rate(study: SmallStudy, **more: Any) -> Study:
@@ -31,8 +29,8 @@ def other_learning_rate(study: SmallStudy, **more: Any) -> Study:
     return study.open()
 
 
-FILLED = {"adapters": adapters.adapters_plan, "predictions": predictions.predictions_plan}
-"""What a sweep makes of each cell, with its plan."""
+FILLED = ("adapters", "predictions")
+"""What a sweep makes of each cell."""
 
 
 def counts(filled: Filled) -> tuple[int, int, int, int, int]:
@@ -48,23 +46,18 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
 ) -> None:
     study = other_learning_rate(changeable, more_seeds=[7], steps=[3])
     events: list[Event] = []
-    work = planning.work_to_fill(study, study.cells)
     filled = fill(study, study.cells, Progress(events.append))
     assert counts(filled) == (4, 0, 0, 0, 0)
     assert filled.model_loads == 1, "one loaded student tunes and answers for all"
-    assert all(adapters.adapter_of(study, cell).facts["general_text_seconds"] > 0 for cell in study.cells)
-    assert planning.unfilled(study, study.cells) == []
+    assert all(
+        AdapterFacts.of(study.resolver.need("adapters", cell.place)).general_text_seconds > 0 for cell in study.cells
+    )
+    assert planning.lacking(study, study.cells) == []
     told = [event for event in events if event.unit in ("adapters", "trainings")]
     assert [(event.what, event.done, event.total) for event in told] == [
         (what, done, 4) for what in ("tuned", "done") for done in (1, 2, 3, 4)
     ]
     assert all(event.is_milestone for event in told)
-    assert sum(event.work for event in events) == pytest.approx(work), "what is left is told from it"
-    steps = [event.work for event in events if event.unit == "steps"]
-    one = effort.of_steps(study, 1)
-    assert steps == pytest.approx([0.0, one, one, one] * 4), "a step counts when it is done"
-    posts = sum(event.work for event in events if event.unit == "posts")
-    assert posts == pytest.approx(effort.of_posts(4 * study.evaluation_count))
     assert sum("the first row teaches" in event.what for event in events) == 1
     assert {event.what for event in events if event.unit == "steps"} == {
         f"{place} training" for place in ("8|3", "8|3|7", "16|3", "16|3|7")
@@ -81,7 +74,7 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
 
 def assert_same_posts(one: Study, other: Study) -> None:
     for cell in one.cells:
-        ours, theirs = (study.store.need(predictions.predictions_plan(study, cell), "") for study in (one, other))
+        ours, theirs = (study.resolver.need("predictions", cell.place) for study in (one, other))
         assert ours.digest == theirs.digest
         assert ours.parts == theirs.parts
 
@@ -89,8 +82,8 @@ def assert_same_posts(one: Study, other: Study) -> None:
 def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy, retuned: SmallStudy) -> None:
     together, single = retuned.open(), other_learning_rate(changeable, steps=[3])
     for cell in single.cells:
-        adapters.adapters(single, cell, SILENT)
-        assert not predictions.predictions(single, cell, SILENT).is_reused
+        materialize(single, "adapters", cell.place)
+        assert not materialize(single, "predictions", cell.place).is_reused
     assert_same_posts(single, together)
 
 
@@ -99,43 +92,33 @@ def test_a_cells_posts_are_the_same_alone_and_with_others_in_few_slots(retuned: 
     together, single = retuned.copy_to(tmp_path / "together").open(), retuned.open()
     assert counts(fill(together, together.cells, SILENT)) == (2, 0, 0, 0, 0)
     for cell in single.cells:
-        assert not predictions.predictions(single, cell, SILENT).is_reused
+        assert not materialize(single, "predictions", cell.place).is_reused
     assert_same_posts(single, together)
 
 
 def test_slots_make_posts_anew_only_where_they_are_given(changeable: SmallStudy) -> None:
     study = changeable.open()
-    plan = predictions.predictions_plan(study, study.cells[0])
-    assert "max_concurrent_sequences" not in plan.parts["sampling"]
+    plan = study.resolver.plan("predictions", study.cells[0].place)
+    assert "slots" not in plan.parts["sampling"]
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_concurrent_sequences=6))
-    assert predictions.predictions_plan(changeable.open(), study.cells[0]).fingerprint != plan.fingerprint
+    assert changeable.open().resolver.fingerprint("predictions", study.cells[0].place) != plan.fingerprint
 
 
 def test_both_sets_of_the_untuned_models_posts_are_written_by_one_loaded_model(changeable: SmallStudy) -> None:
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
     study, before = changeable.open(), loads.made
-    assert not predictions.control_predictions(study, SILENT).is_reused
-    assert predictions.baseline_predictions(study, SILENT).is_reused
+    assert not materialize(study, "control_predictions").is_reused
+    assert materialize(study, "baseline_predictions").is_reused
     assert loads.made == before + 1
 
 
 def test_a_set_of_posts_that_another_process_is_writing_is_left_to_it(changeable: SmallStudy) -> None:
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
     study = changeable.open()
-    plan = predictions.control_predictions_plan(study)
+    plan = study.resolver.plan("control_predictions")
     with FileLock(changeable.home / "locks" / f"control_predictions-all-{plan.fingerprint}.lock"):
-        assert not predictions.baseline_predictions(study, SILENT).is_reused
-    assert not study.has(lambda: plan)
-
-
-def test_work_that_events_tell_of_is_the_work_that_was_to_be_done(retuned: SmallStudy) -> None:
-    study = retuned.open()
-    retuned.remove(*(f"{manifest}/16_3/{plan(study, Cell(16, '3')).fingerprint}" for manifest, plan in FILLED.items()))
-    events: list[Event] = []
-    planned = planning.work_to_fill(study, study.cells)
-    fill(study, study.cells, Progress(events.append))
-    assert planned > 0
-    assert sum(event.work for event in events) == pytest.approx(planned)
+        assert not materialize(study, "baseline_predictions").is_reused
+    assert not study.resolver.has("control_predictions")
 
 
 def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others(changeable: SmallStudy) -> None:
@@ -152,7 +135,7 @@ def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others
         "24|3",
     ]
     assert filled.text == "1 made, 1 failed, 1 skipped"
-    assert [one.place for one in planning.unfilled(study, study.cells)] == ["8|3", "24|3"]
+    assert [one.place for one in planning.lacking(study, study.cells)] == ["8|3", "24|3"]
 
 
 def test_a_loss_that_is_no_number_fails_its_cell_alone_and_leaves_no_adapter(changeable: SmallStudy) -> None:
@@ -203,77 +186,13 @@ def test_a_student_that_does_not_fit_is_loaded_once_for_all_cells_and_nothing_of
 
 def test_what_another_process_is_making_is_left_to_it(retuned: SmallStudy) -> None:
     study = retuned.open()
-    plan = adapters.adapters_plan(study, Cell(8, "3"))
+    plan = study.resolver.plan("adapters", "8|3")
     retuned.remove(f"adapters/8_3/{plan.fingerprint}", "predictions")
     with FileLock(retuned.home / "locks" / f"adapters-8_3-{plan.fingerprint}.lock"):
-        filled = fill(study, study.cells, SILENT)
+        filled = fill(study.fresh(), study.cells, SILENT)
     assert counts(filled) == (1, 0, 1, 0, 0)
     assert filled.text == "1 made, 1 left to another run"
-    assert [one.place for one in planning.unfilled(study, study.cells)] == ["8|3"]
-
-
-def test_a_sweep_is_for_more_than_one_training(changeable: SmallStudy) -> None:
-    study = changeable.open()
-    assert planning.cells_to_fill(study, study.cells) == []
-    shutil.rmtree(changeable.home / "storage" / "predictions" / "16_3")
-    assert planning.cells_to_fill(study, study.cells) == []
-    shutil.rmtree(changeable.home / "storage" / "adapters" / "8_3")
-    assert planning.cells_to_fill(study, study.cells) == [Cell(8, "3"), Cell(16, "3")]
-
-
-def test_cells_are_dealt_so_that_the_longest_part_ends_early(
-    changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = dict(zip(CELLS, (5.0, 3.0, 4.0, 7.0), strict=True))
-    monkeypatch.setattr(planning, "work_to_fill", lambda _, cells: sum(work[cell.key] for cell in cells))
-    study = changeable.open()
-    parts = planning.dealt(study, study.cells, 2)
-    assert [[cell.key for cell in part] for part in parts] == [["8|1-epoch", "16|1-epoch"], ["8|3", "16|3"]]
-    assert planning.dealt(study, study.cells[:1], 3) == [study.cells[:1]]
-    assert planning.dealt(study, [], 3) == []
-
-
-def test_the_work_left_is_that_of_what_is_not_there(changeable: SmallStudy) -> None:
-    study, storage = changeable.open(), changeable.home / "storage"
-    cell, rows = Cell(16, "3"), 16
-
-    def left() -> float:
-        return planning.work_left(study, study.cells, rows)
-
-    assert left() == 0
-    shutil.rmtree(storage / "verdicts" / "16_3")
-    judging = 2 * 2 * 0.01 * study.evaluation_count
-    assert left() == planning.cell_work(study, cell) == pytest.approx(judging), "2 opponents, 2 orders, for each prompt"
-    shutil.rmtree(storage / "predictions" / "16_3")
-    assert left() == pytest.approx(judging + study.evaluation_count)
-    shutil.rmtree(storage / "adapters" / "16_3")
-    assert left() == pytest.approx(judging + study.evaluation_count + 3 * 8 * 0.6)
-    assert planning.work_to_fill(study, study.cells) == pytest.approx(study.evaluation_count + 3 * 8 * 0.6)
-    assert planning.upstream_work(study, rows + 8) == pytest.approx(8 * 1.5)
-    shutil.rmtree(storage / "control_predictions")
-    assert planning.upstream_work(study, rows) == 2 * study.evaluation_count
-    assert planning.controls_work(study) == pytest.approx(4 * 2 * 0.01 * study.evaluation_count)
-    shutil.rmtree(storage / "synthetic_rows")
-    assert planning.upstream_work(study, rows) == rows * 1.5 + 2 * study.evaluation_count
-
-
-def test_each_stage_tells_of_the_work_that_was_planned_for_it(changeable: SmallStudy) -> None:
-    study, storage = changeable.open(), changeable.home / "storage"
-    cell, events = Cell(16, "3"), list[Event]()
-
-    def told_by(stage: Callable[[Progress], object]) -> float:
-        events.clear()
-        stage(Progress(events.append))
-        return sum(event.work for event in events)
-
-    for asset in ("verdicts/16_3", "control_verdicts", "baseline_predictions", "control_predictions"):
-        shutil.rmtree(storage / asset)
-    planned = planning.upstream_work(study, 16)
-    assert told_by(partial(predictions.baseline_predictions, study)) == pytest.approx(planned)
-    for stage in (partial(verdicts.verdicts, study, cell), partial(verdicts.control_verdicts, study)):
-        left = planning.work_left(study, study.cells, 16)
-        told = told_by(stage)
-        assert 0 < told == pytest.approx(left - planning.work_left(study, study.cells, 16))
+    assert [one.place for one in planning.lacking(study.fresh(), study.cells)] == ["8|3"]
 
 
 @pytest.mark.parametrize("keys", [["8|3", "88|abc"], ["8|100"]])
@@ -289,12 +208,12 @@ def test_cells_that_the_profile_does_not_have_are_refused_by_key(changeable: Sma
 def test_damaged_adapter_is_made_again_while_the_others_are_filled(retuned: SmallStudy) -> None:
     study = retuned.open()
     retuned.remove("predictions")
-    plan = adapters.adapters_plan(study, Cell(8, "3"))
-    before = study.store.need(plan, "").digest
+    plan = study.resolver.plan("adapters", "8|3")
+    before = study.fresh().resolver.need("adapters", "8|3").digest
     weights = retuned.home / "storage" / "adapters" / "8_3" / plan.fingerprint / "adapter_model.safetensors"
     weights.write_bytes(bytes(weights.stat().st_size))
     assert counts(fill(study, study.cells, SILENT)) == (2, 0, 0, 0, 0)
-    assert study.store.need(plan, "").digest == before
+    assert study.fresh().resolver.need("adapters", "8|3").digest == before
     assert list(weights.parent.parent.glob("damaged-*")), "the damaged one is kept"
 
 
@@ -305,12 +224,10 @@ def test_a_trainer_that_needs_a_process_of_its_own_tunes_the_same_adapters_there
     for module in (adapters, sweep):
         monkeypatch.setattr(module, "APART", {"trl"})
     study, events = other_learning_rate(changeable, steps=[3]), list[Event]()
-    planned = planning.work_to_fill(study, study.cells)
     filled = fill(study, study.cells, Progress(events.append))
     assert counts(filled) == (2, 0, 0, 0, 0)
-    assert sum(event.work for event in events) == pytest.approx(planned)
     assert filled.model_loads == 1, "this process loads the student to answer, the other one to tune"
     assert {event.what for event in events if event.unit == "steps"} == {"8|3 training", "16|3 training"}
     for cell in study.cells:
-        ours, theirs = (one.store.need(adapters.adapters_plan(one, cell), "") for one in (study, expected))
+        ours, theirs = (one.resolver.need("adapters", cell.place) for one in (study, expected))
         assert ours.digest == theirs.digest

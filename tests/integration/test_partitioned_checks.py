@@ -10,8 +10,8 @@ from dagster import AssetCheckKey, AssetKey
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
-from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
-from synthpost_dagster.stages.predictions import predictions_plan
+from synthpost_dagster.orchestration.driver import execute, open_driver
+from synthpost_dagster.stages.planning import Run
 from tests.helpers.small_study import SmallStudy, Whole
 from tests.helpers.ui_server import Server, served
 
@@ -31,8 +31,7 @@ def study(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     """A study in which a gate of one cell fails, and the same gate of another cell passes in a later run."""
     copy = whole.study.copy_to(tmp_path_factory.mktemp("checks"))
     opened = copy.open()
-    plan = predictions_plan(opened, Cell.parse(FAILED))
-    manifest = opened.store.need(plan, "make it")
+    manifest = opened.resolver.need("predictions", FAILED)
     planted = [
         entry.model_copy(
             update={"is_passed": False, "is_severe": False, "message": FINDING, "figures": {"posts": 11.0}}
@@ -42,9 +41,9 @@ def study(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
         for entry in manifest.gates
     ]
     opened.store.replace_gates(manifest, planted)
-    with open_sweep(copy.settings, Terminal()) as sweep:
+    with open_driver(copy.settings, Terminal()) as sweep:
         for cell in (FAILED, PASSED):
-            execute(sweep.definitions, sweep.instance, Unit("cell", cell, f"cell {cell}", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("cell", cells=(Cell.parse(cell),)))
     return copy
 
 

@@ -11,8 +11,9 @@ from dagster import AssetCheckEvaluation, AssetSelection, DagsterEventType, Dags
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import GateFailed, SynthpostError
-from synthpost_dagster.stages import data
-from synthpost_dagster.stages.study import Study
+from synthpost_dagster.stages import data_subsets, synthetic_rows
+from synthpost_dagster.stages.stage import materialize
+from synthpost_dagster.tasks.task import Task
 from tests.helpers.small_study import SmallStudy, done
 
 
@@ -39,7 +40,7 @@ def offending_ids(evaluation: AssetCheckEvaluation) -> set[object]:
 def planted_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Prompt ids of two rows to which the synthesis gives one post, as if it no longer rejected duplicates."""
     planted: list[str] = []
-    real = data.synthesize
+    real = synthetic_rows.synthesize
 
     def synthesize(*arguments: Any) -> Any:
         made = real(*arguments)
@@ -49,7 +50,7 @@ def planted_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         planted[:] = made.loc[[first, second], "prompt_id"]
         return made
 
-    monkeypatch.setattr(data, "synthesize", synthesize)
+    monkeypatch.setattr(synthetic_rows, "synthesize", synthesize)
     return planted
 
 
@@ -57,28 +58,29 @@ def test_duplicated_posts_fail_the_check_and_later_runs_refuse_the_table(
     changeable: SmallStudy, planted_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
+    from synthpost_dagster.orchestration.driver import execute, open_driver
+    from synthpost_dagster.stages.planning import Run
 
     shutil.rmtree(changeable.home / "storage" / "synthetic_rows")
     subset = changeable.recorded("data_subsets", "16")
-    with open_sweep(changeable.settings, Terminal()) as sweep:
+    with open_driver(changeable.settings, Terminal()) as sweep:
         with pytest.raises(SynthpostError, match=r"^upstream: .*duplicates") as raised:
-            execute(sweep.definitions, sweep.instance, Unit("upstream", None, "upstream", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("upstream"))
         assert "\n" not in str(raised.value)
         evaluation = failed_check(sweep.instance, sweep.instance.get_runs(limit=1)[0].run_id, "duplicates")
         assert offending_ids(evaluation) == set(planted_ids)
         assert "1 of 16 kept posts repeat another" in str(evaluation.description)
 
         with pytest.raises(GateFailed, match="synthetic_rows failed its check duplicates: 1 of 16 kept posts"):
-            data.data_subsets(sweep.study, 16)
+            materialize(sweep.study.fresh(), "data_subsets", "16")
         with pytest.raises(SynthpostError, match="subset 16: synthetic_rows failed its check duplicates"):
-            execute(sweep.definitions, sweep.instance, Unit("subsets", "16", "subset 16", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("subsets", size=16))
     assert changeable.recorded("data_subsets", "16") == subset
 
     monkeypatch.undo()
     assert changeable.sweep("16|3")[0] == done("upstream"), "a table that failed its check was used again"
     study = changeable.open()
-    manifest = data.current_rows(study)
+    manifest = study.resolver.need("synthetic_rows")
     assert manifest.facts["asked_now"] == 0, "replies that are known were asked for again"
     assert not study.store.read_table(manifest)["post"].duplicated().any()
 
@@ -86,9 +88,9 @@ def test_duplicated_posts_fail_the_check_and_later_runs_refuse_the_table(
 def run_together(study: SmallStudy, partition: str, *assets: str) -> tuple[bool, str, set[str]]:
     """The assets in one run, as a selection in the UI's lineage starts it: success, run id, what was materialized."""
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import open_sweep
+    from synthpost_dagster.orchestration.driver import open_driver
 
-    with open_sweep(study.settings, Terminal()) as sweep:
+    with open_driver(study.settings, Terminal()) as sweep:
         chosen = AssetSelection.assets(*assets).resolve(sweep.definitions.resolve_asset_graph())
         job = sweep.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=chosen)
         result = job.execute_in_process(instance=sweep.instance, partition_key=partition, raise_on_error=False)
@@ -115,25 +117,26 @@ def test_subset_that_lacks_strata_fails_its_check_and_no_adapter_is_tuned_on_it(
     changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
+    from synthpost_dagster.orchestration.driver import execute, open_driver
+    from synthpost_dagster.stages.planning import Run
 
-    real = data._subset_table
+    real = data_subsets.subset
 
-    def of_one_stratum(study: Study, size: int) -> pd.DataFrame:
-        table = real(study, size).copy()
+    def of_one_stratum(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
+        table = real(task, rows, size).copy()
         for column in ("post_type", "tone", "length"):
             table[column] = table[column].iloc[0]
         return table
 
-    monkeypatch.setattr(data, "_subset_table", of_one_stratum)
+    monkeypatch.setattr(data_subsets, "subset", of_one_stratum)
     adapter = changeable.recorded("adapters", "8|3")
-    with open_sweep(changeable.settings, Terminal()) as sweep:
+    with open_driver(changeable.settings, Terminal()) as sweep:
         with pytest.raises(SynthpostError):
-            execute(sweep.definitions, sweep.instance, Unit("subsets", "8", "subset 8", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("subsets", size=8))
         run = sweep.instance.get_runs(limit=1)[0]
         evaluation = failed_check(sweep.instance, run.run_id, "factor_coverage")
-        planted = data._subset_table(sweep.study, 8)
+        planted = sweep.study.fresh().resolver.inputs("data_subsets", "8").rows
         assert set() < offending_ids(evaluation) <= set(planted["prompt_id"])
         with pytest.raises(SynthpostError, match=r"cell 8\|3: data_subsets 8 failed its check factor_coverage"):
-            execute(sweep.definitions, sweep.instance, Unit("cell", Cell(8, "3").key, "cell 8|3", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("cell", cells=(Cell(8, "3"),)))
     assert changeable.recorded("adapters", "8|3") == adapter

@@ -74,10 +74,10 @@ def test_run_stops_after_the_first_replies_and_goes_on_once_mended(rambling: Sma
     edit_yaml(rambling.profile, lambda profile: profile["teacher"]["sampling"].update(max_new_tokens=400))
     edit_yaml(rambling.profile, lambda profile: profile["sweep"].update(data_sizes=[24]))
     study = rambling.open()
-    from synthpost_dagster.runtime.progress import SILENT
-    from synthpost_dagster.stages import data
+    from synthpost_dagster.stages.facts import RowsFacts
+    from synthpost_dagster.stages.stage import materialize
 
-    assert data.synthetic_rows(study, SILENT).manifest.facts["kept"] == 24
+    assert RowsFacts.of(materialize(study, "synthetic_rows").manifest).kept == 24
 
 
 def test_going_on_ends_in_checks_that_say_why(rambling: SmallStudy, server: ChatServer) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,11 +21,11 @@ def study(changeable: SmallStudy) -> SmallStudy:
 
 def work(study: SmallStudy, *cells: str) -> list[Worker]:
     """A process a cell."""
-    environment = study.environment(TMPDIR=str(study.root / "tmp"), PYTHONPATH=os.pathsep.join(sys.path))
-    return side_by_side(environment, study.root / "ready", *([cell] for cell in cells))
+    variables = study.environment(TMPDIR=str(study.root / "tmp"))
+    return side_by_side(variables, study.root / "ready", *([cell] for cell in cells))
 
 
-def test_two_processes_on_one_cell_train_it_once_and_end_with_the_same_artifact(study: SmallStudy) -> None:
+def test_two_processes_on_one_cell_train_it_once(study: SmallStudy) -> None:
     before = set(study.manifests())
     workers = work(study, "16|3", "16|3")
     assert_made_once(workers, "16|3")
@@ -37,7 +35,7 @@ def test_two_processes_on_one_cell_train_it_once_and_end_with_the_same_artifact(
     assert not [path for path in (study.home / "tmp").rglob("*") if path.is_file()]
 
 
-def test_two_processes_on_two_cells_hold_the_device_one_after_the_other(study: SmallStudy) -> None:
+def test_two_processes_on_two_cells_take_turns_on_the_device(study: SmallStudy) -> None:
     workers = work(study, "8|3", "16|3")
     assert [one[2] for worker in workers for one in worker.made.values()] == [False] * 4
     assert_apart(workers, times=4)

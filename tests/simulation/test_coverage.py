@@ -42,29 +42,27 @@ def outcomes(won: npt.NDArray[np.bool_]) -> dict[str, str]:
 
 @pytest.mark.parametrize("decided", [30, 95, 440])
 @pytest.mark.parametrize("ratio", [1, 2, 5, 7, 30])
-def test_the_exact_interval_covers_the_win_ratio(decided: int, ratio: int) -> None:
+def test_exact_interval_covers_the_win_ratio(decided: int, ratio: int) -> None:
     wins = np.random.default_rng(0).binomial(decided, ratio / (1 + ratio), size=SWEEPS)
     assert share([interval(w, decided).low <= ratio <= interval(w, decided).high for w in wins.tolist()]) >= 0.93
 
 
 @pytest.mark.parametrize("decided", [30, 95, 440])
 @pytest.mark.parametrize("ratio", [1, 5])
-@pytest.mark.parametrize("same_mind", [0.0, 0.5])
-def test_the_headlines_interval_covers_after_the_best_of_15_was_chosen(
-    decided: int, ratio: int, same_mind: float
-) -> None:
-    """Of independent cells, and of cells that share their prompts, half of what decides a pair being the prompt."""
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_headline_interval_covers_after_choosing_the_best_of_15(decided: int, ratio: int, correlation: float) -> None:
+    """Independent cells, and cells that share prompts which decide half of the variance of a pair."""
     random = np.random.default_rng(1)
     covered, would_cover = [], []
     for _ in range(SWEEPS):
         prompts = random.standard_normal(decided)
-        moods = math.sqrt(same_mind) * prompts + math.sqrt(1 - same_mind) * random.standard_normal((15, decided))
-        wins = (moods < ndtri(ratio / (1 + ratio))).sum(axis=1).tolist()
+        draws = math.sqrt(correlation) * prompts + math.sqrt(1 - correlation) * random.standard_normal((15, decided))
+        wins = (draws < ndtri(ratio / (1 + ratio))).sum(axis=1).tolist()
         best = max(wins)
         covered.append(chosen_covers(tuple(sorted(wins)), decided, ratio))
         would_cover.append(interval(best, decided).low <= ratio <= interval(best, decided).high)
     assert share(covered) >= 0.93
-    if decided >= 95 and not same_mind:
+    if decided >= 95 and not correlation:
         assert share(would_cover) < 0.86, "the interval of one cell alone is too narrow for the best of 15"
 
 
@@ -75,19 +73,19 @@ def chosen_covers(wins: tuple[int, ...], decided: int, ratio: float) -> bool:
 
 @pytest.mark.parametrize("prompts", [110, 440])
 @pytest.mark.parametrize(("better", "worse", "shared"), [(2, 2, 0.5), (5, 2, 0.5), (7, 7, 0.0), (7, 5, 0.7)])
-def test_the_paired_difference_covers(prompts: int, better: int, worse: int, shared: float) -> None:
+def test_paired_difference_covers(prompts: int, better: int, worse: int, shared: float) -> None:
     """Measured with 2,000 and more sweeps: 93.5 to 96.5 %, up to 99 % where under a tenth of the prompts differ."""
     random = np.random.default_rng(2)
     first, second = better / (1 + better), worse / (1 + worse)
-    moods = math.sqrt(shared) * random.standard_normal((SWEEPS, 1, prompts))
-    moods = moods + math.sqrt(1 - shared) * random.standard_normal((SWEEPS, 2, prompts))
-    differences = (moods[:, 0] < ndtri(first)).astype(float) - (moods[:, 1] < ndtri(second))
+    draws = math.sqrt(shared) * random.standard_normal((SWEEPS, 1, prompts))
+    draws = draws + math.sqrt(1 - shared) * random.standard_normal((SWEEPS, 2, prompts))
+    differences = (draws[:, 0] < ndtri(first)).astype(float) - (draws[:, 1] < ndtri(second))
     intervals = [mean_interval(each, 1.0, random, draws=1_000) for each in differences]
     assert 0.93 <= share([low <= first - second <= high for low, high in intervals]) <= 0.97
 
 
-def test_the_cells_that_are_not_worse_hold_the_truly_best_one() -> None:
-    """Eight cells at win rates of 80 to 84 %: the best on paper is often another than the best in truth."""
+def test_cells_that_are_not_worse_include_the_truly_best_cell() -> None:
+    """Eight cells at win rates of 80 to 84 %: the measured best is often not the true best."""
     random = np.random.default_rng(3)
     chances = np.linspace(0.80, 0.84, 8)
     held, mistaken = [], []
@@ -101,7 +99,7 @@ def test_the_cells_that_are_not_worse_hold_the_truly_best_one() -> None:
     assert share(mistaken) > 0.3
 
 
-def test_identical_adapters_are_told_apart_in_five_percent_and_a_real_gain_is_found() -> None:
+def test_identical_adapters_differ_in_five_percent_and_real_gain_is_found() -> None:
     random = np.random.default_rng(4)
     apart, found = [], []
     for _ in range(400):
@@ -113,13 +111,13 @@ def test_identical_adapters_are_told_apart_in_five_percent_and_a_real_gain_is_fo
 
 
 @pytest.mark.parametrize(
-    ("decided", "ratio", "length", "slot", "same_mind"),
+    ("decided", "ratio", "length", "position", "correlation"),
     [(95, 1, 2, 0.3, 0.5), (95, 7, 1, 0.3, 0.9), pytest.param(440, 3, 1, 0.3, 0.9, marks=pytest.mark.slow)],
 )
-def test_the_length_controlled_interval_covers_from_95_decisive_pairs_on(
-    decided: int, ratio: int, length: float, slot: float, same_mind: float
+def test_length_controlled_interval_covers_from_95_decisive_pairs(
+    decided: int, ratio: int, length: float, position: float, correlation: float
 ) -> None:
-    """Tuned posts that are 0.6 standard deviations longer in the mean.
+    """Tuned posts are 0.6 standard deviations longer on average.
 
     Measured with 500 draws and eleven judges at ratios from 1 to 10: 93.7 to 96.5 % of 2,000 sweeps of 95 decisive
     pairs (98.1 % at a ratio of 20), 93.8 to 96.4 % of 500 sweeps of 440.
@@ -127,7 +125,7 @@ def test_the_length_controlled_interval_covers_from_95_decisive_pairs_on(
     random = np.random.default_rng(5)
     covered = []
     for _ in range(SWEEPS):
-        pairs = logistic_judge(random, lengths(random, decided * 5 // 2, 0.6), ratio, length, slot, same_mind)
+        pairs = logistic_judge(random, lengths(random, decided * 5 // 2, 0.6), ratio, length, position, correlation)
         found = length_controlled_ratio(until_decided(pairs, decided), random, draws=300)
         if not found.reason:
             covered.append(found.low <= ratio <= found.high)
@@ -135,8 +133,8 @@ def test_the_length_controlled_interval_covers_from_95_decisive_pairs_on(
     assert 0.93 <= share(covered) <= 0.97
 
 
-def test_a_judge_that_prefers_the_longer_post_is_undone() -> None:
-    """P(tuned) = σ(2·tanh(Δ/sd)): equal posts, the tuned ones half a standard deviation longer in the mean."""
+def test_length_control_removes_a_preference_for_longer_posts() -> None:
+    """P(tuned) = σ(2·tanh(Δ/sd)): equal posts, the tuned ones half a standard deviation longer on average."""
     random = np.random.default_rng(6)
     controlled, plain = [], []
     for _ in range(200):
@@ -147,17 +145,17 @@ def test_a_judge_that_prefers_the_longer_post_is_undone() -> None:
     assert np.median(plain) > 1.6
 
 
-def test_a_judge_that_always_takes_the_longer_post_is_flagged() -> None:
+def test_judge_that_always_takes_the_longer_post_is_flagged() -> None:
     random = np.random.default_rng(7)
     for _ in range(50):
         words = lengths(random, 440)
         first = np.where(words > 0, "win", "loss")
-        # Of two equally long posts it names the one in slot A.
+        # Of two equally long posts it names the first.
         pairs = as_pairs(np.where(words == 0, "win", first), first, words)
         assert length_controlled_ratio(pairs, random).reason == SEPARATED
 
 
-def test_a_judge_that_takes_the_longer_post_but_for_a_word_is_flagged() -> None:
+def test_judge_that_takes_the_longer_post_within_a_word_is_flagged() -> None:
     """Off by N(0, 1 word) in each game."""
     random = np.random.default_rng(13)
     for _ in range(50):
@@ -166,7 +164,7 @@ def test_a_judge_that_takes_the_longer_post_but_for_a_word_is_flagged() -> None:
         assert length_controlled_ratio(as_pairs(*games, words), random).reason == SEPARATED
 
 
-def test_a_judge_that_always_picks_slot_a_gives_no_wins_no_losses_and_a_warning() -> None:
+def test_judge_that_always_picks_position_a_gives_only_ties_and_a_warning() -> None:
     words = lengths(np.random.default_rng(8), 440)
     pairs = as_pairs(np.full(440, "win"), np.full(440, "loss"), words)
     assert count(pair.outcome for pair in pairs) == Counts(0, 0, 440, 0)
@@ -176,15 +174,15 @@ def test_a_judge_that_always_picks_slot_a_gives_no_wins_no_losses_and_a_warning(
     assert control_verdict(count(pair.outcome for pair in pairs)).finding == "undecided"
 
 
-@pytest.mark.parametrize(("prompts", "slot"), [(110, 0.0), (110, 1.0), (440, 0.5)])
-def test_order_consistency_and_slot_bias_cover(prompts: int, slot: float) -> None:
+@pytest.mark.parametrize(("prompts", "position"), [(110, 0.0), (110, 1.0), (440, 0.5)])
+def test_order_consistency_and_position_bias_cover(prompts: int, position: float) -> None:
     random = np.random.default_rng(9)
     truth = order_figures(
-        logistic_judge(random, lengths(random, 200_000), 3, slot=slot, same_mind=0.8), random, draws=2
+        logistic_judge(random, lengths(random, 200_000), 3, position=position, correlation=0.8), random, draws=2
     )
     consistent, bias = [], []
     for _ in range(SWEEPS):
-        pairs = logistic_judge(random, lengths(random, prompts), 3, slot=slot, same_mind=0.8)
+        pairs = logistic_judge(random, lengths(random, prompts), 3, position=position, correlation=0.8)
         found = order_figures(pairs, random, draws=1_000)
         consistent.append(found.consistency.low <= truth.consistency.value <= found.consistency.high)
         bias.append(found.slot_bias.low <= truth.slot_bias.value <= found.slot_bias.high)
@@ -193,8 +191,8 @@ def test_order_consistency_and_slot_bias_cover(prompts: int, slot: float) -> Non
 
 
 @pytest.mark.parametrize("pairs", [110, 440])
-def test_the_untuned_model_against_itself_is_near_1_at_the_nominal_rate(pairs: int) -> None:
-    """A tenth of the pairs tied; exact intervals cover a little more often than they say."""
+def test_null_control_is_near_1_at_the_nominal_rate(pairs: int) -> None:
+    """A tenth of the pairs tied; exact intervals cover slightly more than their level."""
     random = np.random.default_rng(10)
     findings = []
     for wins, losses, ties in random.multinomial(pairs, [0.45, 0.45, 0.1], size=SWEEPS).tolist():
@@ -203,7 +201,7 @@ def test_the_untuned_model_against_itself_is_near_1_at_the_nominal_rate(pairs: i
     assert findings.count("untrusted") / SWEEPS <= 0.003
 
 
-def test_holm_keeps_false_claims_in_a_sweep_of_equal_cells_under_five_percent() -> None:
+def test_holm_keeps_false_claims_of_equal_cells_under_five_percent() -> None:
     wins = np.random.default_rng(11).binomial(440, 0.5, size=(SWEEPS, 15))
     p_values = {w: sign_test(Counts(w, 440 - w, 0, 0)) for w in set(wins.ravel().tolist())}
     claims = [min(holm([p_values[w] for w in sweep])) < 0.05 for sweep in wins.tolist()]
@@ -211,8 +209,8 @@ def test_holm_keeps_false_claims_in_a_sweep_of_equal_cells_under_five_percent() 
 
 
 @pytest.mark.parametrize(("items", "kappa"), [(40, 0.6), (100, 0.9), (200, 0.3)])
-def test_the_interval_of_kappa_covers(items: int, kappa: float) -> None:
-    """Two people who agree on a share κ of the items and label the others each as they please."""
+def test_interval_of_kappa_covers(items: int, kappa: float) -> None:
+    """Two people agree on a share κ of the items and label the others at random."""
     random = np.random.default_rng(12)
     names, chances = ["win", "loss", "tie"], [0.6, 0.25, 0.15]
     covered = []

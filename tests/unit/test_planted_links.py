@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.errors import DeviceError, StorageError
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.heartbeats import heartbeat, is_dead

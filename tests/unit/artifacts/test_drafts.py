@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from synthpost_dagster.artifacts.drafts import UNSIGNED_SECONDS, draft_folder, remove_abandoned
+from synthpost_dagster.artifacts.drafts import MAX_SECONDS_WITHOUT_HEARTBEAT, draft_folder, remove_abandoned
 
 MAKER = """
 import sys, pathlib
@@ -26,14 +26,14 @@ def drafts(home: Path) -> list[Path]:
     return list((home / "tmp").iterdir())
 
 
-def test_a_draft_is_removed_when_its_maker_fails(tmp_path: Path) -> None:
+def test_draft_of_a_failed_process_is_removed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broke"), draft_folder(tmp_path) as folder:
         (folder / "half.parquet").touch()
         raise ValueError("broke")
     assert drafts(tmp_path) == []
 
 
-def test_the_draft_of_a_killed_maker_goes_and_of_a_living_one_stays(tmp_path: Path) -> None:
+def test_draft_of_a_killed_process_is_removed_and_of_a_live_one_kept(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MAKER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as maker:
         assert maker.stdout is not None
@@ -47,11 +47,11 @@ def test_the_draft_of_a_killed_maker_goes_and_of_a_living_one_stays(tmp_path: Pa
             assert drafts(tmp_path) == [ours.parent]
 
 
-def test_a_draft_without_a_sign_of_life_goes_when_it_is_a_day_old(tmp_path: Path) -> None:
+def test_draft_without_a_live_process_is_removed_after_a_day(tmp_path: Path) -> None:
     old, new, foreign = (tmp_path / "tmp" / name for name in ("tmpabcdefgh", "tmpabcdefg1", "notes"))
     for folder in (old, new, foreign):
         folder.mkdir(parents=True)
-        at = folder.stat().st_mtime - UNSIGNED_SECONDS - 60
+        at = folder.stat().st_mtime - MAX_SECONDS_WITHOUT_HEARTBEAT - 60
         os.utime(folder, (at, at) if folder != new else None)
     assert remove_abandoned(tmp_path) == 1
     assert set(drafts(tmp_path)) == {new, foreign}

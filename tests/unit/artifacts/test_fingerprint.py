@@ -37,7 +37,7 @@ def test_a_record_counts_by_its_content() -> None:
     assert fingerprint({"p": lamp}) != fingerprint({"p": lamp.model_copy(update={"name": "Lantern"})})
 
 
-def test_what_has_no_stable_text_is_refused() -> None:
+def test_value_without_a_stable_text_is_refused() -> None:
     with pytest.raises(TypeError, match="cannot fingerprint a set"):
         fingerprint({"a": {1, 2}})
 

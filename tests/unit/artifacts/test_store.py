@@ -17,16 +17,9 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from synthpost_dagster.artifacts.store import (
-    MANIFEST,
-    ArtifactStore,
-    Draft,
-    GateEntry,
-    Manifest,
-    Plan,
-    write_whole,
-)
-from synthpost_dagster.errors import ArtifactDamaged, GateFailed, StorageError, UpstreamMissing
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, Plan, refuse_failed
+from synthpost_dagster.artifacts.store import MANIFEST, ArtifactStore, Draft, write_whole
+from synthpost_dagster.errors import ArtifactDamaged, GateFailed, StorageError
 
 PLAN = Plan("verdicts", "88|50", {"predictions": "abc", "judge": {"name": "rubric"}})
 TABLE = pd.DataFrame({"id": ["a", "b"], "wins": [3, 4]})
@@ -63,6 +56,12 @@ def found(store: ArtifactStore, plan: Plan = PLAN) -> Manifest | None:
     return store.find(plan.asset, plan.partition, plan.fingerprint)
 
 
+def existing(store: ArtifactStore) -> Manifest:
+    manifest = found(store)
+    assert manifest is not None
+    return manifest
+
+
 @contextlib.contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
     """The kernel refuses to let this process's files grow beyond `size` bytes, as it would on a full disk."""
@@ -74,7 +73,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_an_artifact_says_what_differs_from_the_one_made_before(store: ArtifactStore) -> None:
+def test_artifact_records_what_differs_from_the_previous_one(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
     again = store.reuse_or_make(PLAN, Maker())
     assert again.manifest.facts["made_because"] == "the last one failed its check duplicates"
@@ -83,7 +82,7 @@ def test_an_artifact_says_what_differs_from_the_one_made_before(store: ArtifactS
     assert store.reuse_or_make(changed, Maker()).manifest.facts["made_because"] == f"changed: {part}"
 
 
-def test_what_was_made_is_found_and_read_again(store: ArtifactStore) -> None:
+def test_published_artifact_is_found_and_read(store: ArtifactStore) -> None:
     made = store.reuse_or_make(PLAN, Maker())
     assert not made.is_reused
     assert found(store) == made.manifest
@@ -113,7 +112,7 @@ def test_the_same_plan_is_made_once(store: ArtifactStore) -> None:
         PLAN._replace(asset="other"),
     ],
 )
-def test_any_change_in_the_plan_is_made_anew_beside_the_old(store: ArtifactStore, plan: Plan) -> None:
+def test_changed_plan_makes_a_second_artifact(store: ArtifactStore, plan: Plan) -> None:
     old = store.reuse_or_make(PLAN, Maker()).manifest
     maker = Maker()
     assert not store.reuse_or_make(plan, maker).is_reused
@@ -163,15 +162,13 @@ def other_fingerprint(path: Path) -> None:
         ("note.txt", lambda path: path.write_text("a longer note", encoding="utf-8")),
     ],
 )
-def test_what_is_not_whole_is_not_there_and_is_made_again(
+def test_incomplete_artifact_is_not_found_and_is_made_again(
     store: ArtifactStore, name: str, damage: Callable[[Path], object]
 ) -> None:
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
     damage(folder_of(store) / name)
     assert found(store) is None
     assert store.all_of("verdicts", "88|50") == []
-    with pytest.raises(UpstreamMissing):
-        store.need(PLAN, "run the cell")
     maker = Maker()
     again = store.reuse_or_make(PLAN, maker)
     assert (maker.calls, again.is_reused) == (1, False)
@@ -238,22 +235,20 @@ def test_damage_is_made_again_at_once_where_it_would_be_reused(
     assert len(notes) == 1
 
 
-def test_manifest_changed_by_hand_is_not_there(store: ArtifactStore) -> None:
+def test_manifest_changed_by_hand_is_not_found(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False)))
     with_a_passed_gate(folder_of(store))
     assert found(store) is None
-    with pytest.raises(UpstreamMissing):
-        store.need(PLAN, "run the cell")
 
 
-def test_rest_of_a_stopped_publication_is_no_damage(store: ArtifactStore) -> None:
+def test_remains_of_a_stopped_publication_are_not_damage(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker())
     (folder_of(store) / MANIFEST).unlink()
     assert not store.reuse_or_make(PLAN, Maker()).is_reused
     assert kept_aside(store) == []
 
 
-def test_damaged_artifact_that_was_made_again_meanwhile_stays(store: ArtifactStore) -> None:
+def test_damaged_artifact_that_was_made_again_is_kept(store: ArtifactStore) -> None:
     old = store.reuse_or_make(PLAN, Maker(TABLE.assign(wins=0))).manifest
     folder_of(store).rename(folder_of(store).parent / "elsewhere")
     made = store.reuse_or_make(PLAN, Maker()).manifest
@@ -306,26 +301,21 @@ def test_digest_covers_the_files_where_there_is_no_table(store: ArtifactStore) -
     assert digest("one") and digest("one") != digest("two")
 
 
-def test_what_is_missing_is_named_with_its_partition_and_the_remedy(store: ArtifactStore) -> None:
-    with pytest.raises(UpstreamMissing, match=r"^verdicts 88\|50 does not exist .*; run the cell$"):
-        store.need(PLAN, "run the cell")
-
-
 def test_a_failed_gate_is_refused_downstream_and_made_again(store: ArtifactStore) -> None:
     failed = Maker(gate=gate(is_passed=False))
     assert not store.reuse_or_make(PLAN, failed).is_reused
     with pytest.raises(GateFailed, match=r"^verdicts 88\|50 failed its check duplicates: 2 posts repeat another"):
-        store.need(PLAN, "run the cell")
+        refuse_failed(existing(store))
     assert not store.reuse_or_make(PLAN, failed).is_reused
     assert failed.calls == 2
     assert not store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=True))).is_reused
-    assert store.need(PLAN, "run the cell").gates[0].is_passed
+    assert existing(store).gates[0].is_passed
     assert store.reuse_or_make(PLAN, failed).is_reused
 
 
 def test_a_gate_that_only_warns_refuses_nothing(store: ArtifactStore) -> None:
     store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=False, is_blocking=False)))
-    assert store.need(PLAN, "run the cell").failed_gates == []
+    assert existing(store).failed_gates == []
 
 
 def test_every_artifact_of_a_partition_is_listed_oldest_first(store: ArtifactStore) -> None:
@@ -350,7 +340,7 @@ def test_an_error_while_making_leaves_nothing(store: ArtifactStore) -> None:
     assert not store.reuse_or_make(PLAN, Maker()).is_reused
 
 
-def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there(store: ArtifactStore) -> None:
+def test_full_disk_while_publishing_keeps_the_old_artifact(store: ArtifactStore) -> None:
     old = store.reuse_or_make(PLAN, Maker()).manifest
     plan = PLAN._replace(parts={"predictions": "new"})
     with contextlib.ExitStack() as full:
@@ -359,7 +349,7 @@ def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there
             Maker(pd.DataFrame({"id": range(1000), "wins": 0}))(draft)
             full.enter_context(files_no_larger_than(1_000))
 
-        with pytest.raises(StorageError, match=r"cannot be written \(File too large\); free space or set `storage`"):
+        with pytest.raises(StorageError, match=r"cannot be written \(File too large\); free space, or set `storage`"):
             store.reuse_or_make(plan, make)
     assert not folder_of(store, plan).exists()
     assert found(store, plan) is None
@@ -369,7 +359,7 @@ def test_a_full_disk_while_publishing_is_a_clear_error_and_leaves_what_was_there
     assert not store.reuse_or_make(plan, Maker()).is_reused
 
 
-def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) -> None:
+def test_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) -> None:
     with contextlib.ExitStack() as full:
 
         def make(draft: Draft) -> None:
@@ -381,7 +371,7 @@ def test_a_full_disk_at_the_manifest_leaves_no_artifact(store: ArtifactStore) ->
     assert not folder_of(store).exists()
 
 
-def test_a_full_disk_while_a_draft_is_made_is_a_clear_error_and_leaves_nothing(store: ArtifactStore) -> None:
+def test_full_disk_while_drafting_leaves_nothing(store: ArtifactStore) -> None:
     large = Maker(pd.DataFrame({"id": range(5_000)}))
     with (
         files_no_larger_than(1_000),
@@ -429,7 +419,7 @@ def test_a_home_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
         ArtifactStore(tmp_path / "storage", tmp_path / "home").reuse_or_make(PLAN, Maker())
 
 
-def test_two_threads_that_want_one_artifact_make_it_once(store: ArtifactStore) -> None:
+def test_two_threads_make_one_artifact_once(store: ArtifactStore) -> None:
     maker, outcomes = Maker(), []
     start = threading.Barrier(4)
 
@@ -453,7 +443,8 @@ def test_two_threads_that_want_one_artifact_make_it_once(store: ArtifactStore) -
 PROCESS = """
 import sys, time
 from pathlib import Path
-from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import ArtifactStore
 root = Path(sys.argv[1])
 def make(draft):
     with (root / "made").open("a") as file:
@@ -467,7 +458,7 @@ print(ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog
 """
 
 
-def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> None:
+def test_two_processes_make_one_artifact_once(tmp_path: Path) -> None:
     started: list[subprocess.Popen[str]] = [
         subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
         for name in ("one", "two")
@@ -480,7 +471,8 @@ def test_two_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> No
 HOLD = """
 import sys
 from pathlib import Path
-from synthpost_dagster.artifacts.store import ArtifactStore, Plan
+from synthpost_dagster.artifacts.manifest import Plan
+from synthpost_dagster.artifacts.store import ArtifactStore
 root = Path(sys.argv[1])
 def make(draft):
     print("makes", flush=True)
@@ -490,7 +482,7 @@ ArtifactStore(root / "storage", root / "home").reuse_or_make(Plan("catalog", "",
 """
 
 
-def test_what_another_process_is_making_is_left_to_it_by_one_that_does_not_wait(tmp_path: Path) -> None:
+def test_artifact_in_progress_elsewhere_is_skipped_without_waiting(tmp_path: Path) -> None:
     store, maker = ArtifactStore(tmp_path / "storage", tmp_path / "home"), Maker()
     plan, other = Plan("catalog", "", {"a": 1}), Plan("catalog", "", {"a": 2})
     with subprocess.Popen(
@@ -498,27 +490,27 @@ def test_what_another_process_is_making_is_left_to_it_by_one_that_does_not_wait(
     ) as process:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == "makes\n"
-        assert store.reuse_or_make(plan, maker, wait=False) is None
+        assert store.reuse_or_make_unless_busy(plan, maker) is None
         assert maker.calls == 0
-        made = store.reuse_or_make(other, maker, wait=False)
+        made = store.reuse_or_make_unless_busy(other, maker)
         assert made and not made.is_reused
         process.communicate("go on\n", timeout=300)
-    reused = store.reuse_or_make(plan, maker, wait=False)
+    reused = store.reuse_or_make_unless_busy(plan, maker)
     assert reused and reused.is_reused
     assert reused.manifest.files.keys() == {"note.txt"}
     assert maker.calls == 1
 
 
-def test_an_artifact_that_is_there_is_had_without_its_lock(store: ArtifactStore) -> None:
+def test_existing_artifact_is_read_without_its_lock(store: ArtifactStore) -> None:
     """Another process that holds it only looks whether it is there."""
     store.reuse_or_make(PLAN, Maker())
     (lock,) = (store.home / "locks").glob("*.lock")
     with FileLock(lock):
-        reused = store.reuse_or_make(PLAN, Maker(), wait=False)
+        reused = store.reuse_or_make_unless_busy(PLAN, Maker())
     assert reused and reused.is_reused
 
 
-def test_a_local_folder_holds_the_files_and_is_gone_afterwards(store: ArtifactStore) -> None:
+def test_local_folder_holds_the_files_and_is_removed_afterwards(store: ArtifactStore) -> None:
     manifest = store.reuse_or_make(PLAN, Maker()).manifest
     with store.local_folder(manifest) as folder:
         assert {path.name for path in folder.iterdir()} == {"verdicts.parquet", "note.txt"}

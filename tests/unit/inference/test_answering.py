@@ -15,7 +15,7 @@ from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.runtime.progress import SILENT
 from tests.helpers.random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
-from tests.helpers.tuning_world import CPU, state_of
+from tests.helpers.tuning import CPU, state_of
 
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=12, batch_size=2, seed=1)
 REQUESTS = [

@@ -16,7 +16,7 @@ from synthpost_dagster.inference import content
 from synthpost_dagster.inference.models import identity
 from synthpost_dagster.inference.weights import WEIGHTS
 from synthpost_dagster.runtime.progress import Event, subscribed
-from tests.helpers.tuning_world import STUDENT
+from tests.helpers.tuning import STUDENT
 
 MIDDLE = 3_000_000
 

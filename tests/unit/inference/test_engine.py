@@ -28,7 +28,7 @@ from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
-from tests.helpers.tuning_world import CPU
+from tests.helpers.tuning import CPU
 
 GREEDY = Sampling(temperature=0, top_p=1, max_new_tokens=20, batch_size=12, seed=1)
 WARM = GREEDY.model_copy(update={"temperature": 1.2, "top_p": 0.9})

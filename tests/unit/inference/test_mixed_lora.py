@@ -20,7 +20,7 @@ from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.runtime.progress import SILENT
 from tests.helpers.random_adapters import ALL_LAYERS, EMBEDDED, save_random_adapter
-from tests.helpers.tuning_world import CPU
+from tests.helpers.tuning import CPU
 
 QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
 

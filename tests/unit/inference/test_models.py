@@ -21,7 +21,7 @@ from synthpost_dagster.inference.generate import chat, generate
 from synthpost_dagster.llm.reasoning import split_reasoning
 from synthpost_dagster.profiles.models import ModelSpec, Sampling
 from synthpost_dagster.runtime.progress import SILENT
-from tests.helpers.tuning_world import CPU, STUDENT
+from tests.helpers.tuning import CPU, STUDENT
 
 
 def test_libraries_are_set_aside_from_the_garbage_once_and_no_model_is() -> None:

@@ -17,7 +17,7 @@ from synthpost_dagster.inference.models import load
 from synthpost_dagster.inference.slots import GRID, Prompt, Slots, choose, slots_of, uniforms
 from synthpost_dagster.profiles.models import Sampling
 from tests.helpers.random_adapters import EMBEDDED
-from tests.helpers.tuning_world import CPU
+from tests.helpers.tuning import CPU
 
 NEW_TOKENS = 12
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2, 0.0]))

@@ -12,7 +12,7 @@ from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import load_tokenizer
 from synthpost_dagster.inference.templates import ChatTemplate, check_template, opened_reasoning
-from tests.helpers.tuning_world import STUDENT
+from tests.helpers.tuning import STUDENT
 
 QUESTION, SYSTEM = "Write a post about rain boots.", "Be kind."
 ANSWER = "Ready for rain?\n\nOrder yours today! #Ride"

@@ -15,7 +15,7 @@ from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.models import identity, load
 from synthpost_dagster.inference.weights import INDEX, WEIGHTS, check_weights, weight_files
-from tests.helpers.tuning_world import CPU, STUDENT
+from tests.helpers.tuning import CPU, STUDENT
 
 PART = "model-00001-of-00002.safetensors"
 

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
-from synthpost_dagster.artifacts.store import GateEntry
+from synthpost_dagster.artifacts.manifest import GateEntry
+from synthpost_dagster.quality import gates
 from synthpost_dagster.quality.gates import GateResult
-from synthpost_dagster.rows import diversity, gates
+from synthpost_dagster.rows import diversity
 from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts

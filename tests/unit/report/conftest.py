@@ -1,4 +1,4 @@
-"""Drawing takes most of a page's time; where a test is not about pictures, an empty one stands for each."""
+"""Fixtures of the report's tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Empty pictures on the page: drawing takes most of its time."""
     names = (
         "all_cells",
         "ratio_by_size",
         "ratio_by_length",
         "compliance",
         "loss_curves",
-        "forgetting",
         "variety",
         "earlier_runs",
     )

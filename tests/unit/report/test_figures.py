@@ -143,7 +143,7 @@ def test_no_training_and_no_criterion_are_said() -> None:
     assert texts(figures.compliance(shares(), [], None)) == ["No criterion has been checked yet."]
 
 
-def test_long_curves_become_at_most_200_block_means_without_infinite_losses() -> None:
+def test_long_curves_become_200_block_means_without_infinite_losses() -> None:
     curve = run(88, "1-epoch", [math.inf, *[float(value) for value in range(1, 1001)]]).loss
     points = figures._block_means(curve)
     assert len(points) == 200

@@ -101,7 +101,7 @@ def test_the_length_effect_is_that_of_the_cell_and_no_cell_has_none() -> None:
     assert math.isnan(findings.length_effect(table, None).coefficient)
 
 
-def test_holm_is_over_the_cells_of_the_main_seed_and_each_opponent_by_itself() -> None:
+def test_holm_is_over_cells_of_the_main_seed_per_opponent() -> None:
     rows = ratio_rows(
         [cell(A, 30, 12), cell(B, 28, 14), cell(B, 40, 2, seed=2)], {}, are_both_orders=False, training_seed=1
     )
@@ -142,7 +142,7 @@ def test_fault_17_all_unscored_is_no_choice() -> None:
     assert findings.choose([one]) is None
 
 
-def test_the_choice_has_the_highest_lower_bound_and_names_what_it_cannot_be_told_from() -> None:
+def test_choice_has_the_highest_lower_bound_and_names_similar_cells() -> None:
     choice = findings.choose([cell(A, 80, 20), cell(B, 78, 22), cell(C, 20, 80, steps=22)])
     assert choice is not None
     assert (choice.cell, choice.chosen_among, choice.alike) == (A, 3, (B,))
@@ -152,7 +152,7 @@ def test_the_choice_has_the_highest_lower_bound_and_names_what_it_cannot_be_told
     assert choice.against_prompted.low < alone.against_prompted.low, "the same posts were chosen"
 
 
-def test_a_cell_that_ties_often_may_be_chosen_and_is_not_called_like_one_with_a_better_win_rate() -> None:
+def test_cell_with_many_ties_may_be_chosen_over_a_better_win_rate() -> None:
     """A: W 100 L 5 T 335, the higher ratio. B: W 330 L 60 T 50, the higher win rate, by 0.20 (0.16 to 0.23)."""
     choice = findings.choose([cell(A, 100, 5, 335), cell(B, 330, 60, 50)])
     assert choice is not None
@@ -207,7 +207,7 @@ def test_a_weak_corner_of_the_cell_is_found() -> None:
     assert findings.corners(one)[0][:2] == ("tone", "Calm")
 
 
-def test_judges_stand_apart_and_the_panel_last() -> None:
+def test_judges_are_listed_separately_and_the_panel_last() -> None:
     table = pd.concat([verdicts(10, 5), verdicts(10, 5, judge="other"), verdicts(5, 10, judge="third")])
     found = findings.judge_figures(table, {"rubric": "rubric", "other": "gpt", "third": ""}, are_both_orders=True)
     assert [(one.name, one.family, one.games) for one in found] == [
@@ -223,7 +223,7 @@ def test_judges_stand_apart_and_the_panel_last() -> None:
     assert findings.between_judges(table)[0][2].kappa == 1.0
 
 
-def test_the_same_prompts_in_more_cells_are_no_more_evidence_about_the_judge() -> None:
+def test_same_prompts_in_more_cells_add_no_evidence_about_the_judge() -> None:
     """Two judges on 60 pairs, in one cell and in five that come out alike."""
 
     def table(*made: str) -> pd.DataFrame:
@@ -277,7 +277,7 @@ def test_a_figure_does_not_depend_on_what_else_is_computed() -> None:
     )
 
 
-def test_posts_stand_side_by_side_with_the_games_over_them(small_task: Task) -> None:
+def test_posts_are_side_by_side_below_their_games(small_task: Task) -> None:
     from synthpost_dagster.rows.prompts import evaluation_prompts
 
     prompts = evaluation_prompts(small_task, 2)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 
+import pandas as pd
 import pytest
 
 from synthpost_dagster.report.page import render_page
@@ -28,6 +29,7 @@ from tests.helpers.reports import (
     Reader,
     choice,
     control,
+    kinds_of,
     pair,
     ratio_row,
     ratios,
@@ -95,10 +97,9 @@ def test_shares_and_differences_are_rounded_without_lying() -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_the_headline_is_the_first_heading_and_stands_after_the_notices() -> None:
-    page = render_page(report(caution="Only a toy."))
-    assert page.index("Only a toy.") < page.index("<h1>") < page.index("<h2>")
-    assert "<h1>Tuned on 88 rows for 50 steps: preferred 5.8 times" in page
+def test_headline_is_the_first_heading_after_the_notices() -> None:
+    page = render_page(report(is_embedded=True))
+    assert page.index("A demonstration.") < page.index("<h1>") < page.index("<h2>")
     assert page.count("<h1") == 1
 
 
@@ -106,9 +107,9 @@ def test_the_headline_is_the_first_heading_and_stands_after_the_notices() -> Non
 def test_the_surface_shows_each_cell_with_its_figures_and_marks(page: str) -> None:
     surface = Reader(page[page.index('id="surface"') : page.index('id="cells"')]).text
     assert "5.8 3.3 to 11 81/14/3/2 answer" in surface
-    assert "3.5 2.1 to 6.1 70/20/5/0 not told from the answer replicates 1" in surface
-    assert "8,800 3.6 2.2 to 6.2 72/20/3/0 not told from the answer replicates 1 not in the sweep" in surface
-    assert "Replicates 1: 1,760 rows | 50 steps; 8,800 rows | 50 steps. Each sees 400 rows in 50 steps" in surface
+    assert "3.5 2.1 to 6.1 70/20/5/0 not told apart replicates 1" in surface
+    assert "8,800 3.6 2.2 to 6.2 72/20/3/0 not told apart replicates 1 not in the sweep" in surface
+    assert "1,760 rows | 50 steps; 8,800 rows | 50 steps. Each sees 400 rows in 50 steps" in surface
     assert re.search(r'<td class="heat2 chosen"><strong>5.8</strong>', page)
 
 
@@ -136,7 +137,7 @@ def test_the_table_of_cells_holds_every_figure(page: str) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_why_there_is_no_length_controlled_ratio_stands_in_its_place() -> None:
+def test_reason_replaces_a_missing_length_controlled_ratio() -> None:
     nothing = {"length_controlled_ratio": NAN, "length_controlled_low": NAN, "length_controlled_high": NAN}
     row = ratio_row(A, (81, 14, 3, 2), **nothing, length_note="length separates the outcomes")
     assert "none length separates the outcomes" in text_of(ratios=ratios(row), choice=choice(alike=()))
@@ -146,47 +147,27 @@ def test_why_there_is_no_length_controlled_ratio_stands_in_its_place() -> None:
     )
 
 
-def test_the_seeds_stand_beside_the_interval_within_one(page: str) -> None:
+def test_spread_over_seeds_is_shown_beside_the_interval(page: str) -> None:
     text = Reader(page).text
-    assert (
-        "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds. So few seeds do not tell the spread."
-        in text
-    )
+    assert "seed 1: 5.8 (3.3 to 11) seed 2: 2.0 (1.3 to 3.2) 2.0 to 5.6 over 2 seeds too few seeds" in text
     assert "60 30 5 5" not in text, "a further seed is no cell of its own"
 
 
-def test_trust_rests_on_the_nulls_and_order_consistency(page: str) -> None:
-    text = Reader(page[page.index('id="trust"') : page.index('id="surface"')]).text
-    assert "A judge earns trust where empty posts and posts for other prompts lose, and where it keeps to its" in text
-    assert "nothing in the pipeline tells the two sides apart; a judge that guesses passes too." in text
-
-
-@pytest.mark.usefixtures("no_drawing")
-def test_the_tile_against_prompted_posts_allows_for_the_choice() -> None:
-    assert "Win ratio against untuned, long prompt 0.91 (0.51 to 1.6)" in text_of()
-
-
-@pytest.mark.usefixtures("no_drawing")
-def test_a_single_seed_is_said_to_be_one() -> None:
-    assert "say nothing about what another training would give" in text_of(seeds=())
-
-
-def test_advice_begins_at_the_cell_of_the_answer(page: str) -> None:
-    text = Reader(page).text
-    assert "Beyond the cell of the answer From 88 to 1,760 rows at 50 steps: win rate +3 points (−2 to +8)" in text
-    assert "The other 1 steps of the sweep From 1 epoch to 50 steps on 88 rows: win rate +30 points" in text
-    assert "with 100 prompts, if 95 % of the pairs are decided, as here." in text
-    assert "takes 747 decided pairs, so 787 prompts if 95 % of the pairs are decided, as here." in text
+def test_steps_beyond_the_best_cell_come_first(page: str) -> None:
+    text = Reader(page[page.index('id="next"') : page.index('id="levels"')]).text
+    first = text.index(
+        "88 rows | 50 steps 1,760 rows | 50 steps +3 (−2 to +8) not enough evidence $0.02, 40 s for rows"
+    )
+    other = text.index("88 rows | 1 epoch 88 rows | 50 steps +30 (+20 to +40) gain no money, 0.0 s for rows, 18 s more")
+    assert first < other
+    assert "747 decided pairs, so 787 prompts" in text
+    assert "194 decided pairs, so 205 prompts" in text
 
 
 @pytest.mark.usefixtures("no_drawing")
 def test_no_winner_and_no_advice_where_the_judge_cannot_be_trusted() -> None:
     page = render_page(report(trust=trust(controls=(control("resampled", 80, 10, 5, 5),))))
-    text = Reader(page).text
-    assert "The judge cannot be trusted, so no winner is named." in text
-    assert "No advice is given, since the judge cannot be trusted." in text
-    assert "Weak corners are not named" in text
-    for sign in ("preferred 5.8", "tag best", "not told from", 'class="best"', ' chosen"'):
+    for sign in ("preferred 5.8", "tag best", "not told apart", 'class="best"', ' chosen"'):
         assert sign not in page, sign
     assert not re.search(r'<select id="filter-0".*?selected', page)
 
@@ -194,10 +175,10 @@ def test_no_winner_and_no_advice_where_the_judge_cannot_be_trusted() -> None:
 @pytest.mark.usefixtures("no_drawing")
 def test_study_mode_is_said_above_the_headline_and_beside_the_ratios() -> None:
     page = render_page(report(is_study_mode=True))
-    assert page.index("One order was played, the untuned post first") < page.index("<h1>")
+    assert page.index("Study mode.") < page.index("<h1>")
     tag = '<span class="tag warning">study mode: one order</span>'
-    assert f"Win ratio against untuned, short prompt {tag}" in page
     assert page.count(tag) >= 10
+    assert all(tag in row for row in page.split("<tbody>")[1].split("</tbody>")[0].split("</tr>")[:-1])
     assert tag not in render_page(report())
 
 
@@ -207,32 +188,29 @@ def test_page_without_any_result_says_so() -> None:
     nothing = {"ratios": data.ratios[:0], "compliance": data.compliance[:0], "training": (), "pairs": (), "took": ()}
     nothing |= {"choice": None, "worth": (), "seeds": (), "costs": {}, "prompting": None}
     text = text_of(**nothing, prompt_tokens={})
-    assert "No cell has been judged yet. There are no verdicts to report." in text
-    for words in ("nothing to draw", "been checked yet", "been trained yet", "no posts to show yet", "no two cells"):
+    for words in ("nothing to draw", "been checked yet", "been trained yet", "no posts to show yet", "No two cells"):
         assert words in text, words
 
 
-def test_levels_of_all_factors_stand_in_the_order_of_the_task_with_compliance(page: str) -> None:
+def test_levels_of_factors_follow_the_order_of_the_task(page: str) -> None:
     text = Reader(page).text
     assert "By post type, tone, length, company" in text
     assert text.index("Witty 7 0 0 1 ∞ (at least 1.44)") < text.index("Calm 0 0 3 0 undefined")
     assert "Witty 7 0 0 1 ∞ (at least 1.44) not compared 72 % (66 to 78 %)" in text
-    assert "None stands out after allowing for 2 looks." in text
 
 
 def test_compliance_training_and_stages_are_tables_too(page: str) -> None:
     text = Reader(page).text
     assert "hook 10 20 % 70 %" in text
-    assert "88 rows | 50 steps 1 2 2.00 1.00 1 min 37 s 6.2 GiB one GPU" in text
+    assert "88 rows | 50 steps 1 2 2.00 1.00 1 min 37 s 6.2 GiB 1.04 one GPU" in text
     assert "91 (88) 45,000 (40,000) $0.02 ($0.02) 1 min 15 s (1 min 0 s)" in text
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_hostile_text_stays_text_wherever_it_stands() -> None:
+def test_hostile_text_is_escaped_everywhere() -> None:
     data = report(
         pairs=(pair(HOSTILE, company=HOSTILE),),
         task_description=HOSTILE,
-        caution=HOSTILE,
         student=HOSTILE,
         judges=(HOSTILE,),
         criteria={"hook": HOSTILE},
@@ -279,9 +257,9 @@ def test_same_data_gives_same_bytes(page: str) -> None:
 def test_every_figure_has_an_alternative_and_every_control_a_label(page: str) -> None:
     elements = Reader(page).elements
     images = [given for _, given in elements if given.get("role") == "img"]
-    assert len(images) == len([tag for tag, _ in elements if tag == "svg"]) == 8
+    assert len(images) == len([tag for tag, _ in elements if tag == "svg"]) == 7
     assert all(len(given["aria-label"] or "") > 40 for given in images)
-    assert len([tag for tag, _ in elements if tag == "figcaption"]) == 8
+    assert len([tag for tag, _ in elements if tag == "figcaption"]) == 7
     labelled = {given["for"] for tag, given in elements if tag == "label"}
     assert {given["id"] for tag, given in elements if tag in ("select", "input")} == labelled
 
@@ -300,8 +278,30 @@ def test_scrolled_tables_can_be_reached_by_keyboard_and_are_named(page: str) -> 
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_a_table_of_a_cell_that_was_compared_with_one_baseline_alone_is_shown() -> None:
+def test_cell_compared_with_one_baseline_only_is_shown() -> None:
     rows = (ratio_row(A, (40, 44, 11, 5), opponent="prompted"),)
     text = text_of(ratios=ratios(*rows), choice=None, costs={}, seeds=(), worth=())
-    assert "No cell has a decisive pair." in text
     assert "not compared" in text
+
+
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.parametrize(
+    ("kinds", "limit", "shown"),
+    [
+        (kinds_of(), 1.15, "6.2 GiB 1.04 one GPU"),
+        (kinds_of(1.3), 1.15, "6.2 GiB 1.28 above the limit one GPU"),
+        (kinds_of(NAN), 1.15, "6.2 GiB undefined one GPU"),
+        (None, 1.15, "6.2 GiB not measured one GPU"),
+    ],
+)
+def test_forgetting_is_a_column_of_the_training_runs(kinds: pd.DataFrame | None, limit: float, shown: str) -> None:
+    training = tuple(run._replace(general_text=kinds) for run in report().training)
+    text = text_of(training=training, max_perplexity_ratio=limit)
+    assert shown in text
+    assert ("poem 1 8.00 8.72 1.09 all 4" in text) is (kinds is not None)
+
+
+def test_terms_of_the_first_screen_are_in_the_glossary(page: str) -> None:
+    ids = {given.get("id") for _, given in Reader(page).elements}
+    wanted = "cell baseline tuned win-ratio interval tie unscored holdout control replicate forgetting"
+    assert {f"term-{word}" for word in wanted.split()} <= ids

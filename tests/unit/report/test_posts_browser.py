@@ -22,7 +22,7 @@ def of_pairs(*pairs: Any) -> Any:
     return content(report_browser(report(pairs=pairs), A))
 
 
-def test_post_reaches_the_script_whole_with_a_mark_for_what_cannot_be_shown() -> None:
+def test_script_holds_the_whole_post_with_marks_for_unprintable_parts() -> None:
     browser = report_browser(report(pairs=(pair(HOSTILE),)), A)
     shown = HOSTILE.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
     assert shown in content(browser)["strings"]
@@ -36,7 +36,7 @@ def test_any_post_reaches_the_script_unchanged(text: str) -> None:
     assert found["strings"][found["rows"][0][POSTS][0]] == text
 
 
-def test_a_text_that_stands_in_many_cells_is_stored_once() -> None:
+def test_text_of_many_cells_is_stored_once() -> None:
     found = of_pairs(pair(), pair(cell=B))
     assert len(found["strings"]) == len(set(found["strings"]))
     assert found["rows"][0][POSTS] == found["rows"][1][POSTS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,8 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.explanation import Explanation, ReasonCount
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, Manifest, Plan
+from synthpost_dagster.artifacts.manifest import Manifest, Plan
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.report import quality_figures
 from synthpost_dagster.report.data_quality import (
     Coverage,
@@ -32,21 +34,16 @@ from synthpost_dagster.report.data_quality import (
     supervised_of,
 )
 from synthpost_dagster.report.page import render_page
-from synthpost_dagster.report.quality_views import (
-    MOST_CHECKS_WITH_ROWS,
-    marked,
-    quality_view,
-    shortened,
-)
-from synthpost_dagster.report.variety import METRIC_MEANINGS, METRIC_NAMES, changes
+from synthpost_dagster.report.quality_views import MAX_CHECKS_WITH_ROWS, heat, marked, shortened
+from synthpost_dagster.report.texts import METRIC_MEANINGS, METRIC_NAMES
+from synthpost_dagster.report.variety import Change, history
 from synthpost_dagster.rows.diversity import IS_MORE_BETTER
 from synthpost_dagster.schemas import METRICS
-from synthpost_dagster.stages.data_quality import MOST_RUNS, _runs
+from synthpost_dagster.stages.data_quality import MAX_RUNS, _runs
 from synthpost_dagster.stages.page_inputs import _earlier
 from tests.helpers.reports import FIGURES, HOSTILE, NAN, A, B, Reader, big_report, gate, quality, report, run, varied
 
 LEAK = "1 of 88 training rows name a holdout product"
-NO_CHANGE = "No figure at 88 rows is worse than in the run before, of 2026-11-03 10:00."
 
 
 def section(data: DataQuality) -> str:
@@ -64,7 +61,7 @@ def whole() -> str:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_the_section_is_in_the_navigation_and_stands_before_training() -> None:
+def test_section_is_in_the_navigation_before_training() -> None:
     page = render_page(report())
     assert '<a href="#data">Data</a>' in page
     assert page.index('id="criteria"') < page.index('id="data"') < page.index('id="training"')
@@ -73,7 +70,6 @@ def test_the_section_is_in_the_navigation_and_stands_before_training() -> None:
 def test_every_record_is_on_the_page_with_its_figures(whole: str) -> None:
     text = Reader(whole).text
     for words in (
-        "Yes, as far as it was checked: all 3 checks passed.",
         "Schema Prompts passed 88 rows follow the schema",
         "Supervised tokens Adapters, 88 rows | 50 steps passed 40.0% of 9000 tokens are learned",
         "distinct-2 88 0.512 0.460 to 0.580",
@@ -84,12 +80,8 @@ def test_every_record_is_on_the_page_with_its_figures(whole: str) -> None:
         "Promotional 22 of 22 20 of 22",
         "Question 22 of 22 0 of 22",
         "meet the lamp that warms 4",
-        "88 of 93 replies were kept. Cleaned were 2 of preamble.",
         "placeholder 3",
-        "No training row names a holdout product or holds a long run of words of its text.",
-        "The longest run has 9 words (88 rows | 50 steps); 1 of 100 tuned posts stands whole in a training post.",
         "88 rows | 50 steps 9 4.5 1 of 100",
-        "40 % of the tokens are learned. Every row teaches something and when to stop.",
         "88 rows | 50 steps 88 9,000 40 % 0",
         "Meet the lamp.<|end|>",
     ):
@@ -97,7 +89,7 @@ def test_every_record_is_on_the_page_with_its_figures(whole: str) -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_what_did_not_pass_stands_first_and_what_blocks_before_what_warns() -> None:
+def test_failed_checks_come_first_and_blocking_ones_before_warnings() -> None:
     gates = (
         gate(),
         gate("synthetic_rows", name="openings", is_passed=False, is_blocking=False, message="3 openings"),
@@ -105,7 +97,6 @@ def test_what_did_not_pass_stands_first_and_what_blocks_before_what_warns() -> N
     )
     found = section(quality(gates=gates))
     text = Reader(found).text
-    assert "No: 1 check blocks what would be made of the data, 1 check warns, 1 of 3 passed." in text
     blocks, warns = (
         text.index(words)
         for words in (
@@ -113,9 +104,8 @@ def test_what_did_not_pass_stands_first_and_what_blocks_before_what_warns() -> N
             "Openings Synthetic rows warning 3 openings",
         )
     )
-    assert blocks < warns < text.index("The 1 checks that passed") < text.index("88 rows follow the schema")
+    assert blocks < warns < text.index("1 check passed") < text.index("88 rows follow the schema")
     assert '<span class="tag bad">blocks</span>' in found
-    assert "With care: 1 check warns, none blocks, 1 of 2 passed." in text_of(gates=gates[:2])
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -166,60 +156,58 @@ def test_rows_at_fault_are_shown_and_escaped_wherever_texts_are_quoted() -> None
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_rows_of_checks_that_passed_are_not_listed_and_those_of_many_faults_not_beyond_a_number() -> None:
+def test_only_failed_checks_list_rows_up_to_a_limit() -> None:
     rows = tuple({"post": f"row {number}"} for number in range(10))
     passed = gate("predictions", "88|50", name="memorisation", is_blocking=False, offending=rows)
     assert "row 0" not in text_of(gates=(passed,))
     bad = tuple(gate("data_subsets", str(size), is_passed=False, offending=rows) for size in range(1, 31))
     text = text_of(gates=bad)
-    assert text.count("The first 10 rows at fault") == MOST_CHECKS_WITH_ROWS
-    assert text.count("Its rows are in the artifact's manifest.") == 30 - MOST_CHECKS_WITH_ROWS
+    assert text.count("The first 10 rows at fault") == MAX_CHECKS_WITH_ROWS
+    assert text.count("Its rows are in the artifact's manifest.") == 30 - MAX_CHECKS_WITH_ROWS
 
 
 @pytest.mark.parametrize(
-    ("figures", "sentence"),
+    ("figures", "worse"),
     [
-        (
-            {"distinct_2": (0.4, 0.42, 0.01)},
-            "Distinct-2 at 88 rows fell from 0.520 to 0.420 since the run of 2026-11-03",
-        ),
-        ({"opening_share": (0.06, 0.06, 0.001)}, "Commonest opening at 88 rows rose from 2.5 % to 6.0 % since the run"),
-        ({"distinct_2": (0.4, 0.5, 0.01)}, NO_CHANGE),
-        ({"distinct_2": (0.7, 0.7, 0.01)}, NO_CHANGE),
-        ({"compression_ratio": (2.0, 2.0, 0.1)}, NO_CHANGE),
-        ({"distinct_2": (0.4, 0.42, 0.05)}, NO_CHANGE),
-        ({"self_bleu": (90.0, NAN, NAN)}, NO_CHANGE),
+        ({"distinct_2": (0.4, 0.42, 0.01)}, (Change("distinct_2", 0.52, 0.42),)),
+        ({"opening_share": (0.06, 0.06, 0.001)}, (Change("opening_share", 0.025, 0.06),)),
+        ({"distinct_2": (0.4, 0.5, 0.01)}, ()),
+        ({"distinct_2": (0.7, 0.7, 0.01)}, ()),
+        ({"compression_ratio": (2.0, 2.0, 0.1)}, ()),
+        ({"distinct_2": (0.4, 0.42, 0.05)}, ()),
+        ({"self_bleu": (90.0, NAN, NAN)}, ()),
     ],
 )
-def test_a_drop_against_the_run_before_is_told_and_nothing_else(figures: dict[str, Any], sentence: str) -> None:
-    (found,) = changes([run(3), run(5, is_present=True, **figures)])
-    assert found.startswith(sentence)
-    assert (found == NO_CHANGE) is (sentence == NO_CHANGE)
+def test_only_a_drop_beyond_chance_is_a_change(figures: dict[str, Any], worse: tuple[Change, ...]) -> None:
+    found = history([run(3), run(5, is_present=True, **figures)])
+    assert found is not None
+    assert (found.rows, found.is_comparable, found.worse) == (88, True, worse)
 
 
-def test_a_drop_is_told_against_the_run_before_and_not_an_older_or_a_later_one() -> None:
+def test_drop_is_against_the_run_before_and_no_other() -> None:
     low, high = {"distinct_1": (0.1, 0.1, 0.005)}, {"distinct_1": (0.3, 0.3, 0.005)}
-    assert len(list(changes([run(1, **low), run(3, **high), run(5, is_present=True, **low)]))) == 1
-    assert list(changes([run(1, **high), run(3, **low), run(5, is_present=True, **low), run(7, **high)])) == [NO_CHANGE]
+    dropped = history([run(1, **low), run(3, **high), run(5, is_present=True, **low)])
+    steady = history([run(1, **high), run(3, **low), run(5, is_present=True, **low), run(7, **high)])
+    assert dropped is not None and steady is not None
+    assert (len(dropped.worse), len(steady.worse)) == (1, 0)
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_a_first_run_and_runs_without_draws_say_so(whole: str) -> None:
-    text = text_of(runs=(run(5, is_present=True),))
-    assert "There is no earlier run with figures at 88 rows to compare with." in text
-    assert "Variety of each run" not in text
+def test_first_run_and_runs_without_draws_are_not_compared() -> None:
+    alone = history([run(5, is_present=True)])
+    assert alone is not None and alone.before is None
+    assert "Variety of each run" not in text_of(runs=(run(5, is_present=True),))
     undrawn = dict.fromkeys(FIGURES, (0.5, NAN, NAN))
-    (sentence,) = changes([run(3, **undrawn), run(5, is_present=True, **undrawn)])
-    assert "cannot be told" in sentence
+    found = history([run(3, **undrawn), run(5, is_present=True, **undrawn)])
+    assert found is not None and not found.is_comparable
+    assert history([]) is None
 
 
 @pytest.mark.usefixtures("no_drawing")
 def test_a_page_without_any_measurement_renders_and_says_so() -> None:
     text = Reader(section(DataQuality())).text
-    assert "Not measured: the artifacts hold no checks." in text
     assert text.lower().count("not measured") == 9
-    unnoted = Replies(3, 0, (), (), None)
-    assert "0 of 3 replies were kept. Whether replies were cleaned was not noted." in text_of(replies=unnoted)
+    assert "0 of 3 replies" in text_of(replies=Replies(3, 0, (), (), None))
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -268,9 +256,10 @@ def test_long_posts_are_cut_around_the_run() -> None:
     assert len("".join(shortened(marked("x" * 9_000 + " run " + "y" * 9_000, "run")))) < 600
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_seeds_are_named_where_there_are_several() -> None:
-    lines = quality_view(quality(memorised=(Memorised(A, 1, 10, 4, 2.0, 0), Memorised(A, 7, 10, 5, 2.0, 0)))).memorised
-    assert [line.place for line in lines] == ["88 rows | 50 steps | seed 1", "88 rows | 50 steps | seed 7"]
+    text = text_of(memorised=(Memorised(A, 1, 10, 4, 2.0, 0), Memorised(A, 7, 10, 5, 2.0, 0)))
+    assert "88 rows | 50 steps | seed 1 4 2 0 of 10 88 rows | 50 steps | seed 7 5 2 0 of 10" in text
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -339,12 +328,11 @@ def test_coverage_names_strata_that_are_missing_and_those_nobody_asked_for() -> 
     subset = pd.DataFrame({"post_type": ["One", "One", "Odd"], "tone": ["Calm", "Calm", "Calm"]})
     found = coverage_of(subset, 4, {("One", "Calm"): 2, ("One", "Witty"): 2})
     assert (found.post_types, found.tones) == (("One", "Odd"), ("Calm", "Witty"))
-    lines = dict(quality_view(DataQuality(coverage=found)).coverage)
-    assert [(one.text, one.heat) for one in lines["One"]] == [("2 of 2", "heat2"), ("0 of 2", "heat-3")]
-    assert lines["Odd"][0].text == "1 of 0"
+    assert (found.found[("One", "Calm")], found.found[("Odd", "Calm")]) == (2, 1)
+    assert [heat(2, 2), heat(0, 2), heat(1, 0)] == ["heat2", "heat-3", "heat0"]
 
 
-def test_memorised_posts_are_counted_and_the_longest_runs_taken_once_over_all_cells() -> None:
+def test_memorised_posts_are_counted_and_longest_runs_listed_once() -> None:
     table = pd.DataFrame(
         {
             "prompt_id": ["a", "b", "c"],
@@ -372,13 +360,11 @@ def test_supervision_counts_rows_that_teach_nothing_or_not_when_to_stop() -> Non
     )
     found = supervised_of(A, 1, table)
     assert (found.tokens, found.learned_tokens, found.untaught, found.sample) == (30, 10, 2, "Hi.<|end|>")
-    view = quality_view(DataQuality(supervised=(found,)))
-    assert view.supervised_summary == "33 % of the tokens are learned. 2 rows teach nothing or not when to stop."
-    nothing = DataQuality(supervised=(found._replace(tokens=0, learned_tokens=0),))
-    assert quality_view(nothing).supervised[0].share == "unknown"
+    assert found.share == pytest.approx(1 / 3)
+    assert math.isnan(found._replace(tokens=0, learned_tokens=0).share)
 
 
-def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tmp_path: Path) -> None:
+def test_comparable_runs_of_the_storage_are_listed_once_per_content(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "storage", tmp_path)
 
     def made(name: str, content: int, diversity: pd.DataFrame | None) -> Manifest:
@@ -396,7 +382,7 @@ def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tm
     made("same again", 4, varied(1760, 88))
     present = made("present", 5, varied(8800, 88))
     made("of another profile", 6, varied(88, 88))
-    study: Any = SimpleNamespace(store=store)
+    study: Any = SimpleNamespace(resolver=store)
 
     def runs(of: Manifest) -> tuple[Any, ...]:
         return _runs(store, of, _earlier(study, of))
@@ -404,9 +390,9 @@ def test_runs_are_those_of_the_storage_that_can_be_compared_each_content_once(tm
     found = runs(present)
     assert [one.teacher for one in found] == ["same again", "present", "of another profile"]
     assert [one.is_present for one in found] == [False, True, False]
-    for number in range(MOST_RUNS):
+    for number in range(MAX_RUNS):
         made(f"later {number}", 100 + number, varied(1760, 88))
-    assert len(runs(present)) == MOST_RUNS
+    assert len(runs(present)) == MAX_RUNS
     assert [one.is_present for one in runs(present)].count(True) == 1
     assert runs(store.all_of("synthetic_rows")[0]) == ()
 

@@ -22,7 +22,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from synthpost_dagster.runtime.child_processes import run_apart
-from test_apart import sleep
+from tests.unit.runtime.test_child_processes import sleep
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -115,7 +115,7 @@ def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     script.write_text(PARENT)
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -135,10 +135,15 @@ def wait_for(found: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def children(folder: Path) -> list[psutil.Process]:
+def children(parent: subprocess.Popen[str], folder: Path) -> list[psutil.Process]:
     """The two processes, once they sleep."""
     places = [folder / "one.pid", folder / "two.pid"]
-    wait_for(lambda: all(place.exists() and place.read_text() for place in places), "the processes did not start")
+
+    def are_started() -> bool:
+        assert parent.poll() is None, parent.communicate()[1]
+        return all(place.exists() and place.read_text() for place in places)
+
+    wait_for(are_started, "the processes did not start")
     return [psutil.Process(int(place.read_text())) for place in places]
 
 
@@ -150,7 +155,7 @@ def is_over(process: psutil.Process) -> bool:
 def test_ctrl_c_ends_all_of_them_after_they_have_freed_what_they_hold(
     parent: subprocess.Popen[str], tmp_path: Path, send: Callable[[int, int], None]
 ) -> None:
-    started = children(tmp_path)
+    started = children(parent, tmp_path)
     # What the terminal sends to a group does not reach them, so that they hear of it once, from their parent.
     assert parent.pid not in {os.getpgid(process.pid) for process in started}
     send(parent.pid, signal.SIGINT)
@@ -165,7 +170,7 @@ def test_ctrl_c_ends_all_of_them_after_they_have_freed_what_they_hold(
 def test_they_do_not_outlive_a_parent_that_is_killed(
     parent: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    started = children(tmp_path)
+    started = children(parent, tmp_path)
     os.kill(parent.pid, number)
     wait_for(lambda: all(is_over(process) for process in started), "they go on without their parent")
     assert {path.name for path in tmp_path.glob("*.freed")} == {"one.freed", "two.freed"}

@@ -15,7 +15,8 @@ from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import Finding, examine
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def found(study: Study) -> dict[str, Finding]:
     return {finding.subject: finding for finding in examine(study)}
 
 
-def test_the_doctor_writes_an_object_asks_one_reply_and_leaves_nothing(study: Study) -> None:
+def test_doctor_writes_an_object_requests_one_reply_and_leaves_nothing(study: Study) -> None:
     findings = found(study)
     assert all(finding.is_good for finding in findings.values())
     assert "answered with" in findings["teacher's first reply"].text
@@ -36,11 +37,11 @@ def test_the_doctor_writes_an_object_asks_one_reply_and_leaves_nothing(study: St
     assert study.journal.summary() == []
 
 
-def test_a_device_that_a_run_holds_is_not_waited_for(study: Study) -> None:
+def test_doctor_does_not_wait_for_a_device_in_use(study: Study) -> None:
     with study.devices.lease(0.001):
         finding = found(study)["teacher's first reply"]
     assert finding.is_good
-    assert "not asked" in finding.text
+    assert "another process holds the device" in finding.text
 
 
 @pytest.mark.parametrize("storage", ["/proc/x", "file-in-the-way/x"])

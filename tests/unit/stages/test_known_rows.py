@@ -7,21 +7,22 @@ from typing import Any
 
 import pandas as pd
 
-from synthpost_dagster.artifacts.store import Plan
+from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.rows.rejection import RULES
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages.data import known_rows
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
+from synthpost_dagster.stages.synthetic_rows import known_rows, row_rules
 
 
 def keep(study: Study, quality: dict[str, Any], reason: str, rules: int = RULES) -> None:
     """Puts a table of one reply into the storage, made under a quality of the task and the rules of a version."""
     table = pd.DataFrame({"reply_key": ["a"], "reason": [reason]})
-    plan = Plan("synthetic_rows", "", {"quality": quality, "rules": rules, "language": "en"})
+    plan = Plan("synthetic_rows", "", row_rules(study) | {"quality": quality, "rules": rules})
     study.store.reuse_or_make(plan, lambda draft: draft.table("synthetic_rows", table))
 
 
-def test_a_verdict_by_the_present_rules_is_taken_before_a_later_one_by_others(tmp_path: Path) -> None:
+def test_verdict_by_current_rules_is_preferred_to_a_later_one(tmp_path: Path) -> None:
     study = open_study(Settings(task="sales_posts", profile="tiny", home=tmp_path / "home"))
     assert known_rows(study) is None
     present = study.task.spec.quality.model_dump(mode="json")

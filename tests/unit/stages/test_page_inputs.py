@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from synthpost_dagster.artifacts.store import Draft, GateEntry, Manifest, Plan
+from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, Plan
+from synthpost_dagster.artifacts.resolver import State
+from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.profiles import FOLDER
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages import data, report
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.page_inputs import PageInputs, _timed, page_inputs
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.stage import materialize
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.small_task import write_yaml
 
@@ -31,9 +35,8 @@ def study(small_task: Task, tmp_path: Path) -> Study:
     opened = open_study(
         Settings(task=str(small_task.folder), profile=str(tmp_path / "profile.yaml"), home=tmp_path / "home")
     )
-    data.catalog(opened)
-    data.prompts(opened)
-    data.evaluation_prompts(opened)
+    for asset in ("catalog", "prompts", "evaluation_prompts"):
+        materialize(opened, asset)
     return opened
 
 
@@ -92,16 +95,16 @@ SHOWN: list[tuple[str, Edit]] = [
 
 @pytest.mark.parametrize(("file", "change"), SHOWN)
 def test_what_the_page_shows_makes_another_report(study: Study, file: str, change: Edit) -> None:
-    before = report.ratio_report_plan(study).fingerprint
-    assert report.ratio_report_plan(study).fingerprint == before
-    assert report.ratio_report_plan(edited(study, file, change)).fingerprint != before
+    before = fingerprint(page_inputs(study).parts)
+    assert fingerprint(page_inputs(study).parts) == before
+    assert fingerprint(page_inputs(edited(study, file, change)).parts) != before
 
 
 @pytest.mark.parametrize(("file", "change"), [("task.yaml", description), ("profile", price)])
 def test_description_and_price_make_nothing_else(study: Study, file: str, change: Edit) -> None:
     def plans(one: Study) -> list[str]:
-        made = [data.catalog_plan(one), data.prompts_plan(one), data.evaluation_prompts_plan(one)]
-        return [plan.fingerprint for plan in [*made, data.synthetic_rows_plan(one, 88)]]
+        assets = ("catalog", "prompts", "evaluation_prompts", "synthetic_rows")
+        return [one.resolver.fingerprint(asset) for asset in assets]
 
     before = plans(study)
     assert plans(edited(study, file, change)) == before
@@ -115,13 +118,13 @@ def test_description_and_price_make_nothing_else(study: Study, file: str, change
     ],
 )
 def test_what_the_page_does_not_show_leaves_the_report(study: Study, file: str, change: Edit) -> None:
-    before = report.ratio_report_plan(study).fingerprint
-    assert report.ratio_report_plan(edited(study, file, change)).fingerprint == before
+    before = fingerprint(page_inputs(study).parts)
+    assert fingerprint(page_inputs(edited(study, file, change)).parts) == before
 
 
 def test_every_input_of_the_page_is_a_part_of_its_plan(study: Study) -> None:
     inputs = page_inputs(study)
-    assert set(report.ratio_report_plan(study).parts) == {one.name for one in fields(PageInputs)}
+    assert set(inputs.parts) == {one.name for one in fields(PageInputs)}
     assert inputs.prompts is not None
     for changed in (
         replace(inputs, labels={"pair": "first"}),
@@ -133,23 +136,22 @@ def test_every_input_of_the_page_is_a_part_of_its_plan(study: Study) -> None:
 
 
 def test_changed_limit_evaluates_the_gates_once_more_and_keeps_the_files(study: Study) -> None:
-    plan = data.prompts_plan(study)
-    before = study.store.need(plan, "")
+    before = study.resolver.need("prompts")
     assert gate_of(before.gates, "factor_coverage").limits == {"max_rejected_share": 0.2}
     changed = edited(study, "task.yaml", lambda task: task["quality"].update(max_rejected_share=0.1))
-    assert changed.is_due(lambda: plan) and not study.is_due(lambda: plan)
-    again = data.prompts(changed)
+    assert (changed.resolver.state("prompts"), study.resolver.state("prompts")) == (State.RECHECK, State.CURRENT)
+    again = materialize(changed, "prompts")
     assert again.is_reused
     assert gate_of(again.manifest.gates, "factor_coverage").limits == {"max_rejected_share": 0.1}
     assert (again.manifest.digest, again.manifest.files) == (before.digest, before.files)
-    assert changed.store.need(plan, "") == again.manifest
-    assert not changed.is_due(lambda: plan)
+    assert changed.fresh().resolver.need("prompts") == again.manifest
+    assert changed.resolver.state("prompts") is State.CURRENT
 
 
-def test_table_made_by_other_limits_with_the_same_content_has_the_same_digest(study: Study) -> None:
-    before = study.store.need(data.prompts_plan(study), "")
+def test_table_with_the_same_content_has_the_same_digest(study: Study) -> None:
+    before = study.resolver.need("prompts")
     changed = edited(study, "task.yaml", lambda task: task["quality"].update(leaked_words=9))
-    again = data.prompts(changed)
+    again = materialize(changed, "prompts")
     assert not again.is_reused
     assert again.manifest.fingerprint != before.fingerprint
     assert again.manifest.digest == before.digest
@@ -164,6 +166,7 @@ def test_rows_remade_without_a_request_keep_the_time_of_the_first(study: Study, 
         return study.store.reuse_or_make(Plan("synthetic_rows", "", {"teacher": rows_by, "rules": name}), make).manifest
 
     first, remade = made("old", 4, teacher), made("new", 0, "one")
+    study = study.fresh()
     assert _timed(study, first) == first
     assert _timed(study, remade) == (first if is_timed else None)
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.profiles import load_profile
-from synthpost_dagster.stages.data import RowsFound
 from synthpost_dagster.stages.rows_listing import Listing, as_json, listing, reasons_table, row_lines
+from synthpost_dagster.stages.synthetic_rows import RowsFound
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.small_task import kept_rows
 

@@ -13,8 +13,9 @@ from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.student import Student, holding
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 
 
 @pytest.fixture
@@ -32,14 +33,14 @@ def is_free(study: Study) -> bool:
         return False
 
 
-def test_nothing_is_leased_or_loaded_where_nothing_is_asked(study: Study) -> None:
+def test_no_device_is_leased_without_a_request(study: Study) -> None:
     before = loads.made
     with holding(study, SILENT):
         assert is_free(study)
     assert loads.made == before
 
 
-def test_it_is_loaded_once_for_tuning_and_for_answering_and_the_device_is_held_meanwhile(study: Study) -> None:
+def test_student_is_loaded_once_for_training_and_answering_on_one_lease(study: Study) -> None:
     before = loads.made
     with holding(study, SILENT) as student:
         tuner = student.tuner(1)
@@ -53,7 +54,7 @@ def test_it_is_loaded_once_for_tuning_and_for_answering_and_the_device_is_held_m
     assert is_free(study)
 
 
-def test_an_error_frees_the_device_and_lets_the_model_go(study: Study) -> None:
+def test_error_frees_the_device_and_the_model(study: Study) -> None:
     def fail(student: Student) -> None:
         model = student.untuned().model
         known.append(weakref.ref(model))

@@ -15,5 +15,5 @@ def test_a_key_leads_back_to_its_cell(cell: Cell) -> None:
 
 @pytest.mark.parametrize("key", ["", "88", "88|", "|50", "-88|50", "many|50", "²|50"])
 def test_a_key_that_is_no_cell_is_refused_with_an_example(key: str) -> None:
-    with pytest.raises(SpecError, match=r"is not a cell; .*88\|50"):
+    with pytest.raises(SpecError, match=r"88\|50"):
         Cell.parse(key)

@@ -6,7 +6,7 @@ from synthpost_dagster.inference.generate import Completion
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.schemas import Predictions
-from synthpost_dagster.stages.predictions import _predictions, _written_facts
+from synthpost_dagster.stages.posts import facts_of, table_of
 from synthpost_dagster.tasks.task import Task
 
 WRITTEN = [
@@ -24,11 +24,15 @@ def completions() -> list[Completion]:
 
 def test_posts_are_judged_without_reasoning_and_may_be_empty(sales_posts: Task) -> None:
     prompts = evaluation_prompts(sales_posts, len(WRITTEN))
-    table = Predictions.validate(_predictions(prompts, completions(), "tuned", "some/model"))
+    table = Predictions.validate(table_of(prompts, completions(), "tuned", "some/model"))
     assert table["post"].tolist() == POSTS
 
 
-def test_reasoning_is_counted_beside_replies_that_are_nothing_else() -> None:
-    facts = _written_facts(Loaded(None, None, ignored={"top_k": 3}), completions())
-    assert facts == {"with_reasoning": 3, "only_reasoning": 1, "ignored_generation_config": {"top_k": 3}}
-    assert _written_facts(Loaded(None, None), completions()[:1]) == {"with_reasoning": 0, "only_reasoning": 0}
+def test_reasoning_is_counted_beside_replies_that_are_nothing_else(sales_posts: Task) -> None:
+    def counts(loaded: Loaded, replies: list[Completion]) -> tuple[int, int, dict[str, object]]:
+        table = table_of(evaluation_prompts(sales_posts, len(replies)), replies, "tuned", "some/model")
+        facts = facts_of(table, loaded, replies, 1.0, 0.0)
+        return facts.with_reasoning, facts.only_reasoning, facts.ignored_generation_config
+
+    assert counts(Loaded(None, None, ignored={"top_k": 3}), completions()) == (3, 1, {"top_k": 3})
+    assert counts(Loaded(None, None), completions()[:1]) == (0, 0, {})

@@ -18,7 +18,7 @@ from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WHOLE, Checkpoints, fault_of
 from synthpost_dagster.training.sft import Tuned
 from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer, Watch
-from tests.helpers.tuning_world import ALWAYS, NEVER, Told, alone, furthest, half_done, rows_of, spec_of
+from tests.helpers.tuning import ALWAYS, NEVER, ProgressLog, alone, half_done, largest_difference, rows_of, spec_of
 
 ROWS = rows_of(12)
 STEPS = 5
@@ -34,52 +34,52 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
 def test_a_training_that_goes_on_has_the_losses_and_the_adapter_of_an_undisturbed_one(
     undisturbed: tuple[Path, Tuned], tmp_path: Path, padding_free: bool
 ) -> None:
-    spec, told = spec_of(padding_free=padding_free), Told()
+    spec, log = spec_of(padding_free=padding_free), ProgressLog()
     last = half_done(tmp_path, 3, spec, rows=ROWS, steps=STEPS)
     assert [path.name for path in last.parent.glob("checkpoint-*")] == [last.name], "earlier ones go"
-    tuned = alone(tmp_path, spec, rows=ROWS, steps=STEPS, told=told)
-    assert "training goes on from step 3 of 5" in told
-    assert told.steps == [4, 5]
+    tuned = alone(tmp_path, spec, rows=ROWS, steps=STEPS, log=log)
+    assert "training goes on from step 3 of 5" in log
+    assert log.steps == [4, 5]
     folder, whole = undisturbed
     assert tuned.curve["step"].tolist() == [1, 2, 3, 4, 5]
     assert tuned.curve["loss"].tolist() == pytest.approx(whole.curve["loss"].tolist(), abs=1e-4)
     assert tuned.curve["learning_rate"].tolist() == pytest.approx(whole.curve["learning_rate"].tolist())
     # The padded way rounds otherwise.
-    assert furthest(tmp_path, folder) < (1e-5 if padding_free else 2e-4)
+    assert largest_difference(tmp_path, folder) < (1e-5 if padding_free else 2e-4)
 
 
-def test_the_steps_of_a_checkpoint_are_told_of_as_there_before(tmp_path: Path) -> None:
+def test_progress_continues_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     events: list[Event] = []
-    watch = Watch(Checkpoints(tmp_path, NEVER), Progress(events.append).worth(8.0), 4)
+    watch = Watch(Checkpoints(tmp_path, NEVER), Progress(events.append), 4)
     state, control = TrainerState(), TrainerControl()
     state.global_step = 2
     watch.on_train_begin(None, state, control)
     state.global_step = 3
     watch.on_step_end(None, state, control)
-    assert [(event.done, event.work, event.made) for event in events] == [(2, 4.0, 0.0), (3, 2.0, 2.0)]
+    assert [event.done for event in events] == [2, 3]
 
 
 def test_a_half_written_checkpoint_is_not_used_and_removed(undisturbed: tuple[Path, Tuned], tmp_path: Path) -> None:
-    whole, told = half_done(tmp_path, 2, rows=ROWS, steps=STEPS), Told()
+    whole, log = half_done(tmp_path, 2, rows=ROWS, steps=STEPS), ProgressLog()
     torn = shutil.copytree(whole, whole.with_name("checkpoint-4"))
     (torn / WHOLE).unlink()
     (torn / "optimizer.pt").write_bytes((whole / "optimizer.pt").read_bytes()[:100])
-    alone(tmp_path, rows=ROWS, steps=STEPS, told=told)
-    assert "training goes on from step 2 of 5" in told
+    alone(tmp_path, rows=ROWS, steps=STEPS, log=log)
+    assert "training goes on from step 2 of 5" in log
     assert not torn.exists()
-    assert furthest(tmp_path, undisturbed[0]) < 1e-5
+    assert largest_difference(tmp_path, undisturbed[0]) < 1e-5
 
 
 def test_where_there_is_only_a_half_written_checkpoint_the_training_begins_anew(
     undisturbed: tuple[Path, Tuned], tmp_path: Path
 ) -> None:
-    told = Told()
+    log = ProgressLog()
     torn = tmp_path / "checkpoints" / "checkpoint-4"
     torn.mkdir(parents=True)
     (torn / "trainer_state.json").write_text("{", encoding="utf-8")
-    alone(tmp_path, rows=ROWS, steps=STEPS, told=told)
-    assert told.steps == [1, 2, 3, 4, 5]
-    assert furthest(tmp_path, undisturbed[0]) == 0
+    alone(tmp_path, rows=ROWS, steps=STEPS, log=log)
+    assert log.steps == [1, 2, 3, 4, 5]
+    assert largest_difference(tmp_path, undisturbed[0]) == 0
 
 
 def test_what_a_checkpoint_holds_is_read_by_torch_with_weights_only(
@@ -108,9 +108,9 @@ def test_pickle_that_would_run_code_is_not_run_out_of_a_checkpoint(tmp_path: Pat
     last = half_done(tmp_path, 2, rows=ROWS, steps=STEPS)
     torch.save({"state": Harm()}, last / "optimizer.pt")
     (last / "training_args.bin").write_bytes(pickle.dumps(Harm()))
-    told = Told()
-    assert alone(tmp_path, rows=ROWS, steps=STEPS, told=told).steps_now == STEPS
-    assert any("Weights only load failed" in line and "begins anew" in line for line in told)
+    log = ProgressLog()
+    assert alone(tmp_path, rows=ROWS, steps=STEPS, log=log).steps_now == STEPS
+    assert any("Weights only load failed" in line and "begins anew" in line for line in log)
     assert not (tmp_path / "harmed").exists()
 
 
@@ -177,11 +177,11 @@ def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begi
     alone(undisturbed, steps=3)
     last = half_done(spoilt, after=1, steps=3)
     (last / "optimizer.pt").write_bytes(b"")
-    told = Told()
-    tuned = alone(spoilt, steps=3, told=told)
-    assert any("cannot be read" in line and "begins anew" in line for line in told)
+    log = ProgressLog()
+    tuned = alone(spoilt, steps=3, log=log)
+    assert any("cannot be read" in line and "begins anew" in line for line in log)
     assert tuned.curve["step"].tolist() == [1, 2, 3]
-    assert furthest(spoilt, undisturbed) < 1e-5
+    assert largest_difference(spoilt, undisturbed) < 1e-5
 
 
 def test_another_error_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

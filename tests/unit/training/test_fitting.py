@@ -11,7 +11,7 @@ import pytest
 from synthpost_dagster.runtime.devices import GIB
 from synthpost_dagster.training import fitting as module
 from synthpost_dagster.training.fitting import COMPILING_STEPS, MARGIN, Layout, Shape, fitting, needed_bytes
-from tests.helpers.tuning_world import spec_of
+from tests.helpers.tuning import spec_of
 
 SMALL = Shape(layers=2, hidden=8, intermediate=16, vocabulary=100, itemsize=2)
 DEEP = SMALL._replace(layers=64)

@@ -20,14 +20,14 @@ from synthpost_dagster.training.adapter import NAME, lora_config
 from synthpost_dagster.training.float8 import Float8Joint, Rounded, product, rounded
 from synthpost_dagster.training.joint_lora import JointProjections
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.tuning_world import (
+from tests.helpers.tuning import (
     BF16,
     CPU,
     STUDENT,
     alone,
     cell,
-    furthest,
     half_done,
+    largest_difference,
     rows_of,
     scaled_products,
     spec_of,
@@ -165,7 +165,7 @@ def test_activations_made_again_and_going_on_from_a_checkpoint_change_nothing(
     if "seed" in changes:
         half_done(tmp_path / "other", 1, spec, rows=rows_of(8), steps=3)
     alone(tmp_path / "other", spec, rows=rows_of(8), steps=3)
-    assert furthest(tmp_path / "other", tmp_path / "whole") == 0
+    assert largest_difference(tmp_path / "other", tmp_path / "whole") == 0
 
 
 def test_with_fewer_rows_at_a_time_much_the_same_is_learned(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_with_fewer_rows_at_a_time_much_the_same_is_learned(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("student", "told"),
+    ("student", "reason"),
     [
         (
             STUDENT.model_copy(update={"quantization": "nf4", "dequantize": False}),
@@ -189,24 +189,26 @@ def test_with_fewer_rows_at_a_time_much_the_same_is_learned(tmp_path: Path) -> N
     ],
     ids=["packed", "another dtype"],
 )
-def test_weights_that_cannot_be_multiplied_so_are_refused_with_the_reason(student: Any, told: str) -> None:
+def test_weights_that_cannot_be_multiplied_so_are_refused_with_the_reason(student: Any, reason: str) -> None:
     loaded = load(student, CPU)
-    with pytest.raises(SynthpostError, match=rf"float8: projection 0\.self_attn\.q_proj {told}"):
+    with pytest.raises(SynthpostError, match=rf"float8: projection 0\.self_attn\.q_proj {reason}"):
         Tuner(loaded, "embedded", FLOAT8, 1, CPU)
     assert not [module for module in loaded.model.modules() if isinstance(module, LoraLinear)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [({"bias": True}, "has a bias"), ({"out_features": 40}, "is 40 × 256, which 16 does not divide")],
     ids=["bias", "width"],
 )
-def test_projections_that_cannot_be_computed_so_are_refused_with_the_reason(changes: dict[str, Any], told: str) -> None:
+def test_projections_that_cannot_be_computed_so_are_refused_with_the_reason(
+    changes: dict[str, Any], reason: str
+) -> None:
     loaded = load(STUDENT, CPU)
     sizes = {"in_features": 256, "out_features": 256, "bias": False}
     loaded.model.model.layers[2].self_attn.k_proj = torch.nn.Linear(**{**sizes, **changes})
     with pytest.raises(
-        SynthpostError, match=rf"projection 2\.self_attn\.k_proj {told}; choose bfloat16 in the profile"
+        SynthpostError, match=rf"projection 2\.self_attn\.k_proj {reason}; choose bfloat16 in the profile"
     ):
         Tuner(loaded, "embedded", FLOAT8, 1, CPU)
 
@@ -253,4 +255,4 @@ def test_fault_15_where_there_is_no_memory_for_rounded_weights_all_is_as_before(
         gc.collect()
         assert [reference() for reference in made] == [None] * 7
         cell(tuner, tmp_path / "again", FLOAT8, rows=rows_of(8), steps=2)
-    assert furthest(tmp_path / "again", tmp_path / "alone") == 0
+    assert largest_difference(tmp_path / "again", tmp_path / "alone") == 0

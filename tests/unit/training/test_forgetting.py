@@ -23,7 +23,7 @@ from synthpost_dagster.training.forgetting import (
     general_perplexity,
     general_text,
 )
-from tests.helpers.tuning_world import CPU, STUDENT, cell, spec_of, tuner_of
+from tests.helpers.tuning import CPU, STUDENT, cell, spec_of, tuner_of
 
 VOCABULARY = 29
 BEGIN = 28

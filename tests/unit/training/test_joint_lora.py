@@ -19,7 +19,7 @@ from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.joint_lora import JointProjections
 from synthpost_dagster.training.padding_free import SUITABLE
-from tests.helpers.tuning_world import CPU, SPEC, STUDENT, Counted, alone, cell, rows_of, spec_of, tuner_of
+from tests.helpers.tuning import CPU, SPEC, STUDENT, Counted, alone, cell, rows_of, spec_of, tuner_of
 
 ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 

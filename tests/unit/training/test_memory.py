@@ -13,7 +13,17 @@ from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.training import joint_lora
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.tuning_world import ALWAYS, Told, alone, cell, furthest, rows_of, spec_of, state_of, tuner_of
+from tests.helpers.tuning import (
+    ALWAYS,
+    ProgressLog,
+    alone,
+    cell,
+    largest_difference,
+    rows_of,
+    spec_of,
+    state_of,
+    tuner_of,
+)
 
 ROWS = rows_of(8)
 FOUR_ROWS = 300
@@ -60,20 +70,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fault_15_out_of_memory_halves_the_rows_held_keeps_those_of_a_step_and_says_so(
     undisturbed: Path, tmp_path: Path, error: RuntimeError
 ) -> None:
-    told = Told()
+    log = ProgressLog()
     with tuner_of() as tuner:
         device = SmallDevice(tuner, most=FOUR_ROWS, error=error)
-        tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, told=told)
+        tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, log=log)
         device.grow()
     assert device.held == [8, 4, 4, 4, 4, 4, 4]
-    assert told[1:4] == [
+    assert log[1:4] == [
         "training 8 rows at a time, 8 rows a step",
         "CPU ran out of memory with 8 rows at a time",
         "training 4 rows at a time, 8 rows a step",
     ]
-    assert told.steps == [1, 2, 3]
+    assert log.steps == [1, 2, 3]
     assert tuned.layout == Layout(4, False, False)
-    assert furthest(tmp_path, undisturbed) < 2e-4
+    assert largest_difference(tmp_path, undisturbed) < 2e-4
 
 
 def test_another_error_of_the_device_ends_the_training(tmp_path: Path) -> None:
@@ -86,40 +96,40 @@ def test_another_error_of_the_device_ends_the_training(tmp_path: Path) -> None:
 def test_fault_15_out_of_memory_in_the_midst_goes_on_from_the_last_checkpoint(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    told = Told()
+    log = ProgressLog()
     with tuner_of() as tuner:
         device = SmallDevice(tuner, fails=lambda number: number == 3)
-        tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, told=told, seconds=ALWAYS)
+        tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, log=log, seconds=ALWAYS)
         device.grow()
     assert device.held == [8, 8, 8, 4, 4]
-    assert "training goes on from step 2 of 3" in told
-    assert told.steps == [1, 2, 3]
+    assert "training goes on from step 2 of 3" in log
+    assert log.steps == [1, 2, 3]
     assert tuned.curve["step"].tolist() == [1, 2, 3]
-    assert furthest(tmp_path, undisturbed) < 2e-4
+    assert largest_difference(tmp_path, undisturbed) < 2e-4
 
 
 def test_fault_15_where_not_even_one_row_fits_the_error_names_the_remedy_and_the_model_is_as_before(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    told = Told()
+    log = ProgressLog()
     with tuner_of() as tuner:
         device = SmallDevice(tuner, most=20)
         with pytest.raises(DeviceError, match=r"CPU has too little memory even for one row at a time; lower .*nf4"):
-            cell(tuner, tmp_path, rows=ROWS, steps=3, told=told)
+            cell(tuner, tmp_path, rows=ROWS, steps=3, log=log)
         device.grow()
         assert not list((tmp_path / "adapter").iterdir())
         model = tuner.loaded.model
         cell(tuner, tmp_path / "next", rows=ROWS, steps=3)
         assert not model.is_gradient_checkpointing, "the next cell pays for memory that it has"
     assert device.held == [8, 4, 2, 1, 1]
-    assert [line for line in told if line.startswith("training ")] == [
+    assert [line for line in log if line.startswith("training ")] == [
         *(f"training {size} rows at a time, 8 rows a step" for size in (8, 4, 2, 1)),
         "training 1 rows at a time, activations made again, 8 rows a step",
     ]
     with tuner_of() as other:
         untouched = other.loaded.model
     assert state_of(model) == state_of(untouched)
-    assert furthest(tmp_path / "next", undisturbed) == 0
+    assert largest_difference(tmp_path / "next", undisturbed) == 0
 
 
 def test_fault_15_memory_that_runs_out_before_the_first_step_is_told_and_the_next_cell_is_as_ever(
@@ -134,7 +144,7 @@ def test_fault_15_memory_that_runs_out_before_the_first_step_is_told_and_the_nex
             with pytest.raises(DeviceError, match="CPU has too little memory even for one row at a time"):
                 cell(tuner, tmp_path, rows=ROWS, steps=3)
         cell(tuner, tmp_path / "next", rows=ROWS, steps=3)
-    assert furthest(tmp_path / "next", undisturbed) == 0
+    assert largest_difference(tmp_path / "next", undisturbed) == 0
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
@@ -151,8 +161,8 @@ def test_activations_made_again_change_nothing_and_leave_nothing_on_the_model(
     with tuner_of() as other:
         untouched = other.loaded.model
     assert state_of(model) == state_of(untouched)
-    assert furthest(tmp_path / "one", undisturbed) < 2e-4
-    assert furthest(tmp_path / "two", tmp_path / "one") == 0
+    assert largest_difference(tmp_path / "one", undisturbed) < 2e-4
+    assert largest_difference(tmp_path / "two", tmp_path / "one") == 0
 
 
 def test_the_memory_of_a_model_that_is_padded_after_all_is_reckoned_with_its_padding(

@@ -27,7 +27,7 @@ from synthpost_dagster.training.padding_free import (
     suits,
 )
 from synthpost_dagster.training.sft import Tuned, Tuner
-from tests.helpers.tuning_world import CPU, SPEC, STUDENT, cell, furthest, rows_of, spec_of, state_of, tuner_of
+from tests.helpers.tuning import CPU, SPEC, STUDENT, cell, largest_difference, rows_of, spec_of, state_of, tuner_of
 
 Padded = Callable[[str], tuple[Path, Tuned]]
 
@@ -60,9 +60,9 @@ def test_losses_and_adapter_are_those_of_trls_padded_trainer(
     assert ours.curve["step"].tolist() == [1, 2, 3]
     assert ours.curve["loss"].tolist() == pytest.approx(theirs.curve["loss"].tolist(), abs=1e-4)
     assert ours.curve["learning_rate"].tolist() == pytest.approx(theirs.curve["learning_rate"].tolist())
-    assert furthest(tmp_path, folder) < 2e-4 < SPEC.learning_rate / 5
+    assert largest_difference(tmp_path, folder) < 2e-4 < SPEC.learning_rate / 5
     other, _ = padded("full" if loss == "completion" else "completion")
-    assert furthest(tmp_path, other) > 1e-3, "the tolerance tells the two losses apart"
+    assert largest_difference(tmp_path, other) > 1e-3, "the tolerance tells the two losses apart"
 
 
 def student_with_adapter() -> tuple[Loaded, Any]:
@@ -222,7 +222,7 @@ def test_a_model_that_does_not_suit_is_tuned_in_trls_padded_way(padded: Padded, 
         tuner.loaded.model.config.sliding_window = 4096
         ours = cell(tuner, tmp_path)
     assert ours.curve.equals(theirs.curve)
-    assert furthest(tmp_path, folder) == 0
+    assert largest_difference(tmp_path, folder) == 0
 
 
 def test_a_model_of_another_shape_is_tuned_padded_and_is_as_before_afterwards(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from synthpost_dagster.runtime.devices import Device
 from synthpost_dagster.training import sft
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.sft import Tuned, Tuner
-from tests.helpers.tuning_world import CPU, STUDENT, alone, cell, rows_of, spec_of, weights
+from tests.helpers.tuning import CPU, STUDENT, alone, cell, rows_of, spec_of, weights
 
 PACKED = STUDENT.model_copy(update={"quantization": "nf4", "dequantize": False})
 DECODED = PACKED.model_copy(update={"dequantize": True})

@@ -15,16 +15,16 @@ from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.schemas import LossCurve
 from synthpost_dagster.training.sft import Tuned
-from tests.helpers.tuning_world import (
+from tests.helpers.tuning import (
     ALWAYS,
     CPU,
     FEW_OR_ODD,
     STUDENT,
-    Told,
+    ProgressLog,
     alone,
     assert_steps_take,
     cell,
-    furthest,
+    largest_difference,
     rows_of,
     spec_of,
     tuner_of,
@@ -34,14 +34,14 @@ from tests.helpers.tuning_world import (
 class Trained(NamedTuple):
     folder: Path
     tuned: Tuned
-    told: Told
+    log: ProgressLog
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Two steps on eight rows with the embedded model, at the full learning rate from the first step on."""
-    folder, told = tmp_path_factory.mktemp("trained"), Told()
-    return Trained(folder, alone(folder, rows=rows_of(8), steps=2, told=told), told)
+    folder, log = tmp_path_factory.mktemp("trained"), ProgressLog()
+    return Trained(folder, alone(folder, rows=rows_of(8), steps=2, log=log), log)
 
 
 def mean_loss(loaded: Loaded, rows: pd.DataFrame, posts_alone: bool) -> float:
@@ -93,7 +93,7 @@ def test_the_adapter_names_its_base_and_no_path_of_this_machine(trained: Trained
 
 
 def test_progress_tells_what_is_taught_how_it_is_laid_out_and_of_every_step(trained: Trained) -> None:
-    assert trained.told == [
+    assert trained.log == [
         "the first row teaches: 'Ready for rain?<|eot_id|>'",
         "training 8 rows at a time, 8 rows a step",
         "step 1",
@@ -107,15 +107,15 @@ def test_fault_15_a_loss_that_is_not_a_number_ends_the_training_before_its_end_a
     tmp_path: Path, padding_free: bool
 ) -> None:
     spec = spec_of(learning_rate=1e30, rows_per_step=2, micro_batch=2, padding_free=padding_free)
-    told = Told()
+    log = ProgressLog()
     with tuner_of(spec) as tuner:
         with pytest.raises(SynthpostError, match=r"not a number at step 2; lower training\.learning_rate in the prof"):
-            cell(tuner, tmp_path, spec, rows=rows_of(4), steps=16, told=told)
-        assert told.steps[-1] <= 10, "it trained on with nothing to learn from"
+            cell(tuner, tmp_path, spec, rows=rows_of(4), steps=16, log=log)
+        assert log.steps[-1] <= 10, "it trained on with nothing to learn from"
         assert not list((tmp_path / "adapter").iterdir())
         cell(tuner, tmp_path / "next", rows=rows_of(8), steps=2)
     alone(tmp_path / "undisturbed", rows=rows_of(8), steps=2)
-    assert furthest(tmp_path / "next", tmp_path / "undisturbed") == 0
+    assert largest_difference(tmp_path / "next", tmp_path / "undisturbed") == 0
 
 
 def test_fault_15_no_checkpoint_is_written_of_a_model_whose_loss_is_not_a_number(tmp_path: Path) -> None:

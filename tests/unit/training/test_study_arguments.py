@@ -17,7 +17,7 @@ from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.conversations import MASKED, tokenized
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.sft import Job, Tuner
-from tests.helpers.tuning_world import CPU, STUDENT, rows_of
+from tests.helpers.tuning import CPU, STUDENT, rows_of
 
 ROWS = rows_of(8)
 

@@ -18,7 +18,7 @@ from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.supervision import DECODED_ROWS, MASKED, refuse_untaught
-from tests.helpers.tuning_world import CPU, STUDENT, Told, cell, spec_of
+from tests.helpers.tuning import CPU, STUDENT, ProgressLog, cell, spec_of
 
 POSTS = [
     "Ready? Order yours today! #Ride",
@@ -42,12 +42,12 @@ def student() -> Loaded:
 
 
 def supervision_of(
-    student: Loaded, rows: pd.DataFrame, folder: Path, told: Told | None = None, **changes: object
+    student: Loaded, rows: pd.DataFrame, folder: Path, log: ProgressLog | None = None, **changes: object
 ) -> pd.DataFrame:
     """What a training of one step, with a changed specification, says of its rows."""
     spec = spec_of(**changes)
     with Tuner(student, "embedded", spec, 1, CPU) as tuner:
-        return Supervision.validate(cell(tuner, folder, spec, rows=rows, steps=1, told=told).supervision)
+        return Supervision.validate(cell(tuner, folder, spec, rows=rows, steps=1, log=log).supervision)
 
 
 def lengths(student: Loaded, rows: pd.DataFrame, whole: bool) -> list[int]:
@@ -85,8 +85,8 @@ def named_in(caught: pytest.ExceptionInfo[SynthpostError]) -> list[str]:
 def test_the_post_and_its_end_token_alone_are_learned_and_shown(
     student: Loaded, rows: pd.DataFrame, tmp_path: Path, padding_free: bool
 ) -> None:
-    told = Told()
-    found = supervision_of(student, rows, tmp_path, told, padding_free=padding_free)
+    log = ProgressLog()
+    found = supervision_of(student, rows, tmp_path, log, padding_free=padding_free)
     whole, prompts = lengths(student, rows, whole=True), lengths(student, rows, whole=False)
     assert found["prompt_id"].tolist() == rows["prompt_id"].tolist()
     assert found["tokens"].tolist() == whole
@@ -94,7 +94,7 @@ def test_the_post_and_its_end_token_alone_are_learned_and_shown(
     assert found["is_end_supervised"].all()
     assert not found["is_begin_doubled"].any()
     assert found["learned"].tolist() == [*(f"{post}{END}" for post in POSTS[:DECODED_ROWS]), ""]
-    assert told[0] == f"the first row teaches: {f'{POSTS[0]}{END}'!r}"
+    assert log[0] == f"the first row teaches: {f'{POSTS[0]}{END}'!r}"
 
 
 @pytest.mark.parametrize(("padding_free", "unlearned"), [(True, 1), (False, 0)])
@@ -114,14 +114,14 @@ def test_with_the_loss_on_everything_the_whole_conversation_is_learned(
 def test_a_row_over_the_maximum_length_stops_the_run_before_any_step_by_its_id(
     student: Loaded, rows: pd.DataFrame, tmp_path: Path, loss: str
 ) -> None:
-    whole, told = lengths(student, rows, whole=True), Told()
+    whole, log = lengths(student, rows, whole=True), ProgressLog()
     longest = whole.index(max(whole))
     assert whole.count(max(whole)) == 1
     with pytest.raises(SynthpostError, match=r"^1 of 4 training rows are longer than training\.max_length") as caught:
-        supervision_of(student, rows, tmp_path, told, loss=loss, max_length=max(whole) - 1)
+        supervision_of(student, rows, tmp_path, log, loss=loss, max_length=max(whole) - 1)
     assert f"{max(whole) - 1} tokens (the longest has {max(whole)})" in str(caught.value)
     assert named_in(caught) == [rows["prompt_id"].iloc[longest]]
-    assert told == []
+    assert log == []
     assert not list((tmp_path / "adapter").iterdir())
 
 
@@ -147,13 +147,13 @@ def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and
     message: str,
     padding_free: bool,
 ) -> None:
-    changed, told = change(str(student.tokenizer.chat_template)), Told()
+    changed, log = change(str(student.tokenizer.chat_template)), ProgressLog()
     assert changed != student.tokenizer.chat_template
     student.tokenizer.chat_template = changed
     with pytest.raises(SynthpostError, match=f"^4 of 4 training rows {message}") as caught:
-        supervision_of(student, rows, tmp_path, told, padding_free=padding_free)
+        supervision_of(student, rows, tmp_path, log, padding_free=padding_free)
     assert named_in(caught) == rows["prompt_id"].tolist()
-    assert told == []
+    assert log == []
     assert not list((tmp_path / "adapter").iterdir())
 
 
@@ -172,11 +172,11 @@ def test_empty_block_of_thoughts_before_an_answer_is_not_learned(
 def test_prompt_that_opens_thoughts_stops_the_training_before_any_step(
     student: Loaded, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
-    told = Told()
+    log = ProgressLog()
     student.tokenizer.chat_template += r"{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
     with pytest.raises(ModelError, match="chat_template_kwargs"):
-        supervision_of(student, rows, tmp_path, told)
-    assert told == []
+        supervision_of(student, rows, tmp_path, log)
+    assert log == []
     assert not list((tmp_path / "adapter").iterdir())
 
 

@@ -14,7 +14,7 @@ from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import load, loads
 from synthpost_dagster.training import sft
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.tuning_world import CPU, STUDENT, alone, cell, furthest, rows_of, spec_of, state_of
+from tests.helpers.tuning import CPU, STUDENT, alone, cell, largest_difference, rows_of, spec_of, state_of
 
 # Dropout draws numbers at every step, so that a generator that another cell has used would show; without it projections
 # are computed as one.
@@ -31,7 +31,7 @@ def each_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in CELLS:
         alone(folder / name, SPECS[name], rows=ROWS[name], steps=2)
         alone(folder / "plain" / name, PLAIN[name], rows=ROWS[name], steps=2)
-    assert furthest(folder / "one", folder / "other") > 1e-3
+    assert largest_difference(folder / "one", folder / "other") > 1e-3
     return folder
 
 
@@ -43,7 +43,7 @@ def test_each_of_several_cells_learns_what_it_learns_alone_whatever_their_order(
     with Tuner(load(STUDENT, CPU), "embedded", SPECS["one"], 4, CPU) as tuner:
         for place, name in enumerate(order):
             cell(tuner, tmp_path / str(place), SPECS[name], rows=ROWS[name], steps=2)
-            assert furthest(tmp_path / str(place), each_alone / name) == 0
+            assert largest_difference(tmp_path / str(place), each_alone / name) == 0
     assert loads.made == before + 1
 
 
@@ -51,12 +51,12 @@ def test_the_same_holds_where_projections_are_computed_as_one(each_alone: Path, 
     with Tuner(load(STUDENT, CPU), "embedded", PLAIN["one"], 4, CPU) as tuner:
         for place, name in enumerate(("one", "other", "one")):
             cell(tuner, tmp_path / str(place), PLAIN[name], rows=ROWS[name], steps=2)
-            assert furthest(tmp_path / str(place), each_alone / "plain" / name) == 0
+            assert largest_difference(tmp_path / str(place), each_alone / "plain" / name) == 0
 
 
 def test_another_seed_gives_another_adapter(each_alone: Path, tmp_path: Path) -> None:
     alone(tmp_path, SPECS["other"], rows=ROWS["one"], steps=2)
-    assert furthest(tmp_path, each_alone / "one") > 1e-3
+    assert largest_difference(tmp_path, each_alone / "one") > 1e-3
 
 
 def test_rows_are_tokenized_once_for_several_lengths_and_seeds_and_anew_for_others(

@@ -1,0 +1,157 @@
+"""What is known of an artifact: its manifest, with the verdicts of its gates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from synthpost_dagster.artifacts.explanation import Explanation
+from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.errors import GateFailed
+
+MANIFEST_FORMAT = 2
+"""Format 1 had no digest of its own. Such a manifest is valid, and is rewritten in this format when it is used."""
+
+
+class FileEntry(BaseModel):
+    """Size and hash of one file."""
+
+    model_config = ConfigDict(frozen=True)
+    bytes: int
+    sha256: str
+
+
+class GateEntry(BaseModel):
+    """A gate's verdict as the manifest keeps it."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    is_passed: bool
+    is_blocking: bool
+    message: str
+    figures: dict[str, float] = {}
+    offending: tuple[dict[str, str], ...] = ()
+    """The first rows at fault, with long texts shortened."""
+    is_severe: bool = True
+    """Whether a failure is shown as an error, not as a warning."""
+    limits: dict[str, Any] = {}
+    """The keys of the task's `quality` that the verdict depends on, with their values at that time."""
+    explanation: Explanation | None = None
+    """Set where the gate failed."""
+
+    def sentence(self, title: str) -> str:
+        """What failed on the artifact of that title, and what to do."""
+        if self.explanation and self.explanation.cause:
+            return f"{title}: {self.explanation.cause}"
+        remedy = self.explanation.remedy if self.explanation else ""
+        return f"{title} failed its check {self.name}: {self.message}; {remedy or 'correct it and materialize again'}"
+
+    @property
+    def details(self) -> list[str]:
+        """The lines under the sentence: the finding where the sentence lacks it, reasons, examples."""
+        if self.explanation is None:
+            return []
+        finding = [f"{self.name}: {self.message}"] if self.explanation.cause else []
+        return finding + self.explanation.lines
+
+
+class Manifest(BaseModel):
+    """The record of an artifact: `digest` is a hash of its content, `fingerprint` of its inputs, `self_digest` of this
+    record.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    format: int = 1
+    self_digest: str = ""
+    asset: str
+    partition: str
+    fingerprint: str
+    digest: str
+    parts: dict[str, Any]
+    files: dict[str, FileEntry]
+    facts: dict[str, Any]
+    gates: tuple[GateEntry, ...]
+    made_at: str
+
+    @property
+    def failed_gates(self) -> list[GateEntry]:
+        """The blocking gates that did not pass."""
+        return [gate for gate in self.gates if gate.is_blocking and not gate.is_passed]
+
+    @property
+    def title(self) -> str:
+        """The asset with its partition, for people."""
+        return f"{self.asset} {self.partition}".strip()
+
+
+class Plan(NamedTuple):
+    """The identity of an artifact: `parts` are its inputs; `partition` is empty for an asset without partitions."""
+
+    asset: str
+    partition: str
+    parts: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the parts."""
+        return fingerprint(self.parts)
+
+    @property
+    def title(self) -> str:
+        """The asset with its partition, for people."""
+        return f"{self.asset} {self.partition}".strip()
+
+
+class Outcome(NamedTuple):
+    """An artifact, and whether it existed before."""
+
+    manifest: Manifest
+    is_reused: bool
+
+
+def refuse_failed(manifest: Manifest) -> None:
+    """Raises GateFailed where a blocking gate of the artifact failed; a gate with a known cause is named first."""
+    if failed := manifest.failed_gates:
+        raise gate_failure(manifest.title, _best_explained(failed))
+
+
+def gate_failure(title: str, gate: GateEntry) -> GateFailed:
+    """The error of a gate that failed on the artifact of that title."""
+    return GateFailed(gate.sentence(title), details=gate.details)
+
+
+def _best_explained(failed: list[GateEntry]) -> GateEntry:
+    return next((gate for gate in failed if gate.explanation and gate.explanation.cause), failed[0])
+
+
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest in the present format with its own digest, as it will be read."""
+    content = json.loads(manifest.model_copy(update={"format": MANIFEST_FORMAT}).model_dump_json())
+    return Manifest.model_validate(content | {"self_digest": _self_digest(content)})
+
+
+def _self_digest(content: Mapping[str, Any]) -> str:
+    """Hash of the JSON as written, so that a later version with further keys gets the same."""
+    rest = {name: value for name, value in content.items() if name != "self_digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def as_bytes(manifest: Manifest) -> bytes:
+    """The manifest as its file holds it."""
+    return manifest.model_dump_json(indent=1).encode()
+
+
+def read_manifest(path: UPath) -> Manifest | None:
+    """The manifest; None where it is missing, cannot be read, or differs from its own digest."""
+    try:
+        content = json.loads(path.fs.cat_file(path.path))
+        manifest = Manifest.model_validate(content)
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_as_written = manifest.format < MANIFEST_FORMAT or manifest.self_digest == _self_digest(content)
+    return manifest if is_as_written else None

@@ -1,0 +1,40 @@
+"""The stage `catalog`: the task's items as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.artifacts.store import Draft
+from synthpost_dagster.rows.prompts import catalog_table
+from synthpost_dagster.stages.facts import CatalogFacts
+from synthpost_dagster.stages.inputs import HashedAs, Inputs, narrowed
+from synthpost_dagster.stages.stage import Stage, Workbench
+from synthpost_dagster.stages.study import Study
+from synthpost_dagster.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogInputs(Inputs):
+    """The catalog file of a task."""
+
+    task: Task
+    catalog: str
+    """Hash of the task's catalog."""
+    hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name}
+
+
+def _inputs(study: Study, partition: str) -> CatalogInputs:
+    del partition
+    return CatalogInputs(narrowed(study.task, ["name"]), fingerprint({"catalog": study.task.catalog}))
+
+
+def _make(inputs: CatalogInputs, draft: Draft, bench: Workbench) -> CatalogFacts:
+    del bench
+    table = catalog_table(inputs.task)
+    draft.table("catalog", table)
+    return CatalogFacts(companies=int(table["company"].nunique()), **table["split"].value_counts().to_dict())
+
+
+STAGES = (Stage("catalog", "upstream", _inputs, _make),)

@@ -1,0 +1,121 @@
+"""What the stages share that let the student write posts: inputs, requests, tables, facts, and the time it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from synthpost_dagster.artifacts.fingerprint import library_versions
+from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.inference.generate import Completion, chat
+from synthpost_dagster.inference.models import Loaded, check_suits_task, identity
+from synthpost_dagster.llm.estimate import Expected, local
+from synthpost_dagster.llm.reasoning import split_reasoning
+from synthpost_dagster.profiles.models import ModelSpec, PostSampling
+from synthpost_dagster.schemas import FACTOR_COLUMNS
+from synthpost_dagster.stages.facts import PostsFacts
+from synthpost_dagster.stages.inputs import HashedAs, Inputs
+from synthpost_dagster.stages.stage import BASELINE, CONTROL
+from synthpost_dagster.stages.study import Study
+from synthpost_dagster.tasks.prompting import short_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from synthpost_dagster.inference.engine import Request
+
+DRAWING = "a seed for each post"
+"""How posts are sampled; another way makes other posts."""
+GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+def _sampling_parts(sampling: PostSampling) -> dict[str, Any]:
+    """What of the sampling shapes a post; how many are written at a time does so only where the width is fixed."""
+    parts = sampling.model_dump(mode="json", exclude={"batch_size", "max_concurrent_sequences"})
+    parts["slots"] = sampling.max_concurrent_sequences  # its name in fingerprints
+    return {name: value for name, value in parts.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class PostsInputs(Inputs):
+    """The evaluation prompts, the student, the sampling, and the libraries that generate."""
+
+    evaluation_prompts: Manifest
+    student: ModelSpec
+    sampling: PostSampling
+    drawing: str
+    system_prompt: str | None
+    libraries: dict[str, str]
+    hashed_as: ClassVar[HashedAs] = {"student": identity, "sampling": _sampling_parts}
+
+
+def common_inputs(study: Study) -> dict[str, Any]:
+    """The fields of `PostsInputs`."""
+    return {
+        "evaluation_prompts": study.resolver.need("evaluation_prompts"),
+        "student": study.profile.student,
+        "sampling": study.profile.predictions,
+        "drawing": DRAWING,
+        "system_prompt": study.system_prompt,
+        "libraries": library_versions(*GENERATION_LIBRARIES),
+    }
+
+
+def expected_posts(study: Study, posts: int) -> Expected:
+    """The time of so many posts of the student, from those that it wrote before."""
+    resolver = study.resolver
+    made = [manifest for cell in study.trainings for manifest in resolver.all_of("predictions", cell.place)]
+    made += [manifest for asset in (BASELINE, CONTROL) for manifest in resolver.all_of(asset)]
+    student = identity(study.profile.student)
+    alike = [PostsFacts.of(one) for one in made if one.parts["student"] == student]
+    return local(posts, sum(facts.wall_seconds for facts in alike), sum(facts.rows for facts in alike), "posts")
+
+
+def require_suited(study: Study) -> None:
+    """Raises ModelError where the student is the embedded model and the task another than its own."""
+    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
+
+
+def requests_for(inputs: PostsInputs, texts: Iterable[str], adapter: int | None, contestant: str) -> list[Request]:
+    """One for each prompt, each under a seed of its own."""
+    from synthpost_dagster.inference.engine import Request
+
+    seed = seeded(inputs.sampling, contestant).seed
+    chats = (chat(text, inputs.system_prompt) for text in texts)
+    return [Request(turns, adapter, seed + place) for place, turns in enumerate(chats)]
+
+
+def seeded(sampling: PostSampling, contestant: str) -> PostSampling:
+    """The sampling under a seed of the contestant's own, so that no two draw the same random numbers."""
+    return sampling.model_copy(update={"seed": sampling.seed + int(short_hash(contestant), 16) % 2**20})
+
+
+def table_of(prompts: pd.DataFrame, replies: list[Completion], contestant: str, model: str) -> pd.DataFrame:
+    """The posts of one contestant (schema Predictions), one for each prompt."""
+    return prompts[list(FACTOR_COLUMNS)].assign(
+        contestant=contestant,
+        post=[split_reasoning(reply.text).text for reply in replies],
+        finish_reason=[reply.finish_reason for reply in replies],
+        prompt_tokens=[reply.prompt_tokens for reply in replies],
+        completion_tokens=[reply.completion_tokens for reply in replies],
+        model=model,
+    )
+
+
+def facts_of(
+    table: pd.DataFrame, loaded: Loaded, replies: Sequence[Completion], seconds: float, peak_gib: float
+) -> PostsFacts:
+    """What is known of posts. Reasoning in a reply is no part of a post; some replies hold nothing else."""
+    parts = [split for reply in replies if (split := split_reasoning(reply.text)).text != reply.text]
+    ignored: Mapping[str, Any] = {"ignored_generation_config": dict(loaded.ignored)} if loaded.ignored else {}
+    return PostsFacts(
+        wall_seconds=round(seconds, 2),
+        peak_gib=peak_gib,
+        truncated=int((table["finish_reason"] == "length").sum()),
+        mean_completion_tokens=round(float(table["completion_tokens"].mean()), 1),
+        mean_prompt_tokens=table.groupby("contestant")["prompt_tokens"].mean().round(1).to_dict(),
+        with_reasoning=len(parts),
+        only_reasoning=sum(not split.text.strip() for split in parts),
+        **ignored,
+    )

@@ -1,0 +1,110 @@
+"""The stages `prompts` (on train items, in their stratified order) and `evaluation_prompts` (on holdout items)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from synthpost_dagster.artifacts.fingerprint import fingerprint
+from synthpost_dagster.artifacts.store import Draft
+from synthpost_dagster.errors import ArtifactDamaged
+from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
+from synthpost_dagster.stages.facts import Facts, PromptsFacts
+from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
+from synthpost_dagster.stages.stage import Stage, Workbench
+from synthpost_dagster.stages.study import Study
+from synthpost_dagster.tasks.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from synthpost_dagster.artifacts.store import ArtifactStore
+
+GATED = ("phone_region", "leaked_words")
+"""Limits of gates that make other prompts, and not only other verdicts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsInputs(Inputs):
+    """The items of one split, and the wording."""
+
+    task: Task
+    products: str
+    """Hash of the items."""
+    wording: str
+    """Hash of templates, types, lengths, tones and criteria."""
+    gates: dict[str, object]
+    hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name}
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPromptsInputs(PromptsInputs):
+    """As of the training prompts, and how many prompts are wanted."""
+
+    count: int
+
+
+def products_fingerprint(task: Task, split: str) -> str:
+    """Hash of the items of a split."""
+    listed = [
+        (company.model_dump(exclude={"products"}), product.model_dump())
+        for company, product in task.companies_of(split)
+    ]
+    return fingerprint({"products": listed})
+
+
+def _inputs(study: Study, split: str) -> PromptsInputs:
+    task, quality = study.task, study.task.spec.quality
+    return PromptsInputs(
+        task=narrowed(task, WORDING, split, ("teacher", "student")),
+        products=products_fingerprint(task, split),
+        wording=task.wording_fingerprint,
+        gates={name: getattr(quality, name) for name in GATED},
+    )
+
+
+def _prompts_inputs(study: Study, partition: str) -> PromptsInputs:
+    del partition
+    study.resolver.need("catalog")
+    return _inputs(study, "train")
+
+
+def _evaluation_inputs(study: Study, partition: str) -> EvaluationPromptsInputs:
+    del partition
+    study.resolver.need("catalog")
+    found = _inputs(study, "holdout")
+    return EvaluationPromptsInputs(found.task, found.products, found.wording, found.gates, study.evaluation_count)
+
+
+def _make_prompts(inputs: PromptsInputs, draft: Draft, bench: Workbench) -> Facts:
+    table = training_prompts(inputs.task)
+    draft.table("prompts", table)
+    return _changes(bench.store, table)
+
+
+def _make_evaluation(inputs: EvaluationPromptsInputs, draft: Draft, bench: Workbench) -> Facts:
+    del bench
+    draft.table("evaluation_prompts", evaluation_prompts(inputs.task, inputs.count))
+    return Facts()
+
+
+def _changes(store: ArtifactStore, table: pd.DataFrame) -> Facts:
+    """How many prompts differ from those of the last table."""
+    try:
+        earlier = store.read_table(store.all_of("prompts")[-1])
+    except (IndexError, ArtifactDamaged):
+        return Facts()
+    before = earlier.set_index("prompt_id")["teacher_prompt"]
+    now = table.set_index("prompt_id")["teacher_prompt"]
+    known = now.index.intersection(before.index)
+    return PromptsFacts(
+        new_prompts=len(now) - len(known),
+        changed_prompts=int((now[known] != before[known]).sum()),
+        gone_prompts=len(before) - len(known),
+    )
+
+
+STAGES = (
+    Stage("prompts", "upstream", _prompts_inputs, _make_prompts, ("catalog",)),
+    Stage("evaluation_prompts", "upstream", _evaluation_inputs, _make_evaluation, ("catalog",)),
+)

@@ -1,0 +1,211 @@
+"""A stage: how one asset is made from typed inputs. All stages are materialized by the functions of this module.
+
+`inputs(study, partition)` builds a frozen record from the study and the artifacts before it; the hash of the record is
+the fingerprint. `make(inputs, draft, workbench)` writes the tables and gives the facts; it sees the record and tools
+that shape nothing. Gates are evaluated here, on the tables that `make` wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from synthpost_dagster.artifacts.manifest import Manifest, Outcome, Plan
+from synthpost_dagster.artifacts.resolver import Record
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft
+from synthpost_dagster.runtime.progress import SILENT, Progress
+from synthpost_dagster.schemas import BESIDE
+from synthpost_dagster.stages.facts import Estimate, Facts
+from synthpost_dagster.stages.student import Student, holding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from synthpost_dagster.artifacts.explanation import Explanation
+    from synthpost_dagster.llm.estimate import Expected
+    from synthpost_dagster.stages.study import Study
+
+BASELINE, CONTROL = "baseline_predictions", "control_predictions"
+STAGES = {
+    "catalog": "catalog",
+    "prompts": "prompts",
+    "evaluation_prompts": "prompts",
+    "synthetic_rows": "synthetic_rows",
+    "data_subsets": "data_subsets",
+    "adapters": "adapters",
+    BASELINE: "untuned",
+    CONTROL: "untuned",
+    "predictions": "predictions",
+    "verdicts": "verdicts",
+    "control_verdicts": "verdicts",
+    "ratio_report": "report",
+}
+"""Asset → the module of `stages` whose list `STAGES` holds its stage, in the order data flows."""
+InputsT = TypeVar("InputsT", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """The tools of `make`. None of them shapes an artifact."""
+
+    store: ArtifactStore
+    """Reads the tables of manifests in the record, and rows made earlier."""
+    progress: Progress
+    student: Student
+    """Loaded when it is first used."""
+    checkpoints: Path
+    """Folder of this training's checkpoints."""
+    explain_rejections: Callable[[pd.DataFrame], Explanation | None]
+    explain_unscored: Callable[[pd.DataFrame], list[Explanation]]
+
+
+Make = Callable[[InputsT, Draft, Workbench], Facts]
+
+
+def _expects_nothing(study: Study, inputs: Any, progress: Progress) -> Expected | None:
+    del study, inputs, progress
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[InputsT]):
+    """One asset. `job` is the Dagster job that makes it, `upstream` are the assets that its inputs are built from.
+
+    The hooks see the whole study and may not shape the artifact.
+    """
+
+    asset: str
+    job: str
+    inputs: Callable[[Study, str], InputsT]
+    make: Make[InputsT]
+    upstream: tuple[str, ...] = ()
+    announce: Callable[[Study, InputsT, Progress], Expected | None] = _expects_nothing
+    """Called before anything is made: refuses what cannot work, warns, and estimates what it takes."""
+    grow: Callable[[Study, InputsT, int | None], InputsT] | None = None
+    """The inputs for a number of rows that is asked for, where it differs from those of the existing artifact."""
+    make_apart: Callable[[Study, str, Progress], bool] | None = None
+    """Makes the artifact in a process of its own, where it has to; whether it did."""
+    finish: Callable[[Study, Manifest], None] | None = None
+    """Called with the artifact, made or reused."""
+    companion: str = ""
+    """An asset that is made with the same loaded student, unless another process is making it."""
+    notes_failed_gates: bool = False
+
+
+BY_CELL = ("adapters", "predictions", "verdicts")
+"""The assets of a cell, in the order data flows."""
+
+
+@cache
+def stage_of(asset: str) -> Stage[Any]:
+    """The stage of an asset."""
+    stages: tuple[Stage[Any], ...] = import_module(f"{__package__}.{STAGES[asset]}").STAGES
+    return next(stage for stage in stages if stage.asset == asset)
+
+
+def materialize(
+    study: Study, asset: str, partition: str = "", progress: Progress = SILENT, rows: int | None = None
+) -> Outcome:
+    """The artifact, reused or made. synthetic_rows grows to so many `rows`, by default to the largest data size.
+
+    Raises UpstreamMissing or GateFailed where an artifact before it is missing or failed, and what making it raises.
+    """
+    stage = stage_of(asset)
+    with holding(study, progress) as student:
+        if (
+            stage.make_apart
+            and not study.resolver.has(asset, partition)
+            and stage.make_apart(study, partition, progress)
+        ):
+            return Outcome(study.resolver.need(asset, partition), is_reused=False)
+        outcome = materialize_with(student, study, asset, partition, progress, rows)
+        if stage.companion:
+            materialize_unless_busy(student, study, stage.companion, "", progress)
+        return outcome
+
+
+def materialize_with(
+    student: Student, study: Study, asset: str, partition: str, progress: Progress, rows: int | None = None
+) -> Outcome:
+    """As `materialize`, with a student that the caller holds."""
+    stage, inputs = stage_of(asset), study.resolver.inputs(asset, partition)
+    if stage.grow:
+        inputs = stage.grow(study, inputs, rows)
+    return cast(Outcome, publish(student, study, asset, partition, inputs, stage.make, progress))
+
+
+def materialize_unless_busy(
+    student: Student, study: Study, asset: str, partition: str, progress: Progress
+) -> Outcome | None:
+    """As `materialize_with`; None where another process is making the artifact, which may wait for our device."""
+    inputs = study.resolver.inputs(asset, partition)
+    return publish(student, study, asset, partition, inputs, stage_of(asset).make, progress, wait=False)
+
+
+def publish(
+    student: Student,
+    study: Study,
+    asset: str,
+    partition: str,
+    inputs: Record,
+    make: Make[Any],
+    progress: Progress,
+    *,
+    wait: bool = True,
+) -> Outcome | None:
+    """The artifact of these inputs; `make` fills a draft where it does not exist, is damaged, or failed a gate.
+
+    What is reused has its files compared with their hashes, and its gates evaluated again where limits changed.
+    """
+    stage, plan = stage_of(asset), Plan(asset, partition, inputs.parts)
+
+    def fill(draft: Draft) -> None:
+        expected = stage.announce(study, inputs, progress)
+        facts = make(inputs, draft, _workbench(student, study, plan, progress))
+        _add_facts(draft, facts, expected)
+        _add_gates(study, draft, stage, progress)
+
+    store = study.store
+    outcome = (store.reuse_or_make if wait else store.reuse_or_make_unless_busy)(plan, fill, progress.note)
+    if outcome is None:
+        return None
+    if outcome.is_reused:
+        outcome = outcome._replace(manifest=study.with_current_gates(outcome.manifest))
+    study.resolver.renew(outcome.manifest)
+    if stage.finish:
+        stage.finish(study, outcome.manifest)
+    return outcome
+
+
+def _workbench(student: Student, study: Study, plan: Plan, progress: Progress) -> Workbench:
+    from synthpost_dagster.quality.explanations import explained_rejections, explained_unscored
+
+    task, profile = study.task, study.profile
+    return Workbench(
+        study.store,
+        progress,
+        student,
+        study.checkpoints_of(plan.partition, plan.fingerprint),
+        lambda rows: explained_rejections(rows, task, profile),
+        lambda games: explained_unscored(games, task, profile),
+    )
+
+
+def _add_facts(draft: Draft, facts: Facts, expected: Expected | None) -> None:
+    draft.facts |= facts.content
+    if expected is not None:
+        draft.facts["estimate"] = Estimate(**expected._asdict()).model_dump(mode="json")
+
+
+def _add_gates(study: Study, draft: Draft, stage: Stage[Any], progress: Progress) -> None:
+    beside = {name: BESIDE[name].validate(table) for name, table in draft.tables.items() if name != stage.asset}
+    table = draft.tables[stage.asset]
+    draft.facts |= {"rows": len(table), "target_rows": len(table) if draft.target_rows is None else draft.target_rows}
+    draft.gates += study.gate_entries(stage.asset, table, draft.target_rows, beside)
+    for gate in draft.gates if stage.notes_failed_gates else ():
+        if not gate.is_passed:
+            progress.note(gate.message)
