@@ -22,8 +22,8 @@ from synthpost_dagster.judging.verdicts import (
     judge_contests,
     pairs,
 )
-from synthpost_dagster.llm.estimate import Expected, expect, local, total
 from synthpost_dagster.llm.chat_models import CHARACTERS_PER_TOKEN
+from synthpost_dagster.llm.estimate import Expected, expect, local, total
 from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.runtime.progress import Progress
