@@ -6,10 +6,12 @@ is read in `comparisons.labels`, `places` and `preferences`; judging posts that 
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.errors import SpecError
@@ -17,7 +19,7 @@ from synthpost_dagster.judging.verdicts import pair_outcome
 from synthpost_dagster.pairs import formats
 from synthpost_dagster.pairs.files import JSON_SUFFIXES, Columns, columns_of, listed, read_columns, read_records
 from synthpost_dagster.pairs.formats import Format
-from synthpost_dagster.pairs.labels import Meaning, Read, read_label
+from synthpost_dagster.pairs.labels import MAPPED, OUTCOMES, Meaning, Read, read_label, read_mapped
 from synthpost_dagster.pairs.places import is_word_of_place, names_places, read_place
 from synthpost_dagster.pairs.preferences import WEIGHTED, nearness, scale_of
 
@@ -30,6 +32,7 @@ POSTS = (PROMPT, "baseline", "candidate")
 FEWEST_LEVELS, MOST_LEVELS = 2, 30
 MAX_FACTORS = 20
 LABEL_SEPARATOR = " / "
+NO_MAP: Mapping[str, str] = MappingProxyType({})
 
 
 class Order(NamedTuple):
@@ -72,6 +75,13 @@ class Repair:
     outcome: str
     count: int
     how: str
+
+    @property
+    def argument(self) -> str:
+        """The `--map` argument that gives an unread label its outcome; empty where the label was read."""
+        if self.outcome != "unscored" or self.how == MAPPED:
+            return ""
+        return f"--map {shlex.quote(self.label + '=' + '|'.join(OUTCOMES))}"
 
 
 class Contradictions(NamedTuple):
@@ -123,8 +133,10 @@ def prompt_count(table: PairsTable) -> int | None:
     return None if prompts.isna().all() else int(prompts.nunique(dropna=False))
 
 
-def game_outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Read]:
-    """What each game's label says of the candidate, in the file's order.
+def game_outcomes(
+    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
+) -> list[Read]:
+    """What each game's label says of the candidate, in the file's order; `by_label` is what `--map` gives.
 
     Raises SpecError where the labels that win and lose read alike, or name places without an order; ValueError where
     the table has no labels.
@@ -132,15 +144,21 @@ def game_outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = 
     labels = _labels(table)
     if table.is_candidate_first:
         keys = list(zip(labels, table.is_candidate_first, strict=True))
-        placed = {key: read_place(*key) for key in set(keys)}
+        placed = {key: read_mapped(key[0], by_label, is_strict) or read_place(*key) for key in set(keys)}
         return [placed[key] for key in keys]
     if meaning is None:
         raise ValueError("labels that name contestants need a meaning")
-    said = {label: _read(label, meaning, is_strict) for label in set(labels)}
+    said = {
+        label: (None if label in meaning else read_mapped(label, by_label, is_strict))
+        or _read(label, meaning, is_strict)
+        for label in set(labels)
+    }
     return [said[label] for label in labels]
 
 
-def outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> pd.DataFrame:
+def outcomes(
+    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
+) -> pd.DataFrame:
     """One row a pair, in the file's order: `pair_id`, `outcome`, `label` (the games' raw labels), and the factors.
 
     Raises as `game_outcomes`.
@@ -149,7 +167,7 @@ def outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False
 
     found: dict[str, str] = {}
     raw: dict[str, str] = {}
-    games = game_outcomes(table, meaning, is_strict)
+    games = game_outcomes(table, meaning, is_strict, by_label)
     for pair_id, label, read in zip(table.rows[PAIR_ID], _labels(table), games, strict=True):
         if pair_id in found:
             found[pair_id] = pair_outcome((found[pair_id], read.outcome))
@@ -178,11 +196,13 @@ def _may_name_places(table: PairsTable) -> bool:
     return not (is_told or table.rows[PAIR_ID].is_unique) and all(map(is_word_of_place, set(_labels(table))))
 
 
-def repairs(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Repair]:
+def repairs(
+    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
+) -> list[Repair]:
     """Every label of a game that was not exact, unscored ones included, the most frequent first; weighted preferences
     together, by what they were read as. Raises as `game_outcomes`.
     """
-    games = game_outcomes(table, meaning, is_strict)
+    games = game_outcomes(table, meaning, is_strict, by_label)
     times = Counter((label, read) for label, read in zip(_labels(table), games, strict=True) if read.how)
     scale = scale_of(meaning) if meaning else None
     found = [

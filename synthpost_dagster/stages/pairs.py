@@ -44,6 +44,8 @@ MAX_SHOWN = 1_000
 """Pairs on the page; `pairs.csv` has all."""
 MAX_STYLED = 10_000
 """Pairs whose posts are searched for traits of style that separate the outcomes."""
+MAX_UNREAD = 20
+"""Unread labels in the terminal; figures.json has all."""
 MAX_PLAYED = 5_000
 """Pairs from which order and length figures are computed."""
 BOTH_ORDERS_COUNT = 2
@@ -60,6 +62,8 @@ class Labels(NamedTuple):
     is_strict: bool
     order: Order | None = None
     """Which post stood first in a game, where labels name places."""
+    by_label: Mapping[str, str] = labelled.NO_MAP
+    """Outcomes that `--map` gives to labels."""
 
 
 class Evaluated(NamedTuple):
@@ -85,6 +89,8 @@ class Made(NamedTuple):
     """None where labels were read."""
     notices: tuple[str, ...]
     """What stands above the headline of the page."""
+    unread: tuple[str, ...] = ()
+    """A line for each label that could not be read."""
 
 
 def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress: Progress) -> Made:
@@ -102,8 +108,22 @@ def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress
     except OSError as error:
         raise StorageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
     return Made(
-        content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None, notice_texts(content)
+        content.comparison,
+        content.is_study_mode,
+        out / PAGE,
+        out / GAMES if is_judged else None,
+        notice_texts(content),
+        unread_lines(evaluated.repairs),
     )
+
+
+def unread_lines(repairs: Sequence[Repair]) -> tuple[str, ...]:
+    """The most frequent labels that could not be read: count, reason and the `--map` argument to type."""
+    unread = [repair for repair in repairs if repair.argument]
+    lines = [f"{repair.count:,} x {repair.how}: {repair.argument}" for repair in unread[:MAX_UNREAD]]
+    if len(unread) > MAX_UNREAD:
+        lines.append(f"{len(unread) - MAX_UNREAD:,} more labels are in figures.json")
+    return tuple(lines)
 
 
 def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
@@ -120,11 +140,26 @@ def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
 
 def _labelled(file: Path, table: PairsTable, labels: Labels) -> Evaluated:
     labelled.check_labels_name_contestants(file, table)
+    _check_map(table, labels)
     meaning = _meaning(file, table, labels)
-    found = labelled.outcomes(table, meaning, labels.is_strict)
+    found = labelled.outcomes(table, meaning, labels.is_strict, labels.by_label)
+    repairs = tuple(labelled.repairs(table, meaning, labels.is_strict, labels.by_label))
     if (found["outcome"] == "unscored").all():
-        raise _unreadable(file, table, meaning)
-    return Evaluated(found, meaning, tuple(labelled.repairs(table, meaning, labels.is_strict)), None, {})
+        raise _unreadable(file, table, meaning, repairs)
+    return Evaluated(found, meaning, repairs, None, {})
+
+
+def _check_map(table: PairsTable, labels: Labels) -> None:
+    """Refuses a map that contradicts the labels' meaning, or that gives a place an outcome."""
+    said = {labels.win: "win", labels.loss: "loss", labels.tie: "tie"}
+    for label, outcome in labels.by_label.items():
+        if said.get(label, outcome) != outcome:
+            raise SpecError(f"--map {label!r} is {outcome}, but --{said[label]} names the same label; keep one")
+        if table.is_candidate_first and outcome in {"win", "loss"}:
+            raise SpecError(
+                f"--map {label!r} is {outcome}, but with a known order of the posts labels name places; "
+                "map them to tie or unscored"
+            )
 
 
 def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
@@ -147,7 +182,7 @@ def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
     return table.source.meaning
 
 
-def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None) -> SpecError:
+def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None, repairs: Sequence[Repair]) -> SpecError:
     raw = labelled.raw_labels(table)
     some = ", ".join(repr(label) for label in list(raw)[:3])
     asked = "they should name places such as A, B or A>B"
@@ -155,7 +190,9 @@ def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None) -> SpecE
         guess = guessed_scale(raw)
         asked = guess or f"none is {meaning.win!r} (--win), {meaning.loss!r} (--loss) or {meaning.tie!r} (--tie)"
     return SpecError(
-        f"{file}: none of the {sum(raw.values()):,} labels in {table.label_column!r} can be read ({some}): {asked}"
+        f"{file}: none of the {sum(raw.values()):,} labels in {table.label_column!r} can be read ({some}): {asked}; "
+        "or give each label its outcome with --map",
+        details=unread_lines(repairs),
     )
 
 
@@ -259,7 +296,9 @@ def _name(role: str, in_file: str, in_label: str | None) -> str:
 def _contradictions(table: PairsTable, evaluated: Evaluated, labels: Labels) -> Contradictions:
     if evaluated.meaning is None:
         return Contradictions()
-    return labelled.contradictions(table, labelled.game_outcomes(table, evaluated.meaning, labels.is_strict))
+    return labelled.contradictions(
+        table, labelled.game_outcomes(table, evaluated.meaning, labels.is_strict, labels.by_label)
+    )
 
 
 def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> GameFigures | None:
@@ -267,7 +306,7 @@ def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> Ga
     if evaluated.verdicts is not None:
         found = pairs_of_games(panel_games(evaluated.verdicts))
     elif table.is_candidate_first:
-        found = _labelled_games(table, labelled.game_outcomes(table, None, labels.is_strict))
+        found = _labelled_games(table, labelled.game_outcomes(table, None, labels.is_strict, labels.by_label))
     else:
         found = []
     if len(found) > MAX_PLAYED:
@@ -365,6 +404,7 @@ def _figures(content: PairsData) -> dict[str, Any]:
     figures["missing"] = {one.reason: len(one.pair_ids) for one in content.missing}
     figures["repairs"] = [
         {"label": repair.label, "outcome": repair.outcome, "count": repair.count, "how": repair.how}
+        | ({"map": repair.argument} if repair.argument else {})
         for repair in content.repairs
     ]
     return {name: _finite(value) for name, value in figures.items()}
