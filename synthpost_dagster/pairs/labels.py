@@ -53,8 +53,10 @@ _DOUBT = re.compile(
     re.IGNORECASE,
 )
 """An explanation that starts so may take the label back, or is an error message."""
+_BEFORE_SHORT = re.compile(rf"[^\w\s]\s*$|\b{_NOUN}\s+$", re.IGNORECASE)
 _CROSSED_OUT = re.compile("~~|[❌✗✘✖👎🚫⛔]")
-_OTHER = r"(?:the|an)\s++others?\b"
+_LEAD_BEHIND = re.compile(rf"[\W_]*+(?:{_EXPLAINS}[\W_]*+)?{_LEAD}*+", re.IGNORECASE)
+_OTHER = re.compile(r"(?:(?:the|an)\s++)?others?\b", re.IGNORECASE)
 
 
 class Meaning(NamedTuple):
@@ -92,8 +94,8 @@ class _Label(NamedTuple):
     outcome: str
     key: str
     marks: str
-    spelled: str
-    mention: str
+    mention: re.Pattern[str]
+    """The label as a word of its own, whatever its place."""
     at_start: re.Pattern[str]
     at_end: re.Pattern[str]
 
@@ -171,12 +173,14 @@ def _labels(meaning: Meaning) -> tuple[_Label, ...]:
 def _label(raw: str, outcome: str, key: str) -> _Label:
     spelled = _JOINER.join(map(re.escape, key)) if key else "(?!)"
     is_short = len(key) <= MAX_SHORT
+    # Of a short label only its own case is a mention, and before a small letter "A" is the article.
+    named = f"(?-i:{re.escape(raw)})" if is_short else spelled
+    article = r"(?!\s++(?-i:[a-z]))" if key == "a" else ""
     sign = r"(?<![-+])" if key.isdigit() else ""
-    words = rf"(?P<lead>[\W_]*+(?:{_LEAD})*)"
-    pattern = rf"{words}{sign}(?P<label>{spelled}){_BEHIND if is_short else _BEHIND_LONG}"
-    ending = rf"{_STATED}(?:{_NOUN}\s++)?(?:{spelled})[\W_]*+$"
-    at_start, at_end = (re.compile(source, re.IGNORECASE) for source in (pattern, ending))
-    return _Label(raw, outcome, key, _marks(raw), spelled, _mention(raw, key, spelled), at_start, at_end)
+    start = rf"(?P<lead>[\W_]*+{_LEAD}*){sign}(?P<label>{spelled}){_BEHIND if is_short else _BEHIND_LONG}"
+    end = rf"{_STATED}(?:{_NOUN}\s++)?(?:{spelled})[\W_]*+$"
+    mention = rf"(?<![^\W_])(?:{named})(?![^\W_]){article}"
+    return _Label(raw, outcome, key, _marks(raw), *(re.compile(one, re.IGNORECASE) for one in (mention, start, end)))
 
 
 def _spelling(label: str) -> str:
@@ -208,7 +212,7 @@ def _in_text(text: str, labels: list[_Label]) -> Read:
     at_end = {label.outcome for label in labels if label.at_end.search(text)}
     found = next((found for label in labels if (found := _at_start(text, label))), None) or _misspelt(text, labels)
     if found is None:
-        named = {label.outcome for label in labels if len(label.key) > MAX_SHORT and _names(text, label)}
+        named = {label.outcome for label in labels if len(label.key) > MAX_SHORT and label.mention.search(text)}
         if len(at_end) == 1:
             return Read(at_end.pop(), PREFIXED)
         return NAMES_BOTH if len(named) > 1 else COULD_BE_EITHER if named else NAMES_NEITHER
@@ -225,7 +229,7 @@ def _at_start(text: str, label: _Label) -> _Found | None:
         return None
     lead, written = match["lead"], match["label"]
     is_article = len(label.key) <= MAX_SHORT and _WORD.search(lead) and written.islower()
-    if is_article and not re.search(rf"[^\w\s]\s*$|\b{_NOUN}\s+$", lead, re.IGNORECASE):
+    if is_article and not _BEFORE_SHORT.search(lead):
         return None  # "The best is a" breaks off before its noun.
     how = EXPLAINED if _WORD.search(text, match.end()) else PREFIXED if _WORD.search(lead) else TIDIED
     return _Found(Read(label.outcome, how), match.end())
@@ -233,41 +237,27 @@ def _at_start(text: str, label: _Label) -> _Found | None:
 
 def _unless_doubted(text: str, found: _Found, labels: list[_Label]) -> Read:
     """The label at the start, unless the text behind it names the other side at once or may take it back."""
-    behind = text[found.end :]
-    word = _WORD.search(behind)
-    gap = behind[: word.start()] if word else behind
-    if set(gap) & set("?<") or _CROSSED_OUT.search(text):
+    word = _WORD.search(text, found.end)
+    gap = text[found.end : word.start() if word else len(text)]
+    is_asked = set(gap) & set("?<" if word is None else "?</|")
+    if is_asked or _CROSSED_OUT.search(text) or _DOUBT.match(text, found.end):
         return COULD_BE_EITHER
     others = [label for label in labels if label.outcome != found.read.outcome]
-    at_once = "|".join([label.mention for label in others] + [_OTHER])
-    lead = rf"[\W_]*+(?:{_EXPLAINS}[\W_]*+)?(?:{_LEAD})*"
-    if re.match(rf"{lead}(?:{at_once})", behind, re.IGNORECASE):
+    lead = _LEAD_BEHIND.match(text, found.end)
+    behind = text[lead.end() if lead else found.end :]
+    if _OTHER.match(behind) or any(label.mention.match(behind) for label in others):
         return NAMES_BOTH
-    first = re.match(rf"{lead}([^\W_]+)", behind, re.IGNORECASE)
-    misspelt = _nearest(first[1], False, labels) if first else None
+    first = _WORD.match(behind)
+    misspelt = _nearest(first[0], False, labels) if first else None
     if misspelt is not None and misspelt.outcome != found.read.outcome:
         return COULD_BE_EITHER
-    if word and (_DOUBT.match(behind) or set(gap) & set("/|")):
-        return COULD_BE_EITHER
-    is_clear = ":" in gap or "\n" in gap or set(gap) & set("\"'*") or not gap
-    return found.read if is_clear or not any(_names(behind, label) for label in others) else NAMES_BOTH
-
-
-def _names(text: str, label: _Label) -> bool:
-    return re.search(label.mention, text, re.IGNORECASE) is not None
-
-
-def _mention(raw: str, key: str, spelled: str) -> str:
-    """The pattern of a label as a word of its own, whatever its place; the word "a" is no label."""
-    if len(key) <= MAX_SHORT:
-        spelled = f"(?-i:{re.escape(raw)})"
-    article = r"(?!\s++(?-i:[a-z]))" if key == "a" else ""
-    return rf"(?<![^\W_])(?:{spelled})(?![^\W_]){article}"
+    is_clear = not gap or set(gap) & set(":\n\"'*")
+    return found.read if is_clear or not any(label.mention.search(text, found.end) for label in others) else NAMES_BOTH
 
 
 def _misspelt(text: str, labels: list[_Label]) -> _Found | None:
     """The label that the first words of a text misspell; None where they misspell none."""
-    lead = re.match(rf"[\W_]*+(?:{_LEAD})*", text, re.IGNORECASE)
+    lead = _LEAD_BEHIND.match(text)
     starts = {0, lead.end() if lead else 0}
     longest = len(labels[0].key) + MAX_ERRORS
     found = [guess for start in starts for guess in _guesses(text, start, longest, labels)]
@@ -307,9 +297,7 @@ def _nearest(written: str, is_alone: bool, labels: list[_Label]) -> Read | None:
         return None
     has_rival = (len(errors) > 1 and errors[1][0] == count) or errors[0][0] < count
     is_other = abs(len(key) - len(label.key)) == 2 and (key.endswith(label.key) or label.key.endswith(key))
-    starts_other = any(
-        other is not label and re.match(rf"(?:{other.spelled})(?![^\W_])", written, re.IGNORECASE) for other in labels
-    )
+    starts_other = any(other is not label and other.mention.match(written) for other in labels)
     if has_rival or is_other or starts_other or _marks(written) != label.marks:
         return COULD_BE_EITHER
     return Read(label.outcome, MISSPELT)
