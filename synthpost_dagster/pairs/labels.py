@@ -210,7 +210,11 @@ def _marks(text: str) -> str:
 
 def _in_text(text: str, labels: list[_Label]) -> Read:
     at_end = {label.outcome for label in labels if label.at_end.search(text)}
-    found = next((found for label in labels if (found := _at_start(text, label))), None) or _misspelt(text, labels)
+    exact = next((found for label in labels if (found := _at_start(text, label))), None)
+    misspelt = _misspelt(text, labels)
+    if exact and misspelt and exact.read.outcome != misspelt.read.outcome:
+        return COULD_BE_EITHER
+    found = exact or misspelt
     if found is None:
         named = {label.outcome for label in labels if len(label.key) > MAX_SHORT and label.mention.search(text)}
         if len(at_end) == 1:
@@ -239,14 +243,14 @@ def _unless_doubted(text: str, found: _Found, labels: list[_Label]) -> Read:
     """The label at the start, unless the text behind it names the other side at once or may take it back."""
     word = _WORD.search(text, found.end)
     gap = text[found.end : word.start() if word else len(text)]
-    is_asked = set(gap) & set("?<" if word is None else "?</|")
-    if is_asked or _CROSSED_OUT.search(text) or _DOUBT.match(text, found.end):
-        return COULD_BE_EITHER
     others = [label for label in labels if label.outcome != found.read.outcome]
     lead = _LEAD_BEHIND.match(text, found.end)
     behind = text[lead.end() if lead else found.end :]
     if _OTHER.match(behind) or any(label.mention.match(behind) for label in others):
         return NAMES_BOTH
+    is_asked = set(gap) & set("?<" if word is None else "?</|")
+    if is_asked or _CROSSED_OUT.search(text) or _DOUBT.match(text, found.end):
+        return COULD_BE_EITHER
     first = _WORD.match(behind)
     misspelt = _nearest(first[0], False, labels) if first else None
     if misspelt is not None and misspelt.outcome != found.read.outcome:

@@ -152,6 +152,7 @@ def test_a_label_of_one_or_two_letters_has_no_misspellings(raw: str, meaning: Me
         ("gpt-4o", Meaning("gpt-4", "llama")),
         ("unfinetuned", TUNED),
         ("model abse", MODELS),
+        ("model Abse", MODELS),
         ("Answer: model abse", MODELS),
     ],
 )
