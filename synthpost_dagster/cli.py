@@ -15,7 +15,7 @@ from synthpost_dagster.settings import Settings, prepare, read_settings
 
 if TYPE_CHECKING:
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import Sweep
+    from synthpost_dagster.orchestration.driver import Driver
 
 MAX_STATED_USD = 1e9
 DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
@@ -384,10 +384,10 @@ def _sweep(settings: Settings, cells: list[str]) -> None:
     _drive(settings, lambda sweep: sweep.run([Cell.parse(key) for key in cells]))
 
 
-def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
+def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
     """Lets a sweep work while the terminal shows it, then shows what came of it."""
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import open_sweep
+    from synthpost_dagster.orchestration.driver import open_driver
     from synthpost_dagster.runtime.processes import resend_lost_interrupts
     from synthpost_dagster.runtime.progress import subscribed
     from synthpost_dagster.stages.study import open_study
@@ -398,7 +398,7 @@ def _drive(settings: Settings, work: "Callable[[Sweep], None]") -> None:
     _set_history_aside(settings)
     terminal = Terminal()
     try:
-        with open_sweep(settings, terminal) as sweep, subscribed(terminal.heard):
+        with open_driver(settings, terminal) as sweep, subscribed(terminal.heard):
             work(sweep)
     finally:
         terminal.close()

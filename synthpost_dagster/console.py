@@ -1,17 +1,16 @@
-"""What a sweep shows in the terminal: what runs, how far it is, how long it takes yet, and the table of cells."""
+"""What the command line prints: runs with their progress, and tables of results."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column, Table
 from rich.text import Text
 
 from synthpost_dagster.runtime.progress import Event
@@ -25,130 +24,56 @@ if TYPE_CHECKING:
     from synthpost_dagster.statistics.ratio import Ratio
 
 QUIET_SECONDS = 10.0
-"""Where the output is no terminal, a line about a run under way at most this often."""
-HALF_LIFE = 60.0
-"""After so many seconds work counts half for the pace."""
-CARRIED_SECONDS = 10.0
-"""The pace of one kind of work counts as so many seconds for the next kind."""
-LEAST_SECONDS = 3.0
-"""A pace is told from that many seconds of work on."""
-LEAST_SHARE, MOST_SILENCE = 0.03, 60.0
-"""No time left is told before this share of all work is over, or so many seconds have passed: posts that are begun
-together end late, then at once.
-"""
-
-
-class _Pace:
-    """Work a second, of late and of the kind that is being done: kinds are measured roughly against each other.
-
-    The time between two kinds, as for loading a model, is no part of either.
-    """
-
-    def __init__(self) -> None:
-        self._work = self._seconds = self._at = self._began = 0.0
-        self._carried = (0.0, 0.0)
-        self._kind = ""
-
-    def add(self, kind: str, made: float, now: float) -> None:
-        """So much work was done, evenly, since the last of this kind. The first of a kind only marks when it began."""
-        if kind == self._kind and now > self._at:
-            faded = 0.5 ** ((now - self._at) / HALF_LIFE)
-            seconds = (1 - faded) * HALF_LIFE / math.log(2)
-            self._seconds = self._seconds * faded + seconds
-            self._work = self._work * faded + made * seconds / (now - self._at)
-        elif kind == self._kind:
-            self._work += made
-        else:
-            self.turn()
-            self._kind, self._began = kind, now
-        self._at = now
-
-    def turn(self) -> None:
-        """What was done so far counts little from now on, and the time until work goes on not at all. A kind that was
-        over at once is forgotten.
-        """
-        if self._kind and self._at - self._began < LEAST_SECONDS:
-            self._work, self._seconds = self._carried
-        carried = min(CARRIED_SECONDS / self._seconds, 1.0) if self._seconds else 1.0
-        self._carried = self._work, self._seconds = self._work * carried, self._seconds * carried
-        self._kind = ""
-
-    @property
-    def rate(self) -> float:
-        """Work a second; 0 where it is not known."""
-        return self._work / self._seconds if self._seconds >= LEAST_SECONDS else 0.0
-
-
-@dataclass
-class _Run:
-    """A run under way: its latest news, since when, when it last wrote a line, and how much of its work is over."""
-
-    text: str
-    began: float
-    last_line: float
-    pace: _Pace
-    done: float = 0.0
+"""Where the output is no terminal, at most one line about a run in this time."""
 
 
 class Terminal:
-    """Hears of runs and of progress inside them, several runs at a time if need be: a line each, redrawn in place, and
-    what is said once stays above them. Where the output is a file or a pipe, it writes whole lines.
+    """Shows runs and the progress inside them: a bar with the time left for each kind of work of each run, redrawn in
+    place. Where the output is a file or a pipe, it writes lines.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
-        self._live: Live | None = None
-        self._runs: dict[str, _Run] = {}
-        self._last_pace = _Pace()
-        self._left = self._over = 0.0
-        self._began = time.monotonic()
-
-    def plan(self, work: float) -> None:
-        """How much work is left, in the units of `stages.effort`; told between runs, whenever it is reckoned anew."""
-        self._left = work
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            expand=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+        self._last_line: dict[str, float] = {}
 
     def started(self, title: str) -> None:
         """A run begins."""
-        now = time.monotonic()
-        # A run on its own goes on from the last one's pace; with others the paces are added up, and none counts twice.
-        self._runs[title] = _Run(f"{title} …", now, now, _Pace() if self._runs else self._last_pace)
+        self._began[title] = time.monotonic()
         if not self.console.is_terminal:
             self.console.print(f"  {title} …", soft_wrap=True)
             return
-        if self._live is None:
-            self._live = Live(console=self.console, refresh_per_second=8, transient=True)
-            self._live.start()
-        self._draw()
+        self._bars.start()
+        self._tasks[title] = self._bars.add_task(title, total=None, count="")
 
     def heard(self, event: Event, title: str = "") -> None:
-        """A stage inside the run got on; without a title, inside the latest. An argument to `progress.subscribed`."""
-        title = title or next(reversed(self._runs), "")
-        text, now = f"{title}: {event.text}" if title else event.text, time.monotonic()
-        run = self._runs.setdefault(title, _Run(text, now, now - QUIET_SECONDS, _Pace()))
-        run.done += event.work
-        self._got_on(event.work)
-        if event.total:
-            run.text = text
-        if event.total and not event.is_milestone:
-            run.pace.add(event.unit, event.made, now)
-        is_due = event.is_milestone or now - run.last_line >= QUIET_SECONDS
-        is_line = not event.total or (self._live is None and is_due)
-        if is_line:
-            run.last_line = now
-            self.console.print(f"  {text}{self._time_left() if event.total else ''}", soft_wrap=True, markup=False)
-        self._draw(at_once=is_line)
+        """Progress inside a run, by default the latest. An argument to `progress.subscribed`."""
+        title = title or next(reversed(self._began), "")
+        text = f"{title}: {event.text}" if title else event.text
+        if event.total and title in self._tasks:
+            self._draw(self._tasks[title], event, f"{title}: {event.what}")
+        elif not event.total or event.is_milestone or self._is_line_due(title):
+            self._last_line[title] = time.monotonic()
+            self.console.print(f"  {text}", soft_wrap=True, markup=False)
 
-    def finished(self, title: str, work: float) -> None:
-        """A run ended well; `work` is all that it was planned to do, with what its events told of."""
-        run = self._ended(title)
-        self._got_on(work - run.done)
-        self.console.print(f"[green]✓[/] {title} ({time.monotonic() - run.began:.1f} s){self._time_left()}")
+    def finished(self, title: str) -> None:
+        """A run ended well."""
+        self.console.print(f"[green]✓[/] {title} ({self._ended(title):.1f} s)")
 
-    def failed(self, title: str, work: float) -> None:
-        """A run failed, and what is left of its work with it; others may go on. Why, is told when all have ended."""
-        run = self._ended(title)
-        self._got_on(work - run.done)
-        self.console.print(f"[bold red]✗[/] {title} failed ({time.monotonic() - run.began:.1f} s)")
+    def failed(self, title: str) -> None:
+        """A run failed; the reason is printed when all have ended."""
+        self.console.print(f"[bold red]✗[/] {title} failed ({self._ended(title):.1f} s)")
 
     def reused(self, title: str) -> None:
         """Nothing to do for it."""
@@ -161,49 +86,31 @@ class Terminal:
 
     def close(self) -> None:
         """Leaves the terminal as it was, also after an error."""
-        self._runs.clear()
         self._stop()
 
-    def _draw(self, at_once: bool = True) -> None:
-        """A line a run, the time left at the end of the last; what does not fit is cut, so that each stays one line."""
-        if self._live and self._runs:
-            lines = [f"▸ {run.text}" for run in self._runs.values()]
-            lines[-1] += self._time_left()
-            self._live.update(Text("\n".join(lines), style="cyan", no_wrap=True, overflow="ellipsis"), refresh=at_once)
-
-    def _ended(self, title: str) -> _Run:
-        run = self._runs.pop(title)
-        if not self._runs:
-            self._last_pace = run.pace
-            self._last_pace.turn()
-            self._stop()
-        self._draw()
-        return run
+    def _draw(self, task: TaskID, event: Event, description: str) -> None:
+        """The bar of a run; another kind of work begins a new estimate of the time left."""
+        is_new = self._bars.tasks[self._bars.task_ids.index(task)].description != description
+        if is_new:
+            self._bars.reset(task, description=description, total=event.total)
+        count = f"{event.done:,} of {event.total:,} {event.unit}"
+        self._bars.update(task, completed=event.done, total=event.total, count=count, refresh=is_new)
 
     def _stop(self) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
+        if self._bars.live.is_started:  # otherwise rich would print an empty line
+            self._bars.stop()
 
-    def _got_on(self, work: float) -> None:
-        self._left -= work
-        self._over += work
+    def _is_line_due(self, title: str) -> bool:
+        return time.monotonic() - self._last_line.get(title, -QUIET_SECONDS) >= QUIET_SECONDS
 
-    def _rate(self) -> float:
-        """Work a second, of all runs under way; one that waits or loads will be about as fast as the others."""
-        if not self._runs:
-            return self._last_pace.rate
-        known = [rate for run in self._runs.values() if (rate := run.pace.rate)]
-        return sum(known) / len(known) * len(self._runs) if known else 0.0
-
-    def _time_left(self) -> str:
-        """From the pace; nothing before it is known, or when nothing is left."""
-        rate, now = self._rate(), time.monotonic()
-        is_early = self._over < LEAST_SHARE * (self._over + self._left) and now - self._began < MOST_SILENCE
-        if is_early or not rate or self._left < 1:
-            return ""
-        seconds = self._left / rate
-        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+    def _ended(self, title: str) -> float:
+        """Seconds that the run took."""
+        if title in self._tasks:
+            self._bars.remove_task(self._tasks.pop(title))
+        if not self._tasks:
+            self._stop()
+        self._last_line.pop(title, None)
+        return time.monotonic() - self._began.pop(title)
 
 
 def estimate_table(lines: Sequence[Line], budget: float | None) -> Table:

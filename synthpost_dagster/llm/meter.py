@@ -58,7 +58,7 @@ class Meter:
         while now - self._marks[0][0] > RATE_SECONDS and len(self._marks) > 2:
             self._marks.popleft()
         detail = self._detail(now) if self._asked else "from the journal"
-        self.work.progress.update(self.work.purpose, self._done, self.work.total, "replies", detail, self._found)
+        self.work.progress.update(self.work.purpose, self._done, self.work.total, "replies", detail)
 
     def _detail(self, now: float) -> str:
         since, before = self._marks[0]

@@ -1,11 +1,11 @@
 """Asset checks: one factory turns the gates of a table into checks.
 
-https://docs.dagster.io/guides/test/asset-checks. What a gate looks at is in `quality`. Its verdict was given when
-the artifact was made, and is read from the manifest here; it carries the partition of its asset.
+https://docs.dagster.io/guides/test/asset-checks. What a gate looks at is in `quality`. It is evaluated when the
+artifact is made; a check shows the result that the manifest keeps, with the partition of its asset.
 """
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -19,8 +19,8 @@ from dagster import (
 from dagster_shared.utils.warnings import PreviewWarning
 
 from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, gate_failure
-from synthpost_dagster.assets.common import as_markdown, preview
-from synthpost_dagster.errors import UpstreamMissing
+from synthpost_dagster.assets.metadata import as_markdown, preview
+from synthpost_dagster.errors import GateFailed, UpstreamMissing
 from synthpost_dagster.orchestration.instance import metadata_of
 from synthpost_dagster.quality.gates import CONTROL_TEXTS, gate_names, is_blocking
 from synthpost_dagster.resources.study import StudyResource
@@ -70,23 +70,42 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
             raise UpstreamMissing(
                 f"{asset} {partition}".strip() + " is recorded but not in the storage; the next run makes it again"
             )
-        entry = _entry(manifest, gate)
-        failure = None if entry.is_passed else gate_failure(manifest.title, entry)
-        metadata: dict[str, Any] = {"finding": MetadataValue.text(entry.message), **entry.figures}
-        if entry.limits:
-            metadata["limits"] = MetadataValue.json(entry.limits)
-        if failure and failure.details:
-            metadata["explanation"] = MetadataValue.md(as_markdown(failure.details))
-        if entry.offending:
-            metadata["offending"] = preview(entry.offending)
-        severity = AssetCheckSeverity.ERROR if entry.is_severe else AssetCheckSeverity.WARN
-        description = str(failure) if failure and entry.explanation else entry.message
-        yield AssetCheckResult(passed=entry.is_passed, severity=severity, description=description, metadata=metadata)
-        if failure and entry.is_blocking:
+        shown = shown_result(manifest, gate)
+        yield AssetCheckResult(
+            passed=shown.is_passed, severity=shown.severity, description=shown.description, metadata=shown.metadata
+        )
+        if shown.failure and shown.is_blocking:
             # Dagster's own error would name the check alone. It takes generators, which its types do not say.
-            raise failure
+            raise shown.failure
 
     return check
+
+
+class ShownResult(NamedTuple):
+    """The result of a gate as Dagster shows it; `failure` is the error of one that did not pass."""
+
+    is_passed: bool
+    is_blocking: bool
+    severity: AssetCheckSeverity
+    description: str
+    metadata: dict[str, Any]
+    failure: GateFailed | None
+
+
+def shown_result(manifest: Manifest, gate: str) -> ShownResult:
+    """The result that the manifest keeps of a gate."""
+    entry = _entry(manifest, gate)
+    failure = None if entry.is_passed else gate_failure(manifest.title, entry)
+    metadata: dict[str, Any] = {"finding": MetadataValue.text(entry.message), **entry.figures}
+    if entry.limits:
+        metadata["limits"] = MetadataValue.json(entry.limits)
+    if failure and failure.details:
+        metadata["explanation"] = MetadataValue.md(as_markdown(failure.details))
+    if entry.offending:
+        metadata["offending"] = preview(entry.offending)
+    severity = AssetCheckSeverity.ERROR if entry.is_severe else AssetCheckSeverity.WARN
+    description = str(failure) if failure and entry.explanation else entry.message
+    return ShownResult(entry.is_passed, entry.is_blocking, severity, description, metadata, failure)
 
 
 def _entry(manifest: Manifest, gate: str) -> GateEntry:

@@ -3,14 +3,17 @@
 `definitions` is the code location that Dagster loads; it names the environment's task and profile.
 """
 
+import warnings
+
 from dagster import Definitions, in_process_executor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster_shared.utils.warnings import BetaWarning
 
-from synthpost_dagster.assets import build_assets
+from synthpost_dagster.assets.factory import build_assets
 from synthpost_dagster.orchestration.asset_checks import build_checks
 from synthpost_dagster.orchestration.jobs import build_jobs, build_schedule
 from synthpost_dagster.orchestration.partitions import build_partitions
-from synthpost_dagster.orchestration.sensor import build_sensors
+from synthpost_dagster.orchestration.sensor import build_sensor
 from synthpost_dagster.orchestration.waiting import wait_patiently
 from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.resources.gpu import GpuResource
@@ -24,6 +27,8 @@ from synthpost_dagster.stages.study import storage_root
 def build_definitions(settings: Settings) -> Definitions:
     """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
     wait_patiently()
+    # Dagster passes this parameter on itself whenever it copies a sensor.
+    warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition", BetaWarning)
     task, profile = load_task_and_profile(settings.task, settings.profile)
     partitions = build_partitions(task.spec.sweep)
     assets = build_assets(partitions, profile)
@@ -50,7 +55,7 @@ def build_definitions(settings: Settings) -> Definitions:
         asset_checks=build_checks(assets),
         jobs=list(jobs),
         schedules=[build_schedule(jobs)],
-        sensors=build_sensors(jobs, AssetGraph.from_assets(assets)),
+        sensors=[build_sensor(jobs, AssetGraph.from_assets(assets))],
         resources={"study": study, "gpu": gpu, "tables": tables, "journal": journal},
         executor=in_process_executor,
     )

@@ -1,13 +1,13 @@
 """The two dimensions of the sweep as Dagster partitions.
 
-https://docs.dagster.io/guides/build/partitions-and-backfills.
-`size` is one-dimensional, `cell` the product of data size and training length. Which levels there are is the task's.
+https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
 from typing import NamedTuple
 
-from dagster import MultiPartitionsDefinition, StaticPartitionsDefinition
+from dagster import MultiPartitionKey, MultiPartitionsDefinition, PartitionsDefinition, StaticPartitionsDefinition
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.tasks.spec import Sweep
 
 
@@ -17,9 +17,18 @@ class Partitions(NamedTuple):
     size: StaticPartitionsDefinition
     cell: MultiPartitionsDefinition
 
+    def of_job(self, job: str) -> PartitionsDefinition | None:
+        """The partitions of the assets that a job materializes."""
+        return {"subsets": self.size, "cell": self.cell}.get(job)
+
 
 def build_partitions(sweep: Sweep) -> Partitions:
     """The partitions of a task's sweep."""
     size = StaticPartitionsDefinition([str(size) for size in sweep.data_sizes])
     steps = StaticPartitionsDefinition([str(steps) for steps in sweep.steps])
     return Partitions(size, MultiPartitionsDefinition({"data_size": size, "steps": steps}))
+
+
+def key_of(cell: Cell) -> MultiPartitionKey:
+    """The partition key of a cell."""
+    return MultiPartitionKey({"data_size": str(cell.data_size), "steps": cell.steps})

@@ -1,193 +1,99 @@
-"""The sensors that carry a change through the graph: what is to be started when a run has ended.
+"""The sensor that carries a change through the graph.
 
-https://docs.dagster.io/guides/automate/sensors. Subsets follow the upstream, then come the sweeps, which fill what the
-cells lack, the cells, the controls and the report. What is out of date is decided in `planning`.
+https://docs.dagster.io/guides/automate/sensors. It yields what `stages.planning.next_runs` decides. It never starts the
+upstream, which may cost money: that is the schedule's, or a person's, decision.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from dagster import (
-    AssetKey,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
-    JobDefinition,
+    DefaultSensorStatus,
     RunRequest,
     RunsFilter,
-    RunStatusSensorContext,
-    RunStatusSensorDefinition,
+    SensorDefinition,
+    SensorEvaluationContext,
     SkipReason,
-    run_status_sensor,
+    sensor,
 )
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from synthpost_dagster.artifacts.fingerprint import fingerprint
-from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.orchestration.instance import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
-from synthpost_dagster.orchestration.jobs import Jobs, cells_of, sweep_config
+from synthpost_dagster.orchestration.jobs import Jobs, cells_of, ops_config
 from synthpost_dagster.resources.study import StudyResource
-from synthpost_dagster.stages import planning
-from synthpost_dagster.stages.planning import Recorded
+from synthpost_dagster.stages.planning import Run, next_runs
 from synthpost_dagster.stages.study import Study
 
-Job = JobDefinition | UnresolvedAssetJobDefinition
-CAUSE_TAG = "synthpost/cause"
-"""On runs of `subsets`: the run that asked for them all. Several may end together, and what follows is their common
-doing, which run keys tell by it.
-"""
+INTERVAL_SECONDS = 30
+MAX_RUNS_AN_HOUR = 5
+"""Of one kind and partition: whatever keeps it from becoming current, it does not become a loop."""
+PARTITION_TAG = "dagster/partition"
 
 
-def build_sensors(jobs: Jobs, graph: AssetGraph) -> list[RunStatusSensorDefinition]:
-    """One sensor for each job and way to end.
+def build_sensor(jobs: Jobs, graph: AssetGraph) -> SensorDefinition:
+    """The sensor; it is off until someone switches it on."""
 
-    Where a subset, a sweep, a cell or the controls fail or are cancelled, the rest follows all the same, but for the
-    cells that a cancelled sweep had not filled: the report names what is missing.
-    """
-    sensor = partial(_sensor, graph)
-    good, failed, canceled = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
-    return [
-        sensor("after_upstream", jobs.upstream, jobs[1:], good),
-        sensor("after_subsets", jobs.subsets, jobs[2:], good),
-        sensor("after_failed_subsets", jobs.subsets, jobs[2:], failed),
-        sensor("after_canceled_subsets", jobs.subsets, jobs[2:], canceled),
-        sensor("after_sweep", jobs.sweep, jobs[3:], good),
-        sensor("after_failed_sweep", jobs.sweep, jobs[3:], failed),
-        sensor("after_canceled_sweep", jobs.sweep, jobs[3:], canceled),
-        sensor("after_cell", jobs.cell, jobs[4:], good),
-        sensor("after_failed_cell", jobs.cell, jobs[4:], failed),
-        sensor("after_canceled_cell", jobs.cell, jobs[4:], canceled),
-        sensor("after_controls", jobs.controls, jobs[5:], good),
-        sensor("after_failed_controls", jobs.controls, jobs[5:], failed),
-        sensor("after_canceled_controls", jobs.controls, jobs[5:], canceled),
-    ]
+    def evaluate(context: SensorEvaluationContext, study: StudyResource) -> Iterator[RunRequest | SkipReason]:
+        runs, reason = requested(study.open(), context.instance, graph)
+        yield from (_request(run) for run in runs)
+        if not runs:
+            yield SkipReason(reason)
 
-
-def next_requests(study: Study, instance: DagsterInstance, graph: AssetGraph, finished: DagsterRun) -> list[RunRequest]:
-    """The runs to start after a run has ended.
-
-    After the upstream: the changed subsets. When no subset is under way any more: sweeps for the cells that lack
-    adapters or predictions, and the other changed cells. After a sweep: those of its cells that have changed. Where
-    nothing is under way and nothing is left to do before them: the controls, and after these, judged or failed, the
-    report. The keys name what is to be made and the record that it replaces, so that one sensor does not start one
-    thing twice; where two of them do, because runs end together in different ways, the second run finds it made.
-    """
-    recorded = recorded_in(instance, graph)
-    sizes = planning.stale_subsets(study, recorded, study.profile.sweep.data_sizes)
-    begun = _partitions_under_way(instance, "subsets")
-    if finished.job_name == "upstream" and (new := [size for size in sizes if str(size) not in begun]):
-        return [_subset_request(size, finished) for size in new]
-    if begun:
-        return []
-    begun = _cells_under_way(study, instance)
-    if finished.job_name in ("upstream", "subsets", "sweep"):
-        # The cells of another sweep follow that one, which may be under way yet, have ended as well, or been cancelled.
-        own = _keys_of(study, finished) if finished.job_name == "sweep" else {cell.key for cell in study.cells}
-        ready = [cell for cell in study.cells if cell.data_size not in sizes and cell.key in own - begun]
-        if requests := _cell_requests(study, recorded, ready, finished):
-            return requests
-    if begun or _partitions_under_way(instance, "controls"):
-        return []
-    if finished.job_name != "controls" and planning.are_controls_stale(study, recorded) and _has_cells(study):
-        return [
-            RunRequest(run_key=_key(instance, "controls", study.resolver.plan("control_verdicts")), job_name="controls")
-        ]
-    if planning.is_report_stale(study, recorded):
-        return [RunRequest(run_key=_key(instance, "report", study.resolver.plan("ratio_report")), job_name="report")]
-    return []
-
-
-def _key(instance: DagsterInstance, job: str, plan: Plan) -> str:
-    """Of the run that makes a plan, or records it again."""
-    record = instance.fetch_materializations(AssetKey(plan.asset), limit=1).records
-    return f"{job}:{plan.fingerprint}:{record[0].storage_id if record else 0}"
-
-
-def _sensor(
-    graph: AssetGraph,
-    name: str,
-    monitored: Job,
-    requested: Sequence[Job],
-    status: DagsterRunStatus,
-) -> RunStatusSensorDefinition:
-    @run_status_sensor(
-        run_status=status,
-        name=name,
-        monitored_jobs=[monitored],
-        request_jobs=requested,
-        description=f"When a run of `{monitored.name}` ends with {status.value}, starts what is out of date after it.",
+    decorate = sensor(
+        name="next_runs",
+        jobs=jobs[1:],
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.STOPPED,
+        description="Starts what is missing or out of date after the upstream: subsets, sweeps, controls, report. What "
+        "fails or is cancelled waits for the next run of `upstream`, or for a person.",
     )
-    def sensor(context: RunStatusSensorContext, study: StudyResource) -> Iterator[RunRequest | SkipReason]:
-        run = context.dagster_run
-        if DRIVER_TAG in run.tags:
-            yield SkipReason("the command line started this run and starts what follows by itself")
-            return
-        requests = next_requests(study.open(), context.instance, graph, run)
-        if not requests:
-            yield SkipReason("nothing is out of date, or other runs of the sweep are still under way")
-        yield from requests
-
-    return sensor
+    return decorate(evaluate)
 
 
-def _subset_request(size: int, upstream: DagsterRun) -> RunRequest:
-    return RunRequest(
-        run_key=f"{upstream.run_id}:subsets:{size}",
-        job_name="subsets",
-        partition_key=str(size),
-        tags={CAUSE_TAG: upstream.run_id},
-    )
-
-
-def _cell_requests(study: Study, recorded: Recorded, ready: Sequence[Cell], finished: DagsterRun) -> list[RunRequest]:
-    """Sweeps for the cells that are to be filled, as many as the device has slots, unless it was a sweep that has just
-    ended; runs of their own for others.
-    """
-    stale = planning.stale_cells(study, recorded, ready)
-    if finished.job_name == "sweep" and finished.status is DagsterRunStatus.CANCELED:
-        # Whoever stops a sweep does not want its cells to do the same work one by one.
-        stale = [cell for cell in stale if not planning.unfilled(study, [cell])]
-    filled = [] if finished.job_name == "sweep" else planning.cells_to_fill(study, stale)
-    cause = finished.tags.get(CAUSE_TAG, finished.run_id)
-    requests = [
-        RunRequest(run_key=f"{cause}:cell:{cell.key}", job_name="cell", partition_key=cell.key)
-        for cell in stale
-        if cell not in filled
+def requested(study: Study, instance: DagsterInstance, graph: AssetGraph) -> tuple[list[Run], str]:
+    """The runs to request, or why there are none."""
+    unfinished = [
+        run for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))) if not is_orphan(instance, run)
     ]
-    parts = planning.dealt(study, filled, study.profile.device.max_concurrent_runs)
-    return requests + [_sweep_request(part, cause) for part in parts]
+    if any(DRIVER_TAG in run.tags for run in unfinished):
+        return [], "the command line is running this study"
+    in_progress = [one for run in unfinished if (one := _as_run(study, run))]
+    if any(run.job == "upstream" for run in in_progress):
+        return [], "the upstream is in progress"
+    runs = next_runs(study, recorded_in(instance, graph), in_progress, _given_up(study, instance))
+    if any(run.job == "upstream" for run in runs):
+        return [], "the upstream is out of date; start the job `upstream`"
+    return runs, "everything is current, has failed, or waits for a run in progress"
 
 
-def _sweep_request(cells: Sequence[Cell], cause: str) -> RunRequest:
-    chosen = fingerprint({"cells": [cell.key for cell in cells]})
-    return RunRequest(run_key=f"{cause}:sweep:{chosen}", job_name="sweep", run_config={"ops": sweep_config(cells)})
+def _given_up(study: Study, instance: DagsterInstance) -> list[Run]:
+    """What failed or was cancelled since the upstream last began, and what has run too often."""
+    latest = instance.get_run_records(RunsFilter(job_name="upstream"), limit=1)
+    since = latest[0].create_timestamp if latest else None
+    ended = RunsFilter(statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED], created_after=since)
+    failed = [one for run in instance.get_runs(ended) if DRIVER_TAG not in run.tags and (one := _as_run(study, run))]
+    hour = RunsFilter(statuses=[DagsterRunStatus.SUCCESS], created_after=datetime.now(UTC) - timedelta(hours=1))
+    made = [one for run in instance.get_runs(hour) if DRIVER_TAG not in run.tags and (one := _as_run(study, run))]
+    return failed + [run for run in made if made.count(run) >= MAX_RUNS_AN_HOUR]
 
 
-def _has_cells(study: Study) -> bool:
-    """Whether any cell has posts, which the controls need."""
-    return any(study.resolver.has("predictions", cell.place) for cell in study.cells)
+def _as_run(study: Study, run: DagsterRun) -> Run | None:
+    """What a Dagster run makes; None for one of no job of ours, such as an asset materialized by hand."""
+    partition = run.tags.get(PARTITION_TAG, "")
+    if run.job_name == "subsets" and partition.isdecimal():
+        return Run("subsets", size=int(partition))
+    if run.job_name == "cell" and partition:
+        return Run("cell", cells=(Cell.parse(partition),))
+    if run.job_name == "sweep":
+        keys = cells_of(run.run_config)
+        return Run("sweep", cells=tuple(study.cells if keys is None else map(Cell.parse, keys)))
+    return Run(run.job_name) if run.job_name in ("upstream", "controls", "report") else None
 
 
-def _under_way(instance: DagsterInstance, job: str) -> list[DagsterRun]:
-    """A job's runs that have not ended; one whose driver was killed never will, and counts not."""
-    runs = instance.get_runs(RunsFilter(job_name=job, statuses=list(UNFINISHED)))
-    return [run for run in runs if not is_orphan(instance, run)]
-
-
-def _partitions_under_way(instance: DagsterInstance, job: str) -> set[str]:
-    return {run.tags.get("dagster/partition", "") for run in _under_way(instance, job)}
-
-
-def _cells_under_way(study: Study, instance: DagsterInstance) -> set[str]:
-    """Keys of the cells that have a run of their own, or stand in a sweep."""
-    begun = _partitions_under_way(instance, "cell")
-    for run in _under_way(instance, "sweep"):
-        begun |= _keys_of(study, run)
-    return begun
-
-
-def _keys_of(study: Study, sweep: DagsterRun) -> set[str]:
-    """Keys of the cells of a sweep, which names none where it fills them all."""
-    return set(cells_of(sweep.run_config) or (cell.key for cell in study.cells))
+def _request(run: Run) -> RunRequest:
+    partition = str(run.size) if run.size is not None else None
+    return RunRequest(job_name=run.job, partition_key=partition, run_config={"ops": ops_config(run)})

@@ -105,7 +105,7 @@ def _taken(work: _Work, items: list[_Item], progress: Progress) -> Generator[Non
         fresh = sum(ask.ask.key not in work.known for ask in asks)
     sent, taken = itertools.tee(asks)
     unknown = (ask.ask for ask in sent if ask.ask.key not in work.known)
-    round_ = Work(ROWS, fresh, progress.portion(fresh * work.acceptance / work.needed))
+    round_ = Work(ROWS, fresh, progress)
     with contextlib.closing(work.teacher.answers(unknown, round_) if fresh else _nothing()) as replies:
         for ask in taken:
             work.take(ask, work.known.get(ask.ask.key) or _as_known(next(replies)))
@@ -208,11 +208,6 @@ class _Work:
         self._remember(prompts, [] if known is None else known.to_dict("records"))
         self.given_up = 0
         self.kept, self.needed = 0, sum(min(n, len(self.queues.get(s, []))) for s, n in self.share.items())
-
-    @property
-    def acceptance(self) -> float:
-        """The share of replies so far that were kept; all, before there are any."""
-        return self.kept / len(self.rows) if self.rows else 1.0
 
     def _remember(self, prompts: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
         """Takes over the replies that are still the ones to be asked for, and the verdicts that are settled; a request

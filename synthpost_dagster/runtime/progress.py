@@ -13,12 +13,9 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a mere message.
+    """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a message.
 
-    `detail` may say more: rate, tokens, cost, time left. `work` is how much of the whole sweep's work is over with this
-    event, in the units of `stages.effort`, so that what is left can be told before its run has ended; `made` is how
-    much of that was done now, while the rest was there before. A milestone is worth a line of its own, however soon it
-    follows another.
+    `detail` may add rate, tokens or cost. A milestone is worth a line of its own, however soon it follows another.
     """
 
     what: str
@@ -26,8 +23,6 @@ class Event(NamedTuple):
     total: int
     unit: str
     detail: str = ""
-    work: float = 0.0
-    made: float = 0.0
     is_milestone: bool = False
 
     @property
@@ -73,31 +68,16 @@ def to_log(log: Callable[[str], None], seconds: float = 5.0) -> Listener:
 class Progress:
     """Hands the events of one stage to its listeners, and to those that subscribed."""
 
-    def __init__(self, *listeners: Listener, place: str = "", work: float = 0.0) -> None:
-        self._listeners, self._place, self._work = listeners, place, work
-        self._farthest = self._now = self._before = 0.0
+    def __init__(self, *listeners: Listener, place: str = "") -> None:
+        self._listeners, self._place = listeners, place
 
     def within(self, place: str) -> Progress:
-        """The same listeners, told of work at one place of several, such as the cell `88|50`."""
+        """The same listeners, for work at one place of several, such as the cell `88|50`."""
         return Progress(*self._listeners, place=place)
 
-    def worth(self, work: float) -> Progress:
-        """The same listeners and place, for one piece of work: every update tells its share, counted from the farthest
-        told so far, so that what is begun again is over once.
-        """
-        return Progress(*self._listeners, place=self._place, work=work)
-
-    def portion(self, share: float) -> Progress:
-        """For a part of the piece of work, such as one round of several; it begins anew."""
-        return self.worth(self._work * share)
-
-    def update(self, what: str, done: int, total: int, unit: str, detail: str = "", before: int = 0) -> None:
-        """Tells every listener how far `what` is; `before` of what is done were there when it began."""
-        now, found = (done / total, before / total) if total else (self._now, self._before)
-        over = max(now - self._farthest, 0.0)
-        made = max(now - self._now - max(found - self._before, 0.0), 0.0)
-        self._farthest, self._now, self._before = max(now, self._farthest), now, found
-        self._tell(Event(self._at_place(what), done, total, unit, detail, self._work * over, self._work * made))
+    def update(self, what: str, done: int, total: int, unit: str, detail: str = "") -> None:
+        """Tells every listener how far `what` is."""
+        self._tell(Event(self._at_place(what), done, total, unit, detail))
 
     def milestone(self, what: str, done: int, total: int, unit: str) -> None:
         """Tells that another of `what` is over."""

@@ -22,7 +22,6 @@ from synthpost_dagster.runtime.child_processes import run_apart
 from synthpost_dagster.runtime.devices import memory_for
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import AdapterFacts, Facts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs
 from synthpost_dagster.stages.stage import Stage, Workbench, materialize_unless_busy, materialize_with
@@ -152,7 +151,7 @@ def _make(inputs: AdapterInputs, draft: Draft, bench: Workbench) -> AdapterFacts
     rows, steps, spec = bench.store.read_table(inputs.subset), inputs.steps, inputs.training
     tuner, lease = bench.student.tuner(steps), bench.student.lease
     job = Job(rows, steps, spec, inputs.system_prompt)
-    progress, started = bench.progress.worth(effort.of_trained_rows(steps * spec.rows_per_step)), time.perf_counter()
+    progress, started = bench.progress, time.perf_counter()
     tuned = tuner.tune(job, draft.folder, Checkpoints(bench.checkpoints, spec.checkpoint_seconds), progress)
     seconds = time.perf_counter() - started
     bench.progress.note("measuring general text with the adapter and without")

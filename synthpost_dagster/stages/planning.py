@@ -1,135 +1,186 @@
-"""What has to run: which artifacts are missing or out of date, given what Dagster has recorded.
+"""What runs next: the one decision that the command line loops over and the sensor yields.
 
-The driver and the sensors ask here, so that both start the same work. Nothing here knows of Dagster: `recorded` is a
-function from asset and partition to the digest of the manifest that its latest materialization shows, or None where
-there is none or Dagster calls it stale. What is there but not so recorded is run too: it is reused and recorded again.
+`next_runs` is pure: it looks at what exists, at what Dagster has recorded, and at the current runs. An artifact is
+current when it exists, its gates passed, and Dagster's latest record of it shows its manifest and is not stale. A run
+that records an existing artifact again makes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from synthpost_dagster.artifacts.resolver import State
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.llm.chat_models import HOLDS_DEVICE
-from synthpost_dagster.stages import adapters, effort, report
-from synthpost_dagster.stages.stage import BASELINE, CONTROL, STAGES, stage_of
+from synthpost_dagster.stages import adapters, report
+from synthpost_dagster.stages.stage import BY_CELL, STAGES, stage_of
 from synthpost_dagster.stages.study import Study
 
 Recorded = Callable[[str, str], str | None]
+"""Asset and partition → the digest of the manifest that Dagster's latest record shows; None where there is none, or
+Dagster calls it stale.
+"""
 UPSTREAM = tuple(asset for asset in STAGES if stage_of(asset).job == "upstream")
-BY_CELL = tuple(asset for asset in STAGES if stage_of(asset).job == "cell")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A Dagster run: of which job, of which data size or cells, and whether it holds a model on the device."""
+
+    job: str
+    size: int | None = None
+    cells: tuple[Cell, ...] = ()
+    rows: int | None = None
+    holds_model: bool = False
+
+    @property
+    def title(self) -> str:
+        """The run for people."""
+        if self.size is not None:
+            return f"subset {self.size}"
+        if not self.cells:
+            return self.job
+        return f"sweep ({len(self.cells)} cells)" if len(self.cells) > 1 else f"cell {self.cells[0].key}"
+
+    def overlaps(self, other: Run) -> bool:
+        """Whether both make an artifact in common."""
+        if self.cells or other.cells:
+            return bool(set(self.cells) & set(other.cells))
+        return (self.job, self.size) == (other.job, other.size)
+
+
+def next_runs(
+    study: Study,
+    recorded: Recorded,
+    in_progress: Collection[Run] = (),
+    failed: Collection[Run] = (),
+    cells: Sequence[Cell] | None = None,
+) -> list[Run]:
+    """The runs to start now; none where everything is current, has failed, or waits for what is in progress.
+
+    `cells` are the cells to bring up to date, by default all of the profile. What failed is not started again, and
+    does not stop what can do without it.
+    """
+    cells = study.cells if cells is None else cells
+    now = _Now(study.fresh(), recorded, in_progress, failed)
+    sizes = sorted({cell.data_size for cell in cells})
+    if is_upstream_stale(now.study, recorded, sizes[-1]):
+        return now.startable([Run("upstream", rows=sizes[-1], holds_model=True)])
+    stale_sizes = stale_subsets(now.study, recorded, sizes)
+    if subsets := now.startable([Run("subsets", size=size) for size in stale_sizes]):
+        return subsets
+    if now.is_in_progress("subsets"):
+        return []
+    stale = stale_cells(now.study, recorded, [cell for cell in cells if cell.data_size not in stale_sizes])
+    free = [cell for cell in stale if now.startable([Run("sweep", cells=(cell,))])]
+    if free:
+        return [_sweep(now.study, part) for part in shared_out(now.study, free)]
+    if now.is_in_progress("sweep", "cell", "upstream"):
+        return []
+    is_due = _has(now.study, "predictions") and are_controls_stale(now.study, recorded)
+    if controls := now.startable([Run("controls", holds_model=is_judge_in_process(study))] if is_due else []):
+        return controls
+    if now.is_in_progress("controls"):
+        return []
+    if _has(now.study, "verdicts") and is_report_stale(now.study, recorded):
+        return now.startable([Run("report")])
+    return []
+
+
+class _Now:
+    """What a decision looks at."""
+
+    def __init__(self, study: Study, recorded: Recorded, in_progress: Collection[Run], failed: Collection[Run]) -> None:
+        self.study, self.recorded = study, recorded
+        self._in_progress, self._failed = in_progress, failed
+
+    def startable(self, runs: Iterable[Run]) -> list[Run]:
+        """Those that neither failed nor share an artifact with a run in progress."""
+        taken = [*self._in_progress, *self._failed]
+        return [run for run in runs if not any(run.overlaps(other) for other in taken)]
+
+    def is_in_progress(self, *jobs: str) -> bool:
+        """Whether a run of one of these jobs is in progress."""
+        return any(run.job in jobs for run in self._in_progress)
 
 
 def is_upstream_stale(study: Study, recorded: Recorded, rows: int) -> bool:
-    """Whether any unpartitioned stage before the report has something to do, where `rows` are to be had."""
-    assets = [asset for asset in UPSTREAM if asset != "synthetic_rows"]
-    return any(_is_stale(study, asset, "", recorded) for asset in assets) or are_rows_stale(study, recorded, rows)
+    """Whether an asset of the job `upstream` is not current, or there are fewer than `rows` rows."""
+    if any(_is_stale(study, asset, "", recorded) for asset in UPSTREAM):
+        return True
+    return bool(study.resolver.need("synthetic_rows").parts["rows"] < rows)
+
+
+def are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
+    """Whether there are fewer than `rows` current rows."""
+    if _is_stale(study, "synthetic_rows", "", recorded):
+        return True
+    return bool(study.resolver.need("synthetic_rows").parts["rows"] < rows)
 
 
 def stale_subsets(study: Study, recorded: Recorded, sizes: Iterable[int]) -> list[int]:
-    """The data sizes whose subset is missing or holds other rows than it should."""
+    """The data sizes whose subset is not current."""
     return [size for size in sizes if _is_stale(study, "data_subsets", str(size), recorded)]
 
 
 def stale_cells(study: Study, recorded: Recorded, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells of which adapter, predictions or verdicts are missing or out of date, under any training seed."""
+    """The cells of which adapter, predictions or verdicts are not current, under any training seed."""
     return [cell for cell in cells if _is_cell_stale(study, recorded, cell)]
 
 
 def are_controls_stale(study: Study, recorded: Recorded) -> bool:
-    """Whether the controls are missing or out of date."""
+    """Whether the controls are not current."""
     return _is_stale(study, "control_verdicts", "", recorded)
 
 
 def is_report_stale(study: Study, recorded: Recorded) -> bool:
-    """Whether the report is missing, was made of something else, or is not what lies in the home."""
+    """Whether the report is not current, or the files in the home are not its files."""
     manifest = study.resolver.find("ratio_report")
     if manifest is None or not report.is_put_out(study, manifest):
         return True
     return _is_stale(study, "ratio_report", "", recorded)
 
 
-def unfilled(study: Study, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells, each under each of its seeds, whose adapter or predictions are not there."""
+def lacking(study: Study, cells: Iterable[Cell]) -> list[Cell]:
+    """The cells, each under each of its seeds, without predictions."""
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
     return [one for one in trainings if not study.resolver.has("predictions", one.place)]
 
 
-def cells_to_fill(study: Study, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells that the job `sweep` is to fill; none where one training is all there is to do, which a cell's own run
-    does as well.
+def shared_out(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells in as many parts as runs may hold the device, of about equal optimizer steps: the longest first, each
+    to the part with the fewest steps.
     """
-    lacking = unfilled(study, cells)
-    return list(dict.fromkeys(one._replace(seed=None) for one in lacking)) if len(lacking) > 1 else []
-
-
-def dealt(study: Study, cells: Sequence[Cell], hands: int) -> list[list[Cell]]:
-    """The cells in at most `hands` parts of about equal work: the longest first, each to the part with least so far."""
-    work = {cell: work_to_fill(study, [cell]) for cell in cells}
-    parts: list[list[Cell]] = [[] for _ in range(min(hands, len(cells)))]
-    for cell in sorted(cells, key=work.__getitem__, reverse=True):
-        min(parts, key=lambda part: sum(work[other] for other in part)).append(cell)
-    return [sorted(part, key=cells.index) for part in parts]
-
-
-def work_left(study: Study, cells: Iterable[Cell], rows: int) -> float:
-    """What a sweep takes yet, in the units of `stages.effort`: the work of all that is not there."""
-    return upstream_work(study, rows) + sum(cell_work(study, cell) for cell in cells) + controls_work(study)
-
-
-def work_to_fill(study: Study, cells: Iterable[Cell]) -> float:
-    """The work of the adapters and predictions that the cells lack."""
-    return sum(_filling_work(study, training) for cell in cells for training in study.seeds_of(cell))
-
-
-def cell_work(study: Study, cell: Cell) -> float:
-    """The work of all that a cell lacks, under every seed."""
-    judged = [study.resolver.has("verdicts", training.place) for training in study.seeds_of(cell)]
-    return work_to_fill(study, [cell]) + judged.count(False) * sum(effort.of_verdicts(study))
-
-
-def upstream_work(study: Study, rows: int) -> float:
-    """The work of the rows that the teacher has to write, where `rows` are to be had, and of the untuned model's posts
-    that are not there.
-    """
-    there = study.resolver.need("synthetic_rows").parts["rows"] if study.resolver.has("synthetic_rows") else 0
-    sets = 2 * [study.resolver.has(asset) for asset in (BASELINE, CONTROL)].count(False)
-    return effort.of_rows(max(rows - there, 0)) + effort.of_posts(sets * study.evaluation_count)
-
-
-def controls_work(study: Study) -> float:
-    """The work of the controls' games, where they are not there."""
-    return 0.0 if study.resolver.has("control_verdicts") else sum(effort.of_controls(study))
-
-
-def _filling_work(study: Study, training: Cell) -> float:
-    if study.resolver.has("predictions", training.place):
-        return 0.0
-    is_tuned = study.resolver.has("adapters", training.place)
-    steps = 0 if is_tuned else adapters.steps_of(study, training)
-    return effort.of_steps(study, steps) + effort.of_posts(study.evaluation_count)
+    steps = {cell: sum(adapters.steps_of(study, one) for one in lacking(study, [cell])) for cell in cells}
+    runs = study.profile.device.max_concurrent_runs if any(steps.values()) else 1
+    parts: list[list[Cell]] = [[] for _ in range(min(runs, len(cells)))]
+    for cell in sorted(cells, key=steps.__getitem__, reverse=True):
+        min(parts, key=lambda part: sum(steps[other] for other in part)).append(cell)
+    return [sorted(part, key=cells.index) for part in parts if part]
 
 
 def is_judge_in_process(study: Study) -> bool:
-    """Whether a judge is a model that this machine's device holds."""
+    """Whether a judge is a model on this machine's device."""
     return any(spec.backend in HOLDS_DEVICE for spec in study.profile.judges)
+
+
+def _sweep(study: Study, cells: Sequence[Cell]) -> Run:
+    holds_model = bool(lacking(study, cells)) or is_judge_in_process(study)
+    return Run("sweep", cells=tuple(cells), holds_model=holds_model)
+
+
+def _has(study: Study, asset: str) -> bool:
+    """Whether any cell has the asset."""
+    return any(study.resolver.has(asset, cell.place) for cell in study.cells)
 
 
 def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:
     if any(_is_stale(study, asset, cell.place, recorded) for asset in BY_CELL):
         return True
-    # What Dagster has recorded of a cell is what the first seed made.
+    # Dagster's record of a cell is that of the first seed.
     seeds = study.seeds_of(cell)[1:]
     return any(study.resolver.state(asset, one.place) is not State.CURRENT for one in seeds for asset in BY_CELL)
-
-
-def are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
-    """Whether fewer than `rows` rows of the present making are there."""
-    manifest = study.resolver.find("synthetic_rows")
-    if manifest is None or manifest.parts["rows"] < rows:
-        return True
-    return _is_stale(study, "synthetic_rows", "", recorded)
 
 
 def _is_stale(study: Study, asset: str, partition: str, recorded: Recorded) -> bool:

@@ -16,7 +16,6 @@ from synthpost_dagster.inference.generate import Completion
 from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.runtime.progress import Progress
-from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import PostsFacts
 from synthpost_dagster.stages.inputs import HashedAs
 from synthpost_dagster.stages.posts import PostsInputs, common_inputs, expected_posts, facts_of, requests_for, table_of
@@ -104,7 +103,7 @@ def tuned_posts(
         [folder for _, folder in tuned],
         requests,
         first.sampling,
-        progress.worth(effort.of_posts(len(requests))),
+        progress,
         "tuned posts",
         student.limit_gib,
         first.sampling.max_concurrent_sequences,

@@ -96,6 +96,10 @@ class Stage(Generic[InputsT]):
     notes_failed_gates: bool = False
 
 
+BY_CELL = ("adapters", "predictions", "verdicts")
+"""The assets of a cell, in the order data flows."""
+
+
 @cache
 def stage_of(asset: str) -> Stage[Any]:
     """The stage of an asset."""

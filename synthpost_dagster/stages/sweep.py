@@ -1,23 +1,24 @@
-"""The stage that fills the artifacts of many cells: adapters and predictions, which each cell's own run then adopts.
+"""Many cells from one loaded student: adapters, then predictions, then verdicts.
 
-A cell's own stages are in `adapters` and `predictions`. Which cells are to be filled is decided in `planning`.
+Which cells a run completes is decided in `planning`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import adapters, predictions
-from synthpost_dagster.stages.stage import materialize_unless_busy, publish
+from synthpost_dagster.stages.stage import BY_CELL, materialize, materialize_unless_busy, publish
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.trainers import APART
@@ -34,10 +35,15 @@ class Filled:
     made: int
     reused: int
     left: int
-    failed: dict[str, str]
+    errors: dict[str, SynthpostError]
     skipped: dict[str, str]
     model_loads: int = 0
     """How often this process loaded a model for it: once, or not at all where nothing was to be made."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why trainings failed, by their place."""
+        return {place: str(error) for place, error in self.errors.items()}
 
     @property
     def text(self) -> str:
@@ -52,13 +58,39 @@ class Filled:
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no cells"
 
 
+Record = Callable[[str, Cell, Sequence[Outcome]], None]
+"""Called with an asset, a cell and the cell's artifacts, one per seed, once they exist."""
+
+
+def complete(
+    study: Study, cells: Sequence[Cell], progress: Progress, record: Record, filled_up: Callable[[], None]
+) -> Filled:
+    """Makes what the cells lack, verdicts included, and records every artifact of every complete cell.
+
+    `filled_up` is called when the student is no longer held; only then does it wait for what another process is
+    making. A cell that fails does not stop the others.
+    """
+    filled = fill(study, cells, progress)
+    filled_up()
+    errors = dict(filled.errors)
+    for cell in cells:
+        places = [seed.place for seed in study.seeds_of(cell)]
+        if any(place in errors or place in filled.skipped for place in places):
+            continue
+        try:
+            for asset in BY_CELL:
+                record(asset, cell, [materialize(study, asset, place, progress.within(place)) for place in places])
+        except SynthpostError as error:
+            errors[cell.key] = error
+    return replace(filled, errors=errors)
+
+
 def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
     """Makes the adapters and predictions that the cells lack, under every seed, from one loaded student.
 
     All adapters are tuned first; then the posts of all are written together. What another process is making right now
     is left to it: waiting for it while holding the device, which that process may wait for, would never end. A training
-    that fails is noted and does not stop the others; its cell's own run will meet the error again and report it. A cell
-    whose subset is not there is skipped.
+    that fails does not stop the others. A cell whose subset does not exist is skipped.
     """
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
     told, loads_before = _Told(progress, len(trainings)), loads.made
@@ -79,11 +111,12 @@ def _tuned_apart(
 ) -> list[Cell]:
     """As `_tuned`, with a trainer that needs a process of its own."""
     del student
-    failure, ready = "", []
+    failure: SynthpostError | None = None
+    ready = []
     try:
         adapters.tune_apart(study, trainings, progress, wait=False)
     except SynthpostError as error:
-        failure = str(error)
+        failure = error
     for training in trainings:
         if study.resolver.has("adapters", training.place):
             told.tuned()
@@ -107,9 +140,9 @@ def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
             within = progress.within(training.place)
             outcome = materialize_unless_busy(student, study, "adapters", training.place, within)
         except UpstreamMissing as error:
-            told.add(training, "skipped", str(error))
+            told.add(training, "skipped", error)
         except SynthpostError as error:
-            told.add(training, "failed", str(error))
+            told.add(training, "failed", error)
         else:
             if outcome is None:
                 told.add(training, "left")
@@ -129,7 +162,7 @@ def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Tol
                 folder = stack.enter_context(study.store.local_folder(inputs.adapter))
                 ready.append(predictions.TunedStudent(inputs, folder))
             except SynthpostError as error:
-                told.add(training, "failed", str(error))
+                told.add(training, "failed", error)
         _write_from(study, ready, student, told, progress)
 
 
@@ -145,7 +178,7 @@ def _write_from(
             left.remove(training)
     except SynthpostError as error:
         for training in left:
-            told.add(training, "failed", str(error))
+            told.add(training, "failed", error)
 
 
 class _Told:
@@ -155,23 +188,23 @@ class _Told:
         self._progress, self._total = progress, total
         self._fates: Counter[Fate] = Counter()
         self._tuned = 0
-        self._reasons: dict[Fate, dict[str, str]] = {"failed": {}, "skipped": {}}
+        self._errors: dict[Fate, dict[str, SynthpostError]] = {"failed": {}, "skipped": {}}
 
     def tuned(self) -> None:
         """Another adapter is there."""
         self._tuned += 1
         self._progress.milestone("tuned", self._tuned, self._total, "adapters")
 
-    def add(self, training: Cell, fate: Fate, reason: str = "") -> None:
+    def add(self, training: Cell, fate: Fate, error: SynthpostError | None = None) -> None:
         """Another training is done with."""
         self._fates[fate] += 1
-        if reason:
-            self._reasons[fate][training.place] = reason
-            self._progress.within(training.place).note(f"{fate}: {reason}")
+        if error:
+            self._errors[fate][training.place] = error
+            self._progress.within(training.place).note(f"{fate}: {error}")
         self._progress.milestone("done", self._fates.total(), self._total, "trainings")
 
     @property
     def filled(self) -> Filled:
         """What became of all."""
-        fates, reasons = self._fates, self._reasons
-        return Filled(fates["made"], fates["reused"], fates["left"], reasons["failed"], reasons["skipped"])
+        fates, skipped = self._fates, {place: str(error) for place, error in self._errors["skipped"].items()}
+        return Filled(fates["made"], fates["reused"], fates["left"], self._errors["failed"], skipped)

@@ -23,7 +23,6 @@ from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.rows.synthesis import ROWS, EarlyStop, first_asks, rows_so_far, synthesize
 from synthpost_dagster.runtime.progress import Progress
-from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import RowsFacts
 from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.prompts import products_fingerprint
@@ -162,7 +161,7 @@ def _announce(study: Study, inputs: RowsInputs, progress: Progress) -> Expected:
 def _make(inputs: RowsInputs, draft: Draft, bench: Workbench) -> RowsFacts:
     task, teacher = inputs.task, inputs.teacher
     prompts, known = bench.store.read_table(inputs.prompts), _known_rows(bench.store, inputs.parts)
-    progress = bench.progress.worth(effort.of_rows(inputs.rows))
+    progress = bench.progress
     early = _early_stop(inputs, bench) if inputs.stop_on_bad_start else None
     rows = synthesize(task, prompts, teacher, inputs.attempts, inputs.rows, known, progress, early)
     kept = rows["status"] == "kept"

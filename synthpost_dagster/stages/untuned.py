@@ -14,7 +14,7 @@ from synthpost_dagster.inference.answering import answers
 from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import CONTROL_SETS
-from synthpost_dagster.stages import effort, posts
+from synthpost_dagster.stages import posts
 from synthpost_dagster.stages.facts import PostsFacts
 from synthpost_dagster.stages.inputs import HashedAs
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
@@ -71,7 +71,7 @@ def _make(inputs: UntunedInputs, draft: Draft, bench: Workbench) -> PostsFacts:
         requests, what = posts.requests_for(inputs, prompts[column], None, name), f"{name} posts"
         sampling = posts.seeded(inputs.sampling, name)
         width = sampling.max_concurrent_sequences
-        progress = bench.progress.worth(effort.of_posts(len(requests)))
+        progress = bench.progress
         replies = dict(answers(loaded, [], requests, sampling, progress, what, student.limit_gib, width))
         in_order = [replies[place] for place in range(len(requests))]
         written += in_order

@@ -11,7 +11,7 @@ from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.controls import DEAL, control_contests
-from synthpost_dagster.judging.judges import JUDGING, ModelReader, Rubric, tallied
+from synthpost_dagster.judging.judges import JUDGING, ModelReader, tallied
 from synthpost_dagster.judging.verdicts import (
     Contest,
     Game,
@@ -28,7 +28,6 @@ from synthpost_dagster.profiles.models import RubricJudge
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
-from synthpost_dagster.stages import effort
 from synthpost_dagster.stages.facts import AskedFacts
 from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
@@ -132,9 +131,7 @@ def _making(asset: str, prefix: str) -> Callable[[VerdictInputs | ControlInputs,
 
     def make(inputs: VerdictInputs | ControlInputs, draft: Draft, bench: Workbench) -> AskedFacts:
         judges, contests = list(inputs.judges), inputs.contests(bench.store)
-        games = len(contests) * len(inputs.rules.orders)
-        progress = [bench.progress.worth(effort.of_games(games, isinstance(judge, Rubric))) for judge in judges]
-        table = judge_contests(inputs.task, judges, contests, inputs.rules, progress)
+        table = judge_contests(inputs.task, judges, contests, inputs.rules, [bench.progress] * len(judges))
         for why in bench.explain_unscored(table):
             for line in (why.cause, *why.lines):
                 bench.progress.note(line)

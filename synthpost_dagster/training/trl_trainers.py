@@ -26,11 +26,9 @@ class Watch(TrainerCallback):
 
     def __init__(self, checkpoints: Checkpoints, progress: Progress, steps: int) -> None:
         self._checkpoints, self._progress, self._steps = checkpoints, progress, steps
-        self._begun = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """From which step it goes on."""
-        self._begun = state.global_step
         self._tell(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -39,7 +37,7 @@ class Watch(TrainerCallback):
         control.should_save = self._checkpoints.is_due() and state.global_step < self._steps
 
     def _tell(self, state: Any) -> None:
-        self._progress.update("training", state.global_step, self._steps, "steps", before=self._begun)
+        self._progress.update("training", state.global_step, self._steps, "steps")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Raises SynthpostError where a loss is not a number."""

@@ -11,7 +11,7 @@ from typing import Any
 from dagster import DagsterInstance, Definitions, OpExecutionContext, job, op
 
 from synthpost_dagster.errors import SynthpostError
-from synthpost_dagster.orchestration.driver import Unit, execute
+from synthpost_dagster.orchestration.driver import execute
 from synthpost_dagster.orchestration.waiting import wait_patiently
 from synthpost_dagster.resources.gpu import POOL, GpuResource
 from synthpost_dagster.resources.journal import JournalResource
@@ -19,6 +19,7 @@ from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.runtime.processes import resend_lost_interrupts
 from synthpost_dagster.runtime.progress import subscribed
+from synthpost_dagster.stages.planning import Run
 
 
 def say(text: str) -> None:
@@ -55,7 +56,7 @@ def main(home: str, host: str, acts: str) -> None:
     resend_lost_interrupts()
     try:
         with DagsterInstance.from_config(home) as instance, subscribed(lambda event: say(event.text)):
-            execute(definitions(home, acts), instance, Unit("cell", None, "cell", 0.0, {}))
+            execute(definitions(home, acts), instance, Run("cell"))
         say("done")
     except KeyboardInterrupt:
         say("stopped")

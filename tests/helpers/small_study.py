@@ -135,10 +135,10 @@ class SmallStudy:
 
     def sweep(self, *cells: str) -> list[Made]:
         """Brings cells up to date through the driver, in this process; the runs it started, oldest first."""
-        from synthpost_dagster.orchestration.driver import open_sweep
+        from synthpost_dagster.orchestration.driver import open_driver
 
         before = self.run_ids()
-        with open_sweep(self.settings, Terminal()) as sweep:
+        with open_driver(self.settings, Terminal()) as sweep:
             sweep.run([Cell.parse(cell) for cell in cells])
         return self.runs(without=before)
 

@@ -78,7 +78,7 @@ def run(study: Study) -> Run:
         load(study.store.read_file(manifest, WEIGHTS)),
         study.store.read_table(manifest),
         [event.text for event in events],
-        [event.done for event in events if event.what == "training" and event.made],
+        [event.done for event in events if event.what == "training"][1:],
     )
 
 

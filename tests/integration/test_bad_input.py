@@ -146,13 +146,15 @@ def assert_one_sentence(status: int, stderr: str, named: list[str]) -> None:
 
 
 def test_cell_without_its_upstream_says_what_to_materialize(fresh: SmallStudy) -> None:
+    from synthpost_dagster.cell import Cell
     from synthpost_dagster.console import Terminal
     from synthpost_dagster.errors import SynthpostError
-    from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
+    from synthpost_dagster.orchestration.driver import execute, open_driver
+    from synthpost_dagster.stages.planning import Run
 
-    with open_sweep(fresh.settings, Terminal()) as sweep:
+    with open_driver(fresh.settings, Terminal()) as sweep:
         with pytest.raises(SynthpostError, match=r"^cell 8\|3: .* does not exist .*materialize") as raised:
-            execute(sweep.definitions, sweep.instance, Unit("cell", "8|3", "cell 8|3", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("cell", cells=(Cell(8, "3"),)))
         assert "synthpost run" in str(raised.value)
         assert "\n" not in str(raised.value)
         (run,) = sweep.instance.get_runs()

@@ -29,23 +29,23 @@ CELLS = [f"{size}|{steps}" for size in SIZES for steps in ("50", "150", "1-epoch
 
 ASSETS = {
     # group, pool, dependencies and partitions of each
-    "catalog": ("catalog", None, set(), None),
-    "prompts": ("prompts", None, {"catalog"}, None),
-    "evaluation_prompts": ("prompts", None, {"catalog"}, None),
-    "synthetic_rows": ("rows", "gpu", {"prompts"}, None),
-    "data_subsets": ("subsets", None, {"synthetic_rows"}, "size"),
-    "adapters": ("adapters", "gpu", {"data_subsets"}, "cell"),
-    "baseline_predictions": ("baselines", "gpu", {"evaluation_prompts"}, None),
-    "predictions": ("predictions", "gpu", {"adapters", "evaluation_prompts"}, "cell"),
-    "verdicts": ("verdicts", None, {"predictions", "baseline_predictions"}, "cell"),
-    "control_predictions": ("baselines", "gpu", {"evaluation_prompts"}, None),
+    "catalog": ("data", None, set(), None),
+    "prompts": ("data", None, {"catalog"}, None),
+    "evaluation_prompts": ("data", None, {"catalog"}, None),
+    "synthetic_rows": ("data", "gpu", {"prompts"}, None),
+    "data_subsets": ("data", None, {"synthetic_rows"}, "size"),
+    "adapters": ("training", "gpu", {"data_subsets"}, "cell"),
+    "baseline_predictions": ("evaluation", "gpu", {"evaluation_prompts"}, None),
+    "predictions": ("evaluation", "gpu", {"adapters", "evaluation_prompts"}, "cell"),
+    "verdicts": ("evaluation", None, {"predictions", "baseline_predictions"}, "cell"),
+    "control_predictions": ("evaluation", "gpu", {"evaluation_prompts"}, None),
     "control_verdicts": (
-        "verdicts",
+        "evaluation",
         None,
         {"predictions", "baseline_predictions", "control_predictions"},
         None,
     ),
-    "ratio_report": ("report", None, {"verdicts", "control_verdicts"}, None),
+    "ratio_report": ("evaluation", None, {"verdicts", "control_verdicts"}, None),
 }
 EVERY_ASSET = ["schema"]
 PROMPTS = ["schema", "factor_coverage"]
@@ -95,21 +95,6 @@ JOBS = {
     "cell": {"adapters", "predictions", "verdicts"},
     "controls": {"control_verdicts"},
     "report": {"ratio_report"},
-}
-SENSORS = {
-    "after_upstream": ("upstream", {"subsets", "sweep", "cell", "controls", "report"}),
-    "after_subsets": ("subsets", {"sweep", "cell", "controls", "report"}),
-    "after_failed_subsets": ("subsets", {"sweep", "cell", "controls", "report"}),
-    "after_canceled_subsets": ("subsets", {"sweep", "cell", "controls", "report"}),
-    "after_sweep": ("sweep", {"cell", "controls", "report"}),
-    "after_failed_sweep": ("sweep", {"cell", "controls", "report"}),
-    "after_canceled_sweep": ("sweep", {"cell", "controls", "report"}),
-    "after_cell": ("cell", {"controls", "report"}),
-    "after_failed_cell": ("cell", {"controls", "report"}),
-    "after_canceled_cell": ("cell", {"controls", "report"}),
-    "after_controls": ("controls", {"report"}),
-    "after_failed_controls": ("controls", {"report"}),
-    "after_canceled_controls": ("controls", {"report"}),
 }
 
 
@@ -193,15 +178,11 @@ def test_schedule_starts_the_upstream_on_monday_mornings_when_switched_on(defini
     assert schedule.default_status is DefaultScheduleStatus.STOPPED
 
 
-def test_sensors_watch_these_jobs_and_may_start_those_after(definitions: Definitions) -> None:
-    repository = definitions.get_repository_def()
-    found = {}
-    for sensor in repository.sensor_defs:
-        watched = {job.name for job in sensor._monitored_jobs}  # type: ignore[attr-defined]
-        assert len(watched) == 1
-        found[sensor.name] = (watched.pop(), {job.name for job in sensor.jobs})
-        assert sensor.default_status is DefaultSensorStatus.STOPPED
-    assert found == SENSORS
+def test_one_sensor_starts_every_job_but_the_upstream(definitions: Definitions) -> None:
+    (sensor,) = definitions.get_repository_def().sensor_defs
+    assert sensor.name == "next_runs"
+    assert {job.name for job in sensor.jobs} == {"subsets", "sweep", "cell", "controls", "report"}
+    assert sensor.default_status is DefaultSensorStatus.STOPPED
 
 
 def test_every_asset_shows_its_columns(definitions: Definitions) -> None:

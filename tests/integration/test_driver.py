@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 from synthpost_dagster.artifacts.manifest import Manifest
-from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.orchestration import driver as driver_module
 from synthpost_dagster.orchestration.instance import PROCESS_TAG
 from synthpost_dagster.orchestration.jobs import cells_of
@@ -132,8 +131,7 @@ def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(cha
     assert ran.returncode == 0, ran.stderr
     assert digests() == before
     # Their own artifacts are as they were, so the verdicts and the controls still hold; the page shows other seconds.
-    assert sorted(changeable.runs(without=known)[:2]) == [done("sweep"), done("sweep")]
-    assert changeable.runs(without=known)[2:] == [*(done("cell", cell) for cell in CELLS), done("report")]
+    assert changeable.runs(without=known) == [done("sweep"), done("sweep"), done("report")]
     with changeable.instance() as instance:
         records = [one for one in instance.get_run_records() if one.dagster_run.run_id not in known]
     runs = [one.dagster_run for one in records]
@@ -146,11 +144,10 @@ def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(cha
     processes = {run.job_name: set[str]() for run in runs}
     for run in runs:
         processes[run.job_name].add(run.tags[PROCESS_TAG])
-    assert {job: len(found) for job, found in processes.items()} == {"sweep": 2, "cell": 1, "report": 1}
-    assert not processes["sweep"] & processes["cell"], "a cell that only adopts runs in the driver"
+    assert {job: len(found) for job, found in processes.items()} == {"sweep": 2, "report": 1}
     for place in (1, 2):
-        assert f"  sweep {place} of 2 (2 cells): " in ran.stdout
-        assert f"✓ sweep {place} of 2 (2 cells) (" in ran.stdout
+        assert f"  sweep (2 cells), {place} of 2: " in ran.stdout
+        assert f"✓ sweep (2 cells), {place} of 2 (" in ran.stdout
 
 
 class Recorded(NamedTuple):
@@ -171,7 +168,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
             ended(title, True)
 
     monkeypatch.setattr(driver_module, "run_apart", run_apart)
-    monkeypatch.setattr(driver_module, "execute", lambda _, __, unit: found.inside.append(unit.title))
+    monkeypatch.setattr(driver_module, "execute", lambda _, __, run: found.inside.append(run.title))
     return found
 
 
@@ -179,31 +176,25 @@ def test_what_holds_no_model_runs_in_the_driver(changeable: SmallStudy, recorded
     in_processes_of_their_own(changeable, slots=1)
     shutil.rmtree(changeable.home / "storage" / "verdicts")
     (changeable.home / "report" / "index.html").unlink()
-    with pytest.raises(UpstreamMissing):
-        changeable.sweep(*CELLS)  # no verdicts come of these runs, so there is nothing to report
-    assert recorded == Recorded([], [f"cell {cell}" for cell in CELLS])
+    changeable.sweep(*CELLS)
+    assert recorded == Recorded([], ["sweep (4 cells)"])
 
 
 def test_what_holds_a_judge_on_the_device_has_a_process_of_its_own(changeable: SmallStudy, recorded: Recorded) -> None:
     in_processes_of_their_own(changeable, slots=1)
     edit_yaml(changeable.profile, lambda profile: profile.update(judges=[profile["teacher"]]))
-    with pytest.raises(UpstreamMissing):
-        changeable.sweep("8|3")
+    changeable.sweep("8|3")
     assert recorded == Recorded(["cell 8|3", "controls"], [])
 
 
-def test_one_training_that_is_lacking_is_its_cells_own_and_several_are_a_sweep(
-    changeable: SmallStudy, recorded: Recorded
-) -> None:
+def test_cells_without_adapters_are_one_run(changeable: SmallStudy, recorded: Recorded) -> None:
     in_processes_of_their_own(changeable, slots=1)
     shutil.rmtree(changeable.home / "storage" / "adapters" / "16_3")
     changeable.sweep(*CELLS)
     assert recorded == Recorded(["cell 16|3"], ["report"])
     shutil.rmtree(changeable.home / "storage" / "adapters" / "8_3")
     changeable.sweep(*CELLS)
-    assert recorded.apart[1:] == ["sweep (2 cells)", "cell 8|3", "cell 16|3"], (
-        "the sweep did nothing, so each does its own"
-    )
+    assert recorded.apart[1:] == ["sweep (2 cells)"]
 
 
 def test_ctrl_c_ends_all_sweeps_and_frees_slots_leases_and_drafts(
@@ -272,7 +263,7 @@ def test_successor_of_a_killed_driver_frees_its_slot_and_completes(
     driver.wait()
     with changeable.instance() as instance:
         (left,) = [run for run in instance.get_runs() if run.run_id not in before]
-        assert (left.job_name, left.status.value) == ("cell", "STARTED")
+        assert (left.job_name, left.status.value) == ("sweep", "STARTED")
         held = instance.event_log_storage.get_concurrency_info("gpu")
         assert held.active_run_ids == {left.run_id}, "the killed driver held no slot: the test shows nothing"
     assert not changeable.broken_artifacts()
@@ -281,7 +272,7 @@ def test_successor_of_a_killed_driver_frees_its_slot_and_completes(
     # In a process of its own, which can be ended where it waits for the slot for ever.
     successor = changeable.command("run", "--data-sizes", "8", "--steps", "10")
     assert successor.returncode == 0, successor.stderr
-    assert changeable.runs(without=known) == [done("cell", "8|10"), done("controls"), done("report")]
+    assert changeable.runs(without=known) == [done("sweep"), done("controls"), done("report")]
     with changeable.instance() as instance:
         ended = instance.get_run_by_id(left.run_id)
         assert ended is not None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +10,17 @@ import pytest
 import torch
 from filelock import FileLock
 
-from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import DeviceError, SpecError
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
-from synthpost_dagster.stages import adapters, effort, planning, student, sweep
+from synthpost_dagster.stages import adapters, planning, student, sweep
 from synthpost_dagster.stages.facts import AdapterFacts
 from synthpost_dagster.stages.stage import materialize
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.sweep import Filled, fill
 from synthpost_dagster.training import forgetting
 from synthpost_dagster.training.sft import Tuner
-from tests.helpers.small_study import CELLS, SmallStudy, edit_yaml
+from tests.helpers.small_study import SmallStudy, edit_yaml
 
 
 def other_learning_rate(study: SmallStudy, **more: Any) -> Study:
@@ -50,25 +46,18 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
 ) -> None:
     study = other_learning_rate(changeable, more_seeds=[7], steps=[3])
     events: list[Event] = []
-    work = planning.work_to_fill(study, study.cells)
     filled = fill(study, study.cells, Progress(events.append))
     assert counts(filled) == (4, 0, 0, 0, 0)
     assert filled.model_loads == 1, "one loaded student tunes and answers for all"
     assert all(
         AdapterFacts.of(study.resolver.need("adapters", cell.place)).general_text_seconds > 0 for cell in study.cells
     )
-    assert planning.unfilled(study, study.cells) == []
+    assert planning.lacking(study, study.cells) == []
     told = [event for event in events if event.unit in ("adapters", "trainings")]
     assert [(event.what, event.done, event.total) for event in told] == [
         (what, done, 4) for what in ("tuned", "done") for done in (1, 2, 3, 4)
     ]
     assert all(event.is_milestone for event in told)
-    assert sum(event.work for event in events) == pytest.approx(work), "what is left is told from it"
-    steps = [event.work for event in events if event.unit == "steps"]
-    one = effort.of_steps(study, 1)
-    assert steps == pytest.approx([0.0, one, one, one] * 4), "a step counts when it is done"
-    posts = sum(event.work for event in events if event.unit == "posts")
-    assert posts == pytest.approx(effort.of_posts(4 * study.evaluation_count))
     assert sum("the first row teaches" in event.what for event in events) == 1
     assert {event.what for event in events if event.unit == "steps"} == {
         f"{place} training" for place in ("8|3", "8|3|7", "16|3", "16|3|7")
@@ -132,17 +121,6 @@ def test_a_set_of_posts_that_another_process_is_writing_is_left_to_it(changeable
     assert not study.resolver.has("control_predictions")
 
 
-def test_work_that_events_tell_of_is_the_work_that_was_to_be_done(retuned: SmallStudy) -> None:
-    study = retuned.open()
-    retuned.remove(*(f"{asset}/16_3/{study.resolver.fingerprint(asset, '16|3')}" for asset in FILLED))
-    events: list[Event] = []
-    study = study.fresh()
-    planned = planning.work_to_fill(study, study.cells)
-    fill(study, study.cells, Progress(events.append))
-    assert planned > 0
-    assert sum(event.work for event in events) == pytest.approx(planned)
-
-
 def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others(changeable: SmallStudy) -> None:
     study = other_learning_rate(changeable, steps=[3], data_sizes=[8, 16, 24])
     (subset,) = (changeable.home / "storage" / "data_subsets" / "8").glob("*/data_subsets.parquet")
@@ -157,7 +135,7 @@ def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others
         "24|3",
     ]
     assert filled.text == "1 made, 1 failed, 1 skipped"
-    assert [one.place for one in planning.unfilled(study, study.cells)] == ["8|3", "24|3"]
+    assert [one.place for one in planning.lacking(study, study.cells)] == ["8|3", "24|3"]
 
 
 def test_a_loss_that_is_no_number_fails_its_cell_alone_and_leaves_no_adapter(changeable: SmallStudy) -> None:
@@ -214,72 +192,7 @@ def test_what_another_process_is_making_is_left_to_it(retuned: SmallStudy) -> No
         filled = fill(study.fresh(), study.cells, SILENT)
     assert counts(filled) == (1, 0, 1, 0, 0)
     assert filled.text == "1 made, 1 left to another run"
-    assert [one.place for one in planning.unfilled(study.fresh(), study.cells)] == ["8|3"]
-
-
-def test_a_sweep_is_for_more_than_one_training(changeable: SmallStudy) -> None:
-    study = changeable.open()
-    assert planning.cells_to_fill(study, study.cells) == []
-    shutil.rmtree(changeable.home / "storage" / "predictions" / "16_3")
-    assert planning.cells_to_fill(study.fresh(), study.cells) == []
-    shutil.rmtree(changeable.home / "storage" / "adapters" / "8_3")
-    assert planning.cells_to_fill(study.fresh(), study.cells) == [Cell(8, "3"), Cell(16, "3")]
-
-
-def test_cells_are_dealt_so_that_the_longest_part_ends_early(
-    changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = dict(zip(CELLS, (5.0, 3.0, 4.0, 7.0), strict=True))
-    monkeypatch.setattr(planning, "work_to_fill", lambda _, cells: sum(work[cell.key] for cell in cells))
-    study = changeable.open()
-    parts = planning.dealt(study, study.cells, 2)
-    assert [[cell.key for cell in part] for part in parts] == [["8|1-epoch", "16|1-epoch"], ["8|3", "16|3"]]
-    assert planning.dealt(study, study.cells[:1], 3) == [study.cells[:1]]
-    assert planning.dealt(study, [], 3) == []
-
-
-def test_the_work_left_is_that_of_what_is_not_there(changeable: SmallStudy) -> None:
-    study, storage = changeable.open(), changeable.home / "storage"
-    cell, rows = Cell(16, "3"), 16
-
-    def left() -> float:
-        return planning.work_left(study.fresh(), study.cells, rows)
-
-    assert left() == 0
-    shutil.rmtree(storage / "verdicts" / "16_3")
-    judging = 2 * 2 * 0.01 * study.evaluation_count
-    assert left() == pytest.approx(judging), "2 opponents, 2 orders, for each prompt"
-    assert planning.cell_work(study.fresh(), cell) == pytest.approx(judging)
-    shutil.rmtree(storage / "predictions" / "16_3")
-    assert left() == pytest.approx(judging + study.evaluation_count)
-    shutil.rmtree(storage / "adapters" / "16_3")
-    assert left() == pytest.approx(judging + study.evaluation_count + 3 * 8 * 0.6)
-    assert planning.work_to_fill(study.fresh(), study.cells) == pytest.approx(study.evaluation_count + 3 * 8 * 0.6)
-    assert planning.upstream_work(study.fresh(), rows + 8) == pytest.approx(8 * 1.5)
-    shutil.rmtree(storage / "control_predictions")
-    assert planning.upstream_work(study.fresh(), rows) == 2 * study.evaluation_count
-    assert planning.controls_work(study.fresh()) == pytest.approx(4 * 2 * 0.01 * study.evaluation_count)
-    shutil.rmtree(storage / "synthetic_rows")
-    assert planning.upstream_work(study.fresh(), rows) == rows * 1.5 + 2 * study.evaluation_count
-
-
-def test_each_stage_tells_of_the_work_that_was_planned_for_it(changeable: SmallStudy) -> None:
-    study, storage = changeable.open(), changeable.home / "storage"
-    cell, events = Cell(16, "3"), list[Event]()
-
-    def told_by(stage: Callable[[Progress], object]) -> float:
-        events.clear()
-        stage(Progress(events.append))
-        return sum(event.work for event in events)
-
-    for asset in ("verdicts/16_3", "control_verdicts", "baseline_predictions", "control_predictions"):
-        shutil.rmtree(storage / asset)
-    planned = planning.upstream_work(study, 16)
-    assert told_by(partial(materialize, study, "baseline_predictions", "")) == pytest.approx(planned)
-    for asset, place in (("verdicts", cell.place), ("control_verdicts", "")):
-        left = planning.work_left(study, study.cells, 16)
-        told = told_by(partial(materialize, study, asset, place))
-        assert 0 < told == pytest.approx(left - planning.work_left(study, study.cells, 16))
+    assert [one.place for one in planning.lacking(study.fresh(), study.cells)] == ["8|3"]
 
 
 @pytest.mark.parametrize("keys", [["8|3", "88|abc"], ["8|100"]])
@@ -311,10 +224,8 @@ def test_a_trainer_that_needs_a_process_of_its_own_tunes_the_same_adapters_there
     for module in (adapters, sweep):
         monkeypatch.setattr(module, "APART", {"trl"})
     study, events = other_learning_rate(changeable, steps=[3]), list[Event]()
-    planned = planning.work_to_fill(study, study.cells)
     filled = fill(study, study.cells, Progress(events.append))
     assert counts(filled) == (2, 0, 0, 0, 0)
-    assert sum(event.work for event in events) == pytest.approx(planned)
     assert filled.model_loads == 1, "this process loads the student to answer, the other one to tune"
     assert {event.what for event in events if event.unit == "steps"} == {"8|3 training", "16|3 training"}
     for cell in study.cells:

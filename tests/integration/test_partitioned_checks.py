@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from dagster import AssetCheckKey, AssetKey
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
-from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
+from synthpost_dagster.orchestration.driver import execute, open_driver
+from synthpost_dagster.stages.planning import Run
 from tests.helpers.small_study import SmallStudy, Whole
 from tests.helpers.ui_server import Server, served
 
@@ -39,9 +41,9 @@ def study(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
         for entry in manifest.gates
     ]
     opened.store.replace_gates(manifest, planted)
-    with open_sweep(copy.settings, Terminal()) as sweep:
+    with open_driver(copy.settings, Terminal()) as sweep:
         for cell in (FAILED, PASSED):
-            execute(sweep.definitions, sweep.instance, Unit("cell", cell, f"cell {cell}", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("cell", cells=(Cell.parse(cell),)))
     return copy
 
 

@@ -58,13 +58,14 @@ def test_duplicated_posts_fail_the_check_and_later_runs_refuse_the_table(
     changeable: SmallStudy, planted_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
+    from synthpost_dagster.orchestration.driver import execute, open_driver
+    from synthpost_dagster.stages.planning import Run
 
     shutil.rmtree(changeable.home / "storage" / "synthetic_rows")
     subset = changeable.recorded("data_subsets", "16")
-    with open_sweep(changeable.settings, Terminal()) as sweep:
+    with open_driver(changeable.settings, Terminal()) as sweep:
         with pytest.raises(SynthpostError, match=r"^upstream: .*duplicates") as raised:
-            execute(sweep.definitions, sweep.instance, Unit("upstream", None, "upstream", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("upstream"))
         assert "\n" not in str(raised.value)
         evaluation = failed_check(sweep.instance, sweep.instance.get_runs(limit=1)[0].run_id, "duplicates")
         assert offending_ids(evaluation) == set(planted_ids)
@@ -73,7 +74,7 @@ def test_duplicated_posts_fail_the_check_and_later_runs_refuse_the_table(
         with pytest.raises(GateFailed, match="synthetic_rows failed its check duplicates: 1 of 16 kept posts"):
             materialize(sweep.study.fresh(), "data_subsets", "16")
         with pytest.raises(SynthpostError, match="subset 16: synthetic_rows failed its check duplicates"):
-            execute(sweep.definitions, sweep.instance, Unit("subsets", "16", "subset 16", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("subsets", size=16))
     assert changeable.recorded("data_subsets", "16") == subset
 
     monkeypatch.undo()
@@ -87,9 +88,9 @@ def test_duplicated_posts_fail_the_check_and_later_runs_refuse_the_table(
 def run_together(study: SmallStudy, partition: str, *assets: str) -> tuple[bool, str, set[str]]:
     """The assets in one run, as a selection in the UI's lineage starts it: success, run id, what was materialized."""
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import open_sweep
+    from synthpost_dagster.orchestration.driver import open_driver
 
-    with open_sweep(study.settings, Terminal()) as sweep:
+    with open_driver(study.settings, Terminal()) as sweep:
         chosen = AssetSelection.assets(*assets).resolve(sweep.definitions.resolve_asset_graph())
         job = sweep.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=chosen)
         result = job.execute_in_process(instance=sweep.instance, partition_key=partition, raise_on_error=False)
@@ -116,7 +117,8 @@ def test_subset_that_lacks_strata_fails_its_check_and_no_adapter_is_tuned_on_it(
     changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from synthpost_dagster.console import Terminal
-    from synthpost_dagster.orchestration.driver import Unit, execute, open_sweep
+    from synthpost_dagster.orchestration.driver import execute, open_driver
+    from synthpost_dagster.stages.planning import Run
 
     real = data_subsets.subset
 
@@ -128,13 +130,13 @@ def test_subset_that_lacks_strata_fails_its_check_and_no_adapter_is_tuned_on_it(
 
     monkeypatch.setattr(data_subsets, "subset", of_one_stratum)
     adapter = changeable.recorded("adapters", "8|3")
-    with open_sweep(changeable.settings, Terminal()) as sweep:
+    with open_driver(changeable.settings, Terminal()) as sweep:
         with pytest.raises(SynthpostError):
-            execute(sweep.definitions, sweep.instance, Unit("subsets", "8", "subset 8", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("subsets", size=8))
         run = sweep.instance.get_runs(limit=1)[0]
         evaluation = failed_check(sweep.instance, run.run_id, "factor_coverage")
         planted = sweep.study.fresh().resolver.inputs("data_subsets", "8").rows
         assert set() < offending_ids(evaluation) <= set(planted["prompt_id"])
         with pytest.raises(SynthpostError, match=r"cell 8\|3: data_subsets 8 failed its check factor_coverage"):
-            execute(sweep.definitions, sweep.instance, Unit("cell", Cell(8, "3").key, "cell 8|3", 0.0, {}))
+            execute(sweep.definitions, sweep.instance, Run("cell", cells=(Cell(8, "3"),)))
     assert changeable.recorded("adapters", "8|3") == adapter

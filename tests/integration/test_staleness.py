@@ -13,7 +13,7 @@ from synthpost_dagster.artifacts.manifest import MANIFEST_FORMAT
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
 from synthpost_dagster.orchestration.build import build_definitions
-from synthpost_dagster.orchestration.driver import open_sweep
+from synthpost_dagster.orchestration.driver import open_driver
 from synthpost_dagster.orchestration.instance import recorded_in, stale_status
 from synthpost_dagster.stages import planning
 from tests.helpers.small_study import BY_CELL, CELLS, SIZES, WHOLE, SmallStudy, Whole, done, edit_yaml
@@ -96,7 +96,7 @@ def test_asset_materialized_alone_leaves_nothing_stale_for_ever(changeable: Smal
         catalog["companies"][0]["products"]["holdout"][0]["description"] = "described in other words"
 
     edit_yaml(changeable.task / "catalog.yaml", change)
-    with open_sweep(changeable.settings, Terminal()) as sweep:
+    with open_driver(changeable.settings, Terminal()) as sweep:
         job = sweep.definitions.resolve_implicit_global_asset_job_def()
         catalog = job.get_subset(asset_selection={AssetKey("catalog")})
         assert catalog.execute_in_process(instance=sweep.instance).success

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -101,23 +101,9 @@ def test_schedule_and_sensors_are_there_and_switched_off(server: Server) -> None
             "scheduleState": {"status": "STOPPED"},
         }
     ]
-    assert {sensor["name"] for sensor in found["sensors"]} == {
-        "after_upstream",
-        "after_subsets",
-        "after_failed_subsets",
-        "after_canceled_subsets",
-        "after_sweep",
-        "after_failed_sweep",
-        "after_canceled_sweep",
-        "after_cell",
-        "after_canceled_cell",
-        "after_failed_cell",
-        "after_controls",
-        "after_failed_controls",
-        "after_canceled_controls",
-    }
-    assert {sensor["sensorType"] for sensor in found["sensors"]} == {"RUN_STATUS"}
-    assert {sensor["sensorState"]["status"] for sensor in found["sensors"]} == {"STOPPED"}
+    assert [(one["name"], one["sensorType"], one["sensorState"]["status"]) for one in found["sensors"]] == [
+        ("next_runs", "STANDARD", "STOPPED")
+    ]
 
 
 def test_a_dry_run_of_the_schedule_asks_for_one_run_of_the_upstream(server: Server) -> None:
@@ -160,13 +146,13 @@ def assert_checked(server: Server, run: Mapping[str, Any], asset: str, checks: S
         assert "finding" in {entry["label"] for entry in shown["evaluation"]["metadataEntries"]}
 
 
-def test_upstream_a_subset_a_sweep_and_a_cell_launched_in_the_ui_make_their_assets_and_pass_their_checks(
-    server: Server,
-) -> None:
-    sensors = ("after_upstream", "after_subsets", "after_sweep", "after_cell", "after_controls")
-    cursors = {name: server.sensor(name, None)["cursor"] for name in sensors}
-    for name in sensors:
-        assert server.sensor(name, cursors[name])["runRequests"] == [], "nothing has run since"
+def next_runs(server: Server) -> set[tuple[str, str | None]]:
+    """Job and partition of what the sensor requests now."""
+    return requested(server.sensor("next_runs", None))
+
+
+def test_jobs_launched_in_the_ui_follow_each_other_by_the_sensor(server: Server) -> None:
+    assert next_runs(server) == set(), "the upstream lacks rows, which a person or the schedule starts"
 
     upstream_assets = [
         "catalog",
@@ -181,42 +167,61 @@ def test_upstream_a_subset_a_sweep_and_a_cell_launched_in_the_ui_make_their_asse
     assert materialized(upstream) == {(asset, None) for asset in upstream_assets}
     assert_checked(server, upstream, "synthetic_rows", ["schema", "duplicates", "factor_coverage", "rejected_share"])
     assert_checked(server, upstream, "evaluation_prompts", ["schema", "factor_coverage"])
-    assert requested(server.sensor("after_upstream", cursors["after_upstream"])) == {
-        ("subsets", size) for size in ("8", "16", "24")
-    }
+    assert next_runs(server) == {("subsets", size) for size in ("8", "16", "24")}
 
-    subset = server.run("subsets", ["data_subsets"], {"dagster/partition": "24"})
-    assert subset["status"] == "SUCCESS"
-    assert materialized(subset) == {("data_subsets", "24")}
+    for size in ("8", "16", "24"):
+        subset = server.run("subsets", ["data_subsets"], {"dagster/partition": size})
+        assert subset["status"] == "SUCCESS"
+        assert materialized(subset) == {("data_subsets", size)}
     assert_checked(server, subset, "data_subsets", ["schema", "duplicates", "factor_coverage"])
-    after_subsets = server.sensor("after_subsets", cursors["after_subsets"])
-    assert requested(after_subsets) == {("sweep", None)}
-    (request,) = after_subsets["runRequests"]
-    assert request["runKey"].startswith(f"{subset['runId']}:sweep:")
+    (request,) = server.sensor("next_runs", None)["runRequests"]
     asked = yaml.safe_load(request["runConfigYaml"])
-    assert asked == {"ops": {"fill": {"config": {"cells": ["24|3", "24|1-epoch"]}}}}
+    assert {"24|3", "24|1-epoch"} <= set(asked["ops"]["fill"]["config"]["cells"])
 
     sweep = server.run("sweep", [], {}, asked)
     assert sweep["status"] == "SUCCESS"
-    assert materialized(sweep) == set()
+    assert {(asset, "24|3") for asset in ("adapters", "predictions", "verdicts")} <= materialized(sweep)
     assert results(server, sweep)["made"] == 2
-    after_sweep = server.sensor("after_sweep", cursors["after_sweep"])
-    assert requested(after_sweep) == {("cell", "24|3"), ("cell", "24|1-epoch")}
-    assert {one["runKey"] for one in after_sweep["runRequests"]} == {
-        f"{sweep['runId']}:cell:24|3",
-        f"{sweep['runId']}:cell:24|1-epoch",
-    }
-
-    tags = {"dagster/partition": "24|3", "dagster/partition/data_size": "24", "dagster/partition/steps": "3"}
-    cell = server.run("cell", ["adapters", "predictions", "verdicts"], tags)
-    assert cell["status"] == "SUCCESS"
-    assert materialized(cell) == {(asset, "24|3") for asset in ("adapters", "predictions", "verdicts")}
-    for asset in ("adapters", "predictions", "verdicts"):
-        assert_checked(server, cell, asset, ["schema"])
-    labels = {entry["label"] for event in cell["assetMaterializations"] for entry in event["metadataEntries"]}
+    labels = {entry["label"] for event in sweep["assetMaterializations"] for entry in event["metadataEntries"]}
     assert {"dagster/row_count", "preview", "picture", "fingerprint", "is_reused", "location"} <= labels
-    assert requested(server.sensor("after_cell", cursors["after_cell"])) == {("controls", None)}
+    assert next_runs(server) == {("controls", None)}
 
     controls = server.run("controls", ["control_verdicts"], {})
     assert controls["status"] == "SUCCESS"
-    assert requested(server.sensor("after_controls", cursors["after_controls"])) == {("report", None)}
+    assert next_runs(server) == {("report", None)}
+
+
+def test_one_partition_launched_in_the_ui_makes_its_assets_and_passes_its_checks(server: Server) -> None:
+    tags = {"dagster/partition": "8|3", "dagster/partition/data_size": "8", "dagster/partition/steps": "3"}
+    cell = server.run("cell", ["adapters", "predictions", "verdicts"], tags)
+    assert cell["status"] == "SUCCESS"
+    assert materialized(cell) == {(asset, "8|3") for asset in ("adapters", "predictions", "verdicts")}
+    for asset in ("adapters", "predictions", "verdicts"):
+        assert_checked(server, cell, asset, ["schema"])
+
+
+BACKFILL = """mutation Backfill($backfillParams: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $backfillParams) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
+  }
+}"""
+BACKFILL_RUNS = """query Runs($backfillId: String!) { partitionBackfillOrError(backfillId: $backfillId) {
+  ... on PartitionBackfill { status runs(limit: 10) { id status } }
+} }"""
+
+
+def test_backfill_of_two_cells_materializes_both(server: Server, until: Callable[..., object]) -> None:
+    assets = [{"path": [asset]} for asset in ("adapters", "predictions", "verdicts")]
+    parameters = {"assetSelection": assets, "partitionNames": ["8|3", "16|3"]}
+    launched = server.ask(BACKFILL, backfillParams=parameters)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def runs() -> list[dict[str, str]]:
+        found = server.ask(BACKFILL_RUNS, backfillId=launched["backfillId"])["partitionBackfillOrError"]
+        ended = found["status"] in ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED")
+        return list(found["runs"]) if ended else []
+
+    until("the backfill has ended", runs)
+    assert {run["status"] for run in runs()} == {"SUCCESS"}
+    made = {pair for run in runs() for pair in materialized(server.ended(run["id"]))}
+    assert made == {(asset["path"][0], cell) for asset in assets for cell in ("8|3", "16|3")}

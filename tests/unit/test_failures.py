@@ -13,7 +13,7 @@ from dagster_shared.error import SerializableErrorInfo
 from synthpost_dagster import cli
 from synthpost_dagster.artifacts.store import writing
 from synthpost_dagster.errors import DeviceError, GateFailed, ModelError, SynthpostError
-from synthpost_dagster.orchestration.driver import Why, why
+from synthpost_dagster.orchestration.failures import Why, why
 
 
 def kept_of(work: Callable[[], object]) -> SerializableErrorInfo:

@@ -27,7 +27,7 @@ from synthpost_dagster.judging.verdicts import (
 )
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
-from synthpost_dagster.runtime.progress import SILENT, Event, Progress
+from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.tasks.prompting import Brief
 from synthpost_dagster.tasks.task import Task
 
@@ -88,15 +88,6 @@ def judged(
 def game(task: Task, post_a: str = "x", post_b: str = "y") -> Game:
     company = task.catalog.companies[0]
     return Game(Brief(company, company.products.train[0], task.spec.post_types[0], "Witty"), post_a, post_b)
-
-
-def test_every_judge_of_a_panel_tells_of_its_own_work(small_task: Task) -> None:
-    events: list[Event] = []
-    told = [Progress(events.append).worth(work) for work in (2.0, 8.0)]
-    judged(small_task, [Rubric(small_task), Rubric(small_task)], "tuned", "base", "prompted", told=told)
-    works = [event.work for event in events]
-    assert sum(works[: len(works) // 2]) == pytest.approx(2.0)
-    assert sum(works) == pytest.approx(10.0)
 
 
 def test_a_game_is_seen_from_the_tuned_post() -> None:

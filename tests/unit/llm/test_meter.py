@@ -18,10 +18,10 @@ def reply(number: int) -> Reply:
 def test_replies_of_the_journal_and_those_that_were_asked_for_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "EVERY_SECONDS", 0.0)
     events: list[Event] = []
-    counted = Meter(Work("synthetic rows", 4, Progress(events.append).worth(8.0)), Tally())
+    counted = Meter(Work("synthetic rows", 4, Progress(events.append)), Tally())
     counted.found(2)
     for number in (3, 4):
         counted.asked(reply(number))
-    assert [(event.done, event.work, event.made) for event in events] == [(2, 4.0, 0.0), (3, 2.0, 2.0), (4, 2.0, 2.0)]
+    assert [event.done for event in events] == [2, 3, 4]
     assert events[0].text == "synthetic rows: 2 of 4 replies (from the journal)"
     assert all(part in events[-1].text for part in ("4 of 4 replies", "26 tokens", "$1.0000"))

@@ -332,32 +332,6 @@ def test_progress_counts_kept_rows_up_to_those_that_can_be_had(small_task: Task)
     assert events[-1] == Event("synthetic rows kept", 220, 220, "rows", is_milestone=True)
 
 
-class Telling(Teacher):
-    """Tells of each reply, as teachers do."""
-
-    def answers(self, asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
-        for done, reply in enumerate(super().answers(asks, work), start=1):
-            work.progress.update(work.purpose, done, work.total, "replies")
-            yield reply
-
-
-def test_replies_tell_of_the_work_as_they_come_in_whatever_the_round(small_task: Task) -> None:
-    events: list[Event] = []
-    progress = Progress(events.append).worth(330.0)
-    synthesize(small_task, training_prompts(small_task), Telling(), 3, 220, None, progress)
-    assert [event.work for event in events if event.unit == "replies"] == pytest.approx([1.5] * 220)
-    assert sum(event.work for event in events) == pytest.approx(330.0)
-
-
-def test_replies_that_are_rejected_do_not_make_more_of_the_work(small_task: Task) -> None:
-    events: list[Event] = []
-    teacher = Telling(lambda prompt, attempt: ("", "stop") if attempt == 0 and len(prompt) % 3 == 0 else None)
-    progress = Progress(events.append).worth(300.0)
-    made = synthesize(small_task, training_prompts(small_task), teacher, 3, 200, None, progress)
-    assert len(made) > 1.2 * len(kept(made)) == 1.2 * 200
-    assert sum(event.work for event in events) == pytest.approx(300.0, rel=0.2)
-
-
 def limited(task: Task, **limits: float) -> Task:
     """The task with other limits."""
     quality = task.spec.quality.model_copy(update=limits)

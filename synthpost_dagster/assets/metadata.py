@@ -1,37 +1,27 @@
-"""What all assets share: the column schema in the UI, and turning a stage's outcome into a materialization."""
+"""What Dagster shows of a materialization: counts, a table preview, facts and a picture."""
 
 import base64
 import html
 import math
 import re
-import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dagster import (
-    AssetExecutionContext,
-    DagsterExecutionInterruptedError,
-    DagsterRunStatus,
-    DataVersion,
-    MaterializeResult,
-    MetadataValue,
-    OpExecutionContext,
-    TableRecord,
-)
+from dagster import MetadataValue, TableRecord
 from dagster_pandera import pandera_schema_to_dagster_type
 from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.orchestration.instance import MANIFEST_DIGEST
-from synthpost_dagster.runtime.progress import Event, Listener, Progress, to_log
 from synthpost_dagster.schemas import TABLES
 from synthpost_dagster.stages.study import Study
 
-OWNERS = ["team:ml-engineering"]
+if TYPE_CHECKING:
+    from synthpost_dagster.assets.table import Picture
+
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 300
-CANCELLING_SECONDS = 2.0
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+!|<>&~]")
 
 
@@ -43,38 +33,9 @@ def schema_metadata(asset: str) -> dict[str, Any]:
     return {"dagster/column_schema": table_type.metadata["schema"]}
 
 
-def progress_of(context: AssetExecutionContext | OpExecutionContext) -> Progress:
-    """Progress that goes to the run's log, and ends the run where it is to be cancelled."""
-    return Progress(to_log(context.log.info), _heed_cancelling(context))
-
-
-def _heed_cancelling(context: AssetExecutionContext | OpExecutionContext) -> Listener:
-    """A listener that looks now and again whether someone has asked Dagster to end the run.
-
-    Dagster interrupts the run too, but by an exception in whatever Python does at that moment. Where that is a
-    finalizer, of which its own database connections have many, Python drops it and the run would go on.
-    """
-    asked = {"at": time.monotonic()}
-
-    def listen(_: Event) -> None:
-        if time.monotonic() - asked["at"] < CANCELLING_SECONDS:
-            return
-        asked["at"] = time.monotonic()
-        run = context.instance.get_run_by_id(context.run.run_id)
-        if run is not None and run.status is DagsterRunStatus.CANCELING:
-            raise DagsterExecutionInterruptedError
-
-    return listen
-
-
-def materialized(
-    study: Study, outcome: Outcome, *more_seeds: Outcome, picture: bytes | None = None
-) -> MaterializeResult[Any]:
-    """The outcome with row count, preview, facts and picture; the digest of its content is the data version.
-
-    `more_seeds` are the same under further training seeds; where they are kept is told too.
-    """
-    manifest = outcome.manifest
+def metadata_of(study: Study, outcomes: Sequence[Outcome], picture: "Picture | None" = None) -> dict[str, Any]:
+    """Metadata of the first outcome; the others are the same cell under further training seeds."""
+    (manifest, is_reused), *more_seeds = outcomes
     table = study.store.read_table(manifest)
     metadata: dict[str, Any] = {
         "dagster/row_count": len(table),
@@ -82,16 +43,15 @@ def materialized(
         "location": MetadataValue.path(study.store.location(manifest)),
         "fingerprint": manifest.fingerprint,
         MANIFEST_DIGEST: manifest.self_digest,
-        "is_reused": outcome.is_reused,
+        "is_reused": is_reused,
         **{name: fact for name, fact in manifest.facts.items() if name not in ("rows", "target_rows")},
     }
-    for other in more_seeds:
-        metadata[f"location_{other.manifest.partition.rpartition('|')[2]}"] = MetadataValue.path(
-            study.store.location(other.manifest)
-        )
+    for other, _ in more_seeds:
+        seed = other.partition.rpartition("|")[2]
+        metadata[f"location_{seed}"] = MetadataValue.path(study.store.location(other))
     if picture is not None:
-        metadata["picture"] = MetadataValue.md(f"![]({png_uri(picture)})")
-    return MaterializeResult(metadata=metadata, data_version=DataVersion(manifest.digest))
+        metadata["picture"] = MetadataValue.md(f"![]({png_uri(picture(table, study.profile))})")
+    return metadata
 
 
 def preview(rows: Sequence[Mapping[Any, Any]]) -> MetadataValue:
@@ -101,7 +61,7 @@ def preview(rows: Sequence[Mapping[Any, Any]]) -> MetadataValue:
 
 
 def as_markdown(lines: Iterable[str]) -> str:
-    """The lines as a list, whose texts are shown as they are."""
+    """The lines as a Markdown list; their own characters are not read as Markdown."""
     return "\n".join(f"- {_MARKDOWN.sub(_escaped, line)}" for line in lines)
 
 

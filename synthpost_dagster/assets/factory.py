@@ -1,0 +1,84 @@
+"""The factory that turns the table and the stages into Dagster assets.
+
+https://docs.dagster.io/guides/build/assets
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dagster import AssetExecutionContext, AssetsDefinition, Config, DataVersion, MaterializeResult, asset
+from pydantic import Field
+
+from synthpost_dagster.assets.metadata import metadata_of, schema_metadata
+from synthpost_dagster.assets.table import ROWS, Row
+from synthpost_dagster.llm.chat_models import HOLDS_DEVICE
+from synthpost_dagster.orchestration.partitions import Partitions
+from synthpost_dagster.orchestration.progress import progress_of
+from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec
+from synthpost_dagster.profiles.spec import Profile
+from synthpost_dagster.resources.gpu import POOL
+from synthpost_dagster.resources.study import StudyResource
+from synthpost_dagster.stages.stage import materialize, stage_of
+
+OWNERS = ["team:ml-engineering"]
+
+
+class RowsConfig(Config):
+    """How many rows a run asks for."""
+
+    rows: int | None = Field(default=None, description="Kept rows wanted; by default the profile's largest data size")
+
+
+def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinition]:
+    """All assets in the order data flows."""
+    return [_build(name, row, partitions, profile) for name, row in ROWS.items()]
+
+
+def _build(name: str, row: Row, partitions: Partitions, profile: Profile) -> AssetsDefinition:
+    stage = stage_of(name)
+    decorate = asset(
+        name=name,
+        description=row.description,
+        group_name=row.group,
+        deps=list(stage.upstream),
+        partitions_def=partitions.of_job(stage.job),
+        kinds=set(row.kinds),
+        owners=OWNERS,
+        pool=_pool(row, profile),
+        metadata=schema_metadata(name),
+    )
+
+    def made(context: AssetExecutionContext, study: StudyResource, rows: int | None = None) -> MaterializeResult[Any]:
+        opened = study.open()
+        key = context.partition_key if context.has_partition_key else ""
+        progress = progress_of(context)
+        outcomes = [materialize(opened, name, place, progress, rows) for place in opened.places(name, key)]
+        return MaterializeResult(
+            metadata=metadata_of(opened, outcomes, row.picture), data_version=DataVersion(outcomes[0].manifest.digest)
+        )
+
+    if name == "synthetic_rows":
+
+        def with_rows(context: AssetExecutionContext, config: RowsConfig, study: StudyResource) -> Any:
+            return made(context, study, config.rows)
+
+        return decorate(with_rows)
+
+    def without_config(context: AssetExecutionContext, study: StudyResource) -> Any:
+        return made(context, study)
+
+    return decorate(without_config)
+
+
+def _pool(row: Row, profile: Profile) -> str | None:
+    holders: dict[str, Sequence[ChatSpec | JudgeSpec]] = {"teacher": [profile.teacher], "judge": profile.judges}
+    return POOL if row.holds == "student" else pool_of(holders.get(row.holds, ()))
+
+
+def pool_of(specs: Sequence[ChatSpec | JudgeSpec]) -> str | None:
+    """`gpu` where any of the models is in this process, else the first endpoint's own pool: its rate limits hold in one
+    process.
+    """
+    if any(spec.backend in HOLDS_DEVICE for spec in specs):
+        return POOL
+    return next((f"endpoint_{spec.endpoint}" for spec in specs if isinstance(spec, HostedChat)), None)
