@@ -1,6 +1,6 @@
-"""Comparisons made elsewhere: the file's labels read, or its posts judged, and what they say, as page and figures.
+"""Comparisons made elsewhere: reads the labels of a file or judges its posts, and writes a page and figures.
 
-Nothing of the study's graph is touched but the journal, which keeps the judges' replies.
+Of the study it writes only the journal, which keeps the judges' replies.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BRIEF_COLUMNS = ("company", "product", "post_type", "tone")
 
 
 class Labels(NamedTuple):
-    """How the labels of a file are to be read; `column` is None for `label`, or for the posts where there is none."""
+    """How to read the labels of a file; `column` None is `label`, or the posts if there is no such column."""
 
     column: str | None
     win: str | None
@@ -61,17 +61,17 @@ class Labels(NamedTuple):
     tie: str
     is_strict: bool
     order: Order | None = None
-    """Which post stood first in a game, where labels name places."""
+    """Which post was first in a game, if labels name places."""
     by_label: Mapping[str, str] = labelled.NO_MAP
     """Outcomes that `--map` gives to labels."""
 
 
 class Evaluated(NamedTuple):
-    """What became of the pairs of a file: `outcomes` has `pair_id`, `outcome` and the factors."""
+    """The results of the pairs of a file: `outcomes` has `pair_id`, `outcome` and the factors."""
 
     outcomes: pd.DataFrame
     meaning: Meaning | None
-    """What the labels mean; None where they name places, or the posts were judged."""
+    """The meaning of the labels; None if they name places, or the posts were judged."""
     repairs: tuple[Repair, ...]
     verdicts: pd.DataFrame | None
     """Schema Games less the task's factors; None where labels were read."""
@@ -80,7 +80,7 @@ class Evaluated(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What came of a file of pairs: the figures, and where the rest was put."""
+    """The figures of a file of pairs, and the paths of the other results."""
 
     comparison: Comparison
     is_study_mode: bool
@@ -88,13 +88,13 @@ class Made(NamedTuple):
     games: Path | None
     """None where labels were read."""
     notices: tuple[str, ...]
-    """What stands above the headline of the page."""
+    """The notices above the headline of the page."""
     unread: tuple[str, ...] = ()
     """A line for each label that could not be read."""
 
 
 def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress: Progress) -> Made:
-    """Reads or judges the pairs of a file and puts page, pairs, figures and games into the folder `out`.
+    """Reads or judges the pairs of a file and writes page, pairs, figures and games to the folder `out`.
 
     Raises SpecError where the file or the labels' meaning is wrong or no label can be read, StorageError where `out`
     cannot be written.
@@ -127,7 +127,7 @@ def unread_lines(repairs: Sequence[Repair]) -> tuple[str, ...]:
 
 
 def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
-    """The files of the folder; games of another file are not left beside labels that were read."""
+    """Writes the files, and removes the games of an earlier file when labels were read."""
     out.mkdir(parents=True, exist_ok=True)
     if evaluated.verdicts is None:
         (out / GAMES).unlink(missing_ok=True)
@@ -175,9 +175,9 @@ def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
     if table.source.meaning is None:
         some = ", ".join(repr(label) for label in list(labelled.raw_labels(table))[:3])
         raise SpecError(
-            f"{file}: the labels in {table.label_column!r} ({some}) need a meaning: name what says that the candidate "
-            "won with --win, and that it lost with --loss; where they name places (A, first), name the column that "
-            "says which post stood first with --order-column"
+            f"{file}: the labels in {table.label_column!r} ({some}) need a meaning: give the label for a win of the "
+            "candidate with --win, and for its loss with --loss; if they name places (A, first), name the column with "
+            "the post that was first with --order-column"
         )
     return table.source.meaning
 
@@ -200,12 +200,12 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
     rows = table.rows
     twice = rows.loc[rows[PAIR_ID].duplicated(), PAIR_ID]
     if len(twice):
-        raise SpecError(f"{file}: pair_id {twice.iloc[0]!r} stands twice; posts that are to be judged are a pair a row")
+        raise SpecError(f"{file}: pair_id {twice.iloc[0]!r} appears twice; for posts to judge, write one row a pair")
     judges = study.judges
     missing = labelled.missing(table)
     contests = [_contest(study, row) for row in rows.to_dict("records") if row[PAIR_ID] not in missing]
     if not contests:
-        raise SpecError(f"{file}: every pair lacks its prompt or a post; fill the columns {', '.join(POSTS)}")
+        raise SpecError(f"{file}: every pair lacks a prompt or a post; fill the columns {', '.join(POSTS)}")
     rubric = any(isinstance(judge, Rubric) for judge in judges)
     unknown = next((contest for contest in contests if isinstance(contest.brief, Request)), None)
     if rubric and unknown is not None:
@@ -254,7 +254,7 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
     ]
     families = {judge.name: family_of(spec) for judge, spec in zip(study.judges, study.profile.judges, strict=True)}
     are_both = len(study.rules.orders) > 1
-    # The rubric says itself what it counts in a post.
+    # The rubric itself lists what it counts in a post.
     is_rubric = verdicts is not None and all(isinstance(judge, Rubric) for judge in study.judges)
     return PairsData(
         source=file.name,
@@ -288,7 +288,7 @@ def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
 
 
 def _name(role: str, in_file: str, in_label: str | None) -> str:
-    """What a contestant is called: as its label says, as the file does, or by its role."""
+    """A contestant's name: its label, the name in the file, or its role."""
     is_name = in_label is not None and any(map(str.isalpha, in_label))
     return in_label if is_name and in_label else in_file or role
 
@@ -310,7 +310,7 @@ def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> Ga
     else:
         found = []
     if len(found) > MAX_PLAYED:
-        # A bootstrap of a million pairs takes gigabytes and tells nothing more.
+        # A bootstrap of a million pairs takes gigabytes and adds nothing.
         chosen = generator_of("pairs").choice(len(found), MAX_PLAYED, replace=False)
         found = [found[place] for place in sorted(chosen)]
     return game_figures(found, generator_of("pairs")) if found else None
@@ -351,7 +351,7 @@ def _separations(table: PairsTable, outcomes: pd.DataFrame) -> list[Separation]:
 
 
 def _sides(table: PairsTable, evaluated: Evaluated) -> list[OuterPair]:
-    """The pairs that the page shows: all, or as many of each outcome, spread evenly over the file."""
+    """The pairs on the page: all, or equally many of each outcome, spread evenly over the file."""
     games: dict[str, tuple[Game, ...]] = {} if evaluated.verdicts is None else games_of(evaluated.verdicts)
     shown = _shown(evaluated.outcomes)
     first = table.rows[table.rows[PAIR_ID].isin(shown[PAIR_ID])].drop_duplicates(PAIR_ID)
@@ -384,7 +384,7 @@ def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figures(content: PairsData) -> dict[str, Any]:
-    """What `figures.json` holds; what is infinite or undefined is null."""
+    """The content of `figures.json`; infinite and undefined values are null."""
     figures: dict[str, Any] = {"source": content.source, **_compared(content.comparison)}
     if content.games is not None:
         order, controlled = content.games
