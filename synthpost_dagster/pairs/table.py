@@ -1,7 +1,7 @@
 """The columns of a file of comparisons, and its raw labels as pair outcomes.
 
-`pairs.files` reads files and `pairs.formats` recognises those of other tools; `pairs.labels`, `places` and `preferences`
-read labels. `stages.pairs` judges posts that come without labels.
+`pairs.files` reads files and `pairs.formats` recognises those of other tools; `pairs.labels`, `places` and
+`preferences` read labels. `stages.pairs` judges posts that come without labels.
 """
 
 from __future__ import annotations

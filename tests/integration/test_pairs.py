@@ -181,7 +181,7 @@ def test_study_mode_is_said_on_the_page_and_in_the_terminal(fresh: SmallStudy) -
         (["text"], [["x"]], [], ["neither a column 'label'", "prompt, baseline, candidate"]),
         (["prompt", "baseline", "candidate"], [["p", "b", "c"]], [], ["rubric", "company, product, post_type, tone"]),
         (["label"], [["x"]], ["--win", "a", "--loss", "A "], ["--win", "--loss"]),
-        (["pair_id", "prompt", "baseline", "candidate"], [["1", "p", "b", "c"]] * 2, [], ["pair_id '1' stands twice"]),
+        (["pair_id", "prompt", "baseline", "candidate"], [["1", "p", "b", "c"]] * 2, [], ["pair_id '1'"]),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(

@@ -37,7 +37,7 @@ def test_a_choice_is_seen_from_the_candidate(tmp_path: Path, choice: str, even: 
     assert read_labels(sheet(tmp_path, text)) == {EVEN: even, ODD: odd}
 
 
-def test_pairs_without_a_choice_are_left_out_and_several_people_are_a_panel(tmp_path: Path) -> None:
+def test_empty_choices_are_left_out_and_several_people_are_a_panel(tmp_path: Path) -> None:
     text = f'\ufeffChoice,Pair ID,post_1\n1,{EVEN},"two\nlines"\n2,{EVEN},\n1,{EVEN},\n,{ODD},\n'
     assert read_labels(sheet(tmp_path, text)) == {EVEN: "win"}
 

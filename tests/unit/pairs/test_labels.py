@@ -486,7 +486,7 @@ def misspelt(label: str, chance: random.Random) -> str:
 @given(
     st.sampled_from(MEANINGS), st.sampled_from([0, 1]), st.sampled_from(EXPLANATIONS), st.randoms(use_true_random=False)
 )
-def test_a_misspelt_label_with_an_explanation_is_never_read_as_the_other(
+def test_misspelt_label_with_explanation_is_never_read_as_the_other(
     meaning: Meaning, which: int, explanation: str, chance: random.Random
 ) -> None:
     label, other = meaning[which], meaning[1 - which]
