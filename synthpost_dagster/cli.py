@@ -75,7 +75,7 @@ def estimate(
     from synthpost_dagster.console import estimate_table, power_text
     from synthpost_dagster.report.texts import needed_lines
     from synthpost_dagster.stages.estimate import estimate as reckon
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.statistics.power import expected_intervals
 
     settings = read_settings(home, task, profile)
@@ -96,7 +96,7 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
     from synthpost_dagster.orchestration.driver import open_instance
     from synthpost_dagster.orchestration.instance import pool_slots
     from synthpost_dagster.stages.doctor import Finding, examine
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     settings = read_settings(home, task, profile)
     prepare(settings)
@@ -174,8 +174,8 @@ def rows(
     Looks at the newest table of rows, also one that failed its checks; where there is none, at the replies in the
     journal. Exits with 0 where there are replies, with 2 where there are none or none has the reason.
     """
+    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
-    from synthpost_dagster.stages.study import open_study
     from synthpost_dagster.stages.synthetic_rows import latest_rows
 
     settings = read_settings(home, task, profile)
@@ -263,8 +263,8 @@ def pairs(
     from synthpost_dagster.pairs.labels import parse_map
     from synthpost_dagster.pairs.table import Order
     from synthpost_dagster.runtime.progress import Progress, subscribed
+    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
-    from synthpost_dagster.stages.study import open_study
 
     if (order_column is None) != (candidate_first is None):
         raise SpecError("--order-column and --candidate-first go together; give both")
@@ -319,7 +319,7 @@ def ui(
     from synthpost_dagster.orchestration.driver import open_instance
     from synthpost_dagster.orchestration.instance import tidy
     from synthpost_dagster.orchestration.ui import serve
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     settings = read_settings(home, task, profile)
     study = open_study(settings)
@@ -390,7 +390,7 @@ def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
     from synthpost_dagster.orchestration.driver import open_driver
     from synthpost_dagster.runtime.processes import resend_lost_interrupts
     from synthpost_dagster.runtime.progress import subscribed
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     resend_lost_interrupts()
     open_study(settings)  # a mistake in task or profile ends the command before anything is written
@@ -407,7 +407,7 @@ def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
 
 def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> list[str]:
     """Keys of the chosen cells. Raises SpecError for a level that is none of the profile's."""
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     study = open_study(settings)
     chosen = []
@@ -431,7 +431,7 @@ def _show_result(settings: Settings, terminal: "Terminal") -> None:
     import pandas as pd
 
     from synthpost_dagster.console import cells_table
-    from synthpost_dagster.stages.study import open_study
+    from synthpost_dagster.stages.opening import open_study
 
     folder: Path = settings.home / "report"
     ratios = pd.read_parquet(folder / "ratio_report.parquet")

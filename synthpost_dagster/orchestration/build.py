@@ -21,7 +21,7 @@ from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages.study import storage_root
+from synthpost_dagster.stages.opening import storage_root
 
 
 def build_definitions(settings: Settings) -> Definitions:

@@ -26,9 +26,10 @@ from synthpost_dagster.runtime.processes import this_process
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.settings import Settings, prepare
 from synthpost_dagster.stages import doctor, planning, synthetic_rows
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.planning import Run, next_runs
 from synthpost_dagster.stages.report import require_cells
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 
 MAX_REPAIRS = 5
 """How often a study begins again after it met a damaged artifact."""

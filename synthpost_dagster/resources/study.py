@@ -15,6 +15,7 @@ from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.tables import TablesResource
 from synthpost_dagster.runtime.heartbeats import heartbeat
 from synthpost_dagster.settings import read_settings
+from synthpost_dagster.stages.stage import stage_of
 from synthpost_dagster.stages.study import Study
 
 
@@ -42,4 +43,4 @@ class StudyResource(ConfigurableResource[Study]):
         """The plain object that the stages work with."""
         settings = read_settings(self.home, self.task, self.profile)
         task, profile = load_task_and_profile(self.task, self.profile)
-        return Study(task, profile, self.tables.store(), self.gpu.devices(), settings, self.journal.journal())
+        return Study(task, profile, self.tables.store(), self.gpu.devices(), settings, self.journal.journal(), stage_of)

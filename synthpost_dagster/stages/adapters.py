@@ -24,9 +24,10 @@ from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.facts import AdapterFacts, Facts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.stage import Stage, Workbench, materialize_unless_busy, materialize_with
 from synthpost_dagster.stages.student import REMEDY, holding
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
 from synthpost_dagster.training.sft import Job

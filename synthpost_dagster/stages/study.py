@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from synthpost_dagster.artifacts.manifest import MANIFEST_FORMAT, GateEntry, Manifest
 from synthpost_dagster.artifacts.resolver import Record, Resolver
@@ -15,7 +15,7 @@ from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.llm.journal import Journal
-from synthpost_dagster.profiles import Profile, TrainingSpec, load_task_and_profile
+from synthpost_dagster.profiles import Profile, TrainingSpec
 from synthpost_dagster.quality import gates
 from synthpost_dagster.quality.explanations import explained
 from synthpost_dagster.quality.posts import PERSONAL_DATA
@@ -23,11 +23,22 @@ from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import Settings, secret
 from synthpost_dagster.stages.facts import Facts
-from synthpost_dagster.stages.stage import stage_of
 from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class AnyStage(Protocol):
+    """What a study has to know of a stage."""
+
+    @property
+    def job(self) -> str:
+        """The Dagster job that makes its asset."""
+
+    @property
+    def inputs(self) -> Callable[[Any, str], Record]:
+        """The inputs of a partition of a study."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,8 @@ class Study:
     devices: Devices
     settings: Settings
     journal: Journal
+    stage_of: Callable[[str], AnyStage] = field(repr=False)
+    """The stage of an asset."""
     resolver: Resolver = field(init=False, compare=False, repr=False)
     """Remembers what exists; `fresh` gives a study that remembers nothing."""
 
@@ -52,13 +65,12 @@ class Study:
 
     def inputs_of(self, asset: str, partition: str) -> Record:
         """Builds the record of an artifact's inputs; `resolver.inputs` remembers it."""
-        record: Record = stage_of(asset).inputs(self, partition)
-        return record
+        return self.stage_of(asset).inputs(self, partition)
 
     def remedy_of(self, asset: str, partition: str) -> str:
         """What to do where an artifact does not exist."""
         place = f" for {partition}" if partition else ""
-        return f"materialize the job `{stage_of(asset).job}`{place} first, or use `synthpost run`"
+        return f"materialize the job `{self.stage_of(asset).job}`{place} first, or use `synthpost run`"
 
     def are_gates_current(self, manifest: Manifest) -> bool:
         """Whether an artifact's gates were evaluated under the task's present limits."""
@@ -66,7 +78,7 @@ class Study:
 
     def places(self, asset: str, key: str) -> list[str]:
         """The partitions of a Dagster partition key: for a cell, one under each seed."""
-        if stage_of(asset).job != "cell":
+        if self.stage_of(asset).job != "cell":
             return [key]
         return [cell.place for cell in self.seeds_of(Cell.parse(key))]
 
@@ -159,21 +171,3 @@ class Study:
             found = next(gate for gate in self.checked(manifest).gates if gate.name == PERSONAL_DATA)
             if not found.is_passed:
                 progress.note(f"{manifest.asset}: {found.message}; this goes to {', '.join(endpoints)}")
-
-
-def open_study(settings: Settings) -> Study:
-    """The study that the settings name. Raises SpecError where task or profile are wrong."""
-    task, profile = load_task_and_profile(settings.task, settings.profile)
-    device = profile.device
-    devices = Devices(
-        device.device, device.max_concurrent_runs, cpu_threads=device.cpu_threads, memory_gib=device.memory_gib
-    )
-    store = ArtifactStore(storage_root(profile, settings), settings.home)
-    return Study(task, profile, store, devices, settings, Journal(settings.journal_url))
-
-
-def storage_root(profile: Profile, settings: Settings) -> str:
-    """The profile's `storage`, a relative path being below the home; by default `storage` in the home."""
-    if profile.storage and "://" in profile.storage:
-        return profile.storage
-    return str(settings.home / Path(profile.storage or "storage").expanduser())

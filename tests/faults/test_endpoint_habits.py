@@ -18,7 +18,7 @@ from synthpost_dagster.rows.replies import clean_reply
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import examine
-from synthpost_dagster.stages.study import open_study
+from synthpost_dagster.stages.opening import open_study
 from tests.helpers.chat_server import SERVED, ChatServer, Rule
 from tests.helpers.hosted_models import (
     KEY,

@@ -21,8 +21,9 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.runtime.devices import Devices, Lease
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import keep_quiet, read_settings
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.stage import materialize
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 from tests.helpers.children import command, environment
 
 

@@ -23,7 +23,8 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
 from synthpost_dagster.profiles import FOLDER as PROFILES
 from synthpost_dagster.settings import Settings, read_settings
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
 from tests.helpers.small_task import copy_task, edit_yaml
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.runtime.child_processes import INTERRUPTED
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import keep_quiet, read_settings
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.stage import materialize
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 from tests.helpers.children import command, environment
 from tests.helpers.small_study import SmallStudy
 from tests.helpers.small_task import edit_yaml, kept_rows, write_small_task, write_yaml

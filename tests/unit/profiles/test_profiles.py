@@ -18,7 +18,7 @@ from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.profiles import Profile, load_profile, packaged_profiles
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages.study import storage_root
+from synthpost_dagster.stages.opening import storage_root
 from synthpost_dagster.tasks.spec import Catalog, TaskSpec
 from synthpost_dagster.tasks.task import Task
 

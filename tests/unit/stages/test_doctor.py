@@ -15,7 +15,8 @@ from synthpost_dagster.profiles.models import InProcessChat
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import Finding, examine
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pandas as pd
 from synthpost_dagster.artifacts.manifest import Plan
 from synthpost_dagster.rows.replies import RULES
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.synthetic_rows import known_rows, row_rules
 
 

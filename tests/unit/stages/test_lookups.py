@@ -17,8 +17,9 @@ from synthpost_dagster.artifacts.resolver import State
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.quality.gates import _limits, gate_names
 from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.stage import STAGES, stage_of
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 from tests.helpers.small_task import kept_rows, write_small_task, write_yaml
 
 SIZES, STEPS = [8, 16, 24, 32, 40], [3, 5, "1-epoch"]

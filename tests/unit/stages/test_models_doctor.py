@@ -15,7 +15,8 @@ from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.doctor import Finding, examine, require_models
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
 
 THINKS = r"{% if enable_thinking | default(true) and add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

@@ -15,8 +15,9 @@ from synthpost_dagster.pairs.table import Order
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import read_settings
 from synthpost_dagster.stages import pairs as stage
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.pairs import Labels, Made, evaluate_pairs
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 
 TUNED = Labels(None, "tuned", "base", "tie", is_strict=False)
 

@@ -16,9 +16,10 @@ from synthpost_dagster.artifacts.resolver import State
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.profiles import FOLDER
 from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.page_inputs import PageInputs, _timed, page_inputs
 from synthpost_dagster.stages.stage import materialize
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.small_task import write_yaml
 

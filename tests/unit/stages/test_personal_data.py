@@ -15,7 +15,8 @@ from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.runtime.progress import Event, Progress
 from synthpost_dagster.settings import Settings
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.opening import open_study
+from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
 
 

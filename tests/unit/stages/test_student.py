@@ -13,8 +13,9 @@ from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.student import Student, holding
-from synthpost_dagster.stages.study import Study, open_study
+from synthpost_dagster.stages.study import Study
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.adapters import MORE_LIBRARIES, _trainer_libraries
-from synthpost_dagster.stages.study import open_study
+from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.training import trainers
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.unsloth_sft import UnslothTuner
