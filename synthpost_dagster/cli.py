@@ -260,7 +260,7 @@ def pairs(
     Exits with 2 where the file is wrong, or none of its labels can be read.
     """
     from synthpost_dagster.console import Terminal, comparison_table
-    from synthpost_dagster.pairs.labels import parse_map
+    from synthpost_dagster.pairs.mapping import parse_map
     from synthpost_dagster.pairs.table import Order
     from synthpost_dagster.runtime.progress import Progress, subscribed
     from synthpost_dagster.stages.opening import open_study

@@ -2,21 +2,19 @@
 
 In this order: the label itself; the label in other quotes, case, spaces or punctuation; the label at the start of the
 text, before an explanation; the label at the end, after "winner:"; one or two misspelt letters at the start. Text
-around a label is not interpreted. `--map` gives the outcome of any other label.
+around a label is not interpreted. `pairs.mapping` gives other labels their outcome.
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.text.normalize import plain
 
-OUTCOMES = ("win", "loss", "tie", "unscored")
 MAX_ERRORS = 2
 MAX_SHORT = 2
 """Labels of at most this many letters are also words (a, no): they need punctuation or a new line behind them."""
@@ -84,7 +82,6 @@ TIDIED = "quotes, case or spaces"
 PREFIXED = "words before the label"
 EXPLAINED = "explanation after the label"
 MISSPELT = "misspelt"
-MAPPED = "--map"
 
 
 class _Label(NamedTuple):
@@ -119,40 +116,19 @@ def read_label(raw: str, meaning: Meaning, is_strict: bool = False) -> Read:
     if is_strict:
         return NOT_EXACT
     text = _CLOSING_TAG.sub("\n", plain(raw.replace("\u2014", " - ")))
-    if not _bare(text):
+    if not bare(text):
         return NO_LABEL
     for label in labels:
-        if _bare(text) == _bare(label.raw):
+        if bare(text) == bare(label.raw):
             return Read(label.outcome, TIDIED)
     readable = [label for label in labels if label.key]
     return _in_text(text, readable) if readable else NAMES_NEITHER
 
 
-def parse_map(arguments: Iterable[str]) -> dict[str, str]:
-    """Label → outcome, of arguments such as `good=win`. The last equals sign separates the two."""
-    found: dict[str, str] = {}
-    for argument in arguments:
-        label, separator, outcome = argument.rpartition("=")
-        if not separator or outcome not in OUTCOMES:
-            raise SpecError(f"--map {argument!r}: write LABEL=OUTCOME, where OUTCOME is {', '.join(OUTCOMES)}")
-        if found.setdefault(label, outcome) != outcome:
-            raise SpecError(f"--map gives {label!r} two outcomes ({found[label]}, {outcome}); keep one")
-    return found
-
-
-def read_mapped(raw: str, by_label: Mapping[str, str], is_strict: bool = False) -> Read | None:
-    """What `--map` says of a label; None where it does not name it. Quotes, case and spaces may differ."""
-    if raw in by_label:
-        return Read(by_label[raw], MAPPED)
-    if is_strict or not by_label:
-        return None
-    outcomes = {outcome for label, outcome in by_label.items() if _bare(label) and _bare(label) == _bare(plain(raw))}
-    return Read(outcomes.pop(), MAPPED) if len(outcomes) == 1 else None
-
-
-def _bare(text: str) -> str:
-    bare = " ".join(plain(text).strip(_WRAPPING).casefold().split())
-    return bare.split(".")[0] if _WHOLE_NUMBER.fullmatch(bare) else bare
+def bare(text: str) -> str:
+    """A label without the quotes, markdown and punctuation around it, in small letters."""
+    found = " ".join(plain(text).strip(_WRAPPING).casefold().split())
+    return found.split(".")[0] if _WHOLE_NUMBER.fullmatch(found) else found
 
 
 def _key(text: str) -> str:
@@ -166,7 +142,9 @@ def _labels(meaning: Meaning) -> tuple[_Label, ...]:
     keys = [_key(label) if _spelling(label) == _key(label) else "" for label in meaning]
     if not all(keys[:2]):
         keys = [""] * len(keys)
-    labels = [_label(label, outcome, key) for label, outcome, key in zip(meaning, OUTCOMES[:3], keys, strict=True)]
+    labels = [
+        _label(label, outcome, key) for label, outcome, key in zip(meaning, ("win", "loss", "tie"), keys, strict=True)
+    ]
     return tuple(sorted(labels, key=lambda label: -len(label.key)))
 
 
@@ -185,7 +163,7 @@ def _label(raw: str, outcome: str, key: str) -> _Label:
 
 def _spelling(label: str) -> str:
     """The bare label without spaces, hyphens and underscores between letters and digits."""
-    return re.sub(r"(?<=[^\W_])(?:\s+|[-_])(?=[^\W_])", "", _bare(label))
+    return re.sub(r"(?<=[^\W_])(?:\s+|[-_])(?=[^\W_])", "", bare(label))
 
 
 def _check(meaning: Meaning) -> None:

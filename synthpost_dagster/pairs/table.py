@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.errors import SpecError
@@ -19,7 +18,8 @@ from synthpost_dagster.judging.verdicts import pair_outcome
 from synthpost_dagster.pairs import formats
 from synthpost_dagster.pairs.files import JSON_SUFFIXES, Columns, columns_of, listed, read_columns, read_records
 from synthpost_dagster.pairs.formats import Format
-from synthpost_dagster.pairs.labels import MAPPED, OUTCOMES, Meaning, Read, read_label, read_mapped
+from synthpost_dagster.pairs.labels import Meaning, Read, read_label
+from synthpost_dagster.pairs.mapping import MAPPED, NO_MAP, OUTCOMES, read_mapped
 from synthpost_dagster.pairs.places import is_word_of_place, names_places, read_place
 from synthpost_dagster.pairs.preferences import WEIGHTED, nearness, scale_of
 
@@ -31,8 +31,9 @@ PROMPT = "prompt"
 POSTS = (PROMPT, "baseline", "candidate")
 MIN_LEVELS, MAX_LEVELS = 2, 30
 MAX_FACTORS = 20
+MAX_UNREAD = 20
+"""Unread labels in the terminal; figures.json has all."""
 LABEL_SEPARATOR = " / "
-NO_MAP: Mapping[str, str] = MappingProxyType({})
 
 
 class Order(NamedTuple):
@@ -216,6 +217,15 @@ def repairs(
             label, how = nearness(weighted, scale)
             found.append(Repair(label, outcome, sum(weighted.values()), how))
     return found
+
+
+def unread_lines(repairs: Sequence[Repair]) -> tuple[str, ...]:
+    """The most frequent labels that could not be read: count, reason and the `--map` argument to type."""
+    unread = [repair for repair in repairs if repair.argument]
+    lines = [f"{repair.count:,} x {repair.how}: {repair.argument}" for repair in unread[:MAX_UNREAD]]
+    if len(unread) > MAX_UNREAD:
+        lines.append(f"{len(unread) - MAX_UNREAD:,} more labels are in figures.json")
+    return tuple(lines)
 
 
 def raw_labels(table: PairsTable) -> dict[str, int]:

@@ -18,6 +18,7 @@ from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Contest, Request, judge_contests, pairs, panel_games
 from synthpost_dagster.pairs import table as labelled
 from synthpost_dagster.pairs.labels import Meaning, Read
+from synthpost_dagster.pairs.mapping import NO_MAP, check_map
 from synthpost_dagster.pairs.preferences import guessed_scale
 from synthpost_dagster.pairs.table import PAIR_ID, POSTS, Contradictions, Order, PairsTable, Repair, read_pairs
 from synthpost_dagster.profiles.families import family_of
@@ -44,8 +45,6 @@ MAX_SHOWN = 1_000
 """Pairs on the page; `pairs.csv` has all."""
 MAX_STYLED = 10_000
 """Pairs whose posts are searched for traits of style that separate the outcomes."""
-MAX_UNREAD = 20
-"""Unread labels in the terminal; figures.json has all."""
 MAX_PLAYED = 5_000
 """Pairs from which order and length figures are computed."""
 BOTH_ORDERS_COUNT = 2
@@ -62,7 +61,7 @@ class Labels(NamedTuple):
     is_strict: bool
     order: Order | None = None
     """Which post was first in a game, if labels name places."""
-    by_label: Mapping[str, str] = labelled.NO_MAP
+    by_label: Mapping[str, str] = NO_MAP
     """Outcomes that `--map` gives to labels."""
 
 
@@ -113,17 +112,8 @@ def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress
         out / PAGE,
         out / GAMES if is_judged else None,
         notice_texts(content),
-        unread_lines(evaluated.repairs),
+        labelled.unread_lines(evaluated.repairs),
     )
-
-
-def unread_lines(repairs: Sequence[Repair]) -> tuple[str, ...]:
-    """The most frequent labels that could not be read: count, reason and the `--map` argument to type."""
-    unread = [repair for repair in repairs if repair.argument]
-    lines = [f"{repair.count:,} x {repair.how}: {repair.argument}" for repair in unread[:MAX_UNREAD]]
-    if len(unread) > MAX_UNREAD:
-        lines.append(f"{len(unread) - MAX_UNREAD:,} more labels are in figures.json")
-    return tuple(lines)
 
 
 def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
@@ -140,26 +130,15 @@ def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
 
 def _labelled(file: Path, table: PairsTable, labels: Labels) -> Evaluated:
     labelled.check_labels_name_contestants(file, table)
-    _check_map(table, labels)
+    check_map(
+        labels.by_label, {labels.win: "win", labels.loss: "loss", labels.tie: "tie"}, bool(table.is_candidate_first)
+    )
     meaning = _meaning(file, table, labels)
     found = labelled.outcomes(table, meaning, labels.is_strict, labels.by_label)
     repairs = tuple(labelled.repairs(table, meaning, labels.is_strict, labels.by_label))
     if (found["outcome"] == "unscored").all():
         raise _unreadable(file, table, meaning, repairs)
     return Evaluated(found, meaning, repairs, None, {})
-
-
-def _check_map(table: PairsTable, labels: Labels) -> None:
-    """Refuses a map that contradicts the labels' meaning, or that gives a place an outcome."""
-    said = {labels.win: "win", labels.loss: "loss", labels.tie: "tie"}
-    for label, outcome in labels.by_label.items():
-        if said.get(label, outcome) != outcome:
-            raise SpecError(f"--map {label!r} is {outcome}, but --{said[label]} names the same label; keep one")
-        if table.is_candidate_first and outcome in {"win", "loss"}:
-            raise SpecError(
-                f"--map {label!r} is {outcome}, but with a known order of the posts labels name places; "
-                "map them to tie or unscored"
-            )
 
 
 def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
@@ -192,7 +171,7 @@ def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None, repairs:
     return SpecError(
         f"{file}: none of the {sum(raw.values()):,} labels in {table.label_column!r} can be read ({some}): {asked}; "
         "or give each label its outcome with --map",
-        details=unread_lines(repairs),
+        details=labelled.unread_lines(repairs),
     )
 
 

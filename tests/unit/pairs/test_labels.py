@@ -13,7 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.pairs.labels import Meaning, Read, parse_map, read_label, read_mapped
+from synthpost_dagster.pairs.labels import Meaning, Read, read_label
+from synthpost_dagster.pairs.mapping import parse_map, read_mapped
 
 TUNED = Meaning("finetuned", "baseline")
 NESTED = Meaning("tuned", "untuned")

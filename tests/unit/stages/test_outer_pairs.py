@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.pairs.labels import parse_map
+from synthpost_dagster.pairs.mapping import parse_map
 from synthpost_dagster.pairs.table import Order
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import read_settings
