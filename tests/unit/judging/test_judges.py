@@ -106,9 +106,7 @@ def test_what_a_panel_took_is_the_sum(small_task: Task) -> None:
     assert (whole.asked, whole.cost_usd, whole.served_models) == (7, 0.5, {"m"})
 
 
-def test_the_rubric_is_another_one_where_a_check_or_a_length_changed_and_the_same_where_wording_did(
-    small_task: Task, edit_task: EditTask
-) -> None:
+def test_identity_of_the_rubric_follows_checks_and_lengths_not_wording(small_task: Task, edit_task: EditTask) -> None:
     before = Rubric(small_task).identity
     worded = edit_task("task.yaml", lambda task: task["universal_criteria"][0].update(text="Open with a bang."))
     assert Rubric(worded).identity == before
@@ -118,13 +116,13 @@ def test_the_rubric_is_another_one_where_a_check_or_a_length_changed_and_the_sam
     assert Rubric(longer).identity != Rubric(stricter).identity
 
 
-def test_a_model_judge_is_another_one_where_its_template_changed(small_task: Task) -> None:
+def test_template_is_part_of_a_model_judges_identity(small_task: Task) -> None:
     before = ModelReader(small_task, Echo(), 1).identity
     small_task.sources["judge"] += " Be quick."
     assert ModelReader(small_task, Echo(), 1).identity != before
 
 
-def test_a_model_judge_is_another_one_where_replies_are_read_otherwise_and_is_not_asked_again(
+def test_reading_version_changes_a_model_judge_but_not_its_requests(
     small_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = ModelReader(small_task, Echo(), 1)

@@ -147,7 +147,7 @@ def test_a_pair_follows_from_its_two_games(first: str, second: str, outcome: str
         (["loss", "loss", "tie", "win"], "tie"),
     ],
 )
-def test_a_panels_game_is_what_more_than_half_of_those_that_could_be_read_say(said: list[str], outcome: str) -> None:
+def test_game_of_a_panel_is_the_majority_of_the_scored_verdicts(said: list[str], outcome: str) -> None:
     assert panel_outcome(said) == outcome
 
 
@@ -168,7 +168,7 @@ def test_a_panels_verdicts_are_kept_apart_and_the_majority_makes_the_pair(small_
     assert set(pairs(table[table["judge"].isin(["always A", "mute"])])["outcome"]) == {"unscored"}
 
 
-def test_study_mode_plays_the_baseline_first_and_once_and_asks_for_a_choice(small_task: Task) -> None:
+def test_study_mode_plays_one_game_with_the_baseline_first(small_task: Task) -> None:
     table = judged(small_task, Longest(), "the longest of all posts", "short", "middle one", rules=STUDY_MODE)
     assert len(table) == 24
     assert not table["is_candidate_first"].any()
@@ -223,7 +223,7 @@ def test_a_judge_that_always_picks_one_slot_makes_ties_alone(small_task: Task, s
     assert set(pairs(table)["outcome"]) == {"tie"}
 
 
-def test_a_judge_that_cannot_be_read_is_asked_its_attempts_and_leaves_every_pair_unscored(small_task: Task) -> None:
+def test_unreadable_judge_is_asked_all_attempts_then_unscored(small_task: Task) -> None:
     judge = Scripted("I would rather not say.", attempts=3)
     table = judged(small_task, judge, "tuned", "base", "prompted")
     assert judge.asked == [48, 48, 48]
@@ -252,7 +252,7 @@ def test_only_the_games_that_could_not_be_read_are_asked_again(small_task: Task)
     assert [(p.pick.pick, p.attempts) for p in played] == [("B", 2), ("A", 1), ("B", 2)]
 
 
-def test_a_tie_of_a_model_that_must_choose_is_asked_again_and_then_unscored(small_task: Task) -> None:
+def test_tie_is_asked_again_and_unscored_if_a_model_must_choose(small_task: Task) -> None:
     forced = game(small_task)._replace(may_tie=False)
     stubborn = Scripted('{"verdict": "tie"}', attempts=3)
     (played,) = play(small_task, stubborn, [forced], SILENT)
