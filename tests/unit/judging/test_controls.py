@@ -62,7 +62,7 @@ def test_each_prompt_is_in_every_comparison_of_the_table(small_task: Task) -> No
     assert schema.is_passed, schema.message
 
 
-def test_the_sides_are_those_the_comparison_is_named_for(small_task: Task) -> None:
+def test_sides_are_those_the_comparison_is_named_for(small_task: Task) -> None:
     sides = {
         one.opponent: (one.candidate_post.split()[:1], one.opponent_post.split()[0]) for one in contests(small_task)
     }
@@ -116,19 +116,21 @@ def test_one_prompt_leaves_the_control_out(small_task: Task) -> None:
         ("shorter", {"resampled": "untrusted", "empty": "untrusted"}),
     ],
 )
-def test_a_judge_that_cannot_tell_is_found_out(small_task: Task, pick: str, findings: dict[str, str]) -> None:
+def test_judge_that_sees_no_difference_fails_the_controls(
+    small_task: Task, pick: str, findings: dict[str, str]
+) -> None:
     found = {one.name: one.control.finding for one in controlled(judged(small_task, Blind(pick)))}
     assert found | findings == found
 
 
-def test_the_rubric_lets_empty_and_wrong_posts_lose(small_task: Task) -> None:
+def test_rubric_lets_empty_and_wrong_posts_lose(small_task: Task) -> None:
     found = {one.name: one for one in controlled(judged(small_task, Rubric(small_task)))}
     assert found["empty"].control.finding == "good"
     assert found["shuffled"].control.finding == "good"
     assert found["shuffled"].counts.wins == 0
 
 
-def test_a_failed_control_names_itself_and_its_games_and_blocks_nothing(small_task: Task) -> None:
+def test_failed_control_is_named_with_its_games_and_blocks_nothing(small_task: Task) -> None:
     table = judged(small_task, Blind("shorter"))
     failed = {result.name: result for result in gates.evaluate("control_verdicts", small_task, table)}
     assert [name for name, result in failed.items() if not result.is_passed and result.is_blocking] == []

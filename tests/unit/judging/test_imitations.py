@@ -84,5 +84,5 @@ def test_post_that_imitates_a_verdict_or_orders_the_judge_is_flagged(post: str) 
         "Vitamin B is good for you.",
     ],
 )
-def test_a_post_that_only_sells_is_not_flagged(post: str) -> None:
+def test_post_that_only_sells_is_not_flagged(post: str) -> None:
     assert not imitates(post)

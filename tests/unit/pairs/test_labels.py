@@ -34,7 +34,7 @@ def why_not(raw: str, meaning: Meaning = TUNED) -> str:
 
 
 @pytest.mark.parametrize(("raw", "expected"), [("finetuned", "win"), ("baseline", "loss"), ("tie", "tie")])
-def test_an_exact_label_is_read_without_a_remark(raw: str, expected: str) -> None:
+def test_exact_label_is_read_without_a_remark(raw: str, expected: str) -> None:
     assert read_label(raw, TUNED) == Read(expected, "")
     assert read_label(raw, TUNED, is_strict=True) == Read(expected, "")
 
@@ -95,7 +95,7 @@ def test_words_that_lead_up_to_a_label_are_passed_over(raw: str) -> None:
         "finetuned because it does not waste words",
     ],
 )  # fmt: skip
-def test_an_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
+def test_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
     assert read_label(raw, TUNED) == Read("win", "explanation after the label")
 
 
@@ -106,7 +106,7 @@ def test_an_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
         "fine-tunde", "finetunes", "Answer: finetunde", "finetunde: it has a hook", "finetundThe post has a hook",
     ],
 )  # fmt: skip
-def test_a_misspelt_letter_or_two_are_read(raw: str) -> None:
+def test_misspelt_letter_or_two_are_read(raw: str) -> None:
     assert read_label(raw, TUNED) == Read("win", "misspelt")
 
 
@@ -120,11 +120,11 @@ def test_a_misspelt_letter_or_two_are_read(raw: str) -> None:
         ("baselnie", BASES, "win"),
     ],
 )
-def test_a_misspelling_is_read_as_the_nearest_label(raw: str, meaning: Meaning, expected: str) -> None:
+def test_misspelling_is_read_as_the_nearest_label(raw: str, meaning: Meaning, expected: str) -> None:
     assert outcome(raw, meaning) == expected
 
 
-def test_a_short_label_is_only_misspelt_where_nothing_follows_it() -> None:
+def test_short_label_is_misspelt_only_where_it_is_alone() -> None:
     assert outcome("baes") == "unscored"
     assert outcome("baes", BASES) == "loss"
     assert outcome("Case: the post sells", BASES) == "unscored"
@@ -137,7 +137,7 @@ def test_two_errors_are_too_many_for_a_label_of_five_letters(raw: str) -> None:
 
 @pytest.mark.parametrize("raw", ["C", "AA", "AB", "X:", "no", "ny"])
 @pytest.mark.parametrize("meaning", [SLOTS, Meaning("no", "up")])
-def test_a_label_of_one_or_two_letters_has_no_misspellings(raw: str, meaning: Meaning) -> None:
+def test_label_of_one_or_two_letters_has_no_misspellings(raw: str, meaning: Meaning) -> None:
     assert outcome(raw, meaning) == ("win" if raw == meaning.win else "unscored")
 
 
@@ -157,17 +157,17 @@ def test_a_label_of_one_or_two_letters_has_no_misspellings(raw: str, meaning: Me
         ("Answer: model abse", MODELS),
     ],
 )
-def test_what_might_be_a_misspelling_of_either_or_another_name_is_not_read(raw: str, meaning: Meaning) -> None:
+def test_ambiguous_misspelling_is_unscored(raw: str, meaning: Meaning) -> None:
     assert why_not(raw, meaning) == "could be either"
 
 
 @pytest.mark.parametrize("raw", ["The", "the:", "This", "Time is short", "Note: none", "then"])
-def test_an_ordinary_word_is_no_misspelt_tie(raw: str) -> None:
+def test_ordinary_word_is_no_misspelt_tie(raw: str) -> None:
     assert why_not(raw) == "names neither"
 
 
 @pytest.mark.parametrize("raw", ["", " ", "\n\t", '""', "''", "...", "\u200b", "``` ```", "()"])
-def test_nothing_is_no_label(raw: str) -> None:
+def test_empty_label_is_unscored(raw: str) -> None:
     assert why_not(raw) == "no label"
 
 
@@ -182,7 +182,7 @@ def test_nothing_is_no_label(raw: str) -> None:
         "fine-tuned, not base line", "finetunedBaseline",
     ],
 )  # fmt: skip
-def test_a_text_that_names_both_says_nothing(raw: str) -> None:
+def test_text_that_names_both_labels_is_unscored(raw: str) -> None:
     assert why_not(raw) in {"names both", "could be either"}
 
 
@@ -193,7 +193,7 @@ def test_a_text_that_names_both_says_nothing(raw: str) -> None:
         "superfinetuned", "finetuned2", "finetuned_v2", "42", "ناجح",
     ],
 )  # fmt: skip
-def test_a_text_that_names_neither_says_nothing(raw: str) -> None:
+def test_text_that_names_no_label_is_unscored(raw: str) -> None:
     assert outcome(raw) == "unscored"
     assert read_label(raw, TUNED).how in {"names neither", "could be either"}
 
@@ -246,24 +246,24 @@ def test_label_after_winner_at_the_end_is_read(raw: str) -> None:
 
 
 @pytest.mark.parametrize("raw", ["finetuned: vivid. Winner: baseline", "Winner: baseline. It beats finetuned, oddly"])
-def test_two_verdicts_or_an_unclear_one_are_not_read(raw: str) -> None:
+def test_two_verdicts_or_an_unclear_one_are_unscored(raw: str) -> None:
     assert outcome(raw) == "unscored"
 
 
 @pytest.mark.parametrize(
     "raw", ['{"chosen": "x", "rejected": "baseline"}', "I reject baseline", "timeout while judging baseline"]
 )
-def test_a_rejected_or_failed_baseline_has_not_won(raw: str) -> None:
+def test_rejected_or_failed_baseline_does_not_win(raw: str) -> None:
     assert outcome(raw) == "unscored"
 
 
 @pytest.mark.parametrize("raw", ["tie: neither is better", "Tie, both are weak"])
-def test_a_tie_may_have_its_explanation(raw: str) -> None:
+def test_tie_with_an_explanation_is_read(raw: str) -> None:
     assert outcome(raw) == "tie"
 
 
 @pytest.mark.parametrize("raw", ["tie: timeout", "not a tie", "error: a tie could not be saved", "Is it a tie?"])
-def test_a_tie_that_is_doubted_is_none(raw: str) -> None:
+def test_doubtful_tie_is_unscored(raw: str) -> None:
     assert outcome(raw) == "unscored"
 
 
@@ -278,7 +278,7 @@ def test_a_tie_that_is_doubted_is_none(raw: str) -> None:
         ("base", BASES, "loss"), ("base line", BASES, "win"), ("Base-line:", BASES, "win"), ("base.", BASES, "loss"),
     ],
 )  # fmt: skip
-def test_of_labels_that_contain_one_another_the_longest_is_read(raw: str, meaning: Meaning, expected: str) -> None:
+def test_longest_of_labels_that_contain_each_other_is_read(raw: str, meaning: Meaning, expected: str) -> None:
     assert outcome(raw, meaning) == expected
 
 
@@ -294,7 +294,7 @@ def test_of_labels_that_contain_one_another_the_longest_is_read(raw: str, meanin
         ("tuned's post", Meaning("tuned", "base")),
     ],
 )
-def test_a_label_is_never_found_inside_another_word(raw: str, meaning: Meaning) -> None:
+def test_label_is_never_found_inside_another_word(raw: str, meaning: Meaning) -> None:
     assert outcome(raw, meaning) == "unscored"
 
 
@@ -311,7 +311,7 @@ def test_a_label_is_never_found_inside_another_word(raw: str, meaning: Meaning) 
         ("\\boxed{B}", "loss"), ("I choose B because it sells", "loss"), ("'B' has the hook", "loss"),
     ],
 )  # fmt: skip
-def test_a_label_of_one_letter_counts_where_it_is_meant_as_one(raw: str, expected: str, a: str) -> None:
+def test_label_of_one_letter_is_read_where_it_is_a_label(raw: str, expected: str, a: str) -> None:
     assert outcome(raw, Meaning(a, "B")) == expected
 
 
@@ -325,7 +325,7 @@ def test_a_label_of_one_letter_counts_where_it_is_meant_as_one(raw: str, expecte
         "A because B is stronger", "A (loser)", "Rejected: A", "B fails",
     ],
 )  # fmt: skip
-def test_a_label_of_one_letter_is_not_found_in_a_sentence(raw: str) -> None:
+def test_label_of_one_letter_is_not_found_in_a_sentence(raw: str) -> None:
     assert outcome(raw, SLOTS) == "unscored"
 
 
@@ -351,7 +351,7 @@ def test_numbers_as_labels(raw: str, expected: str) -> None:
         ("c++", Meaning("C", "C++"), "loss"), ("C++: it sells", Meaning("C", "C++"), "unscored"),
     ],
 )  # fmt: skip
-def test_labels_with_symbols_are_read_as_they_are(raw: str, meaning: Meaning, expected: str) -> None:
+def test_labels_with_symbols_are_read_only_exactly(raw: str, meaning: Meaning, expected: str) -> None:
     assert outcome(raw, meaning) == expected
 
 
@@ -384,12 +384,12 @@ def test_map_that_is_wrong_is_refused(arguments: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("is_strict", [False, True])
-def test_labels_that_cannot_be_told_apart_are_refused(meaning: Meaning, message: str, is_strict: bool) -> None:
+def test_labels_that_read_alike_are_refused(meaning: Meaning, message: str, is_strict: bool) -> None:
     with pytest.raises(SpecError, match=message):
         read_label("tuned", meaning, is_strict)
 
 
-def test_the_studys_best_cell_is_81_to_14_and_was_counted_as_80_to_11() -> None:
+def test_best_cell_of_the_study_is_81_to_14_and_strictly_80_to_11() -> None:
     labels = ["finetuned"] * 80 + ["baseline"] * 11 + ['"finetuned"'] + ['"baseline"'] * 3
     tolerant = Counter(outcome(label) for label in labels)
     strict = Counter(read_label(label, TUNED, is_strict=True).outcome for label in labels)
@@ -408,7 +408,7 @@ TEXTS = st.text(max_size=80) | st.lists(st.sampled_from(PIECES), max_size=12).ma
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, st.sampled_from(MEANINGS), st.booleans())
-def test_any_text_is_read_and_unscored_has_its_reason(raw: str, meaning: Meaning, is_strict: bool) -> None:
+def test_any_text_has_an_outcome_and_a_reason(raw: str, meaning: Meaning, is_strict: bool) -> None:
     read = read_label(raw, meaning, is_strict)
     assert read.outcome in {"win", "loss", "tie", "unscored"}
     assert (read.how == "") == (raw in meaning)
@@ -429,7 +429,7 @@ def distance(one: str, other: str) -> int:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("abdefilnstu", min_size=1, max_size=10), max_size=6), st.sampled_from([". ", " ", "-", "\n"]))
-def test_words_that_are_far_from_both_labels_never_win_or_lose(words: list[str], separator: str) -> None:
+def test_words_unlike_both_labels_never_win_or_lose(words: list[str], separator: str) -> None:
     text = separator.join(words)
     joined = ["".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1)]
     assume(all(distance(run, label) > 2 for run in joined for label in TUNED[:2]))
@@ -461,7 +461,7 @@ def damaged(label: str, chance: random.Random) -> str:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(MEANINGS), st.sampled_from([0, 1, 2]), st.randoms(use_true_random=False))
-def test_a_damaged_label_is_read_right_or_not_at_all(meaning: Meaning, which: int, chance: random.Random) -> None:
+def test_damaged_label_is_read_correctly_or_unscored(meaning: Meaning, which: int, chance: random.Random) -> None:
     raw = damaged(meaning[which], chance)
     assert outcome(raw, meaning) in {("win", "loss", "tie")[which], "unscored"}
 
@@ -512,7 +512,7 @@ REJECTIONS = [
 @given(
     st.sampled_from(MEANINGS), st.sampled_from([0, 1]), st.sampled_from(REJECTIONS), st.randoms(use_true_random=False)
 )
-def test_a_rejected_label_never_counts_for_it(
+def test_rejected_label_never_counts_as_chosen(
     meaning: Meaning, which: int, rejection: str, chance: random.Random
 ) -> None:
     damage = chance.choice([str, str.upper, str.title, '"{}"'.format, " {} ".format, "**{}**".format])
@@ -521,7 +521,7 @@ def test_a_rejected_label_never_counts_for_it(
 
 @pytest.mark.parametrize("meaning", MEANINGS)
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_a_wrapped_label_is_always_read(meaning: Meaning, wrapping: str) -> None:
+def test_wrapped_label_is_always_read(meaning: Meaning, wrapping: str) -> None:
     for label, expected in zip(meaning, ("win", "loss", "tie"), strict=True):
         assert outcome(wrapping.format(label), meaning) == expected
 
@@ -545,8 +545,6 @@ def seconds_to_read(text: str) -> float:
         ("finetuned. ", "baseline is weaker. ", ""),
     ],
 )  # fmt: skip
-def test_a_text_ten_times_as_long_takes_about_ten_times_as_long_to_read(
-    opening: str, repeated: str, ending: str
-) -> None:
+def test_reading_time_grows_linearly_with_length(opening: str, repeated: str, ending: str) -> None:
     shorter, longer = (f"{opening}{repeated * (size // len(repeated))}{ending}" for size in (10_000, 100_000))
     assert seconds_to_read(longer) < 30 * max(seconds_to_read(shorter), 0.003)
