@@ -51,6 +51,10 @@ _DOUBT = re.compile(
     re.IGNORECASE,
 )
 """An explanation that starts so may take the label back, or is an error message."""
+_OTHER_SIDE = re.compile(
+    r"\b(?:(?<!than the )other|opponent|opposite|worse|beaten|inferior|loses|lost)\b", re.IGNORECASE
+)
+"""Anywhere in an explanation, these may name the other side as the winner."""
 _BEFORE_SHORT = re.compile(rf"[^\w\s]\s*$|\b{_NOUN}\s+$", re.IGNORECASE)
 _CROSSED_OUT = re.compile("~~|[❌✗✘✖👎🚫⛔]")
 _LEAD_BEHIND = re.compile(rf"[\W_]*+(?:{_EXPLAINS}[\W_]*+)?{_LEAD}*+", re.IGNORECASE)
@@ -227,7 +231,7 @@ def _unless_doubted(text: str, found: _Found, labels: list[_Label]) -> Read:
     if _OTHER.match(behind) or any(label.mention.match(behind) for label in others):
         return NAMES_BOTH
     is_asked = set(gap) & set("?<" if word is None else "?</|")
-    if is_asked or _CROSSED_OUT.search(text) or _DOUBT.match(text, found.end):
+    if is_asked or _CROSSED_OUT.search(text) or _DOUBT.match(text, found.end) or _OTHER_SIDE.search(text, found.end):
         return COULD_BE_EITHER
     first = _WORD.match(behind)
     misspelt = _nearest(first[0], False, labels) if first else None

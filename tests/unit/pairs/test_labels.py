@@ -500,6 +500,20 @@ def test_misspelt_label_with_explanation_is_never_read_as_the_other(
     assert outcome(raw, meaning) in {("win", "loss")[which], "unscored"}
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "finetuned: dull; I choose the other",
+        "finetuned: it does not sell, the other does",
+        "finetuned - beaten by the other",
+        "finetuned The post is worse than the other.",
+        "finetuned: no hook, so the other wins",
+    ],
+)
+def test_explanation_that_contradicts_its_label_is_unscored(raw: str) -> None:
+    assert outcome(raw, TUNED) == "unscored"
+
+
 REJECTIONS = [
     "rejected: {}", '{{"rejected": "{}"}}', "The weakest is {}", "I'd rather avoid {}", "I disagree with {}",
     "{} fails to sell", "{} (loser)", "{}, which lost", "{}: loses clearly", "error: {} endpoint timed out",
