@@ -217,6 +217,13 @@ def report(home: str | None, profile: str | None, task: str | None, labels: Path
 @click.option("--loss", metavar="LABEL", help="What a label says where the baseline won.")
 @click.option("--tie", metavar="LABEL", default="tie", show_default=True, help="What it says where neither did.")
 @click.option("--label-column", metavar="NAME", help="Column of the labels; by default `label`.")
+@click.option(
+    "--map",
+    "mapped",
+    multiple=True,
+    metavar="LABEL=OUTCOME",
+    help="The outcome of one more label: win, loss, tie or unscored; repeatable.",
+)
 @click.option("--strict", is_flag=True, help="Count exact labels only; repair nothing.")
 @click.option(
     "--order-column",
@@ -235,6 +242,7 @@ def pairs(
     loss: str | None,
     tie: str,
     label_column: str | None,
+    mapped: tuple[str, ...],
     strict: bool,
     order_column: str | None,
     candidate_first: str | None,
@@ -252,6 +260,7 @@ def pairs(
     Exits with 2 where the file is wrong, or none of its labels can be read.
     """
     from synthpost_dagster.console import Terminal, comparison_table
+    from synthpost_dagster.pairs.labels import parse_map
     from synthpost_dagster.pairs.table import Order
     from synthpost_dagster.runtime.progress import Progress, subscribed
     from synthpost_dagster.stages.opening import open_study
@@ -265,13 +274,17 @@ def pairs(
     terminal = Terminal()
     try:
         with subscribed(terminal.heard):
-            labels = Labels(label_column, win, loss, tie, strict, order)
+            labels = Labels(label_column, win, loss, tie, strict, order, parse_map(mapped))
             made = evaluate_pairs(open_study(settings), file, labels, out, Progress())
     finally:
         terminal.close()
     terminal.console.print(comparison_table(made.comparison, made.is_study_mode))
     for notice in made.notices:
         terminal.console.print(notice, markup=False)
+    if made.unread:
+        terminal.console.print("Labels that could not be read, with the argument that gives each its outcome:")
+    for line in made.unread:
+        terminal.console.print(line, markup=False, soft_wrap=True)
     terminal.console.print(f"The page: {made.page}", soft_wrap=True)
     if made.games:
         terminal.console.print(f"Every game with the judge's reply: {made.games}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from synthpost_dagster.judging.controls import control_contests, controlled, misdealt
+from synthpost_dagster.judging.controls import control_contests, controlled, shuffled_prompts
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.replies import Said
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Game, judge_contests
@@ -77,7 +77,7 @@ def test_the_sides_are_those_the_comparison_is_named_for(small_task: Task) -> No
 def test_a_misdealt_post_is_for_another_product_and_each_is_dealt_once(sales_posts: Task) -> None:
     tuned = evaluation_prompts(sales_posts, 440)
     product = dict(zip(tuned["prompt_id"], tuned["product"], strict=True))
-    dealt = misdealt(tuned)
+    dealt = shuffled_prompts(tuned)
     assert sorted(dealt.values()) == sorted(product)
     assert [prompt for prompt, other in dealt.items() if product[prompt] == product[other]] == []
 
@@ -89,7 +89,7 @@ def test_where_one_product_has_most_prompts_a_misdealt_post_is_of_another_type_o
     tuned = evaluation_prompts(sales_posts, 440).reset_index(drop=True)
     tuned["product"] = tuned["product"].where(tuned.index >= own, "Lamp")
     named = tuned.set_index("prompt_id")[["product", "post_type", "tone"]].apply(tuple, axis=1).to_dict()
-    dealt = misdealt(tuned)
+    dealt = shuffled_prompts(tuned)
     assert sorted(dealt.values()) == sorted(named)
     assert [prompt for prompt, other in dealt.items() if named[prompt] == named[other]] == []
     # Each post for another product goes to a prompt for the lamp, and no more can.
@@ -98,7 +98,7 @@ def test_where_one_product_has_most_prompts_a_misdealt_post_is_of_another_type_o
 
 @pytest.mark.parametrize("prompts", [2, 3])
 def test_few_prompts_never_get_their_own_post(small_task: Task, prompts: int) -> None:
-    dealt = misdealt(evaluation_prompts(small_task, 33).head(prompts))
+    dealt = shuffled_prompts(evaluation_prompts(small_task, 33).head(prompts))
     assert len(dealt) == prompts
     assert [prompt for prompt, other in dealt.items() if prompt == other] == []
 
