@@ -35,7 +35,7 @@ def test_a_statement_of_what_was_spent_opens_a_budget(home: Path) -> None:
             holder.claim(1.0)
         assert "not known for sure: paid." in output_of(home)
         output = output_of(home, "--spent", "paid=3.5")
-        assert "paid has spent $3.5000 in all, as stated" in output
+        assert "paid: spending set to $3.5000" in output
         assert "not known" not in output
         assert holder.claim(1.5)
         assert not holder.claim(0.1)
