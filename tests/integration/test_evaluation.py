@@ -58,7 +58,7 @@ def test_peoples_choices_stand_beside_the_judges(changeable: SmallStudy, tmp_pat
             writer.writerow([row.pair_id, "", "", "", "1" if is_first else "2"])
     ran = changeable.call("report", "--labels", str(sheet))
     assert ran.returncode == 0, ran.stderr
-    assert "8 labelled pairs kept" in ran.stdout
+    assert "8 labelled pairs saved" in ran.stdout
     people = report_of(changeable).trust.people
     assert people is not None
     assert (people.scored, people.agreed) == (8, 1.0)
