@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls the driver, prints errors as one sentence. All work is done by the graph."""
+"""The command line: reads arguments, calls the driver, prints results and errors. The graph does all the work."""
 
 import sys
 from collections.abc import Callable
@@ -18,25 +18,34 @@ if TYPE_CHECKING:
     from synthpost_dagster.orchestration.driver import Driver
 
 MAX_STATED_USD = 1e9
+HOME_HELP = "Folder of runs, artifacts and the report; default: .synthpost.  [env: SYNTHPOST_HOME]"
+EXIT_STATUS = "Exit status: 0 on success, 2 on an error (the message says what to fix), 130 on Ctrl-C."
+DOCTOR_STATUS = (
+    "Exit status: 0 if a run can start, 1 if it cannot, 2 for an error in the task, profile or home, 130 if stopped."
+)
 DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
 
 
-def _common(command: Callable[..., None]) -> Callable[..., None]:
+def _common_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--home", help="Folder for runs, locks, artifacts and the page.  [env: SYNTHPOST_HOME]"),
-        click.option("--profile", help="A packaged profile or a YAML file.  [env: SYNTHPOST_PROFILE]"),
-        click.option("--task", help="A packaged task or a task folder.  [env: SYNTHPOST_TASK]"),
+        click.option("--home", help=HOME_HELP),
+        click.option(
+            "--profile", help="Name of a packaged profile, or a YAML file; default: tiny.  [env: SYNTHPOST_PROFILE]"
+        ),
+        click.option(
+            "--task", help="Name of a packaged task, or a folder; default: sales_posts.  [env: SYNTHPOST_TASK]"
+        ),
     ):
         command = option(command)
     return command
 
 
-def _chosen(command: Callable[..., None]) -> Callable[..., None]:
+def _cell_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
-            "--steps", metavar="S,S", help="Lengths of training, such as 50,1-epoch; by default the profile's."
+            "--steps", metavar="S,S", help="Training lengths, such as 50,1-epoch; default: all of the profile."
         ),
-        click.option("--data-sizes", metavar="N,N", help="Data sizes to cover; by default those of the profile."),
+        click.option("--data-sizes", metavar="N,N", help="Data sizes, such as 88,176; default: all of the profile."),
     ):
         command = option(command)
     return command
@@ -44,37 +53,37 @@ def _chosen(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """How much synthetic data and training a narrow task needs, and whether the tuned small model is better."""
+    """Measure how much synthetic data and training a small model needs for a narrow writing task."""
 
 
-@main.command()
-@click.option("--home", help="Folder for runs, locks, artifacts and the page.  [env: SYNTHPOST_HOME]")
+@main.command(epilog=EXIT_STATUS)
+@click.option("--home", help=HOME_HELP)
 def demo(home: str | None) -> None:
-    """The whole study in miniature, on this machine's CPU, without a key or a network."""
+    """Run a small study on this machine's CPU: no API key, no network, a few minutes."""
     settings = read_settings(home, "sales_posts", "tiny")
     _sweep(settings, list(DEMO_CELLS))
 
 
-@main.command()
-@_common
-@_chosen
+@main.command(epilog=EXIT_STATUS)
+@_common_options
+@_cell_options
 def run(home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None) -> None:
-    """Bring the cells of a sweep and the report up to date."""
+    """Train and judge the cells that are missing or out of date, then write the report."""
     settings = read_settings(home, task, profile)
     _sweep(settings, _cells(settings, data_sizes, steps))
 
 
-@main.command()
-@_common
-@_chosen
+@main.command(epilog=EXIT_STATUS)
+@_common_options
+@_cell_options
 def estimate(
     home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None
 ) -> None:
-    """Say what the chosen cells will take: requests, tokens, dollars, time. Nothing is asked."""
+    """Estimate requests, tokens, dollars and hours of a run. Sends no request."""
     from synthpost_dagster.cell import Cell
     from synthpost_dagster.console import estimate_table, power_text
     from synthpost_dagster.report.texts import needed_lines
-    from synthpost_dagster.stages.estimate import estimate as reckon
+    from synthpost_dagster.stages.estimate import estimate as estimate_of
     from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.statistics.power import expected_intervals
 
@@ -82,16 +91,18 @@ def estimate(
     prepare(settings)
     study = open_study(settings)
     cells = [Cell.parse(key) for key in _cells(settings, data_sizes, steps)]
-    Console().print(estimate_table(reckon(study, cells), study.profile.budget))
+    Console().print(estimate_table(estimate_of(study, cells), study.profile.budget))
     Console().print(power_text(study.evaluation_count, expected_intervals(study.evaluation_count)))
     Console().print("\n".join(needed_lines()))
 
 
-@main.command()
-@_common
-@click.option("--ask", is_flag=True, help="Ask the teacher for one reply even where it is paid; the journal keeps it.")
+@main.command(epilog=DOCTOR_STATUS)
+@_common_options
+@click.option(
+    "--ask", is_flag=True, help="Request one reply from the teacher even if it costs money; the reply is cached."
+)
 def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -> None:
-    """Say whether a run can start here, and what to mend; exits with 1 where it cannot."""
+    """Check whether a run can start here, and show what to fix if it cannot."""
     from synthpost_dagster.console import finding_line
     from synthpost_dagster.orchestration.driver import open_instance
     from synthpost_dagster.orchestration.instance import pool_slots
@@ -108,28 +119,30 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
     with open_instance(settings) as instance:
         slots = pool_slots(instance)
     fits = slots in (-1, study.profile.device.max_concurrent_runs)
-    text = f"pool gpu lets {slots} in at a time, the profile {study.profile.device.max_concurrent_runs}"
-    console.print(finding_line(Finding("dagster", True, text if fits else f"{text}; `synthpost run` sets it right")))
+    text = f"pool gpu allows {slots} runs at once, the profile {study.profile.device.max_concurrent_runs}"
+    console.print(
+        finding_line(Finding("dagster", True, text if fits else f"{text}; `synthpost run` corrects the pool"))
+    )
     if not is_good:
         sys.exit(1)
 
 
-@main.command()
-@_common
+@main.command(epilog=EXIT_STATUS)
+@_common_options
 @click.option(
     "--settle",
     metavar="NAME",
-    help="Give the profile of this name back what killed processes had set aside. Only where you have seen the "
-    "provider's bill: it assumes that none of it was ever billed.",
+    help="Release the budget that killed processes had reserved for this profile. Use it only after checking the "
+    "provider's bill: it assumes that none of the reserved amount was billed.",
 )
 @click.option(
     "--spent",
     metavar="NAME=DOLLARS",
-    help="State what the profile of this name has spent in all, as the provider's bill shows it. Wanted where a "
-    "damaged journal has lost records of spending: until then, nothing is spent under a budget.",
+    help="Set what this profile has spent in total, from the provider's bill. Needed after a damaged journal lost "
+    "records of spending; until then a run with a budget sends no request.",
 )
 def journal(home: str | None, profile: str | None, task: str | None, settle: str | None, spent: str | None) -> None:
-    """Check every reply in the journal, and say what is in it and what it cost."""
+    """Verify the cached replies, and show their number and cost."""
     from synthpost_dagster.console import journal_tables
     from synthpost_dagster.llm.journal import Journal
 
@@ -137,29 +150,36 @@ def journal(home: str | None, profile: str | None, task: str | None, settle: str
     prepare(settings)
     kept, console = Journal(settings.journal_url), Console(highlight=False)
     if settle is not None:
-        console.print(f"${kept.settle(settle):,.4f} unsettled dollars of {settle} are free again, as never billed")
+        console.print(f"${kept.settle(settle):,.4f} reserved by {settle} released as not billed")
     if spent is not None:
         name, usd = _stated(spent)
         kept.state_spent(name, usd)
-        console.print(f"{name} has spent ${usd:,.4f} in all, as stated")
+        console.print(f"{name}: spending set to ${usd:,.4f}")
     kept.verify()
     spending = kept.spending()
     console.print(*journal_tables(kept.name, kept.summary(), spending))
     unknown = [record["profile"] for record in spending if kept.unknown_since(record["profile"]) is not None]
     if unknown:
         console.print(
-            f"Records of spending were lost; not known for sure: {', '.join(unknown)}. State what the provider's bill "
-            "shows with `synthpost journal --spent NAME=DOLLARS`.",
+            f"Records of spending were lost for {', '.join(unknown)}. Set the total from the provider's bill with "
+            "`synthpost journal --spent NAME=DOLLARS`.",
             soft_wrap=True,
         )
 
 
-@main.command()
-@_common
-@click.option("--rejected", is_flag=True, help="Only replies that were rejected.")
-@click.option("--reason", metavar="R", help="Only replies that were rejected for this reason.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show.")
-@click.option("--json", "is_json", is_flag=True, help="Counts and rows as JSON, with the whole texts.")
+@main.command(epilog=EXIT_STATUS)
+@_common_options
+@click.option("--rejected", is_flag=True, help="Show rejected replies only.")
+@click.option("--reason", metavar="R", help="Show only replies rejected for this reason.")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Maximum number of replies to show.",
+)
+@click.option("--json", "is_json", is_flag=True, help="Print counts and full replies as JSON.")
 def rows(
     home: str | None,
     profile: str | None,
@@ -169,10 +189,10 @@ def rows(
     limit: int,
     is_json: bool,
 ) -> None:
-    """Show the teacher's replies, kept and rejected, with the reasons and the keys to change.
+    """Show the teacher's replies, kept and rejected, with reasons and keys to change.
 
-    Looks at the newest table of rows, also one that failed its checks; where there is none, at the replies in the
-    journal. Exits with 0 where there are replies, with 2 where there are none or none has the reason.
+    Reads the newest table of rows, even if it failed its checks, or else the replies in the journal. Exits with 2 if
+    there are no replies, or none with the given reason.
     """
     from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
@@ -191,43 +211,50 @@ def rows(
         console.print(line, soft_wrap=True)
 
 
-@main.command()
-@_common
+@main.command(epilog=EXIT_STATUS)
+@_common_options
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The page's blind sheet, filled by people; kept in the home for later reports too.",
+    help="Filled-in blind sheet of the report, with people's labels; later reports use it too.",
 )
 def report(home: str | None, profile: str | None, task: str | None, labels: Path | None) -> None:
-    """Make the report of the cells that are there."""
+    """Write the report of the cells that are complete."""
     from synthpost_dagster.stages.report import keep_labels
 
     settings = read_settings(home, task, profile)
     if labels is not None:
         prepare(settings)
-        click.echo(f"{keep_labels(settings, labels):,} labelled pairs kept")
+        click.echo(f"{keep_labels(settings, labels):,} labelled pairs saved")
     _drive(settings, lambda sweep: sweep.report())
 
 
-@main.command()
+@main.command(epilog=EXIT_STATUS)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the page and figures.json.")
-@click.option("--win", metavar="LABEL", help="What a label says where the candidate won.")
-@click.option("--loss", metavar="LABEL", help="What a label says where the baseline won.")
-@click.option("--tie", metavar="LABEL", default="tie", show_default=True, help="What it says where neither did.")
-@click.option("--label-column", metavar="NAME", help="Column of the labels; by default `label`.")
-@click.option("--strict", is_flag=True, help="Count exact labels only; repair nothing.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder to write the page and figures.json to."
+)
+@click.option("--win", metavar="LABEL", help="Label of a win of the candidate.")
+@click.option("--loss", metavar="LABEL", help="Label of a win of the baseline.")
+@click.option("--tie", metavar="LABEL", default="tie", show_default=True, help="Label of a tie.")
+@click.option("--label-column", metavar="NAME", help="Column of the labels; default: label.")
+@click.option(
+    "--map",
+    "mapped",
+    multiple=True,
+    metavar="LABEL=OUTCOME",
+    help="Outcome of another label: win, loss, tie or unscored; repeatable.",
+)
+@click.option("--strict", is_flag=True, help="Accept exact labels only.")
 @click.option(
     "--order-column",
     metavar="NAME",
-    help="Column that says which post stood first in a game; the labels then name places (A, first, A>B), and --win "
-    "and --loss are left out.",
+    help="Column that says which post came first in a game. The labels then name positions (A, first, A>B); leave out "
+    "--win and --loss.",
 )
-@click.option(
-    "--candidate-first", metavar="VALUE", help="What --order-column says where the candidate's post stood first."
-)
-@_common
+@click.option("--candidate-first", metavar="VALUE", help="Value of --order-column if the candidate's post came first.")
+@_common_options
 def pairs(
     file: Path,
     out: Path,
@@ -235,6 +262,7 @@ def pairs(
     loss: str | None,
     tie: str,
     label_column: str | None,
+    mapped: tuple[str, ...],
     strict: bool,
     order_column: str | None,
     candidate_first: str | None,
@@ -242,53 +270,58 @@ def pairs(
     profile: str | None,
     task: str | None,
 ) -> None:
-    """Evaluate comparisons made elsewhere: FILE is CSV, parquet, JSON or JSON lines.
+    """Evaluate comparisons from a FILE of another tool: CSV, parquet, JSON or JSON lines.
 
-    Either a column of verdicts, read tolerantly with --win and --loss (numbers between the two are weighted
-    preferences); or the columns prompt, baseline and candidate, which the profile's judges play in both orders, and
-    every game is kept in games.csv. Arena-Hard's judgments and AlpacaEval's annotations are known by their keys. Other
-    columns are factors; `pair_id` names the pairs.
+    With a column of labels, --win and --loss name the label of each outcome; numbers between the two are weighted
+    preferences. With the columns prompt, baseline and candidate instead, the profile's judges compare the posts in both
+    orders, and games.csv lists every game. Arena-Hard judgments and AlpacaEval annotations are recognised by their
+    keys. Other columns are factors; pair_id identifies a pair.
 
-    Exits with 2 where the file is wrong, or none of its labels can be read.
+    Exits with 2 if the file is invalid or none of its labels is recognised.
     """
     from synthpost_dagster.console import Terminal, comparison_table
+    from synthpost_dagster.pairs.mapping import parse_map
     from synthpost_dagster.pairs.table import Order
     from synthpost_dagster.runtime.progress import Progress, subscribed
     from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
 
     if (order_column is None) != (candidate_first is None):
-        raise SpecError("--order-column and --candidate-first go together; give both")
+        raise SpecError("--order-column and --candidate-first need each other; give both")
     order = None if order_column is None or candidate_first is None else Order(order_column, candidate_first)
     settings = read_settings(home, task, profile)
     prepare(settings)
     terminal = Terminal()
     try:
         with subscribed(terminal.heard):
-            labels = Labels(label_column, win, loss, tie, strict, order)
+            labels = Labels(label_column, win, loss, tie, strict, order, parse_map(mapped))
             made = evaluate_pairs(open_study(settings), file, labels, out, Progress())
     finally:
         terminal.close()
     terminal.console.print(comparison_table(made.comparison, made.is_study_mode))
     for notice in made.notices:
         terminal.console.print(notice, markup=False)
-    terminal.console.print(f"The page: {made.page}", soft_wrap=True)
+    if made.unread:
+        terminal.console.print("Labels that were not recognised, each with the argument that maps it to an outcome:")
+    for line in made.unread:
+        terminal.console.print(line, markup=False, soft_wrap=True)
+    terminal.console.print(f"Page: {made.page}", soft_wrap=True)
     if made.games:
-        terminal.console.print(f"Every game with the judge's reply: {made.games}", soft_wrap=True)
+        terminal.console.print(f"Games with the judge's replies: {made.games}", soft_wrap=True)
 
 
-@main.command()
-@_common
-@click.option("--port", default=3000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address of this machine to listen on.")
+@main.command(epilog=EXIT_STATUS)
+@_common_options
+@click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--allow-host",
     "allowed",
     multiple=True,
     metavar="NAME",
-    help="Answer under this host name too, such as that of a proxy with a log-in; may be repeated.",
+    help="Accept requests for this host name too, such as that of a proxy with a log-in; repeatable.",
 )
-@click.option("--read-only", is_flag=True, help="Show, and let nobody start, stop or change anything.")
+@click.option("--read-only", is_flag=True, help="Let nobody start, stop or change anything.")
 def ui(
     home: str | None,
     profile: str | None,
@@ -300,7 +333,8 @@ def ui(
 ) -> None:
     """Serve the Dagster UI with the daemon that runs schedules and sensors.
 
-    It has no log-in, so it listens on 127.0.0.1 and answers under the names 127.0.0.1, localhost and [::1] alone.
+    The UI has no log-in, so by default it listens on 127.0.0.1 only and accepts only requests for the host names
+    127.0.0.1, localhost and [::1].
     """
     from synthpost_dagster.artifacts.drafts import remove_abandoned
     from synthpost_dagster.orchestration.driver import open_instance
@@ -319,7 +353,7 @@ def ui(
 
 
 def entry() -> None:
-    """The console script: one sentence and status 2 for what a person can mend; a defect keeps its traceback."""
+    """The console script: an error prints one sentence and exits with 2; a defect prints its traceback."""
     show_any_text()
     try:
         main(standalone_mode=False)
@@ -330,7 +364,7 @@ def entry() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("synthpost: stopped; run again to go on from there", err=True)
+        click.echo("synthpost: stopped; run again to resume", err=True)
         sys.exit(130)
     except Exception as error:
         sentence = storage_sentence(error, read_settings().home)
@@ -341,27 +375,27 @@ def entry() -> None:
 
 
 def _set_history_aside(settings: Settings) -> None:
-    """Lets Dagster begin a new history where its own is damaged, and says so."""
+    """Moves a damaged history of Dagster aside, so that Dagster starts a new one, and prints where it is."""
     from synthpost_dagster.artifacts.store import writing
 
     with writing(settings.dagster_home):
         for folder in set_damaged_aside(settings.dagster_home):
             click.echo(
-                f"Dagster's history of runs was damaged and is now {folder}; a new one begins. Artifacts are found "
-                "without it, so nothing is made again.",
+                f"Dagster's run history was damaged; it is moved to {folder} and a new one starts. Artifacts do not "
+                "depend on it, so nothing is computed again.",
                 err=True,
             )
 
 
 def _stated(text: str) -> tuple[str, float]:
-    """A profile's name and dollars from NAME=DOLLARS. Raises SpecError for anything else."""
+    """Profile name and dollars of NAME=DOLLARS. Raises SpecError for anything else."""
     name, _, dollars = text.rpartition("=")
     try:
         usd = float(dollars)
     except ValueError:
         usd = -1.0
     if not name or not 0 <= usd < MAX_STATED_USD:
-        raise SpecError(f"--spent: {text} is not NAME=DOLLARS; write for example hosted=12.50")
+        raise SpecError(f"--spent: {text} is not NAME=DOLLARS; example: hosted=12.50")
     return name, usd
 
 
@@ -372,7 +406,7 @@ def _sweep(settings: Settings, cells: list[str]) -> None:
 
 
 def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
-    """Lets a sweep work while the terminal shows it, then shows what came of it."""
+    """Runs a sweep, shows its progress in the terminal, then the results."""
     from synthpost_dagster.console import Terminal
     from synthpost_dagster.orchestration.driver import open_driver
     from synthpost_dagster.runtime.processes import resend_lost_interrupts
@@ -393,7 +427,7 @@ def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
 
 
 def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> list[str]:
-    """Keys of the chosen cells. Raises SpecError for a level that is none of the profile's."""
+    """Keys of the chosen cells. Raises SpecError for a level that the profile does not have."""
     from synthpost_dagster.stages.opening import open_study
 
     study = open_study(settings)
@@ -407,7 +441,7 @@ def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> lis
         for level in wanted:
             if level not in known:
                 raise SpecError(
-                    f"{flag}: {level} is none of the levels of profile {study.profile.name} ({', '.join(known)}); "
+                    f"{flag}: profile {study.profile.name} has no level {level} (its levels: {', '.join(known)}); "
                     "choose one of them, or add it to `sweep` in the profile"
                 )
         chosen.append(wanted)
@@ -423,7 +457,7 @@ def _show_result(settings: Settings, terminal: "Terminal") -> None:
     folder: Path = settings.home / "report"
     ratios = pd.read_parquet(folder / "ratio_report.parquet")
     terminal.console.print(cells_table(ratios, open_study(settings).profile.study))
-    terminal.console.print(f"The page: {folder / 'index.html'}", soft_wrap=True)
+    terminal.console.print(f"Report: {folder / 'index.html'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

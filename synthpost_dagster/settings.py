@@ -1,12 +1,12 @@
-"""The only reader, and the only writer, of the environment.
+"""Settings from the environment. No other module reads or writes environment variables.
 
-SYNTHPOST_HOME     where runs, locks and the page live; default `.synthpost` below the working directory
-SYNTHPOST_TASK     a packaged task's name or a task folder; default `sales_posts`
-SYNTHPOST_PROFILE  a packaged profile's name or a YAML file; default `tiny`
+SYNTHPOST_HOME     folder of runs, locks and the report; default `.synthpost` in the working directory
+SYNTHPOST_TASK     name of a packaged task, or a task folder; default `sales_posts`
+SYNTHPOST_PROFILE  name of a packaged profile, or a YAML file; default `tiny`
 SYNTHPOST_JOURNAL  URL of the journal's database; default `journal.sqlite` in the home
-XDG_CACHE_HOME     where digests of large weight files are kept, in `synthpost`; default `~/.cache`
+XDG_CACHE_HOME     its folder `synthpost` caches digests of large weight files; default `~/.cache`
 
-Keys of endpoints are looked up under the names that the profile gives.
+The profile names the variables that hold API keys.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _QUIET = {
 
 
 def keep_quiet() -> None:
-    """Switches off what libraries would send, before they are imported; what the environment says stays."""
+    """Switches off telemetry of libraries before they are imported; variables that are set stay."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says, read once."""
+    """The settings of a process."""
 
     home: Path
     task: str
@@ -52,19 +52,19 @@ class Settings:
 
     @property
     def journal_url(self) -> str | URL:
-        """Where the journal of replies is: the URL that was given, else a file in the home, whatever its name."""
+        """URL of the journal of replies: SYNTHPOST_JOURNAL, or SQLite in the home."""
         from sqlalchemy import URL
 
         return self.journal or URL.create("sqlite", database=str(self.home / "journal.sqlite"))
 
     @property
     def dagster_home(self) -> Path:
-        """Dagster's own folder, inside the home."""
+        """DAGSTER_HOME, inside the home."""
         return self.home / "dagster"
 
 
 def read_settings(home: str | None = None, task: str | None = None, profile: str | None = None) -> Settings:
-    """Settings from the environment; an argument that is given wins over it."""
+    """Settings from the environment; arguments take precedence."""
     chosen = home or os.environ.get("SYNTHPOST_HOME") or ".synthpost"
     return Settings(
         home=Path(chosen).expanduser().absolute(),
@@ -75,21 +75,21 @@ def read_settings(home: str | None = None, task: str | None = None, profile: str
 
 
 def secret(name: str) -> str | None:
-    """The key in the environment variable of that name; None where it is not set."""
+    """Value of the environment variable that holds an API key; None if unset or empty."""
     return os.environ.get(name) or None
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be computed again."""
+    """Folder of the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "synthpost"
 
 
 def prepare(settings: Settings) -> None:
-    """Makes the home, puts our `dagster.yaml` into Dagster's folder, and sets the environment for this process.
+    """Creates the home with Dagster's `dagster.yaml`, and sets the environment of this process.
 
-    Child processes (Dagster's daemon and its runs) inherit the three variables, so that all see one study.
-    Raises StorageError when the home cannot be written, has a name that is not UTF-8 in this locale, or holds a link
-    that leads nowhere in place of a file.
+    Child processes (Dagster's daemon and its runs) inherit the variables, so that all use one study.
+    Raises StorageError if the home cannot be written, its name is not valid text in this locale, or `dagster.yaml` is
+    a broken link.
     """
     _refuse_undecoded(settings.home)
     instance = settings.dagster_home / "dagster.yaml"
@@ -102,7 +102,7 @@ def prepare(settings: Settings) -> None:
     except OSError as error:
         raise StorageError(
             f"{settings.home}: the home folder cannot be written ({error.strerror}); "
-            "free it or name another with SYNTHPOST_HOME or --home"
+            "make it writable or choose another with SYNTHPOST_HOME or --home"
         ) from None
     keep_quiet()
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
@@ -112,30 +112,30 @@ def prepare(settings: Settings) -> None:
 
 
 def probe_writing(folder: Path) -> None:
-    """Writes a file of its own into a folder and deletes it. Raises OSError where that cannot be."""
+    """Writes and deletes a temporary file in a folder. Raises OSError if that fails."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as probe:
-        probe.write(b"written to see whether it can be")
+        probe.write(b"probe")
         probe.flush()
 
 
 def _refuse_undecoded(home: Path) -> None:
-    """Python reads such a name as halves of surrogate pairs, which neither pyarrow nor the records of Dagster take."""
+    """Python decodes such a name to lone surrogates, which pyarrow and Dagster reject."""
     try:
         str(home).encode("utf-8")
     except UnicodeEncodeError:
         raise StorageError(
-            f"{home}: the name of the home folder cannot be read as text in the present locale; set PYTHONUTF8=1 (or "
-            "LC_ALL=C.UTF-8), or name another folder with SYNTHPOST_HOME or --home"
+            f"{home}: the name of the home folder is not valid text in this locale; set PYTHONUTF8=1 (or "
+            "LC_ALL=C.UTF-8), or choose another folder with SYNTHPOST_HOME or --home"
         ) from None
 
 
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise StorageError(f"{path} is a link that leads nowhere; delete it, and it is written anew as a file")
+        raise StorageError(f"{path} is a broken link; delete it, and the next command writes the file")
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    """Writes a file that is whole as soon as it has its name; a link of that name is replaced, never followed."""
+    """Writes a file atomically; replaces a link of that name instead of following it."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -50,7 +50,7 @@ def _build(name: str, row: Row, partitions: Partitions, profile: Profile) -> Ass
 
     def made(context: AssetExecutionContext, study: StudyResource, rows: int | None = None) -> MaterializeResult[Any]:
         opened = study.open()
-        key = context.partition_key if context.has_partition_key else ""
+        key = context.partition_key if stage.job in ("subsets", "cell") else ""
         progress = progress_of(context)
         outcomes = [materialize(opened, name, place, progress, rows) for place in opened.places(name, key)]
         return MaterializeResult(

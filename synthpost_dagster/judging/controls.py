@@ -1,6 +1,6 @@
-"""Comparisons whose answer is known, and what the judge made of them; and the long prompt against the short one.
+"""Controls: comparisons whose answer is known, which test the judge; and the long prompt against the short one.
 
-What a control's counts mean is said in `statistics.control`.
+`statistics.control` interprets their counts.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONTROLS = {"resampled": control_verdict, "empty": null_verdict, "shuffled": null_verdict}
-"""Comparison → what judges its counts."""
-DEAL = 2
-"""Raised when posts are dealt to other wrong prompts, so that the controls are made anew."""
+"""Comparison → the test of its counts."""
+SHUFFLE_VERSION = 2
+"""Raise it when the assignment of posts to wrong prompts changes, so that the controls are made again."""
 
 
 class Controlled(NamedTuple):
-    """A control's counts, seen from the candidate, and what they say of the judge; no pairs where it was left out."""
+    """A control's counts, seen from the candidate, and its finding about the judge; no pairs where it was left out."""
 
     name: str
     counts: Counts
@@ -42,7 +42,7 @@ def control_contests(
     post = {
         (row.contestant, row.prompt_id): row.post for table in (samples, baselines, tuned) for row in table.itertuples()
     }
-    elsewhere = misdealt(tuned)
+    elsewhere = shuffled_prompts(tuned)
     found = []
     for row in tuned.itertuples():
         labels, brief, prompt = labels_of(row), briefs[row.prompt_id], row.prompt_id
@@ -57,11 +57,11 @@ def control_contests(
     return found
 
 
-def misdealt(tuned: pd.DataFrame) -> dict[str, str]:
-    """Prompt id → the id of the prompt whose post it gets, never its own; each post is dealt once.
+def shuffled_prompts(tuned: pd.DataFrame) -> dict[str, str]:
+    """Prompt id → the id of the prompt whose post it gets, never its own; each post is assigned once.
 
-    It is a prompt for another product; where one product has more than half of the prompts, for as few as can be one
-    for the same product, of another type or tone. Empty where there is one prompt.
+    The other prompt is for another product. Where one product has more than half of the prompts, as few as possible
+    get a post for the same product, of another type or tone. Empty for a single prompt.
     """
     names = tuned.sort_values(["product", "post_type", "tone", "prompt_id"])
     ordered = names["prompt_id"].to_list()
@@ -77,7 +77,7 @@ def misdealt(tuned: pd.DataFrame) -> dict[str, str]:
 
 
 def controlled(verdicts: pd.DataFrame) -> list[Controlled]:
-    """What each control in a table of schema ControlVerdicts came to."""
+    """The result of each control in a table of schema ControlVerdicts."""
     outcomes = pairs(verdicts)
     results = []
     for name, judged in CONTROLS.items():

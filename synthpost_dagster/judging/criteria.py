@@ -30,11 +30,11 @@ from synthpost_dagster.text.normalize import EDGE, holds, letters, number_of, pl
 from synthpost_dagster.text.sentences import sentences as sentences_of
 
 RULES = 2
-"""Raised when what a check looks at changes, so that the rubric judges again."""
+"""Raise it when a check changes, so that the rubric judges again."""
 MAX_PATTERN_SECONDS = 1.0
-"""For one pattern in one post; one that backtracks without end is given up, and its criterion not scored."""
+"""For one pattern in one post. A slower pattern is stopped, and its criterion is not scored."""
 MAX_PATTERN_TIMEOUTS = 5
-"""After so many the run ends."""
+"""After this many timeouts of a pattern the run stops."""
 _QUESTION_MARKS = ("?", "؟", "？", "՞", "፧")
 _MARKS = ("!", "！", *_QUESTION_MARKS)
 _CLOSING = "\"'”’)」』"
@@ -61,8 +61,8 @@ def meets(check: Check, post: str, brief: Brief, spec: TaskSpec) -> bool | None:
             length = spec.length_of(brief.post_type)
             count = len(sentences(post, spec.language))
             return count >= length.min_sentences and (length.max_sentences is None or count <= length.max_sentences)
-        case OpeningCheck(max_words=most):
-            return _opening(sentences(post, spec.language), most)
+        case OpeningCheck(max_words=max_words):
+            return _opening(sentences(post, spec.language), max_words)
         case PhrasesCheck(any=phrases):
             return holds(post, phrases)
         case PatternCheck(regex=pattern):

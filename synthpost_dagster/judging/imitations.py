@@ -11,7 +11,7 @@ from synthpost_dagster.judging.replies import verdicts_in
 from synthpost_dagster.text.special_tokens import SPECIAL
 
 _SLOT = r"""["'“‘*(\[]{0,2}(?-i:[AB])["'”’*)\]]{0,2}(?=[ \t]*(?:$|[.,;:!?<{\[(]|(?:as|is)\b))"""
-"""A slot's name where it can be no article."""
+"""A or B where it cannot be the article."""
 _NAMED = r"(?:post|text|option|slot|response)"
 _IMITATION = re.compile(
     rf"""["'“”]verdict\\?["'“”]\s*:           # the key of a verdict

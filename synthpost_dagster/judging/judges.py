@@ -1,9 +1,14 @@
-"""The judges: the rubric, and a model that reads the task's judge prompt. Both answer in the same words."""
+"""The judges: the rubric, and a model that reads the task's judge prompt. Both answer with the same JSON.
+
+A judge of another kind is a class that follows `verdicts.Judge`, a spec with its own `backend` in `profiles.models`,
+and an entry in `JUDGES`.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from synthpost_dagster.inference.generate import chat
@@ -12,7 +17,7 @@ from synthpost_dagster.judging.replies import READING, Said
 from synthpost_dagster.judging.verdicts import Game, Judge, Request
 from synthpost_dagster.llm.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.profiles import Profile
-from synthpost_dagster.profiles.models import RubricJudge
+from synthpost_dagster.profiles.models import HostedChat, InProcessChat, RubricJudge
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.tasks.task import Task
 
@@ -21,8 +26,9 @@ JUDGING = "judging"
 
 
 def verdict_schema(task: Task, may_tie: bool) -> dict[str, Any]:
-    """What a judge's reply is to look like, where its endpoint heeds a schema: first the preference by criterion, then
-    one sentence why, then the verdict, so that the verdict follows from what was found.
+    """The JSON schema of a judge's reply, for endpoints that support one.
+
+    The verdict comes after the preferences by criterion and the reason, so that it follows from them.
     """
     picks = ["A", "B", "tie"]
     preference = {
@@ -121,7 +127,7 @@ class ModelReader:
         }
 
     def asks(self, task: Task, games: list[Game], attempt: int) -> list[Ask]:
-        """What the model is asked in each game."""
+        """The request of each game."""
         return [ask_for(self.model, chat(game.prompt(task)), attempt) for game in games]
 
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
@@ -135,17 +141,27 @@ class ModelReader:
 
 def build_judges(task: Task, profile: Profile, context: Context, may_tie: bool) -> list[Judge]:
     """The profile's judges, in its order."""
-    schema = verdict_schema(task, may_tie)
-    return [
-        Rubric(task)
-        if isinstance(spec, RubricJudge)
-        else ModelReader(task, chat_model(spec, context, schema), spec.max_replies_per_row)
-        for spec in profile.judges
-    ]
+    return [JUDGES[type(spec)](spec, task, context, may_tie) for spec in profile.judges]
+
+
+def _rubric(_spec: RubricJudge, task: Task, _context: Context, _may_tie: bool) -> Judge:
+    return Rubric(task)
+
+
+def _model(spec: InProcessChat | HostedChat, task: Task, context: Context, may_tie: bool) -> Judge:
+    return ModelReader(task, chat_model(spec, context, verdict_schema(task, may_tie)), spec.max_replies_per_row)
+
+
+JUDGES: dict[type, Callable[[Any, Task, Context, bool], Judge]] = {
+    RubricJudge: _rubric,
+    InProcessChat: _model,
+    HostedChat: _model,
+}
+"""How the judge of each kind of spec is built."""
 
 
 def tallied(judges: list[Judge]) -> Tally:
-    """What all judges' answers came to."""
+    """The tallies of all judges together."""
     whole = Tally()
     for judge in judges:
         whole.merge(judge.tally)

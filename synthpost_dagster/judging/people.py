@@ -1,4 +1,4 @@
-"""What people chose on a blind sheet: reading the file, and turning a choice into the outcome of a pair.
+"""People's choices on a blind sheet: reads the file, and turns each choice into the outcome of a pair.
 
 The report page exports the sheet; `is_candidate_first` is the rule by which it hides which post is the candidate's.
 """
@@ -17,7 +17,7 @@ _CHOICES = {
     **dict.fromkeys(("2", "b", "post 2", "post b", "second"), "B"),
     **dict.fromkeys(("tie", "0", "same", "equal", "="), "tie"),
 }
-_MOST_BYTES = 50_000_000
+MAX_BYTES = 50_000_000
 
 
 def is_candidate_first(pair_id: str) -> bool:
@@ -26,7 +26,7 @@ def is_candidate_first(pair_id: str) -> bool:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Pair id → outcome seen from the candidate, of the pairs that somebody chose on; several people are a panel.
+    """Pair id → outcome seen from the candidate, of the pairs with a choice; several people are a panel.
 
     The file is CSV with the columns `pair_id` and `choice` (1, 2 or tie); an empty choice is none. Raises SpecError
     naming the line.
@@ -37,7 +37,7 @@ def read_labels(path: Path) -> dict[str, str]:
             continue
         pick = _CHOICES.get(choice.lower().replace("_", " "))
         if pick is None:
-            raise SpecError(f"{path}: line {line}: choice {choice!r} is none of 1, 2 and tie")
+            raise SpecError(f"{path}: line {line}: choice {choice!r} is not 1, 2 or tie; correct it")
         try:
             is_first = is_candidate_first(pair_id)
         except ValueError:
@@ -51,8 +51,8 @@ def read_labels(path: Path) -> dict[str, str]:
 def _entries(path: Path) -> list[tuple[int, str, str]]:
     """(line, pair id, choice) of each row."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise SpecError(f"{path}: larger than {_MOST_BYTES:,} bytes; is this the filled sheet?")
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError(f"{path}: larger than {MAX_BYTES:,} bytes; is this the filled sheet?")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror}); name the filled sheet") from None

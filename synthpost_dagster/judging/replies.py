@@ -1,4 +1,4 @@
-"""Reading a judge's reply: its verdict, its sentence, its preference by criterion. Nothing is ever guessed at."""
+"""Reading a judge's reply: its verdict, its sentence, its preference by criterion. It never guesses."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NOT_SAID = {
     UNKNOWN: "unknown finish reason",
     PART: "part of another kind",
 }
-"""By the finish reason, or by what stands before the colon in it."""
+"""By the finish reason, or by the part of it before the colon."""
 READING = 2
-"""Raised when a reply is read or shown otherwise than before, so that model judges' replies are read again."""
+"""Raise it when replies are read or shown differently, so that model judges' replies are read again."""
 NO_VERDICT = "no verdict in the reply"
 TWO_VERDICTS = "two verdicts in one reply"
 OF_A_POST = "a verdict of a post in the reply"
@@ -38,7 +38,7 @@ _NAME = rf"(?:(?:post|text|option|slot|response|answer){_GAP}|an? +(?=tie))?((?a
 _SAYS = rf"(?:verdict|answer|winner|choice)(?:{_GAP}is)?"
 _VALUE = re.compile(_EDGE + _NAME + _EDGE, re.IGNORECASE)
 _BARE = re.compile(rf"{_EDGE}{_NAME}(?:[^\w?:]|_)*", re.IGNORECASE)
-"""A line that is nothing but a slot's name, and no heading."""
+"""A line with nothing but A, B or tie, and no heading."""
 _SPOKEN = re.compile(rf"{_EDGE}(?:(?:the|my|final|overall){_GAP})*{_SAYS}{_GAP}{_NAME}{_EDGE}", re.IGNORECASE)
 """A line of prose that is nothing but a verdict."""
 _MENTIONED = re.compile(rf"{_SAYS}[\W_]*{_NAME}(?![ \t-]*[^\W_])", re.IGNORECASE)

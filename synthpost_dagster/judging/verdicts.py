@@ -1,7 +1,7 @@
-"""Games and pairs: what judges are asked, what they answered, and what the games say about a pair.
+"""Games and pairs: the games of each contest, the judges' verdicts, and the outcome of each pair.
 
-A panel of several judges is one judge to all figures: its game is what the majority says. How a reply is read is in
-`judging.replies`.
+All figures take a panel of several judges as one judge: the majority decides each game. Replies are read in
+`judging.replies`; judges are built in `judging.judges`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ STUDY_MODE = Rules((False,), may_tie=False)
 
 
 class Request(NamedTuple):
-    """What a post of another's making was written for, in its own words."""
+    """The prompt of a post that was made elsewhere."""
 
     text: str
 
 
 class Game(NamedTuple):
-    """Two posts in neutral slots, written for one brief."""
+    """Two posts as A and B, written for one brief."""
 
     brief: Brief | Request
     post_a: str
@@ -58,8 +58,8 @@ class Game(NamedTuple):
 
 
 class Judge(Protocol):
-    """Plays games. `identity` is all that shapes a verdict besides the game; `name` is what tables call it;
-    `ties_when_forced`: whether its tie stands where one of the two must be chosen.
+    """Plays games. `identity` is all that shapes a verdict besides the game; `name` is its name in tables;
+    `ties_when_forced`: whether it may say tie where the rules ask for a choice.
     """
 
     name: str
@@ -130,9 +130,7 @@ def pair_outcome(games: Iterable[str]) -> str:
 
 
 def panel_outcome(said: Sequence[str]) -> str:
-    """A panel's game: what more than half of the judges say that could be read, else a tie; unscored where no more than
-    half could be.
-    """
+    """A panel's game: the majority of the scored verdicts, else a tie; unscored unless more than half are scored."""
     scored = [outcome for outcome in said if outcome != "unscored"]
     if 2 * len(scored) <= len(said):
         return "unscored"
@@ -150,16 +148,16 @@ def contests_of(briefs: dict[str, Brief], tuned: pd.DataFrame, baselines: pd.Dat
 
 
 def labels_of(row: Any) -> dict[str, str]:
-    """What a row of a table says its post was written for."""
+    """The factors that a row's post was written for."""
     return {name: getattr(row, name) for name in FACTOR_COLUMNS}
 
 
 def judge_contests(
-    task: Task, judges: Sequence[Judge], contests: Sequence[Contest], rules: Rules, told: Sequence[Progress]
+    task: Task, judges: Sequence[Judge], contests: Sequence[Contest], rules: Rules, progresses: Sequence[Progress]
 ) -> pd.DataFrame:
     """Every contest played by every judge in every order of the rules (schema Games, less what labels lack).
 
-    `told` hears how far each judge is.
+    `progresses` has one entry a judge.
     """
     import pandas as pd
 
@@ -182,7 +180,7 @@ def judge_contests(
             "opponent_words": word_count(contest.opponent_post),
             "has_imitation": flags[contest.pair_id],
         }
-        for judge, progress in zip(judges, told, strict=True)
+        for judge, progress in zip(judges, progresses, strict=True)
         for (contest, is_first), fingerprint, played in zip(
             setup, prints, play(task, judge, games, progress), strict=True
         )
@@ -192,12 +190,16 @@ def judge_contests(
 
 def games_between(contests: Sequence[Contest], rules: Rules) -> list[Game]:
     """The games of each contest, one in each order of the rules."""
-    games = []
-    for one in contests:
-        for is_first in rules.orders:
-            posts = (one.candidate_post, one.opponent_post)
-            games.append(Game(one.brief, *(posts if is_first else posts[::-1]), rules.may_tie))
-    return games
+    return [
+        Game(one.brief, *swap_order(one.candidate_post, one.opponent_post, is_first), rules.may_tie)
+        for one in contests
+        for is_first in rules.orders
+    ]
+
+
+def swap_order(candidate_post: str, opponent_post: str, is_candidate_first: bool) -> tuple[str, str]:
+    """The posts as A and B of a game: the candidate's first, or swapped."""
+    return (candidate_post, opponent_post) if is_candidate_first else (opponent_post, candidate_post)
 
 
 def _verdict(played: Played, is_candidate_first: bool) -> dict[str, Any]:

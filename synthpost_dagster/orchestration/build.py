@@ -14,7 +14,7 @@ from synthpost_dagster.orchestration.asset_checks import build_checks
 from synthpost_dagster.orchestration.jobs import build_jobs, build_schedule
 from synthpost_dagster.orchestration.partitions import build_partitions
 from synthpost_dagster.orchestration.sensor import build_sensor
-from synthpost_dagster.orchestration.waiting import wait_patiently
+from synthpost_dagster.orchestration.waiting import use_waiting_claims
 from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.resources.gpu import GpuResource
 from synthpost_dagster.resources.journal import JournalResource
@@ -26,7 +26,7 @@ from synthpost_dagster.stages.opening import storage_root
 
 def build_definitions(settings: Settings) -> Definitions:
     """The graph of the settings' task and profile. Raises SpecError where either is wrong."""
-    wait_patiently()
+    use_waiting_claims()
     # Dagster passes this parameter on itself whenever it copies a sensor.
     warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition", BetaWarning)
     task, profile = load_task_and_profile(settings.task, settings.profile)

@@ -1,6 +1,6 @@
-"""What a Dagster instance knows of earlier runs: the latest materializations, and runs whose process is no more.
+"""What a Dagster instance has recorded: the latest materializations, and runs whose process ended.
 
-For checks, sensors, the driver and the UI's start. What follows from it is decided in `planning`.
+Used by checks, sensor, driver and UI. What runs next is decided in `stages.planning`.
 """
 
 import math
@@ -28,9 +28,9 @@ from synthpost_dagster.runtime.processes import is_alive, is_here
 from synthpost_dagster.stages.planning import Recorded
 
 DRIVER_TAG = "synthpost/driver"
-"""On runs that the command line started: it starts what follows by itself, so the sensors leave them alone."""
+"""On runs that the command line started: it starts the next ones itself, so the sensor waits for it to end."""
 PROCESS_TAG = ".dagster/synthpost_process"
-"""Names the process that drives a run inside itself. Dagster's UI hides tags that start so."""
+"""Names the process that executes a run inside itself. Dagster's UI hides tags with this prefix."""
 UNFINISHED = (
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -41,13 +41,11 @@ UNFINISHED = (
 
 
 MANIFEST_DIGEST = "manifest_digest"
-"""Metadata of a materialization: the manifest's own digest, so that what Dagster shows of an artifact can be told from
-what the artifact has become.
-"""
+"""Metadata of a materialization: the digest of the manifest, which shows whether the artifact changed since."""
 
 
 class _Loading(LoadingContext):
-    """What Dagster's resolver loads records through; the records of one question are kept in it."""
+    """Dagster's stale-status resolver loads records through this; it caches them for one decision."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self._instance = instance
@@ -65,8 +63,7 @@ class _Loading(LoadingContext):
 def recorded_in(instance: DagsterInstance, graph: AssetGraph) -> Recorded:
     """A function from asset and partition to the digest of the manifest that its latest materialization shows.
 
-    None where there is none, and where Dagster itself calls it stale: something that it depends on has changed, if only
-    in what the asset does not use. A run that records it again makes it fresh in Dagster's eyes too.
+    None where there is none, and where Dagster calls it stale. A run that records the artifact again makes it fresh.
     """
 
     def recorded(asset: str, partition: str) -> str | None:
@@ -79,13 +76,13 @@ def recorded_in(instance: DagsterInstance, graph: AssetGraph) -> Recorded:
 
 
 def stale_status(instance: DagsterInstance, graph: AssetGraph, asset: str, partition: str = "") -> StaleStatus:
-    """What Dagster says of an asset: fresh, stale or missing."""
+    """Dagster's stale status of an asset or a partition."""
     resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
     return resolver.get_status(AssetKey(asset), partition or None)
 
 
 def metadata_of(instance: DagsterInstance, asset: str, partition: str, name: str) -> str | None:
-    """An entry in the metadata of the latest materialization; None where there is none, or no materialization."""
+    """An entry in the metadata of the latest materialization; None where there is none."""
     materialization = latest(instance, asset, partition)
     value = materialization.metadata.get(name) if materialization else None
     return str(value.value) if value and value.value else None
@@ -99,38 +96,38 @@ def latest(instance: DagsterInstance, asset: str, partition: str = "") -> AssetM
 
 
 def sign_of_life(instance: DagsterInstance, run_id: str) -> Path:
-    """The file that the process which executes a run holds locked."""
+    """The file that the process executing a run keeps locked."""
     return Path(instance.root_directory) / "alive" / run_id
 
 
 def is_orphan(instance: DagsterInstance, run: DagsterRun) -> bool:
-    """Whether the process that drove the run is gone, so that the run will never end by itself."""
+    """Whether the process that executed an unfinished run has ended."""
     process = run.tags.get(PROCESS_TAG, "")
     if is_here(process):
         return not is_alive(process)
     sign = sign_of_life(instance, run.run_id)
     if sign.is_file():
         return is_dead(sign)
-    # A run that has begun, or whose driver makes the sign itself, has it at once, and keeps it to its end.
+    # A run that has started has the file from its start to its end.
     is_begun = run.status is DagsterRunStatus.STARTED or bool(process)
     return is_begun and _age_seconds(instance, run) > SILENT_SECONDS
 
 
 def _age_seconds(instance: DagsterInstance, run: DagsterRun) -> float:
-    """Seconds since a run was last changed."""
+    """Seconds since a run record last changed."""
     record = instance.get_run_record_by_id(run.run_id)
     return (datetime.now(UTC) - record.update_timestamp.astimezone(UTC)).total_seconds() if record else math.inf
 
 
 def pool_slots(instance: DagsterInstance) -> int:
-    """How many steps the pool of the device lets in at a time; -1 where no limit is set."""
+    """The limit of the device's pool; -1 where none is set."""
     limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     default = instance.global_op_concurrency_default_limit
     return limits.get(POOL, -1 if default is None else default)
 
 
 def tidy(instance: DagsterInstance, slots: int) -> None:
-    """Sets the pool's limit to the device's slots, and frees what dead processes hold."""
+    """Sets the limit of the device's pool, and frees the slots of processes that ended."""
     storage = instance.event_log_storage
     if instance.global_op_concurrency_default_limit != slots or POOL in storage.get_concurrency_keys():
         storage.set_concurrency_slots(POOL, slots)
@@ -138,9 +135,9 @@ def tidy(instance: DagsterInstance, slots: int) -> None:
 
 
 def free_abandoned(instance: DagsterInstance) -> None:
-    """Ends orphaned runs, and frees the slots that ended runs hold, were assigned or wait for.
+    """Marks orphaned runs as failed, and frees the pool slots of ended runs.
 
-    Dagster cannot know that a process was killed which ran a job inside itself, and would wait for its slot for ever.
+    Dagster does not notice that a process which executed a run inside itself was killed, and would wait for its slot.
     """
     for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))):
         if is_orphan(instance, run):
@@ -157,13 +154,13 @@ def free_abandoned(instance: DagsterInstance) -> None:
 
 
 def holders(instance: DagsterInstance, pool: str) -> list[str]:
-    """Ids of the runs that hold a slot of a pool, then of those that were assigned one, then of those that wait."""
+    """Ids of the runs that hold a slot of a pool, were assigned one, or wait for one, in this order."""
     info = instance.event_log_storage.get_concurrency_info(pool)
     return list(dict.fromkeys([*info.active_run_ids, *info.assigned_run_ids, *info.pending_run_ids]))
 
 
 def run_title(instance: DagsterInstance, run_id: str) -> str:
-    """A run for people: job, partition, id, and the process that drives it."""
+    """A run for people: job, partition, id and process."""
     run = instance.get_run_by_id(run_id)
     if run is None:
         return f"run {run_id[:8]}"

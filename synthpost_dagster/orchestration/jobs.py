@@ -47,7 +47,7 @@ class SweepConfig(Config):
 
 def ops_config(run: Run) -> dict[str, Any]:
     """The run configuration of a run, below `ops`."""
-    if run.cells:
+    if run.job == "sweep":
         return {fill.name: {"config": {"cells": [cell.key for cell in run.cells]}}}
     return {"synthetic_rows": {"config": {"rows": run.rows}}} if run.rows is not None else {}
 

@@ -1,6 +1,6 @@
-"""The Dagster UI of one study: the webserver in this process, the daemon and the code server in processes beside it.
+"""The Dagster UI of one study: the webserver in this process, the daemon and the code server in child processes.
 
-As `dagster dev` does, which answers whoever asks; who is answered here is decided in `ui_guard`.
+`dagster dev` does the same and answers every request; `ui_guard` decides which requests are answered here.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from synthpost_dagster.settings import Settings
 MODULE = "synthpost_dagster.definitions"
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - named, not bound
 CLOSING_SECONDS = 5
-"""Browsers that keep a connection open are waited for so long when the UI is stopped."""
+"""How long open connections are waited for when the UI stops."""
 ENDING_SECONDS = 30.0
 
 
 def serve(settings: Settings, host: str, port: int, allowed: Sequence[str], read_only: bool) -> None:
-    """Serves the UI until it is interrupted; then every process that was started has ended.
+    """Serves the UI until it is interrupted; then all child processes have ended.
 
     Raises SpecError where nothing can listen on the host and port.
     """
@@ -75,7 +75,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def _code_server(instance: DagsterInstance) -> Iterator[str]:
-    """A server of the study's definitions, for webserver and daemon both; the file that tells them where it is."""
+    """A server of the study's definitions for webserver and daemon; yields the workspace file that names it."""
     from dagster._cli.proxy_server_manager import ProxyServerManager
     from dagster._core.workspace.load_target import ModuleTarget
 
@@ -89,7 +89,7 @@ def _code_server(instance: DagsterInstance) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _daemon(workspace: str) -> Iterator[None]:
-    """The process that runs schedules, sensors and the queue of runs; where it ends by itself, so does the UI."""
+    """The process that runs schedules, the sensor and the run queue; if it ends, the UI ends."""
     process = multiprocessing.get_context("spawn").Process(target=_run_daemon, args=(workspace,), name="daemon")
     process.start()
     is_over = threading.Event()

@@ -1,7 +1,7 @@
-"""What stands before the UI's webserver, which knows no log-in: it answers under known names, to pages of its own.
+"""Guards the UI's webserver, which has no log-in: only known host names and the UI's own pages are answered.
 
-Without it, a web page anywhere could reach the server through the visitor's browser: by a name of its own that resolves
-to 127.0.0.1 (DNS rebinding), or by requests to 127.0.0.1 that carry the page's origin.
+Without it, any web page could reach the server through the visitor's browser: by a name that resolves to 127.0.0.1 (DNS
+rebinding), or by cross-origin requests to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class HostGuard:
-    """An ASGI application that passes on the requests and websockets which name an allowed host, with any port.
+    """An ASGI application that forwards requests and websockets for an allowed host, with any port.
 
     Others get status 400 and a sentence, or a closed websocket.
     """
@@ -41,7 +41,7 @@ class HostGuard:
             await send({"type": "http.response.body", "body": reason.encode()})
 
     def _refusal(self, scope: Scope) -> str:
-        """Why this is not answered; empty where it is."""
+        """Why a request is refused; empty where it is not."""
         hosts = _values(scope, b"host")
         if len(hosts) != 1 or _host_name(hosts[0]) not in self._allowed:
             named = ", ".join(hosts)
@@ -62,7 +62,7 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 
 
 def _host_name(place: str) -> str:
-    """The name in `name:port` or `[address]:port`; empty where it is neither."""
+    """The name in `name:port` or `[address]:port`; empty for anything else."""
     if any(sign in place for sign in "@/?#\\ \t"):
         return ""
     try:

@@ -1,8 +1,8 @@
-"""How a run waits for a slot of a Dagster pool: it says for what, sleeps, frees what dead processes hold, and ends when
-it is told to.
+"""How a run waits for a slot of a Dagster pool: it says what it waits for, sleeps, frees the slots of processes that
+ended, and ends when it is cancelled.
 
-Dagster's in-process executor does none of these: it looks at the clock in a loop, deaf to signals. `graph` lets every
-run wait as said here, of the command line and of the UI. What is freed is decided in `records`.
+Dagster's in-process executor does none of this; it polls the clock and ignores signals. `build` applies this class to
+every run, from the command line and from the UI.
 """
 
 import time
@@ -18,38 +18,38 @@ from synthpost_dagster.runtime.progress import Progress
 
 LOOK_SECONDS = 1.0
 FREE_SECONDS = 5.0
-"""What dead processes hold is looked for so often."""
+"""Between two checks for slots of processes that ended."""
 
 
 class WaitingClaims(InstanceConcurrencyContext):
-    """Claims slots of pools for the steps of one run."""
+    """Claims pool slots for the steps of one run."""
 
     _freed_at = -FREE_SECONDS
     _told = ""
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
-        """Whether the step has its slot; where not, after a pause.
+        """Whether the step has its slot; if not, it returns after a pause.
 
-        Raises DagsterExecutionInterruptedError when this process or this run is told to end.
+        Raises DagsterExecutionInterruptedError when this process or this run is cancelled.
         """
         if super().claim(concurrency_key, step_key, step_priority):
             return True
         self._pending_timeouts[step_key] = 0.0  # the pause is made here, by a clock that does not step
         with raise_execution_interrupts():
             self._tell(concurrency_key)
-            self._end_if_told()
+            self._end_if_cancelled()
             self._free(concurrency_key)
             time.sleep(LOOK_SECONDS)
         return False
 
     def _tell(self, pool: str) -> None:
-        """Says once for which run this one waits."""
+        """Says once which run holds the slot."""
         others = [run_id for run_id in holders(self._instance, pool) if run_id != self._run_id]
         if others and others[0] != self._told:
             self._told = others[0]
             Progress().note(f"waiting for a slot of pool {pool}: {run_title(self._instance, others[0])} holds it")
 
-    def _end_if_told(self) -> None:
+    def _end_if_cancelled(self) -> None:
         run = self._instance.get_run_by_id(self._run_id)
         if run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING:
             raise DagsterExecutionInterruptedError
@@ -65,6 +65,6 @@ class WaitingClaims(InstanceConcurrencyContext):
             storage.assign_pending_steps([pool])
 
 
-def wait_patiently() -> None:
-    """From now on, runs that are executed in this process wait so."""
+def use_waiting_claims() -> None:
+    """From now on, runs executed in this process wait in this way."""
     vars(in_process)["InstanceConcurrencyContext"] = WaitingClaims

@@ -1,9 +1,8 @@
 """Reads files of comparisons made elsewhere into columns of text: CSV, parquet, JSON and JSON lines.
 
-Everything stays the text that stands in the file: "NA" is a label like any other, "01" an id. A prompt or post that the
-file lacks is None: a null in parquet or JSON, and an empty field in CSV, where nobody can say that a post is there and
-empty. What the columns mean is decided in `comparisons.table`; which of them other tools write, in
-`comparisons.formats`.
+Values stay as the file has them: "NA" is a label, "01" an id. A missing prompt or post is None: a null in parquet or
+JSON, and an empty field in CSV, which cannot distinguish an empty post from a missing one. `pairs.table` interprets the
+columns; `pairs.formats` recognises the columns of other tools.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _MAX_FIELD = 2**31 - 1
 def read_columns(path: Path, known: set[str], posts: tuple[str, ...]) -> Columns:
     """The columns of a CSV (UTF-8; comma, semicolon or tab) or parquet file.
 
-    `known` are names by which the separator is chosen; in the columns `posts` what is missing is None.
+    `known` are column names by which the separator is detected; missing values of the columns `posts` are None.
     Raises SpecError naming file, place and remedy where the file cannot be read.
     """
     suffix = path.suffix.lower()
@@ -42,7 +41,7 @@ def read_columns(path: Path, known: set[str], posts: tuple[str, ...]) -> Columns
         return _parquet(path, posts)
     if suffix in CSV_SUFFIXES:
         return _csv(path, _decoded(path, _content(path)), known, posts)
-    raise SpecError(f"{path}: its name says no format that is read; name it .csv, .tsv, .parquet, .json or .jsonl")
+    raise SpecError(f"{path}: the name has no known suffix; name it .csv, .tsv, .parquet, .json or .jsonl")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -53,12 +52,12 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     text = _decoded(path, content)
     records = _json_list(path, text) if path.suffix.lower() == ".json" else _json_lines(path, text)
     if not records:
-        raise SpecError(f"{path}: holds no comparison; an object for every comparison is expected")
+        raise SpecError(f"{path}: has no comparison; write one object for each")
     return records
 
 
 def columns_of(records: Iterable[Mapping[str, Any]], posts: tuple[str, ...]) -> Columns:
-    """Records as columns: what is no text is written as JSON; a key that a record lacks is missing."""
+    """Records as columns: values that are not text become JSON; a key that a record lacks is missing."""
     rows = list(records)
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [_json_text(name, row.get(name), posts) for row in rows] for name in names}
@@ -68,9 +67,9 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise SpecError(f"{path}: there is no such file; give the path of a file of pairs") from None
+        raise SpecError(f"{path}: no such file; give the path of a file of pairs") from None
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror}); give a file that may be read") from None
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); give a readable file") from None
 
 
 def _decoded(path: Path, content: bytes) -> str:
@@ -85,12 +84,12 @@ def _decoded(path: Path, content: bytes) -> str:
 
 def _csv(path: Path, text: str, known: set[str], posts: tuple[str, ...]) -> Columns:
     if not text.strip():
-        raise SpecError(f"{path}: is empty; a line of column names and a row for every comparison are expected")
+        raise SpecError(f"{path}: is empty; write a line of column names and a row for each comparison")
     csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=_delimiter(text, known), strict=True)
     names: list[str] = []
     columns: list[list[str | None]] = []
-    # Equal texts of a column are kept once: a million labels are a few.
+    # Equal texts of a column share one string, because a million labels have few different values.
     texts: list[dict[str, str]] = []
     try:
         for fields in reader:
@@ -121,7 +120,7 @@ def _checked(path: Path, fields: list[str], names: list[str], line: int) -> list
 
 def _check_width(path: Path, names: list[str]) -> None:
     if len(names) > MAX_COLUMNS:
-        raise SpecError(f"{path}: has {len(names):,} columns, and {MAX_COLUMNS:,} are read at most; leave some out")
+        raise SpecError(f"{path}: has {len(names):,} columns, the maximum is {MAX_COLUMNS:,}; remove some")
 
 
 def _named(path: Path, names: list[str], columns: list[list[str | None]]) -> Columns:
@@ -130,15 +129,15 @@ def _named(path: Path, names: list[str], columns: list[list[str | None]]) -> Col
     found = dict(zip(named, columns, strict=True))
     if len(found) < len(named):
         twice = next(name for place, name in enumerate(named) if name in named[:place])
-        raise SpecError(f"{path}: the column {twice!r} stands twice; rename one ({listed(named)})")
+        raise SpecError(f"{path}: the column {twice!r} appears twice; rename one ({listed(named)})")
     return found
 
 
-def listed(names: Iterable[str], most: int = 20) -> str:
+def listed(names: Iterable[str], limit: int = 20) -> str:
     """The columns of a file, for a message."""
     every = ["one without a name" if name.startswith("(column ") else name for name in names]
-    more = f" and {len(every) - most:,} more" if len(every) > most else ""
-    return f"its columns: {', '.join(every[:most])}{more}"
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return f"its columns: {', '.join(every[:limit])}{more}"
 
 
 def _delimiter(text: str, known: set[str]) -> str:
@@ -174,7 +173,9 @@ def _parquet_text(path: Path, column: str, value: object, posts: tuple[str, ...]
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
-        raise SpecError(f"{path}: the column {column!r} holds bytes that are no text; write it as strings") from None
+        raise SpecError(
+            f"{path}: the column {column!r} has bytes that are not UTF-8 text; write it as strings"
+        ) from None
 
 
 def _json_list(path: Path, text: str) -> list[dict[str, Any]]:
@@ -183,7 +184,7 @@ def _json_list(path: Path, text: str) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not valid JSON ({error}); a file of JSON lines is named .jsonl") from None
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise SpecError(f"{path}: no list of objects; write one object for every comparison, in a list")
+        raise SpecError(f"{path}: not a list of objects; write a list with one object for each comparison")
     return found
 
 
@@ -200,7 +201,7 @@ def _objects(path: Path, text: str) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise SpecError(f"{path}: line {number} is not valid JSON ({error}); correct or remove it") from None
         if not isinstance(found, dict):
-            raise SpecError(f"{path}: line {number} is no JSON object; write one object for every comparison")
+            raise SpecError(f"{path}: line {number} is not a JSON object; write one object for each comparison")
         yield found
 
 

@@ -1,4 +1,4 @@
-"""The files that other tools of the field write, read by their keys into the columns of `comparisons.table`.
+"""Files of other tools, recognised by their keys and read into the columns of `pairs.table`.
 
 Arena-Hard's judgments (https://github.com/lmarena/arena-hard-auto): one object a prompt with `games`, whose `score`
 names places such as `A>>B`; in the first game the baseline is A, in the second the model. AlpacaEval's annotations
@@ -22,15 +22,15 @@ ALPACA_MEANING = Meaning(win="2", loss="1", tie="1.5")
 
 
 class Format(NamedTuple):
-    """What the keys of a file say of its columns; an empty note where the file is one of our own form."""
+    """The columns of a file and what its format tells about them; the note is empty for Synthpost's own form."""
 
     columns: Columns
     note: str = ""
     meaning: Meaning | None = None
-    """What the labels mean, where the format says it."""
+    """The meaning of the labels, if the format defines it."""
     candidate: str = ""
     baseline: str = ""
-    """Names of the contestants, empty where the file does not name one each."""
+    """Names of the contestants, empty if the file does not name exactly one each."""
     is_candidate_first: tuple[bool, ...] = ()
     """Whether the candidate stood first, one entry a row, where labels name places."""
 

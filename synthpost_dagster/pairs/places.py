@@ -21,12 +21,12 @@ def names_places(label: str) -> bool:
 
 
 def is_word_of_place(label: str) -> bool:
-    """Whether a label may name a place: A, first, 2; or a contestant that is called so."""
+    """Whether a label may name a place: A, first, 2. It may also be the name of a contestant."""
     return names_places(label) or label.strip("[]()\"' ").casefold() in _FIRST | _SECOND
 
 
 def read_place(label: str, is_candidate_first: bool) -> Read:
-    """What a label that names a place says of the candidate."""
+    """The outcome for the candidate of a label that names a place."""
     bare = label.strip("[]()\"' ").casefold()
     if compared := _COMPARED.fullmatch(label):
         pick = _picked(compared)

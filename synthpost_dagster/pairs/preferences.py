@@ -25,7 +25,7 @@ class Scale(NamedTuple):
         return (value - self.loss) / (self.win - self.loss)
 
     def read(self, label: str) -> Read | None:
-        """What a label says by the nearer end of the scale; None where it is an end, or no number between them."""
+        """The outcome of the nearer end of the scale; None for an end itself, and for a label not between them."""
         share = self.share(label)
         if share is None or share in (0, 1):
             return None
@@ -39,7 +39,7 @@ def scale_of(meaning: Meaning) -> Scale | None:
 
 
 def guessed_scale(labels: Iterable[str]) -> str:
-    """The ends of the scale that numbers seem to have, as words for a message; empty where they seem to have none."""
+    """For a message: the likely ends of the scale of these numbers; empty if there are none."""
     numbers = [_number(label) for label in labels]
     values = [number for number in numbers if number is not None]
     if len(values) < len(numbers) or not values or all(value == int(value) for value in values):
@@ -51,7 +51,7 @@ def guessed_scale(labels: Iterable[str]) -> str:
 
 
 def nearness(counts: Mapping[str, int], scale: Scale) -> tuple[str, str]:
-    """The range of some labels, and how near they are to the end that they were read as, for people."""
+    """The range of labels that were read as one outcome, and their mean distance from its end, as text."""
     values = {label: (float(label), scale.share(label) or 0.0) for label in counts}
     low, high = (end(value for value, _ in values.values()) for end in (min, max))
     pairs = sum(counts.values())

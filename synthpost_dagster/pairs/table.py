@@ -1,11 +1,12 @@
-"""What the columns of a file of comparisons mean, and its raw labels as pair outcomes.
+"""The columns of a file of comparisons, and its raw labels as pair outcomes.
 
-Files are read in `comparisons.files`, those of other tools are recognised in `comparisons.formats`, what a label says
-is read in `comparisons.labels`, `places` and `preferences`; judging posts that come without labels is not done here.
+`pairs.files` reads files and `pairs.formats` recognises those of other tools; `pairs.labels`, `places` and
+`preferences` read labels. `stages.pairs` judges posts that come without labels.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from synthpost_dagster.pairs import formats
 from synthpost_dagster.pairs.files import JSON_SUFFIXES, Columns, columns_of, listed, read_columns, read_records
 from synthpost_dagster.pairs.formats import Format
 from synthpost_dagster.pairs.labels import Meaning, Read, read_label
+from synthpost_dagster.pairs.mapping import MAPPED, NO_MAP, OUTCOMES, read_mapped
 from synthpost_dagster.pairs.places import is_word_of_place, names_places, read_place
 from synthpost_dagster.pairs.preferences import WEIGHTED, nearness, scale_of
 
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
 PAIR_ID, LABEL, OUTCOME = "pair_id", "label", "outcome"
 PROMPT = "prompt"
 POSTS = (PROMPT, "baseline", "candidate")
-FEWEST_LEVELS, MOST_LEVELS = 2, 30
+MIN_LEVELS, MAX_LEVELS = 2, 30
 MAX_FACTORS = 20
+MAX_UNREAD = 20
+"""Unread labels in the terminal; figures.json has all."""
 LABEL_SEPARATOR = " / "
 
 
 class Order(NamedTuple):
-    """The column that says which post stood first in a game, and what it says where the candidate's did."""
+    """The column with the post that was first in a game, and its value where that was the candidate's."""
 
     column: str
     candidate_first: str
@@ -54,9 +58,9 @@ class PairsTable:
     has_posts: bool
     """Whether prompt, baseline and candidate are all there."""
     label_column: str | None
-    """None where the posts are still to be judged."""
+    """None if the posts have to be judged."""
     source: Format
-    """Whose form the file has, and what that says of its labels."""
+    """The format of the file."""
 
     @property
     def is_candidate_first(self) -> tuple[bool, ...]:
@@ -66,12 +70,19 @@ class PairsTable:
 
 @dataclass(frozen=True)
 class Repair:
-    """A label that was not exact, what it was read as, how often it occurs, and how it was read or why not."""
+    """A label that was not exact, its outcome and count, and how it was read or why not."""
 
     label: str
     outcome: str
     count: int
     how: str
+
+    @property
+    def argument(self) -> str:
+        """The `--map` argument that gives an unread label its outcome; empty where the label was read."""
+        if self.outcome != "unscored" or self.how == MAPPED:
+            return ""
+        return f"--map {shlex.quote(self.label + '=' + '|'.join(OUTCOMES))}"
 
 
 class Contradictions(NamedTuple):
@@ -80,7 +91,7 @@ class Contradictions(NamedTuple):
     pairs: int = 0
     contradicted: int = 0
     may_name_places: bool = False
-    """Whether the labels are words for places, though nobody said which post stood first."""
+    """Whether the labels are words for places, though no order of the posts is known."""
 
 
 def read_pairs(path: Path, label_column: str | None = None, order: Order | None = None) -> PairsTable:
@@ -107,7 +118,7 @@ def read_pairs(path: Path, label_column: str | None = None, order: Order | None 
 
 
 def missing(table: PairsTable) -> dict[str, str]:
-    """Pair id → why it cannot be played: it lacks its prompt, or one of the posts."""
+    """Pair id → why it cannot be played: the prompt or a post is missing."""
     return {
         row[PAIR_ID]: "prompt missing" if row[PROMPT] is None else "post missing"
         for row in (table.rows.to_dict("records") if table.has_posts else [])
@@ -116,15 +127,17 @@ def missing(table: PairsTable) -> dict[str, str]:
 
 
 def prompt_count(table: PairsTable) -> int | None:
-    """How many different prompts the pairs have; None where the file has no prompts, or lacks that of any pair."""
+    """The number of different prompts; None if the file has no prompts."""
     if PROMPT not in table.rows:
         return None
     prompts = table.rows.drop_duplicates(PAIR_ID)[PROMPT]
     return None if prompts.isna().all() else int(prompts.nunique(dropna=False))
 
 
-def game_outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Read]:
-    """What each game's label says of the candidate, in the file's order.
+def game_outcomes(
+    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
+) -> list[Read]:
+    """The outcome of each game for the candidate, in the file's order; `by_label` has the outcomes given by `--map`.
 
     Raises SpecError where the labels that win and lose read alike, or name places without an order; ValueError where
     the table has no labels.
@@ -132,15 +145,21 @@ def game_outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = 
     labels = _labels(table)
     if table.is_candidate_first:
         keys = list(zip(labels, table.is_candidate_first, strict=True))
-        placed = {key: read_place(*key) for key in set(keys)}
+        placed = {key: read_mapped(key[0], by_label, is_strict) or read_place(*key) for key in set(keys)}
         return [placed[key] for key in keys]
     if meaning is None:
         raise ValueError("labels that name contestants need a meaning")
-    said = {label: _read(label, meaning, is_strict) for label in set(labels)}
+    said = {
+        label: (None if label in meaning else read_mapped(label, by_label, is_strict))
+        or _read(label, meaning, is_strict)
+        for label in set(labels)
+    }
     return [said[label] for label in labels]
 
 
-def outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> pd.DataFrame:
+def outcomes(
+    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
+) -> pd.DataFrame:
     """One row a pair, in the file's order: `pair_id`, `outcome`, `label` (the games' raw labels), and the factors.
 
     Raises as `game_outcomes`.
@@ -149,7 +168,7 @@ def outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False
 
     found: dict[str, str] = {}
     raw: dict[str, str] = {}
-    games = game_outcomes(table, meaning, is_strict)
+    games = game_outcomes(table, meaning, is_strict, by_label)
     for pair_id, label, read in zip(table.rows[PAIR_ID], _labels(table), games, strict=True):
         if pair_id in found:
             found[pair_id] = pair_outcome((found[pair_id], read.outcome))
@@ -162,7 +181,7 @@ def outcomes(table: PairsTable, meaning: Meaning | None, is_strict: bool = False
 
 
 def contradictions(table: PairsTable, games: Sequence[Read]) -> Contradictions:
-    """How many pairs of several games contradict themselves."""
+    """The number of pairs whose games contradict each other."""
     scored: dict[str, list[str]] = {}
     if not table.rows[PAIR_ID].is_unique:
         for pair_id, read in zip(table.rows[PAIR_ID], games, strict=True):
@@ -174,15 +193,17 @@ def contradictions(table: PairsTable, games: Sequence[Read]) -> Contradictions:
 
 def _may_name_places(table: PairsTable) -> bool:
     """Whether pairs have several games and their labels are words for places, though no order was given."""
-    is_told = table.label_column is None or bool(table.is_candidate_first)
-    return not (is_told or table.rows[PAIR_ID].is_unique) and all(map(is_word_of_place, set(_labels(table))))
+    is_known = table.label_column is None or bool(table.is_candidate_first)
+    return not (is_known or table.rows[PAIR_ID].is_unique) and all(map(is_word_of_place, set(_labels(table))))
 
 
-def repairs(table: PairsTable, meaning: Meaning | None, is_strict: bool = False) -> list[Repair]:
+def repairs(
+    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
+) -> list[Repair]:
     """Every label of a game that was not exact, unscored ones included, the most frequent first; weighted preferences
     together, by what they were read as. Raises as `game_outcomes`.
     """
-    games = game_outcomes(table, meaning, is_strict)
+    games = game_outcomes(table, meaning, is_strict, by_label)
     times = Counter((label, read) for label, read in zip(_labels(table), games, strict=True) if read.how)
     scale = scale_of(meaning) if meaning else None
     found = [
@@ -198,6 +219,15 @@ def repairs(table: PairsTable, meaning: Meaning | None, is_strict: bool = False)
     return found
 
 
+def unread_lines(repairs: Sequence[Repair]) -> tuple[str, ...]:
+    """The most frequent labels that could not be read: count, reason and the `--map` argument to type."""
+    unread = [repair for repair in repairs if repair.argument]
+    lines = [f"{repair.count:,} x {repair.how}: {repair.argument}" for repair in unread[:MAX_UNREAD]]
+    if len(unread) > MAX_UNREAD:
+        lines.append(f"{len(unread) - MAX_UNREAD:,} more labels are in figures.json")
+    return tuple(lines)
+
+
 def raw_labels(table: PairsTable) -> dict[str, int]:
     """Each label with how often it occurs, the most frequent first."""
     return dict(Counter(_labels(table)).most_common())
@@ -208,8 +238,8 @@ def check_labels_name_contestants(path: Path, table: PairsTable) -> None:
     if _may_name_places(table) and any(map(names_places, set(_labels(table)))):
         raise SpecError(
             f"{path}: the labels in {table.label_column!r} name places ({', '.join(list(raw_labels(table))[:3])}), and "
-            "pairs have several games; name the column that says which post stood first with --order-column, and what "
-            f"it says where the candidate's did with --candidate-first ({listed(table.rows.columns)})"
+            "pairs have several games; name the column with the post that was first with --order-column, and its "
+            f"value for the candidate with --candidate-first ({listed(table.rows.columns)})"
         )
 
 
@@ -224,20 +254,20 @@ def _source(path: Path, label_column: str | None) -> Format:
 
 def _order(path: Path, columns: Mapping[str, Sequence[str | None]], order: Order) -> tuple[bool, ...]:
     if order.column not in columns:
-        raise SpecError(f"{path}: --order-column: there is no column {order.column!r} ({listed(columns)})")
+        raise SpecError(f"{path}: --order-column: no column {order.column!r} ({listed(columns)})")
     values = columns[order.column]
     levels = list(dict.fromkeys(values))
     if order.candidate_first not in levels:
         some = ", ".join(str(level) for level in levels[:3])
         raise SpecError(
-            f"{path}: --candidate-first: the column {order.column!r} never says {order.candidate_first!r}, but {some}"
+            f"{path}: --candidate-first: the column {order.column!r} has no {order.candidate_first!r}, only {some}"
         )
     return tuple(value == order.candidate_first for value in values)
 
 
 def _labels(table: PairsTable) -> list[str]:
     if table.label_column is None:
-        raise ValueError("these pairs have no labels; their posts are to be judged")
+        raise ValueError("these pairs have no labels; judge their posts")
     return [str(label) for label in table.rows[table.label_column]]
 
 
@@ -250,7 +280,7 @@ def _read(label: str, meaning: Meaning, is_strict: bool) -> Read:
 
 def _label_column(path: Path, columns: Columns, asked: str | None) -> str | None:
     if asked is not None and asked not in columns:
-        raise SpecError(f"{path}: there is no column {asked!r} for the labels; name one of those ({listed(columns)})")
+        raise SpecError(f"{path}: no column {asked!r} for the labels; name one of the file's ({listed(columns)})")
     if asked is not None or LABEL in columns:
         return asked or LABEL
     if set(POSTS) <= columns.keys():
@@ -289,9 +319,9 @@ def _has_few_levels(values: Sequence[str | None]) -> bool:
     levels: set[str | None] = set()
     for value in values:
         levels.add(value)
-        if len(levels) > MOST_LEVELS:
+        if len(levels) > MAX_LEVELS:
             return False
-    return len(levels - {None}) >= FEWEST_LEVELS
+    return len(levels - {None}) >= MIN_LEVELS
 
 
 def _is_one_a_pair(values: Sequence[str | None], pair_ids: Sequence[str]) -> bool:

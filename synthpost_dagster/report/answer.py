@@ -13,7 +13,7 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.report.data import Cost, ReportData, Worth
 from synthpost_dagster.report.views import CellView
 from synthpost_dagster.statistics.choice import is_placeable, is_too_unscored
-from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell
+from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_detect
 
 if TYPE_CHECKING:
     from synthpost_dagster.statistics.ratio import Counts, Ratio
@@ -202,7 +202,7 @@ def _next(data: ReportData, cells: Sequence[CellView], answer: Answer) -> list[N
 
 def _more_prompts(data: ReportData) -> Next:
     """As many prompts as tell 60 % won from half, or a larger effect where there were already that many."""
-    needed = math.ceil(pairs_to_tell(PLANNED_SHARE) / (data.decisive_share or 1.0))
+    needed = math.ceil(pairs_to_detect(PLANNED_SHARE) / (data.decisive_share or 1.0))
     return Next("judge more prompts", needed) if needed > data.evaluation_prompts else Next("try more rows or steps")
 
 

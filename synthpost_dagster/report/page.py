@@ -15,8 +15,8 @@ from synthpost_dagster.report.answer import answer_of
 from synthpost_dagster.report.browser import report_browser
 from synthpost_dagster.report.quality_views import HEATS, heat, quality_view
 from synthpost_dagster.report.rendering import render
-from synthpost_dagster.statistics.choice import MOST_UNSCORED
-from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell, planned_widths
+from synthpost_dagster.statistics.choice import MAX_UNSCORED
+from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_detect, planned_widths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "answer": answer,
         "best": best,
         "choice": data.choice if best else None,
-        "max_unscored": MOST_UNSCORED,
+        "max_unscored": MAX_UNSCORED,
         "cells": cells,
         "cells_by_length": sorted(cells, key=lambda view: (view.cell.sweep_order[1:], view.cell.data_size)),
         "surface": views.surface(cells, data.missing),
@@ -50,7 +50,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "steps": begin,
         "other_steps": other,
         "planned_widths": planned_widths(),
-        "planned_share": (PLANNED_SHARE, pairs_to_tell(PLANNED_SHARE)),
+        "planned_share": (PLANNED_SHARE, pairs_to_detect(PLANNED_SHARE)),
         "looks": sum(len(table.levels) for table in dict(breakdowns).get(best, ())) if best else 0,
         "shown": shown,
         "breakdowns": breakdowns,

@@ -181,7 +181,7 @@ def count_text(count: int) -> str:
 
 def needed_lines() -> list[str]:
     """How many decided pairs a precise ratio, and a clear winner, take."""
-    from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_tell, planned_widths
+    from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_detect, planned_widths
 
     lines = [
         f"To know a ratio of {number_text(ratio, 1)} to within a factor of {number_text(factor, 3)} takes "
@@ -189,4 +189,4 @@ def needed_lines() -> list[str]:
         for ratio, factor, decided in planned_widths()
     ]
     won = f"To tell {percent_text(PLANNED_SHARE)} of the pairs won from half of them takes"
-    return [*lines, f"{won} {counted(pairs_to_tell(PLANNED_SHARE), 'decided pair')}."]
+    return [*lines, f"{won} {counted(pairs_to_detect(PLANNED_SHARE), 'decided pair')}."]

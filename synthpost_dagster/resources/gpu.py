@@ -1,4 +1,4 @@
-"""The device lease as a resource; the lease itself is in `devices`."""
+"""The device lease as a resource; leases are in `runtime.devices`."""
 
 from dagster import ConfigurableResource
 from pydantic import Field
@@ -6,17 +6,18 @@ from pydantic import Field
 from synthpost_dagster.runtime.devices import Devices
 
 POOL = "gpu"
-"""The pool of every step that holds a model; its limit is the resource's slots."""
+"""The pool of every step that holds a model; its limit is `slots`."""
 
 
 class GpuResource(ConfigurableResource[Devices]):
-    """Serializes what holds a model on a device: `lease()` is held across processes, beside the pool `gpu`."""
+    """Leases of the device, held across processes; the pool `gpu` limits the same steps inside Dagster."""
 
     device: str = Field(default="auto", description="auto, cpu or cuda; auto takes the CPU where no GPU is seen")
-    slots: int = Field(default=1, description="How many leases one device bears at a time")
-
-    memory_gib: float | None = Field(default=None, description="Most GPU memory a lease may take; by default its share")
-    cpu_threads: int | None = Field(default=None, description="torch's threads on the CPU; by default one a core")
+    slots: int = Field(default=1, description="Leases of one device at the same time")
+    memory_gib: float | None = Field(
+        default=None, description="Maximum GPU memory of a lease; by default an equal share"
+    )
+    cpu_threads: int | None = Field(default=None, description="torch's threads on the CPU; by default one per core")
 
     def devices(self) -> Devices:
         """The plain object that hands out leases."""

@@ -1,4 +1,4 @@
-"""The journal of replies as a resource; the journal itself is in `generation.journal`."""
+"""The journal of replies as a resource; the journal itself is in `llm.journal`."""
 
 from dagster import ConfigurableResource
 
@@ -7,7 +7,7 @@ from synthpost_dagster.settings import read_settings
 
 
 class JournalResource(ConfigurableResource[Journal]):
-    """Every reply of teachers and judges. Its URL may hold a password, so it is no config that the UI shows."""
+    """Every reply of teachers and judges. Its URL may hold a password, so it is not in the config that the UI shows."""
 
     home: str
 

@@ -1,4 +1,4 @@
-"""The study (task, profile, artifacts, device) as a resource; what it can do is in `stages`."""
+"""The study (task, profile, artifacts, device) as a resource; stages work with it."""
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +20,7 @@ from synthpost_dagster.stages.study import Study
 
 
 class StudyResource(ConfigurableResource[Study]):
-    """One task under one profile. Both files are read anew in each step, so that an edit counts at once."""
+    """One task under one profile. Both files are read again in each step, so an edit takes effect at once."""
 
     task: str = Field(description="A packaged task's name, or a task folder")
     profile: str = Field(description="A packaged profile's name, or a YAML file")
@@ -31,7 +31,7 @@ class StudyResource(ConfigurableResource[Study]):
 
     @contextmanager
     def yield_for_execution(self, context: InitResourceContext) -> Generator[Any, None, None]:
-        """The resource; while a run uses it, the run's sign of life is there. Raises StorageError if it cannot be."""
+        """The resource, with the heartbeat of its run. Raises StorageError if that file cannot be written."""
         with ExitStack() as stack:
             if context.run is not None and context.instance is not None:
                 path = sign_of_life(context.instance, context.run.run_id)

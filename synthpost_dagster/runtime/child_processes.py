@@ -1,6 +1,6 @@
-"""Work in processes of their own, several at a time: their progress is heard here, and none outlives this process.
+"""Runs functions in child processes, forwards their progress events, and ends the children with this process.
 
-What they do is the caller's business; the driver runs jobs in them, so that nothing is left on the device.
+The driver runs jobs in them, so that the end of a job frees all GPU memory.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from synthpost_dagster.errors import ArtifactDamaged, SynthpostError
 from synthpost_dagster.runtime.processes import end_with_parent, resend_lost_interrupts
 from synthpost_dagster.runtime.progress import Event, subscribed
 
-PATIENCE_SECONDS = 30.0
-"""A process that is asked to end has so long to free what it holds."""
+MAX_SHUTDOWN_SECONDS = 30.0
+"""Time for an interrupted child to release the device; then it is killed."""
 INTERRUPTED = 130
 
 
@@ -31,11 +31,11 @@ def run_apart(
     heard: Callable[[Event, str], None],
     ended: Callable[[str, bool], None],
 ) -> None:
-    """Calls `work` once for each title with its arguments, each call in a process of its own, all at a time.
+    """Calls `work` with the arguments of each title, each in a child process, all concurrently.
 
-    `heard` is told of every event with the title that it belongs to, `ended` of every title whose process is over and
-    whether it ended well. One that fails leaves the others to finish; then SynthpostError is raised with what they
-    said. On every other way out, Ctrl-C too, the processes are ended.
+    `heard` receives each event with its title, `ended` each finished title and whether it succeeded. If a child fails,
+    the others finish first; then SynthpostError is raised with the messages of all that failed. On any other
+    exception, KeyboardInterrupt included, the children are ended.
     """
     children: list[_Child] = []
     try:
@@ -52,39 +52,37 @@ def run_apart(
 
 
 class _Child:
-    """One process, what it sends, and why it failed, once it is over."""
+    """A child process, its pipe, and the reason if it failed."""
 
     def __init__(self, title: str, work: Callable[..., None], arguments: Sequence[Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.title, self.failure, self.met_damage = title, "", False
         self.details: list[str] = []
         self.receiver, sender = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work_apart, args=(work, arguments, sender), name=title)
-        with _interrupts_held():
+        self.process = context.Process(target=_child_main, args=(work, arguments, sender), name=title)
+        with _interrupts_blocked():
             self.process.start()
         sender.close()
 
     def close(self) -> None:
-        """Waits for the end of the process, which has closed its side."""
+        """Waits for the process, which has closed its end of the pipe, and notes a failure."""
         self.process.join()
         self.receiver.close()
         if self.process.exitcode == INTERRUPTED:
-            self.failure = self.failure or f"{self.title}: stopped; run again to go on from there"
+            self.failure = self.failure or f"{self.title}: stopped; run again to resume"
         elif self.process.exitcode == -signal.SIGKILL:
             self.failure = (
-                f"{self.title}: its process was killed from outside, as the system does where memory runs out; free "
-                "memory and run again to go on from there"
+                f"{self.title}: its process was killed (SIGKILL), probably because memory ran out; free memory and run "
+                "again to resume"
             )
         elif self.process.exitcode:
-            self.failure = (
-                f"{self.title}: its process ended with {self.process.exitcode}; run again to go on from there"
-            )
+            self.failure = f"{self.title}: its process ended with status {self.process.exitcode}; run again to resume"
 
 
 def _listen(
     children: Sequence[_Child], heard: Callable[[Event, str], None], ended: Callable[[str, bool], None]
 ) -> None:
-    """Passes on what the processes send, until all are over."""
+    """Forwards events until all children have ended."""
     running: dict[Any, _Child] = {child.receiver: child for child in children}
     while running:
         for ready in wait(list(running)):
@@ -103,12 +101,12 @@ def _listen(
 
 
 def _end(children: Sequence[_Child]) -> None:
-    """Interrupts the processes, so that they free what they hold, and kills those that do not end."""
+    """Interrupts the children so that they release the device, then kills those that are still running."""
     try:
         for child in children:
             if child.process.is_alive() and child.process.pid:
                 os.kill(child.process.pid, signal.SIGINT)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + MAX_SHUTDOWN_SECONDS
         for child in children:
             child.process.join(max(0.0, deadline - time.monotonic()))
     finally:
@@ -118,8 +116,8 @@ def _end(children: Sequence[_Child]) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """A process that is started within it hears no Ctrl-C before it is ready to."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Blocks SIGINT; a child started meanwhile inherits the block until it has its own handler."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -127,19 +125,19 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work_apart(work: Callable[..., None], arguments: Sequence[Any], sender: Connection) -> None:
-    """What the process does. A Ctrl-C in the terminal reaches the parent alone, which passes it on, once."""
+def _child_main(work: Callable[..., None], arguments: Sequence[Any], sender: Connection) -> None:
+    """Main function of a child. Its own process group keeps Ctrl-C from it; the parent forwards the interrupt once."""
     os.setpgid(0, 0)
     resend_lost_interrupts()
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # Ignored where the parent was started in the background by a script, and inherited from it.
+    # A parent started in the background by a script ignores SIGINT, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         with subscribed(sender.send):
             work(*arguments)
     except SynthpostError as error:
-        with contextlib.suppress(BrokenPipeError):  # the parent is no more
+        with contextlib.suppress(BrokenPipeError):  # the parent has ended
             sender.send((str(error), error.details, isinstance(error, ArtifactDamaged)))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

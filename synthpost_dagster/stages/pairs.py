@@ -1,6 +1,6 @@
-"""Comparisons made elsewhere: the file's labels read, or its posts judged, and what they say, as page and figures.
+"""Comparisons made elsewhere: reads the labels of a file or judges its posts, and writes a page and figures.
 
-Nothing of the study's graph is touched but the journal, which keeps the judges' replies.
+Of the study it writes only the journal, which keeps the judges' replies.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Contest, Request, judge_contests, pairs, panel_games
 from synthpost_dagster.pairs import table as labelled
 from synthpost_dagster.pairs.labels import Meaning, Read
+from synthpost_dagster.pairs.mapping import NO_MAP, check_map
 from synthpost_dagster.pairs.preferences import guessed_scale
 from synthpost_dagster.pairs.table import PAIR_ID, POSTS, Contradictions, Order, PairsTable, Repair, read_pairs
 from synthpost_dagster.profiles.families import family_of
@@ -51,7 +52,7 @@ BRIEF_COLUMNS = ("company", "product", "post_type", "tone")
 
 
 class Labels(NamedTuple):
-    """How the labels of a file are to be read; `column` is None for `label`, or for the posts where there is none."""
+    """How to read the labels of a file; `column` None is `label`, or the posts if there is no such column."""
 
     column: str | None
     win: str | None
@@ -59,15 +60,17 @@ class Labels(NamedTuple):
     tie: str
     is_strict: bool
     order: Order | None = None
-    """Which post stood first in a game, where labels name places."""
+    """Which post was first in a game, if labels name places."""
+    by_label: Mapping[str, str] = NO_MAP
+    """Outcomes that `--map` gives to labels."""
 
 
 class Evaluated(NamedTuple):
-    """What became of the pairs of a file: `outcomes` has `pair_id`, `outcome` and the factors."""
+    """The results of the pairs of a file: `outcomes` has `pair_id`, `outcome` and the factors."""
 
     outcomes: pd.DataFrame
     meaning: Meaning | None
-    """What the labels mean; None where they name places, or the posts were judged."""
+    """The meaning of the labels; None if they name places, or the posts were judged."""
     repairs: tuple[Repair, ...]
     verdicts: pd.DataFrame | None
     """Schema Games less the task's factors; None where labels were read."""
@@ -76,7 +79,7 @@ class Evaluated(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What came of a file of pairs: the figures, and where the rest was put."""
+    """The figures of a file of pairs, and the paths of the other results."""
 
     comparison: Comparison
     is_study_mode: bool
@@ -84,11 +87,13 @@ class Made(NamedTuple):
     games: Path | None
     """None where labels were read."""
     notices: tuple[str, ...]
-    """What stands above the headline of the page."""
+    """The notices above the headline of the page."""
+    unread: tuple[str, ...] = ()
+    """A line for each label that could not be read."""
 
 
 def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress: Progress) -> Made:
-    """Reads or judges the pairs of a file and puts page, pairs, figures and games into the folder `out`.
+    """Reads or judges the pairs of a file and writes page, pairs, figures and games to the folder `out`.
 
     Raises SpecError where the file or the labels' meaning is wrong or no label can be read, StorageError where `out`
     cannot be written.
@@ -102,12 +107,17 @@ def evaluate_pairs(study: Study, file: Path, labels: Labels, out: Path, progress
     except OSError as error:
         raise StorageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
     return Made(
-        content.comparison, content.is_study_mode, out / PAGE, out / GAMES if is_judged else None, notice_texts(content)
+        content.comparison,
+        content.is_study_mode,
+        out / PAGE,
+        out / GAMES if is_judged else None,
+        notice_texts(content),
+        labelled.unread_lines(evaluated.repairs),
     )
 
 
 def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
-    """The files of the folder; games of another file are not left beside labels that were read."""
+    """Writes the files, and removes the games of an earlier file when labels were read."""
     out.mkdir(parents=True, exist_ok=True)
     if evaluated.verdicts is None:
         (out / GAMES).unlink(missing_ok=True)
@@ -120,11 +130,15 @@ def _write(out: Path, content: PairsData, evaluated: Evaluated) -> None:
 
 def _labelled(file: Path, table: PairsTable, labels: Labels) -> Evaluated:
     labelled.check_labels_name_contestants(file, table)
+    check_map(
+        labels.by_label, {labels.win: "win", labels.loss: "loss", labels.tie: "tie"}, bool(table.is_candidate_first)
+    )
     meaning = _meaning(file, table, labels)
-    found = labelled.outcomes(table, meaning, labels.is_strict)
+    found = labelled.outcomes(table, meaning, labels.is_strict, labels.by_label)
+    repairs = tuple(labelled.repairs(table, meaning, labels.is_strict, labels.by_label))
     if (found["outcome"] == "unscored").all():
-        raise _unreadable(file, table, meaning)
-    return Evaluated(found, meaning, tuple(labelled.repairs(table, meaning, labels.is_strict)), None, {})
+        raise _unreadable(file, table, meaning, repairs)
+    return Evaluated(found, meaning, repairs, None, {})
 
 
 def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
@@ -140,14 +154,14 @@ def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
     if table.source.meaning is None:
         some = ", ".join(repr(label) for label in list(labelled.raw_labels(table))[:3])
         raise SpecError(
-            f"{file}: the labels in {table.label_column!r} ({some}) need a meaning: name what says that the candidate "
-            "won with --win, and that it lost with --loss; where they name places (A, first), name the column that "
-            "says which post stood first with --order-column"
+            f"{file}: the labels in {table.label_column!r} ({some}) need a meaning: give the label for a win of the "
+            "candidate with --win, and for its loss with --loss; if they name places (A, first), name the column with "
+            "the post that was first with --order-column"
         )
     return table.source.meaning
 
 
-def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None) -> SpecError:
+def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None, repairs: Sequence[Repair]) -> SpecError:
     raw = labelled.raw_labels(table)
     some = ", ".join(repr(label) for label in list(raw)[:3])
     asked = "they should name places such as A, B or A>B"
@@ -155,7 +169,9 @@ def _unreadable(file: Path, table: PairsTable, meaning: Meaning | None) -> SpecE
         guess = guessed_scale(raw)
         asked = guess or f"none is {meaning.win!r} (--win), {meaning.loss!r} (--loss) or {meaning.tie!r} (--tie)"
     return SpecError(
-        f"{file}: none of the {sum(raw.values()):,} labels in {table.label_column!r} can be read ({some}): {asked}"
+        f"{file}: none of the {sum(raw.values()):,} labels in {table.label_column!r} can be read ({some}): {asked}; "
+        "or give each label its outcome with --map",
+        details=labelled.unread_lines(repairs),
     )
 
 
@@ -163,12 +179,12 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
     rows = table.rows
     twice = rows.loc[rows[PAIR_ID].duplicated(), PAIR_ID]
     if len(twice):
-        raise SpecError(f"{file}: pair_id {twice.iloc[0]!r} stands twice; posts that are to be judged are a pair a row")
+        raise SpecError(f"{file}: pair_id {twice.iloc[0]!r} appears twice; for posts to judge, write one row a pair")
     judges = study.judges
     missing = labelled.missing(table)
     contests = [_contest(study, row) for row in rows.to_dict("records") if row[PAIR_ID] not in missing]
     if not contests:
-        raise SpecError(f"{file}: every pair lacks its prompt or a post; fill the columns {', '.join(POSTS)}")
+        raise SpecError(f"{file}: every pair lacks a prompt or a post; fill the columns {', '.join(POSTS)}")
     rubric = any(isinstance(judge, Rubric) for judge in judges)
     unknown = next((contest for contest in contests if isinstance(contest.brief, Request)), None)
     if rubric and unknown is not None:
@@ -217,7 +233,7 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
     ]
     families = {judge.name: family_of(spec) for judge, spec in zip(study.judges, study.profile.judges, strict=True)}
     are_both = len(study.rules.orders) > 1
-    # The rubric says itself what it counts in a post.
+    # The rubric itself lists what it counts in a post.
     is_rubric = verdicts is not None and all(isinstance(judge, Rubric) for judge in study.judges)
     return PairsData(
         source=file.name,
@@ -251,7 +267,7 @@ def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
 
 
 def _name(role: str, in_file: str, in_label: str | None) -> str:
-    """What a contestant is called: as its label says, as the file does, or by its role."""
+    """A contestant's name: its label, the name in the file, or its role."""
     is_name = in_label is not None and any(map(str.isalpha, in_label))
     return in_label if is_name and in_label else in_file or role
 
@@ -259,7 +275,9 @@ def _name(role: str, in_file: str, in_label: str | None) -> str:
 def _contradictions(table: PairsTable, evaluated: Evaluated, labels: Labels) -> Contradictions:
     if evaluated.meaning is None:
         return Contradictions()
-    return labelled.contradictions(table, labelled.game_outcomes(table, evaluated.meaning, labels.is_strict))
+    return labelled.contradictions(
+        table, labelled.game_outcomes(table, evaluated.meaning, labels.is_strict, labels.by_label)
+    )
 
 
 def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> GameFigures | None:
@@ -267,11 +285,11 @@ def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> Ga
     if evaluated.verdicts is not None:
         found = pairs_of_games(panel_games(evaluated.verdicts))
     elif table.is_candidate_first:
-        found = _labelled_games(table, labelled.game_outcomes(table, None, labels.is_strict))
+        found = _labelled_games(table, labelled.game_outcomes(table, None, labels.is_strict, labels.by_label))
     else:
         found = []
     if len(found) > MAX_PLAYED:
-        # A bootstrap of a million pairs takes gigabytes and tells nothing more.
+        # A bootstrap of a million pairs takes gigabytes and adds nothing.
         chosen = generator_of("pairs").choice(len(found), MAX_PLAYED, replace=False)
         found = [found[place] for place in sorted(chosen)]
     return game_figures(found, generator_of("pairs")) if found else None
@@ -312,7 +330,7 @@ def _separations(table: PairsTable, outcomes: pd.DataFrame) -> list[Separation]:
 
 
 def _sides(table: PairsTable, evaluated: Evaluated) -> list[OuterPair]:
-    """The pairs that the page shows: all, or as many of each outcome, spread evenly over the file."""
+    """The pairs on the page: all, or equally many of each outcome, spread evenly over the file."""
     games: dict[str, tuple[Game, ...]] = {} if evaluated.verdicts is None else games_of(evaluated.verdicts)
     shown = _shown(evaluated.outcomes)
     first = table.rows[table.rows[PAIR_ID].isin(shown[PAIR_ID])].drop_duplicates(PAIR_ID)
@@ -345,7 +363,7 @@ def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figures(content: PairsData) -> dict[str, Any]:
-    """What `figures.json` holds; what is infinite or undefined is null."""
+    """The content of `figures.json`; infinite and undefined values are null."""
     figures: dict[str, Any] = {"source": content.source, **_compared(content.comparison)}
     if content.games is not None:
         order, controlled = content.games
@@ -365,6 +383,7 @@ def _figures(content: PairsData) -> dict[str, Any]:
     figures["missing"] = {one.reason: len(one.pair_ids) for one in content.missing}
     figures["repairs"] = [
         {"label": repair.label, "outcome": repair.outcome, "count": repair.count, "how": repair.how}
+        | ({"map": repair.argument} if repair.argument else {})
         for repair in content.repairs
     ]
     return {name: _finite(value) for name, value in figures.items()}

@@ -65,9 +65,10 @@ def next_runs(
     cells = study.cells if cells is None else cells
     now = _Now(study.fresh(), recorded, in_progress, failed)
     sizes = sorted({cell.data_size for cell in cells})
+    # Subsets are compared with the content of the rows, so this finds damaged rows, which the upstream makes again.
+    stale_sizes = stale_subsets(now.study, recorded, sizes)
     if is_upstream_stale(now.study, recorded, sizes[-1]):
         return now.startable([Run("upstream", rows=sizes[-1], holds_model=True)])
-    stale_sizes = stale_subsets(now.study, recorded, sizes)
     if subsets := now.startable([Run("subsets", size=size) for size in stale_sizes]):
         return subsets
     if now.is_in_progress("subsets"):

@@ -10,7 +10,7 @@ from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
-from synthpost_dagster.judging.controls import DEAL, control_contests
+from synthpost_dagster.judging.controls import SHUFFLE_VERSION, control_contests
 from synthpost_dagster.judging.judges import JUDGING, ModelReader, tallied
 from synthpost_dagster.judging.verdicts import (
     Contest,
@@ -107,7 +107,7 @@ def _control_inputs(study: Study, partition: str) -> ControlInputs:
     del partition
     samples = study.resolver.need(CONTROL)
     return ControlInputs(
-        control_predictions=samples, predictions=_last_predictions(study), deal=DEAL, **_judged_inputs(study)
+        control_predictions=samples, predictions=_last_predictions(study), deal=SHUFFLE_VERSION, **_judged_inputs(study)
     )
 
 

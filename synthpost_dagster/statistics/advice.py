@@ -1,7 +1,4 @@
-"""What another step is worth: each cell of a sweep against the next larger one, in data and in training.
-
-Findings are structured; the words for them are the report's.
-"""
+"""The gain of more data or training: each cell of a sweep against the next larger one."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from synthpost_dagster.statistics.replicates import Trained, replicate_groups
 
 Axis = Literal["data", "training"]
 Finding = Literal["gain", "loss", "not enough evidence", "replicates"]
-"""replicates: both cells saw equally many rows of data for as many steps, so nothing was added."""
+"""replicates: both cells saw the same number of rows for the same number of steps."""
 
 
 class SurfaceCell(NamedTuple):
@@ -34,25 +31,25 @@ class SurfaceCell(NamedTuple):
 
 
 class Step(NamedTuple):
-    """From one cell to the next larger one along an axis, and what the win rate gains by it."""
+    """The change of the win rate from one cell to the next larger one along an axis."""
 
     axis: Axis
     smaller: SurfaceCell
     larger: SurfaceCell
     difference: Difference
-    """Win rate of the larger cell less that of the smaller, on the same prompts."""
+    """Win rate of the larger cell minus that of the smaller, on the same prompts."""
     finding: Finding
 
 
 class _Place(NamedTuple):
-    """Where a cell lies on the surface."""
+    """A cell's coordinates on the surface."""
 
     data_size: int
     optimizer_steps: int
 
 
 class _Move(NamedTuple):
-    """A step whose worth is not known yet."""
+    """A step before its difference is computed."""
 
     axis: Axis
     smaller: SurfaceCell
@@ -63,13 +60,12 @@ class _Move(NamedTuple):
 def worth_of_steps(
     cells: Sequence[SurfaceCell], generator: np.random.Generator, confidence: float = CONFIDENCE
 ) -> list[Step]:
-    """Every step of the surface: along data between cells of equal optimizer steps, along training between cells of
-    equal data size, each to the next larger; data first, in rising order.
+    """Every step of the surface, data first: between cells of equal optimizer steps, then between cells of equal data
+    size, each to the next larger cell.
 
-    One epoch of more data is a step along neither, since it adds both. Of cells with the same data size and steps the
-    first stands for all. A step is a gain or a loss where its interval leaves out 0; the intervals are simultaneous
-    over all steps that are not between replicates (Šidák), since of twenty steps worth nothing one would else be
-    called a gain or a loss more often than not.
+    An epoch of more data changes both, so it is no step. Of cells with the same data size and steps only the first is
+    used. A step is a gain or a loss where its interval excludes 0. The intervals are simultaneous over all steps except
+    those between replicates (Šidák): of twenty steps without an effect, one would otherwise often look like one.
     """
     moves = _moves(cells)
     each = simultaneous_confidence(confidence, max(1, sum(not move.is_replicate for move in moves)))
@@ -99,6 +95,6 @@ def _step(move: _Move, generator: np.random.Generator, confidence: float) -> Ste
     finding: Finding = "not enough evidence"
     if move.is_replicate:
         finding = "replicates"
-    elif difference.is_told_apart:
+    elif difference.excludes_zero:
         finding = "gain" if difference.low > 0 else "loss"
     return Step(move.axis, move.smaller, move.larger, difference, finding)

@@ -17,7 +17,7 @@ UNSCORED = frozenset({"unscored", ""})
 
 
 class Agreement(NamedTuple):
-    """κ with its interval; NaN, from -1 to 1, where neither list says more than one thing."""
+    """κ with its interval; NaN, from -1 to 1, where only one label occurs."""
 
     kappa: float
     low: float
@@ -26,20 +26,19 @@ class Agreement(NamedTuple):
     """Share of scored items with the same label; NaN where none is scored."""
     scored: int
     unscored: int
-    """Items without a label on a side; they are in no other figure."""
+    """Items that lack a label in either list; no other figure counts them."""
 
 
 def agreement(
     first: Sequence[str], second: Sequence[str], prompts: Sequence[str] = (), confidence: float = CONFIDENCE
 ) -> Agreement:
-    """Cohen's κ of two lists of labels of the same items, in the same order; `unscored` or an empty label is none.
+    """Cohen's κ = (pₒ - pₑ) / (1 - pₑ) of two lists of labels for the same items; `unscored` or empty is no label.
 
-    κ = (pₒ - pₑ) / (1 - pₑ). `prompts` says of which prompt each item is; without it each is of its own. The interval
-    is asymptotic, by the slopes of κ summed over the items of a prompt (Liang and Zeger, Biometrika 73, 1986), which
-    for items of their own is Fleiss, Cohen and Everitt's (Psychol. Bull. 72, 1969). It stands around the κ of a table
-    to which two prompts of mean size are added, spread evenly over its cells: without them it covers in 20 to 90 %
-    where nearly all labels agree, and has no width where all do; with them in 92 % and more from 40 prompts on. Raises
-    ValueError on lists of different lengths.
+    `prompts` gives the prompt of each item; by default each item has its own. The interval is asymptotic and clustered
+    by prompt (Liang and Zeger, Biometrika 73, 1986); with one item a prompt it is that of Fleiss, Cohen and Everitt
+    (Psychol. Bull. 72, 1969). It is computed from the table plus two prompts of mean size, spread over all cells:
+    without them its coverage is 20 to 90 % where nearly all labels agree, with them at least 92 % from 40 prompts on.
+    Raises ValueError on lists of different lengths.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} labels against {len(second)}: both lists must be of the same items")
@@ -63,7 +62,7 @@ def _kappa(table: Array) -> float:
 
 
 def _interval(table: Array, place: Places, of_prompt: Places, confidence: float) -> tuple[float, float]:
-    """`place` is each item's cell in the table laid flat, `of_prompt` its prompt's index."""
+    """`place` is each item's cell in the flattened table, `of_prompt` the index of its prompt."""
     from scipy.special import ndtri
 
     size = len(place) / (int(of_prompt.max()) + 1)
@@ -76,7 +75,7 @@ def _interval(table: Array, place: Places, of_prompt: Places, confidence: float)
 
 
 def _slopes(table: Array) -> Array:
-    """How κ changes with the share of each cell, less the mean over the items; rows are the first list's labels."""
+    """The derivative of κ by the share of each cell, minus its mean over items; rows are the first list's labels."""
     shares = table / table.sum()
     first, second, kappa = shares.sum(axis=1), shares.sum(axis=0), _kappa(table)
     slopes = (np.eye(len(table)) - (1 - kappa) * (second[:, None] + first[None, :])) / (1 - float(first @ second))

@@ -1,4 +1,4 @@
-"""The headline: the best cell of a sweep, with an interval that stays true after it was chosen as the best."""
+"""The headline: the best cell of a sweep, with an interval that allows for the choice."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from synthpost_dagster.statistics.ratio import (
     worst_case,
 )
 
-MOST_UNSCORED = 0.20
-"""Share of a cell's pairs; with more unscored the cell is not chosen, since those that were scored may be others."""
+MAX_UNSCORED = 0.20
+"""Share of a cell's pairs. With more unscored pairs the cell is not chosen: the scored ones may not be typical."""
 Key = TypeVar("Key")
 
 
 class Chosen(NamedTuple, Generic[Key]):
-    """The best cell and its win ratio, the intervals being simultaneous over `cells` cells."""
+    """The best cell and its win ratio, with intervals that are simultaneous over `cells` cells."""
 
     key: Key
     ratio: Ratio
@@ -30,8 +30,8 @@ class Chosen(NamedTuple, Generic[Key]):
 
 
 def is_too_unscored(counts: Counts) -> bool:
-    """Whether too many pairs are unscored to choose the cell, or to set it beside others."""
-    return counts.unscored > MOST_UNSCORED * counts.pairs
+    """Whether too many pairs are unscored to choose or compare the cell."""
+    return counts.unscored > MAX_UNSCORED * counts.pairs
 
 
 def is_placeable(counts: Counts) -> bool:
@@ -40,9 +40,10 @@ def is_placeable(counts: Counts) -> bool:
 
 
 def headline_ratio(counts: Counts, cells: int, confidence: float = CONFIDENCE) -> Ratio:
-    """The win ratio of a cell that was chosen among `cells` for its figures: the exact interval at Šidák's confidence.
+    """The win ratio of a cell that was chosen among `cells`, with the exact interval at Šidák's confidence.
 
-    All intervals of the sweep cover at once with `confidence`, so the chosen one does, by whatever rule it was chosen.
+    All intervals of the sweep hold at once with `confidence`, so that of the chosen cell does, whatever the rule of
+    choice.
     """
     return win_ratio(counts, simultaneous_confidence(confidence, cells))
 
@@ -50,7 +51,7 @@ def headline_ratio(counts: Counts, cells: int, confidence: float = CONFIDENCE) -
 def best_of(cells: Mapping[Key, Counts], confidence: float = CONFIDENCE) -> Chosen[Key] | None:
     """The cell whose win ratio has the highest lower bound, the first of equals; None where none can be chosen.
 
-    Put the cells that are cheaper to train first. Only cells that can be placed could have been chosen and count.
+    Give cheaper cells first. Cells that cannot be chosen do not count for the simultaneous confidence.
     """
     open_to = {key: counts for key, counts in cells.items() if is_placeable(counts)}
     if not open_to:

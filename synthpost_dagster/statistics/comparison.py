@@ -24,7 +24,7 @@ from synthpost_dagster.statistics.sign_test import sign_test
 
 
 class Comparison(NamedTuple):
-    """What pair outcomes alone say."""
+    """Figures from the outcomes of comparisons."""
 
     counts: Counts
     ratio: Ratio
@@ -36,14 +36,14 @@ class Comparison(NamedTuple):
 
 
 class GameFigures(NamedTuple):
-    """What only both orders of the games say: whether the judge follows places or length."""
+    """Figures from both orders of the games: position bias, and the ratio at equal length."""
 
     order: OrderFigures
     length_controlled: LengthControlled
 
 
 def compare(outcomes: Sequence[str], confidence: float = CONFIDENCE) -> Comparison:
-    """The figures of pair outcomes. Raises KeyError on a word that is none."""
+    """The figures of outcomes. Raises KeyError on an unknown outcome."""
     counts = count(outcomes)
     return Comparison(
         counts,

@@ -1,6 +1,4 @@
-"""What comparisons with a known answer say about the judge: the untuned model against itself, and
-posts that must lose.
-"""
+"""Findings about the judge from controls: the untuned model against itself, and posts that must lose."""
 
 from __future__ import annotations
 
@@ -9,14 +7,14 @@ from typing import Literal, NamedTuple
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Counts, Ratio, win_ratio
 
 CERTAIN = 0.999
-"""Outside the interval at this confidence the judge is not to be trusted."""
+"""Confidence of the interval outside of which the judge is not trusted."""
 
 Finding = Literal["good", "warning", "untrusted", "undecided"]
-"""undecided: no pair was won or lost, which clears nobody; a judge that always picks one slot comes out so."""
+"""undecided: no comparison was won or lost, for example because the judge always picks one position."""
 
 
 class Control(NamedTuple):
-    """What a comparison with a known answer says, and its win ratio at both confidences."""
+    """The finding of a control, and its win ratio at 95 % and 99.9 % confidence."""
 
     finding: Finding
     ratio: Ratio
@@ -24,11 +22,11 @@ class Control(NamedTuple):
 
 
 def control_verdict(counts: Counts) -> Control:
-    """The untuned model against itself, which must come out near 1: good within 95 %, else a warning; untrusted
-    outside 99.9 %, and then the report shows no winner. A fair judge gets a warning in at most 5 % of runs.
+    """The untuned model against itself, whose ratio should be 1: good if the 95 % interval contains 1, untrusted if the
+    99.9 % interval does not, else a warning. A fair judge gets a warning in at most 5 % of runs.
 
-    It tests that nothing tells the sides apart but the posts. A judge that guesses wins and loses equally often in both
-    orders and passes: that a judge sees anything is what the nulls and its order consistency show.
+    A judge that guesses passes; the null controls and the order consistency detect it. If the judge is untrusted, the
+    report names no winner.
     """
     ratio, certain = win_ratio(counts, CONFIDENCE), win_ratio(counts, CERTAIN)
     if counts.wins + counts.losses == 0:
@@ -39,8 +37,8 @@ def control_verdict(counts: Counts) -> Control:
 
 
 def null_verdict(counts: Counts) -> Control:
-    """Posts that must lose (empty, or dealt to the wrong prompts), counted from their side: good where the 95 %
-    interval lies under 1, untrusted where the 99.9 % interval does not reach down to 1, else a warning.
+    """Posts that must lose (empty, or from other prompts), counted from their side: good if the 95 % interval is
+    below 1, untrusted if the 99.9 % interval is above 1, else a warning.
     """
     ratio, certain = win_ratio(counts, CONFIDENCE), win_ratio(counts, CERTAIN)
     if counts.wins + counts.losses == 0:

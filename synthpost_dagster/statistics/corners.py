@@ -1,4 +1,4 @@
-"""Weak corners: levels of a factor on which a candidate fares worse than on the others, seen and not over-read."""
+"""Weak levels: levels of a factor on which the candidate wins less often than on the other levels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from synthpost_dagster.statistics.ratio import Counts
 from synthpost_dagster.statistics.sign_test import holm
 
 LEVEL = 0.05
-"""Adjusted p-value under which a corner is named."""
+"""Adjusted p-value under which a level is named."""
+MAX_EXACT = 5_000
+"""Decided comparisons up to which binomial coefficients are summed; beyond, their digits take minutes."""
 
 
 class Corner(NamedTuple):
@@ -25,11 +27,11 @@ class Corner(NamedTuple):
 
 
 def weak_corners(levels: Mapping[tuple[str, str], Counts], level: float = LEVEL) -> list[Corner]:
-    """The (factor, level)s that win less often than the other levels of their factor, the worst first.
+    """The levels that win less often than the other levels of their factor, the lowest p-value first.
 
-    `levels` are the counts of every level of every factor, each factor's together being the whole. One-sided exact
-    test on won and lost pairs (Fisher, J. R. Stat. Soc. 98, 1935), adjusted over all that were looked at, so that one
-    of forty levels is not named for bad luck.
+    `levels`: (factor, level) → counts, for every level of every factor. One-sided exact test on won and lost
+    comparisons (Fisher, J. R. Stat. Soc. 98, 1935). Holm's adjustment over all levels keeps the probability that chance
+    names any of them under `level`.
     """
     corners = [
         Corner(factor, name, counts, _others(levels, factor, name), _fisher(counts, _others(levels, factor, name)))
@@ -46,11 +48,15 @@ def _others(levels: Mapping[tuple[str, str], Counts], factor: str, name: str) ->
 
 
 def _fisher(counts: Counts, others: Counts) -> float:
-    """P that the level wins so few of the pairs decided, were all decided pairs dealt at random.
+    """P of at most these wins, if the decided comparisons were assigned to the levels at random (hypergeometric).
 
-    The hypergeometric distribution in whole numbers: scipy.stats takes longer to import than this to sum.
+    Small counts are summed in whole numbers, which takes less time than the import of scipy.stats.
     """
     decided = counts.wins + counts.losses
     everything, won = decided + others.wins + others.losses, counts.wins + others.wins
+    if everything > MAX_EXACT:
+        from scipy.stats import hypergeom
+
+        return float(hypergeom.cdf(counts.wins, everything, won, decided))
     ways = sum(comb(won, wins) * comb(everything - won, decided - wins) for wins in range(counts.wins + 1))
     return ways / comb(everything, decided)

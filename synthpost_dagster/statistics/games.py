@@ -1,7 +1,4 @@
-"""Pairs of games as the figures read them: one record a pair, with what each order of the two posts came to.
-
-How a game or a pair is decided is said in `judging.verdicts`; how a verdict is read from a reply, too.
-"""
+"""A comparison's two games in one record, and their scores. Outcomes are decided in `judging.verdicts`."""
 
 from __future__ import annotations
 
@@ -19,17 +16,17 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 SCORES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
-"""What a scored game or pair is worth to the candidate: a tie counts half for each side."""
+"""The candidate's score of a game or comparison: a tie counts half for each side."""
 
 
 class PairOfGames(NamedTuple):
-    """A candidate's post and an opponent's, judged in both orders; games are outcomes seen from the candidate."""
+    """A candidate's and an opponent's post, judged in both orders; outcomes are the candidate's."""
 
     prompt_id: str
     candidate_first: str
-    """Outcome of the game with the candidate in slot A."""
+    """Outcome of the game with the candidate as A."""
     candidate_second: str
-    """Outcome of the game with the candidate in slot B."""
+    """Outcome of the game with the candidate as B."""
     candidate_words: int
     opponent_words: int
 
@@ -40,9 +37,9 @@ class PairOfGames(NamedTuple):
 
 
 def pairs_of_games(verdicts: pd.DataFrame) -> list[PairOfGames]:
-    """The pairs in a table of schema Verdicts, in its order; give it the rows of one opponent.
+    """The pairs in the rows of one opponent (schema Verdicts), in their order.
 
-    Raises ValueError where a pair lacks one of its two games or has one twice, as in study mode, which plays one order.
+    Raises ValueError where a pair does not have exactly one game in each order, as in study mode.
     """
     first, second = (verdicts[verdicts["is_candidate_first"] == order].set_index("pair_id") for order in (True, False))
     odd = set(first.index) ^ set(second.index) | set(first.index[first.index.duplicated()])
@@ -62,13 +59,13 @@ def scored(pairs: Sequence[PairOfGames]) -> list[PairOfGames]:
 
 
 def prompt_means(pairs: Sequence[PairOfGames], values: Array) -> Array:
-    """The mean of the values, one a pair, over each prompt's pairs, which are not independent; one entry a prompt."""
+    """The mean value of each prompt's pairs, which are not independent; `values` has one entry a pair."""
     place = np.unique([pair.prompt_id for pair in pairs], return_inverse=True)[1]
     return np.asarray(np.bincount(place, values) / np.bincount(place), dtype=np.float64)
 
 
 def game_scores(pairs: Sequence[PairOfGames]) -> tuple[Array, Array]:
-    """Scores of the games with the candidate first and with it second, one entry a pair; all must be scored."""
+    """Scores of the games with the candidate first, and second; one entry a pair, all scored."""
     first = np.array([SCORES[pair.candidate_first] for pair in pairs], dtype=np.float64)
     second = np.array([SCORES[pair.candidate_second] for pair in pairs], dtype=np.float64)
     return first, second

@@ -1,8 +1,8 @@
-"""The length-controlled ratio: what is left of the win ratio where both posts are equally long.
+"""The length-controlled ratio: the win ratio estimated for posts of equal length.
 
-The model is that of length-controlled AlpacaEval (Dubois et al., arXiv:2404.04475) without its terms for single
-prompts and models, and with the slot added; the fit is a ridge logistic regression by Newton's method, for all draws
-of the bootstrap at once.
+The model is that of length-controlled AlpacaEval (Dubois et al., arXiv:2404.04475) without its terms for prompts and
+models, and with a term for the position. The fit is a ridge logistic regression by Newton's method, for all bootstrap
+draws at once.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from synthpost_dagster.statistics.ratio import CONFIDENCE
 
 DRAWS = 2_000
 RIDGE = 1.0
-FEWEST_DECISIVE_PAIRS = 95
-"""Won or lost. Below this no interval is given, since a ratio of so few rests on single prompts."""
+MIN_DECISIVE_PAIRS = 95
+"""Won or lost pairs below which no interval is given: the ratio of so few depends on single prompts."""
 SIMILAR_LENGTH = 0.25
-"""In standard deviations: two posts whose lengths differ by less count as equally long."""
-FEWEST_SIMILAR = 0.10
-"""Share of such pairs under which a ratio at equal length would be an extrapolation."""
-MOST_TOLD_BY_LENGTH = 0.95
-"""Share of the decided pairs of unlike length above which length separates the outcomes, but for some noise."""
+"""Difference in length, in standard deviations, below which two posts count as equally long."""
+MIN_SIMILAR = 0.10
+"""Share of such pairs below which a ratio at equal length would be an extrapolation."""
+MAX_PREDICTED_BY_LENGTH = 0.95
+"""Share of the decided pairs of unequal length above which length separates the outcomes."""
 
 NOTHING_SCORED = "no pair has two scored games"
 ONE_SIDED = "every game went the same way"
 SEPARATED = "length separates the outcomes"
-TOO_FEW_SIMILAR = f"under {FEWEST_SIMILAR:.0%} of the pairs are of similar length"
-TOO_FEW_DECISIVE = f"under {FEWEST_DECISIVE_PAIRS} decisive pairs, so no interval"
+TOO_FEW_SIMILAR = f"under {MIN_SIMILAR:.0%} of the pairs are of similar length"
+TOO_FEW_DECISIVE = f"under {MIN_DECISIVE_PAIRS} decisive pairs, so no interval"
 
 _DECIDED = {"win": 1, "loss": -1}
-_MOST_STEPS = 100
-_LONGEST_STEP = 2.0
+_MAX_STEPS = 100
+_MAX_STEP = 2.0
 _TOLERANCE = 1e-5  # of the last step: Newton's method leaves about its square
 
 
 class LengthControlled(NamedTuple):
-    """e^θ with its interval, and the coefficients; what is not given is NaN, and `reason` says why, else is empty."""
+    """e^θ with its interval, and the coefficients. A missing figure is NaN, and `reason` says why."""
 
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
     length_coefficient: float = math.nan
-    """β: above 0 the judge prefers the longer post; a length 1 sd longer adds 0.76 β to the log odds."""
+    """β: above 0 the judge prefers the longer post; 1 standard deviation more adds 0.76 β to the log odds."""
     slot_coefficient: float = math.nan
-    """δ: log odds of the candidate in slot A less those in slot B."""
+    """δ: log odds of the candidate as A minus those as B."""
     reason: str = ""
     length_coefficient_low: float = math.nan
     length_coefficient_high: float = math.nan
@@ -61,7 +61,7 @@ class LengthControlled(NamedTuple):
 
 
 class _Design(NamedTuple):
-    """Pairs as numbers, one entry a pair: the scores of both games, tanh(Δ / sd), and the prompt's index."""
+    """One entry a pair: the scores of both games, tanh(Δ / sd), and the index of the prompt."""
 
     first: Array
     second: Array
@@ -75,16 +75,16 @@ def length_controlled_ratio(
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
 ) -> LengthControlled:
-    """e^θ of logit P(candidate) = θ + β·tanh(Δ / sd) + δ·slot over the games of the pairs with two scored games.
+    """e^θ of logit P(candidate) = θ + β·tanh(Δ / sd) + δ·position, over the pairs with two scored games.
 
-    Δ is candidate less opponent's words and sd its standard deviation over these games, kept in every draw; slot is +½
-    with the candidate in A and -½ in B. The penalty is λ/2·(β² + δ²), λ = 1; θ is free. A tied game is half a game
-    won and half a game lost. Without length and slot this would be games won by games lost, the tie-aware ratio.
+    Δ is the candidate's minus the opponent's words, sd its standard deviation over these pairs (the same in every
+    draw); position is +½ with the candidate as A and -½ as B. The penalty is λ/2·(β² + δ²) with λ = 1. A tied
+    game is half won and half lost. With β = δ = 0, e^θ is the tie-aware ratio.
 
-    The interval is the middle of a bootstrap over prompts, to which two made-up prompts of equal length are added, one
-    won and one lost in both games. Without them it covers in 90 to 95 % of sweeps with 95 decisive pairs, with them in
-    93 to 97 % at ratios up to 10 and in more above (tests/simulation). β has the interval of the same draws, and is
-    NaN where no two posts differ in length.
+    The interval is the middle of a bootstrap over prompts and two pseudo-prompts of equal length, one won and one lost
+    in both games. Its coverage with 95 decisive pairs is 93 to 97 % at ratios up to 10 and higher above (90 to 95 %
+    without the pseudo-prompts; tests/simulation). β has the interval of the same draws, and is NaN where all posts are
+    equally long. Raises ArithmeticError where the fit does not converge.
     """
     usable = scored(pairs)
     if not usable:
@@ -100,7 +100,7 @@ def length_controlled_ratio(
         return LengthControlled(math.inf if won else 0.0, reason=ONE_SIDED)
     theta, beta, delta = (float(value) for value in _fit(design, np.ones((1, len(usable))))[0])
     known_beta = beta if design.length.any() else math.nan
-    if np.abs(decided).sum() < FEWEST_DECISIVE_PAIRS:
+    if np.abs(decided).sum() < MIN_DECISIVE_PAIRS:
         return LengthControlled(math.exp(theta), math.nan, math.nan, known_beta, delta, TOO_FEW_DECISIVE)
     ends = _ends(design, (theta, beta, delta), generator, confidence, draws)
     low, high = (float(theta) for theta in np.exp(ends[:, 0]))
@@ -117,14 +117,14 @@ def _design(pairs: list[PairOfGames], difference: Array) -> _Design:
 
 
 def _why_not_identifiable(design: _Design, difference: Array, decided: npt.NDArray[np.int_]) -> str:
-    if _is_separated(design, difference) or _is_told_by_length(difference, decided):
+    if _is_separated(design, difference) or _is_predicted_by_length(difference, decided):
         return SEPARATED
     similar = (np.abs(difference) < SIMILAR_LENGTH * difference.std()) | (difference == 0)
-    return TOO_FEW_SIMILAR if similar.mean() < FEWEST_SIMILAR else ""
+    return TOO_FEW_SIMILAR if similar.mean() < MIN_SIMILAR else ""
 
 
 def _is_separated(design: _Design, difference: Array) -> bool:
-    """Whether some difference in length has all games won on its one side and all games lost on the other."""
+    """Whether all won games have a greater difference in length than all lost games, or all a smaller one."""
     score = np.concatenate([design.first, design.second])
     length = np.concatenate([difference, difference])
     not_lost, not_won = length[score > 0], length[score < 1]
@@ -133,20 +133,20 @@ def _is_separated(design: _Design, difference: Array) -> bool:
     return bool(not_lost.min() >= not_won.max() or not_won.min() >= not_lost.max())
 
 
-def _is_told_by_length(difference: Array, decided: npt.NDArray[np.int_]) -> bool:
-    """Whether the longer post, or the shorter, is the better in nearly all decided pairs of unlike length; and in more
-    of them than one side is, since where nearly all are won, whichever is longer, length tells nothing.
+def _is_predicted_by_length(difference: Array, decided: npt.NDArray[np.int_]) -> bool:
+    """Whether the longer (or the shorter) post wins nearly all decided pairs of unequal length, and more of them than
+    either side wins: where one side wins nearly all, length explains nothing.
     """
     sides = decided[decided * difference != 0]
     longer = np.sign(difference[decided * difference != 0])
     right = max((sides == longer).sum(), (sides == -longer).sum())
-    return bool(right > MOST_TOLD_BY_LENGTH * len(sides) and right > max((sides > 0).sum(), (sides < 0).sum()))
+    return bool(right > MAX_PREDICTED_BY_LENGTH * len(sides) and right > max((sides > 0).sum(), (sides < 0).sum()))
 
 
 def _ends(
     design: _Design, start: tuple[float, float, float], generator: np.random.Generator, confidence: float, draws: int
 ) -> Array:
-    """Lower and upper ends of θ, β and δ over the draws, shape (2, 3)."""
+    """Lower and upper bounds of θ, β and δ over the draws, shape (2, 3)."""
     design = _with_made_up_prompts(design)
     prompts = int(design.prompt.max()) + 1
     chosen = generator.integers(prompts, size=(draws, prompts)) + np.arange(draws)[:, None] * prompts
@@ -170,22 +170,22 @@ def _with_made_up_prompts(design: _Design) -> _Design:
 
 
 def _fit(design: _Design, times: Array, start: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Array:
-    """θ, β, δ of each draw, shape (draws, 3); `times` (draws × pairs) says how often a draw holds a pair.
+    """θ, β, δ of each draw, shape (draws, 3); `times` (draws × pairs) counts the pairs in each draw.
 
-    A draw in which every game went the same way has an infinite θ.
+    θ is infinite in a draw without a won or without a lost game.
     """
     won = times @ (design.first + design.second)
     open_draws = np.flatnonzero((won > 0) & (won < 2 * times.sum(axis=1)))
     found = np.tile(np.array(start), (len(times), 1))
     found[won == 0, 0], found[won == 2 * times.sum(axis=1), 0] = -np.inf, np.inf
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         step = _newton_step(design, times[open_draws], found[open_draws])
-        step *= np.minimum(1, _LONGEST_STEP / np.maximum(np.abs(step).max(axis=1, keepdims=True), _LONGEST_STEP))
+        step *= np.minimum(1, _MAX_STEP / np.maximum(np.abs(step).max(axis=1, keepdims=True), _MAX_STEP))
         found[open_draws] += step
         open_draws = open_draws[np.abs(step).max(axis=1) > _TOLERANCE]
         if not len(open_draws):
             return found
-    raise ArithmeticError(f"the length-controlled fit did not settle in {_MOST_STEPS} steps")
+    raise ArithmeticError(f"the length-controlled fit did not converge in {_MAX_STEPS} steps")
 
 
 def _newton_step(design: _Design, times: Array, at: Array) -> Array:
@@ -213,7 +213,7 @@ def _newton_step(design: _Design, times: Array, at: Array) -> Array:
 
 
 def _moments(score: Array, log_odds: Array, times: Array, powers: Array) -> tuple[Array, Array]:
-    """Σ times·(score - p)·lengthᵏ and Σ times·p(1-p)·lengthᵏ of the games in one slot, each of shape (draws, 3)."""
+    """Σ times·(score - p)·lengthᵏ and Σ times·p(1-p)·lengthᵏ of the games in one order, each of shape (draws, 3)."""
     chance = 1 / (1 + np.exp(-log_odds))
     expected = times * chance
     return times @ (score[:, None] * powers) - expected @ powers, (expected * (1 - chance)) @ powers

@@ -1,4 +1,4 @@
-"""Whether the judge follows the posts or their places: order consistency and slot bias."""
+"""Position bias of a judge: how often it picks the first post, and whether it agrees in both orders."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from synthpost_dagster.statistics.games import PairOfGames, game_scores, prompt_
 from synthpost_dagster.statistics.paired import DRAWS, mean_interval, mean_share
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Share, share
 
-LEAST_CONSISTENCY = 0.75
-"""Below this the report warns; what it says is the judge's order as much as the posts."""
+MIN_CONSISTENCY = 0.75
+"""Below this the report warns: the order of the posts decides too many games."""
 
 
 class SlotBias(NamedTuple):
-    """P(first slot chosen) - ½, with its interval; NaN, from -½ to ½, where no pair has two scored games."""
+    """Position bias, P(first post chosen) - ½, with its interval; NaN, from -½ to ½, without scored pairs."""
 
     value: float
     low: float
@@ -25,7 +25,7 @@ class SlotBias(NamedTuple):
 
 
 class OrderFigures(NamedTuple):
-    """What swapping the posts does to the judge, over the pairs with both games scored."""
+    """The effect of the order on the judge, over the pairs with both games scored."""
 
     consistency: Share
     slot_bias: SlotBias
@@ -33,8 +33,8 @@ class OrderFigures(NamedTuple):
 
     @property
     def is_warning(self) -> bool:
-        """Whether fewer pairs agree than there should; not where there is none."""
-        return self.consistency.value < LEAST_CONSISTENCY
+        """Whether the consistency is too low; False without scored pairs."""
+        return self.consistency.value < MIN_CONSISTENCY
 
 
 def order_figures(
@@ -43,7 +43,7 @@ def order_figures(
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
 ) -> OrderFigures:
-    """Order consistency and slot bias of one judge."""
+    """Order consistency and position bias of one judge."""
     usable = scored(pairs)
     return OrderFigures(
         order_consistency(usable, generator, confidence, draws),
@@ -58,9 +58,9 @@ def order_consistency(
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
 ) -> Share:
-    """Share of pairs whose two games say the same; two tied games do, a tie and a win not.
+    """Share of pairs with the same outcome in both games; a tie and a win differ.
 
-    The interval is exact where each prompt has one pair; else a bootstrap over prompts, each counting once.
+    The interval is exact where each prompt has one pair, else a bootstrap over prompts, each counted once.
     """
     usable = scored(pairs)
     agreeing = np.array([pair.candidate_first == pair.candidate_second for pair in usable], dtype=np.float64)
@@ -75,10 +75,9 @@ def slot_bias(
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
 ) -> SlotBias:
-    """P(first slot chosen) - ½ over games; a tied game chooses each slot by half.
+    """P(first post chosen) - ½ over games; a tied game counts half for each position.
 
-    The first slot is chosen where the candidate wins in A or loses in B. The interval is a paired bootstrap over
-    prompts, each counting once, since the games of a prompt are not independent.
+    The interval is a paired bootstrap over prompts, each counted once, since the games of a prompt are not independent.
     """
     usable = scored(pairs)
     if not usable:

@@ -1,7 +1,6 @@
-"""Two adapters on the same prompts: the difference of their win rates, and how the other cells stand to a chosen one.
+"""Differences of win rates on the same prompts, between two adapters and between a chosen cell and all others.
 
-Ratios side by side say little, since the prompts that are hard for one adapter are hard for the other; here each
-prompt is compared with itself.
+A prompt that is hard for one adapter is hard for the other, so each prompt is compared with itself.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from synthpost_dagster.statistics.games import SCORES, Array
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Share, simultaneous_confidence
 
 DRAWS = 20_000
-"""More than elsewhere: simultaneous intervals reach far into the tails, and a draw costs next to nothing."""
+"""Many, because simultaneous intervals need the tails of the distribution."""
 Key = TypeVar("Key")
 Outcomes = Mapping[str, str]
 """Prompt id → pair outcome (win, loss, tie, unscored) of one adapter's post against one baseline's."""
@@ -31,11 +30,11 @@ class Difference(NamedTuple):
     prompts: int
     """Prompts with a scored pair on both sides."""
     left_out: int
-    """Prompts that one side lacks, or that are unscored on one."""
+    """Prompts that are missing or unscored on a side."""
 
     @property
-    def is_told_apart(self) -> bool:
-        """Whether the interval leaves out 0."""
+    def excludes_zero(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -46,10 +45,9 @@ def win_rate_difference(
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
 ) -> Difference:
-    """Win rate of the first adapter less that of the second, against the same baseline on the same prompts.
+    """Win rate of the first adapter minus that of the second, against the same baseline on the same prompts.
 
-    The win rate and not a ratio, because it is defined in every draw: a ratio of a draw without a loss is infinite.
-    Raises KeyError on a word that is no outcome.
+    Unlike a ratio, the win rate is finite in every bootstrap draw. Raises KeyError on an unknown outcome.
     """
     prompts = sorted(
         prompt for prompt in first.keys() & second.keys() if "unscored" not in (first[prompt], second[prompt])
@@ -67,9 +65,8 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of a mean of paired differences, one a prompt, each between -most and most.
 
-    The prompts drawn from are those seen and two made-up ones, -most and most, as Bonett and Price add to the pairs
-    that differ (J. Educ. Behav. Stat. 37, 2012). Without them the interval has no width where all prompts agree, and
-    covers in 80 to 93 % where few differ.
+    Two pseudo-prompts with -most and most are added (Bonett and Price, J. Educ. Behav. Stat. 37, 2012). Without them
+    the interval has no width where all prompts agree, and a coverage of 80 to 93 % where few differ.
     """
     levels, times = np.unique(np.append(values, [-most, most]), return_counts=True)
     prompts = int(times.sum())
@@ -91,22 +88,22 @@ def mean_share(
 
 
 class Standing(NamedTuple, Generic[Key]):
-    """The other cells of a sweep as they stand to a chosen one, by win rate and each in the order given."""
+    """The other cells of a sweep by their win rate against a chosen one, in the order given."""
 
     better: list[Key]
-    """Shown to have a higher win rate: a cell chosen by won and lost pairs alone may be beaten where it ties often."""
+    """Shown to have a higher win rate, which is possible because the choice ignores ties."""
     alike: list[Key]
-    """Those that cannot be told from it; a cell that shares no scored prompt with it is among them."""
+    """Without a significant difference, or without a common scored prompt."""
     worse: list[Key]
 
 
 def standing(
     chosen: Key, cells: Mapping[Key, Outcomes], generator: np.random.Generator, confidence: float = CONFIDENCE
 ) -> Standing[Key]:
-    """How the other cells stand to `chosen`.
+    """The other cells, sorted by the difference of their win rate to that of `chosen`.
 
-    The intervals are simultaneous over the comparisons with it (Šidák), which is what a set that holds the truly best
-    cell with `confidence`, `better` and `alike` together, asks for (Hsu, Ann. Statist. 12, 1984).
+    The intervals are simultaneous over all comparisons with `chosen` (Šidák), so that it, `better` and `alike` together
+    contain the truly best cell with `confidence` (Hsu, Ann. Statist. 12, 1984).
     """
     found = Standing[Key]([], [], [])
     others = [cell for cell in cells if cell != chosen]

@@ -1,4 +1,4 @@
-"""Perplexity, and how many times that of the tuned model is that of the base: arithmetic, without a model."""
+"""Perplexity from summed losses, and its ratio between tuned and base model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Perplexities(NamedTuple):
-    """Of the same text under the base and the tuned model; NaN where undefined."""
+    """The perplexity of one text under the base and the tuned model; NaN where undefined."""
 
     base: float
     tuned: float
@@ -22,11 +22,7 @@ class Perplexities(NamedTuple):
 
 
 def perplexity(nats: float, tokens: int) -> float:
-    """exp(nats / tokens), for the summed cross-entropy of so many tokens.
-
-    NaN, which stands for undefined, where no token was predicted, where the sum is no number, and where the result is
-    more than a float can hold.
-    """
+    """exp(nats / tokens) of a summed cross-entropy; NaN without tokens, without a finite sum or on overflow."""
     if tokens == 0 or not math.isfinite(nats):
         return math.nan
     try:
@@ -36,7 +32,7 @@ def perplexity(nats: float, tokens: int) -> float:
 
 
 def whole(kinds: pd.DataFrame) -> Perplexities:
-    """Of all tokens of all kinds (schema Forgetting)."""
+    """The perplexities over all tokens of all kinds (schema Forgetting)."""
     return Perplexities(_pooled(kinds, "base_perplexity"), _pooled(kinds, "tuned_perplexity"))
 
 

@@ -1,4 +1,4 @@
-"""How many prompts: what n pairs would show, and how many it takes to show something. Asked before judging."""
+"""Sample size: the interval that n comparisons would give, and the comparisons that an interval needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLANNED_SHARE = 0.6
 
 
 class Width(NamedTuple):
-    """How many decisive pairs give a win ratio's interval no wider than ×÷ `factor`."""
+    """Decisive pairs for which the interval of a win ratio is at most ×÷ `factor` wide."""
 
     ratio: float
     factor: float
@@ -22,9 +22,9 @@ class Width(NamedTuple):
 
 
 def expected_interval(ratio: float, decided: float, confidence: float = CONFIDENCE) -> Ratio:
-    """The exact interval of a win ratio, had `decided` pairs come out just as it says: decided·R/(R+1) of them won.
+    """The exact interval of a win ratio R if decided·R/(R+1) of `decided` pairs are won, which may be a fraction.
 
-    These expected counts may be fractions. Raises ValueError on a ratio that is not above 0 and finite.
+    Raises ValueError on a ratio that is not above 0 and finite.
     """
     if not 0 < ratio < math.inf:
         raise ValueError(f"a planned ratio is above 0 and finite, not {ratio}")
@@ -38,12 +38,12 @@ def expected_intervals(
     ratios: Sequence[float] = PLANNED_RATIOS,
     confidence: float = CONFIDENCE,
 ) -> list[Ratio]:
-    """What `prompts` pairs would show at each ratio, where `decisive_share` of them are won or lost."""
+    """The expected interval of each ratio with `prompts` pairs, of which `decisive_share` are won or lost."""
     return [expected_interval(ratio, prompts * decisive_share, confidence) for ratio in ratios]
 
 
 def relative_half_width(ratio: float, decided: float, confidence: float = CONFIDENCE) -> float:
-    """The factor f of an interval written R ×÷ f: the root of high / low, for the expected counts."""
+    """The factor f of an interval written R ×÷ f: √(high / low), for the expected counts."""
     expected = expected_interval(ratio, decided, confidence)
     return math.sqrt(expected.high / expected.low) if expected.low else math.inf
 
@@ -52,18 +52,18 @@ def pairs_for_width(ratio: float, factor: float, confidence: float = CONFIDENCE)
     """Fewest decisive pairs at which a win ratio's interval is no wider than ×÷ `factor`, a number above 1."""
     if factor <= 1:
         raise ValueError(f"an interval is ×÷ a factor above 1, not {factor}")
-    return _fewest(lambda decided: relative_half_width(ratio, decided, confidence) <= factor)
+    return _smallest(lambda decided: relative_half_width(ratio, decided, confidence) <= factor)
 
 
 def planned_widths(
     ratios: Sequence[float] = PLANNED_RATIOS, factor: float = PLANNED_FACTOR, confidence: float = CONFIDENCE
 ) -> list[Width]:
-    """What each of the ratios takes."""
+    """The decisive pairs that each of the ratios needs."""
     return [Width(ratio, factor, pairs_for_width(ratio, factor, confidence)) for ratio in ratios]
 
 
-def pairs_to_tell(share: float, other: float = 0.5, power: float = 0.8, confidence: float = CONFIDENCE) -> int:
-    """Decisive pairs for which a two-sided test of `other` finds a true share with `power`.
+def pairs_to_detect(share: float, other: float = 0.5, power: float = 0.8, confidence: float = CONFIDENCE) -> int:
+    """Decisive pairs with which a two-sided test against `other` detects a true share with `power`.
 
     Normal approximation: n = ((z₁√(p₀q₀) + z₂√(p₁q₁)) / (p₁ - p₀))², as in Fleiss, Levin and Paik, Statistical Methods
     for Rates and Proportions, 3rd ed., eq. 2.7. Raises ValueError where the shares are equal.
@@ -71,14 +71,14 @@ def pairs_to_tell(share: float, other: float = 0.5, power: float = 0.8, confiden
     from scipy.special import ndtri
 
     if share == other:
-        raise ValueError(f"no number of pairs tells {share} from itself")
+        raise ValueError(f"no number of pairs shows a difference between {share} and itself")
     error = float(ndtri(1 - (1 - confidence) / 2)) * math.sqrt(other * (1 - other))
     miss = float(ndtri(power)) * math.sqrt(share * (1 - share))
     return math.ceil(((error + miss) / (share - other)) ** 2)
 
 
-def _fewest(is_enough: Callable[[int], bool]) -> int:
-    """The smallest count that is enough, where every larger one is too."""
+def _smallest(is_enough: Callable[[int], bool]) -> int:
+    """The smallest sufficient count; every larger one must be sufficient too."""
     enough = 1
     while not is_enough(enough):
         enough *= 2

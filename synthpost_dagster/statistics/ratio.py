@@ -1,7 +1,4 @@
-"""Counts of pairs; ratios, rates and shares from them, with exact intervals.
-
-What takes more than the four counts (order, length, the same prompts twice) is in the modules beside this one.
-"""
+"""Counts of won, lost, tied and unscored pairs; ratios, rates and shares from them, with exact intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class Counts(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """A win ratio with its interval; infinite where nothing was lost, NaN where no pair was decided."""
+    """A win ratio with its interval; infinite without a loss, NaN without a decided pair."""
 
     value: float
     low: float
@@ -36,7 +33,7 @@ class Ratio(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A proportion with its interval; NaN, from 0 to 1, where there is nothing to take a share of."""
+    """A proportion with its interval; NaN, from 0 to 1, of no trials."""
 
     value: float
     low: float
@@ -44,7 +41,7 @@ class Share(NamedTuple):
 
 
 def count(outcomes: Iterable[str]) -> Counts:
-    """Counts of pair outcomes. Raises KeyError on a word that is none."""
+    """Counts of pair outcomes. Raises KeyError on an unknown outcome."""
     found = Counter(outcomes)
     counts = Counts(*(found.pop(name, 0) for name in ("win", "loss", "tie", "unscored")))
     if found:
@@ -53,9 +50,9 @@ def count(outcomes: Iterable[str]) -> Counts:
 
 
 def proportion_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Exact interval of a proportion (Clopper and Pearson, Biometrika 26, 1934). (0, 1) where trials is 0.
+    """Exact interval of a proportion (Clopper and Pearson, Biometrika 26, 1934); (0, 1) of no trials.
 
-    Expected counts may be fractions; the bounds then lie between those of the whole counts around them.
+    Expected counts may be fractions.
     """
     from scipy.special import betaincinv
 
@@ -69,15 +66,14 @@ def proportion_interval(successes: float, trials: float, confidence: float = CON
 
 
 def share(successes: int, trials: int, confidence: float = CONFIDENCE) -> Share:
-    """A share of independent posts or pairs, such as those that meet a criterion, with its exact interval."""
+    """A share of independent posts or pairs with its exact interval."""
     return Share(successes / trials if trials else math.nan, *proportion_interval(successes, trials, confidence))
 
 
 def simultaneous_confidence(confidence: float, cells: int) -> float:
-    """Confidence of each of `cells` intervals, so that all cover at once with `confidence` (Šidák, JASA 62, 1967).
+    """Confidence of each of `cells` intervals with which all hold at once with `confidence` (Šidák, JASA 62, 1967).
 
-    Exact for independent cells; cells judged on the same prompts are covered at least as often. Raises ValueError
-    where there is no cell.
+    Exact for independent cells, conservative for cells judged on the same prompts. Raises ValueError without a cell.
     """
     if cells < 1:
         raise ValueError(f"{cells} cells: a simultaneous interval needs at least one")
@@ -85,7 +81,7 @@ def simultaneous_confidence(confidence: float, cells: int) -> float:
 
 
 def win_ratio(counts: Counts, confidence: float = CONFIDENCE) -> Ratio:
-    """R = W/L; its interval is that of p = W/(W+L), carried over by p/(1-p)."""
+    """R = W/L; its interval is that of p = W/(W+L), transformed by p/(1-p)."""
     decided = counts.wins + counts.losses
     if decided == 0:
         return Ratio(math.nan, math.nan, math.nan)
@@ -95,7 +91,7 @@ def win_ratio(counts: Counts, confidence: float = CONFIDENCE) -> Ratio:
 
 
 def tie_aware_ratio(counts: Counts) -> float:
-    """(W + T/2) / (L + T/2): a tie counts half for each side. Infinite or NaN where nothing speaks for the baseline."""
+    """(W + T/2) / (L + T/2): a tie counts half for each side. Infinite or NaN without losses and ties."""
     won, lost = counts.wins + counts.ties / 2, counts.losses + counts.ties / 2
     if lost == 0:
         return math.inf if won else math.nan
@@ -103,7 +99,7 @@ def tie_aware_ratio(counts: Counts) -> float:
 
 
 def win_rate(counts: Counts) -> float:
-    """(W + T/2) / (W + L + T); NaN where no pair was scored."""
+    """(W + T/2) / (W + L + T); NaN without a scored pair."""
     pairs = counts.wins + counts.losses + counts.ties
     return (counts.wins + counts.ties / 2) / pairs if pairs else math.nan
 
@@ -114,7 +110,7 @@ def worst_case(counts: Counts, confidence: float = CONFIDENCE) -> Ratio:
 
 
 def plotted_ratio(counts: Counts) -> float:
-    """(W + ½) / (L + ½), which is finite and above 0; for plots and logarithms. NaN where no pair was decided."""
+    """(W + ½) / (L + ½), finite and above 0, for plots and logarithms; NaN without a decided pair."""
     if counts.wins + counts.losses == 0:
         return math.nan
     return (counts.wins + 0.5) / (counts.losses + 0.5)

@@ -1,4 +1,4 @@
-"""Cells that are not different: repeats of one experiment under the names of several data sizes."""
+"""Replicates: cells of different data sizes that saw the same amount of training data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Trained(NamedTuple):
-    """What a cell's training was, as far as it tells replicates."""
+    """The facts of a cell's training by which replicates are found."""
 
     data_size: int
     optimizer_steps: int
@@ -16,8 +16,8 @@ class Trained(NamedTuple):
 
 
 def replicate_groups(cells: Sequence[Trained]) -> list[int]:
-    """For each cell the number of its group, from 1, or 0: at the same steps, each cell of a group sees fewer rows than
-    the smallest subset of the group holds. Groups are numbered by their steps.
+    """Each cell's group: cells with the same steps that see only part of their rows. Groups are numbered from 1
+    by their steps; 0 is none.
     """
     by_steps: dict[int, list[int]] = {}
     for index, cell in enumerate(cells):

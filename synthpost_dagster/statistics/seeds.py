@@ -1,4 +1,4 @@
-"""Training seeds: how far the same cell, trained again, comes out elsewhere, beside the interval within one."""
+"""The spread of win ratios between training seeds of one cell."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import NamedTuple
 
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Counts, Ratio, plotted_ratio, win_ratio
 
-FEWEST_SEEDS = 5
-"""With a decided pair. Below this no standard deviation is given: that of two may be off by a factor of 30."""
+MIN_SEEDS = 5
+"""Seeds with a decided pair below which no standard deviation is given: that of two may be off by a factor of 30."""
 
 
 class SeedSpread(NamedTuple):
-    """The win ratios of one cell's seeds and how far they lie apart, on the scale of log (W+½)/(L+½)."""
+    """The win ratios of one cell's seeds and their spread on the scale of log (W+½)/(L+½)."""
 
     ratios: tuple[Ratio, ...]
     """W/L of each seed with its exact interval, in the order given."""
     lowest: float
     highest: float
-    """Least and largest (W+½)/(L+½); NaN where no seed has a decided pair."""
+    """Smallest and largest (W+½)/(L+½); NaN without a decided pair."""
     decided: int
-    """Seeds with a decided pair; the others are in no other figure."""
+    """Seeds with a decided pair; only they are in the figures."""
     log_sd: float
     """Standard deviation of the logs between seeds; NaN under five seeds with decided pairs, as is its interval."""
     log_sd_low: float
     log_sd_high: float
     within_log_sd: float
-    """What one seed's sample of pairs alone would give: the root mean square of √(1/(W+½) + 1/(L+½))."""
+    """The standard deviation expected from sampling of pairs alone: √ of the mean of 1/(W+½) + 1/(L+½)."""
 
 
 def seed_spread(seeds: Sequence[Counts], confidence: float = CONFIDENCE) -> SeedSpread:
     """The spread between training seeds of one cell, from the counts of each.
 
-    The seeds answer the same prompts, so that luck with prompts moves them together: a `log_sd` near `within_log_sd`
-    already means that seeds matter, and one under it that they may still. The interval of `log_sd` is χ²'s, for normal
-    logs. The log ratio and its variance are Gart and Zweifel's (Biometrika 54, 1967).
+    All seeds answer the same prompts, so `log_sd` excludes most of the variation between prompts: a value near
+    `within_log_sd` already means that seeds matter. Its interval is the χ² interval for normal logs; log ratio and
+    variance follow Gart and Zweifel (Biometrika 54, 1967).
     """
     ratios = tuple(win_ratio(counts, confidence) for counts in seeds)
     decided = [counts for counts in seeds if counts.wins + counts.losses]
@@ -52,7 +52,7 @@ def _standard_deviation(logs: Sequence[float], confidence: float) -> tuple[float
     """With its interval: s √(f / χ²) at f = n - 1 degrees of freedom."""
     from scipy.special import chdtri
 
-    if len(logs) < FEWEST_SEEDS:
+    if len(logs) < MIN_SEEDS:
         return math.nan, math.nan, math.nan
     sd, freedom, tail = statistics.stdev(logs), len(logs) - 1, (1 - confidence) / 2
     low, high = (sd * math.sqrt(freedom / float(chdtri(freedom, above))) for above in (tail, 1 - tail))

@@ -1,4 +1,4 @@
-"""Whether wins and losses could be a fair coin's: the exact sign test, and its p-values across the cells of a sweep."""
+"""The exact sign test of wins against losses, and Holm's adjustment of several p-values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from synthpost_dagster.statistics.ratio import Counts
 
 
 def sign_test(counts: Counts) -> float:
-    """Two-sided exact binomial p-value of W out of W + L at ½; 1 where no pair was decided."""
+    """Two-sided exact binomial p-value of W out of W + L at ½; 1 without a decided pair."""
     from scipy.special import bdtr
 
     fewer, decided = min(counts.wins, counts.losses), counts.wins + counts.losses
@@ -18,7 +18,7 @@ def sign_test(counts: Counts) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values, in the order given (Holm, Scand. J. Statist. 6, 1979).
 
-    Rejecting those under α keeps the chance of any false rejection under α, however the tests depend on each other.
+    Rejecting those below α keeps the probability of any false rejection below α, also for dependent tests.
     """
     adjusted = [0.0] * len(p_values)
     reached = 0.0

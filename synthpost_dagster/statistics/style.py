@@ -1,8 +1,7 @@
 """Whether a trait of style, such as length, separates the outcomes of a comparison.
 
-A judge that follows length alone names a clean winner wherever one side is longer more often. Where the side with more
-of a trait wins in nearly all decided pairs that differ in it, and in more of them than either side wins, the outcomes
-say more about the trait than about the contestants.
+If the side with more of a trait wins nearly all decided pairs that differ in it, and more of them than either side
+wins, the outcomes show the trait and not the contestants.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from synthpost_dagster.statistics.games import Array
 from synthpost_dagster.text.normalize import word_count
 
 MIN_AGREEMENT = 0.95
-"""Share of the decided pairs unlike in a trait, above which the trait separates the outcomes."""
+"""Share of the decided pairs that differ in a trait, above which the trait separates the outcomes."""
 MAX_CHANCE = 1e-3
-"""Of so strong an association by chance, with Fisher's exact test; the traits are several, and looked at at once."""
+"""Largest p-value of Fisher's exact test; low, since several traits are tested."""
 
 _EMOJI = re.compile(r"[\u2600-\u27bf\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff]")
 TRAITS: dict[str, Callable[[str], int]] = {
@@ -35,7 +34,7 @@ TRAITS: dict[str, Callable[[str], int]] = {
     "bold or list marks": lambda text: len(re.findall(r"\*\*|^\s*(?:[-*•]|\d+\.)\s", text, re.MULTILINE)),
     "capital letters": lambda text: sum(map(str.isupper, text)),
 }
-"""What a reader sees of a text before reading it, by name."""
+"""Trait → its count in a text."""
 
 
 class Separation(NamedTuple):
@@ -43,7 +42,7 @@ class Separation(NamedTuple):
 
     trait: str
     is_more_preferred: bool
-    """Whether the side with more of it wins, or the one with less."""
+    """Whether the side with more of it wins; else the side with less."""
     followed: int
     """Decided pairs in which that side won."""
     unlike: int
@@ -51,10 +50,7 @@ class Separation(NamedTuple):
 
 
 def separations(candidates: Sequence[str], baselines: Sequence[str], outcomes: Sequence[str]) -> list[Separation]:
-    """The traits that separate the outcomes (`win`, `loss`, others are left out), the strongest first.
-
-    The three are of one length, an entry a pair.
-    """
+    """The traits that separate the outcomes, the strongest first. One entry a pair; only `win` and `loss` are used."""
     decided = [place for place, outcome in enumerate(outcomes) if outcome in ("win", "loss")]
     won = np.array([outcomes[place] == "win" for place in decided], dtype=bool)
     found = []
@@ -66,9 +62,9 @@ def separations(candidates: Sequence[str], baselines: Sequence[str], outcomes: S
 
 
 def separation(trait: str, difference: Array, won: npt.NDArray[np.bool_]) -> Separation | None:
-    """Whether a trait separates decided pairs; None where it does not.
+    """The separation of decided pairs by a trait; None where it does not separate them.
 
-    `difference` is the candidate's amount of it less the opponent's, `won` whether the candidate won, an entry a pair.
+    `difference` is the candidate's count minus the opponent's, `won` whether the candidate won; one entry a pair.
     """
     from scipy.stats import fisher_exact
 

@@ -345,8 +345,8 @@ class Company(Record):
     """A company's profile. The student's prompt shows `short_description` alone."""
 
     name: Name = Field(description="name, unique in the catalog")
-    industry: Text = Field(description="industry")
-    mission: Text = Field(description="mission")
+    industry: Text = Field(description="industry, as the prompts name it")
+    mission: Text = Field(description="mission statement in one sentence")
     unique_selling_point: Text = Field(description="what only this company offers")
     target_market: Text = Field(description="the customers it sells to")
     offering: Text = Field(description="what it sells")

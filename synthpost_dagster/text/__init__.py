@@ -1,1 +1,1 @@
-"""Text as it is compared and counted: normal form, words, sentences, special tokens."""
+"""Normal form, words, sentences and special tokens of texts."""

@@ -1,11 +1,10 @@
-"""The form in which texts are compared, and what counts as a word in it.
+"""The normal form in which texts are compared, and its words.
 
-One character often has several code points (’ and ', a non-breaking space and a space, é as one or as two), and which
-of them a model writes says nothing about the text. Names, phrases, hashtags, duplicates and leaks are therefore
-compared in one form, on both sides. Sentences are in `sentences`; what is looked for in a text is up to the callers.
+One character often has several code points (’ and ', a non-breaking space and a space, é as one or as two). Names,
+phrases, hashtags, duplicates and leaks are compared in one form. Sentences are in `text.sentences`.
 
-In scripts that are written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) every character is a
-word of its own, so that n-grams of words are n-grams of characters there.
+In scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) every character is a word, so that
+n-grams of words are n-grams of characters.
 """
 
 from __future__ import annotations
@@ -33,10 +32,9 @@ _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}ー〆\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 _WORD = rf"[[\w\p{{N}}]--[{_NO_SPACES}]]"
 EDGE = rf"[[\w\p{{N}}]--[{_NO_SPACES}\p{{Hangul}}]]"
-"""A pattern (V1) of what may not stand next to a word. Korean particles are written onto the
-word before them."""
+"""A pattern (V1) of characters that continue a word. Korean particles follow a word without a space."""
 CHARACTERS_A_WORD = 2
-"""Of a script without spaces, where words are counted."""
+"""In a script without spaces, when words are counted."""
 _CHARACTER = regex.compile(rf"[{_NO_SPACES}]\p{{M}}*", regex.V1)
 
 
@@ -77,8 +75,8 @@ _PLAIN = _table()
 
 @lru_cache(maxsize=64)
 def plain(text: str) -> str:
-    """The text in the form for comparison, its case kept: NFC, straight quotes and apostrophes, plain hyphens and
-    spaces, nothing invisible, full-width characters as their usual ones.
+    """The text in normal form, with its case: NFC, straight quotes and apostrophes, plain hyphens and spaces, no
+    invisible characters, full-width characters as their usual ones.
     """
     return (
         text if text.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).translate(_PLAIN))
@@ -87,15 +85,15 @@ def plain(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def folded(text: str) -> str:
-    """The text in the form for comparison, without case."""
+    """The text in normal form, case folded."""
     return text.lower() if text.isascii() else unicodedata.normalize("NFC", plain(text).casefold())
 
 
 def words(text: str) -> list[str]:
-    """The words of a text that is in a form for comparison.
+    """The words of a text in normal form.
 
-    Signs, operators, and the punctuation and units of numbers count (`a > 5`, `a < -5`; 3.5, 35; 5 %, 5), other
-    punctuation does not. A character of a script without spaces is a word.
+    Signs, operators, and the punctuation and units of numbers belong to words (`a > 5`, `a < -5`; 3.5, 35; 5 %, 5);
+    other punctuation does not. A character of a script without spaces is a word.
     """
     pattern = _ASCII_TOKEN if text.isascii() else _TOKEN
     found: list[str] = pattern.findall(_SPACED_UNIT.sub("", text))
@@ -103,18 +101,18 @@ def words(text: str) -> list[str]:
 
 
 def letters(text: str) -> list[str]:
-    """The words of a text without any sign beside them, as names are looked for."""
+    """The words of a text without signs, for the search of names."""
     found: list[str] = _LETTERS.findall(text)
     return found
 
 
 def normalised(text: str) -> str:
-    """The words without case, with a space between them: texts with the same are duplicates."""
+    """The words, case folded, with single spaces; duplicates have the same."""
     return " ".join(words(folded(text)))
 
 
 def placed_letters(text: str) -> Iterator[tuple[str, int, int]]:
-    """The words of a text as written, without case and signs, each with where it begins and ends."""
+    """The words of a text, case folded and without signs, each with its start and end in the text."""
     for match in _LETTERS.finditer(text):
         for word in letters(folded(match[0])):
             yield word, match.start(), match.end()
@@ -126,20 +124,20 @@ def is_character(word: str) -> bool:
 
 
 def word_count(text: str) -> int:
-    """How many words a text has: what stands between spaces, two characters a word in scripts without them."""
+    """The number of words of a text; in scripts without spaces two characters count as a word."""
     if text.isascii() or not _CHARACTER.search(text):
         return len(text.split())
     return number_of(words(plain(text)))
 
 
 def number_of(found: list[str]) -> int:
-    """How many words these are, two characters a word in scripts without spaces."""
+    """The number of words in a list of them; in scripts without spaces two characters count as a word."""
     characters = sum(map(is_character, found))
     return len(found) - characters + math.ceil(characters / CHARACTERS_A_WORD)
 
 
 def first_words(text: str, count: int) -> str:
-    """The first words of `normalised`, twice as many where they are characters of a script without spaces."""
+    """The first words of `normalised`; in scripts without spaces twice as many characters."""
     taken, room = [], count * CHARACTERS_A_WORD
     for word in words(folded(text)):
         room -= 1 if is_character(word) else CHARACTERS_A_WORD
@@ -150,8 +148,8 @@ def first_words(text: str, count: int) -> str:
 
 
 def holds(text: str, phrases: tuple[str, ...]) -> bool:
-    """Whether one of the phrases stands in the text, whatever its case and code points: between word boundaries, or
-    anywhere in a script without spaces.
+    """Whether the text has one of the phrases, in any case and code points, between word boundaries; in a script
+    without spaces anywhere.
     """
     return _phrases(phrases).search(folded(text)) is not None
 

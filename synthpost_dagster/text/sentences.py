@@ -1,7 +1,7 @@
 """The sentences of a text as a reader of its language counts them.
 
-pysbd knows the abbreviations, numbers and lists of 23 languages; for all others sentencex does. Both are wrong at times
-(pysbd in 2 to 8 % of the cases that its authors collect). A line break always ends a sentence.
+pysbd splits 23 languages, sentencex all others. Both make errors (pysbd in 2 to 8 % of its authors' test cases). A line
+break always ends a sentence.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 
 MAX_BLOCK = 2_000
-"""Characters given to a segmenter at a time, since its time grows with their square; a longer text is cut at line
-breaks and at marks that end a sentence by `_END`. So the time grows with the length of the text."""
+"""Characters given to a segmenter at a time, because its time is quadratic; a longer text is first cut at line breaks
+and at `_END`."""
 MAX_CACHED = 10_000
-"""Characters; a post is counted by several checks, and in each of its games."""
+"""Characters of a text whose sentences are cached: several checks count the same post."""
 
 _END = re.compile(r"(?<=[.!?…؟।])[\"'”’)\]]*\s+|(?<=[。！？])")
 _MARKS = re.compile(r"[!?！？]{2,}")
-"""“Wow!!! Yes” is two sentences, and pysbd takes a run of marks as part of a word."""
+"""pysbd takes a run of marks as part of a word, but “Wow!!! Yes” is two sentences."""
 _MISSED_END = re.compile(r"(?<=\.[\"”])\s+(?=\d)|(?<=[؟।。！？])(?![」』）”\"؟।。！？]|$)\s*")
-"""What the segmenters miss: a number after a quotation that ends with a full stop; marks of other scripts."""
+"""Ends that the segmenters miss: before a number after a quoted full stop; at marks of other scripts."""
 _OWN_MARKS = ("ja", "zh")
 _ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+")
 _HAS_WORD = re.compile(r"\w")
@@ -30,7 +30,7 @@ Split = Callable[[str], list[str]]
 
 
 def sentences(text: str, language: str) -> list[str]:
-    """The sentences of a text, those without a letter or digit left out; `language` is a BCP 47 tag."""
+    """The sentences of a text that have a letter or digit; `language` is a BCP 47 tag."""
     return list(_cached(text, language) if len(text) <= MAX_CACHED else _sentences(text, language))
 
 
@@ -50,7 +50,7 @@ def _sentences(text: str, language: str) -> Iterator[str]:
 
 
 def _unmarked(address: re.Match[str]) -> str:
-    """A web address without marks that could end a sentence inside of it."""
+    """A web address without marks that could end a sentence."""
     return re.sub(r"[.!?](?=\S)", "_", address[0])
 
 
@@ -83,7 +83,7 @@ def _segmenter(language: str) -> Split:
 
     if language in LANGUAGE_CODES:
         processor = Segmenter(language=language).processor
-        # Not `segment`, which looks each sentence up in the text again and loses those that it rewrote.
+        # Not `segment`, which searches the text for each sentence and loses those that pysbd changed.
         return lambda text: [part for line in text.split("\n") if line.strip() for part in processor(line).process()]
 
     import sentencex

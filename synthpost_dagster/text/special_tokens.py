@@ -1,4 +1,4 @@
-"""The special tokens of the usual chat templates, as they stand in a text that may not hold any."""
+"""Special tokens of the usual chat templates, in texts that must not contain any."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ SPECIAL = (
     r"|<</?SYS>>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
 )
-"""A pattern for any of them."""
+"""A pattern of all of them."""
 
 
 def broken_up(text: str, known: Iterable[str] = ()) -> str:
-    """The text with a space in each special token, those that a tokenizer is `known` to have too, so that it stays
-    text.
-    """
+    """The text with a space inside each special token, also those in `known`, so that a tokenizer reads it as text."""
     tokens = "|".join([*(re.escape(token) for token in known if token in text), SPECIAL])
     return re.sub(rf"(?={tokens})(.)", r"\1 ", text, flags=re.DOTALL)

@@ -12,7 +12,7 @@ from dagster import DagsterInstance, Definitions, OpExecutionContext, job, op
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.orchestration.driver import execute
-from synthpost_dagster.orchestration.waiting import wait_patiently
+from synthpost_dagster.orchestration.waiting import use_waiting_claims
 from synthpost_dagster.resources.gpu import POOL, GpuResource
 from synthpost_dagster.resources.journal import JournalResource
 from synthpost_dagster.resources.study import StudyResource
@@ -52,7 +52,7 @@ def main(home: str, host: str, acts: str) -> None:
     """Executes the run as the driver does."""
     if host != "-":
         socket.gethostname = lambda: host
-    wait_patiently()
+    use_waiting_claims()
     resend_lost_interrupts()
     try:
         with DagsterInstance.from_config(home) as instance, subscribed(lambda event: say(event.text)):

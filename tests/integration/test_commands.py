@@ -144,7 +144,7 @@ def test_the_journal_command_gives_back_what_a_killed_process_had_set_aside(chan
         connection.execute(HOLDERS.insert().values(**gone, spent_usd=0.5, claimed_usd=0.25))
     assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.2500", changeable.call("journal").stdout)
     settled = changeable.call("journal", "--settle", "paid").stdout
-    assert "$0.2500 unsettled dollars of paid are free again, as never billed" in settled
+    assert "$0.2500 reserved by paid" in settled
     assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.0000", settled)
     vars(journal)["_engine"].dispose()
 

@@ -40,7 +40,7 @@ def test_damage_that_a_cell_reads_is_repaired_in_the_same_sweep(changeable: Smal
     notes: list[Event] = []
     with subscribed(notes.append):
         runs = changeable.sweep("8|3")
-    assert [run.status for run in runs if run.job == "cell"] == ["FAILURE", "SUCCESS"]
+    assert [run.status for run in runs if run.job == "sweep"] == ["FAILURE", "SUCCESS"]
     assert done("upstream") in runs
     assert len(aside(changeable, "baseline_predictions")) == 1
     assert changeable.recorded("baseline_predictions") == before

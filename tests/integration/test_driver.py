@@ -223,7 +223,7 @@ def test_ctrl_c_ends_all_sweeps_and_frees_slots_leases_and_drafts(
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert said.strip() == "synthpost: stopped; run again to go on from there", "a traceback"
+    assert said.strip() == "synthpost: stopped; run again to resume", "a traceback"
     until("no process is left", lambda: not any(child.is_running() for child in started))
     assert not [path for path in (changeable.home / "tmp").rglob("*") if path.is_file()]
     devices = Devices("cpu", 2, changeable.root / "tmp" / "synthpost-devices")

@@ -23,7 +23,7 @@ def report_of(study: SmallStudy) -> ReportData:
 def test_a_further_seed_trains_each_cell_again_and_shows_the_spread(changeable: SmallStudy) -> None:
     before = changeable.snapshot()
     edit_yaml(changeable.profile, lambda profile: profile["sweep"].update(more_seeds=[7]))
-    assert changeable.sweep("8|3") == [done("cell", "8|3"), done("report")]
+    assert changeable.sweep("8|3") == [done("sweep"), done("report")]
     assert {name for name, made in changeable.snapshot().items() if before[name] != made} == {"ratio_report"}
     store = changeable.open().store
     (first,), (further,) = store.all_of("adapters", "8|3"), store.all_of("adapters", "8|3|7")
@@ -58,7 +58,7 @@ def test_peoples_choices_stand_beside_the_judges(changeable: SmallStudy, tmp_pat
             writer.writerow([row.pair_id, "", "", "", "1" if is_first else "2"])
     ran = changeable.call("report", "--labels", str(sheet))
     assert ran.returncode == 0, ran.stderr
-    assert "8 labelled pairs kept" in ran.stdout
+    assert "8 labelled pairs saved" in ran.stdout
     people = report_of(changeable).trust.people
     assert people is not None
     assert (people.scored, people.agreed) == (8, 1.0)

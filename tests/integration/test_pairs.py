@@ -79,6 +79,20 @@ def test_labels_of_a_parquet_file_and_games_of_one_pair(fresh: SmallStudy) -> No
     assert found["win_ratio_low"] == pytest.approx(0.025641, abs=1e-5)
 
 
+def test_map_option_scores_labels_that_are_not_read(fresh: SmallStudy) -> None:
+    file = write(fresh.root / "labels.csv", ["label", "x"], [["yes", "1"], ["no", "1"], ["hm = no", "1"], ["eh", "1"]])
+    arguments = ["pairs", str(file), "--out", str(fresh.root / "out"), "--win", "yes", "--loss", "no"]
+    ran = fresh.call(*arguments)
+    assert "--map 'hm = no=win|loss|tie|unscored'" in ran.stdout
+    assert figures(fresh.root / "out")["unscored"] == 2
+    ran = fresh.call(*arguments, "--map", "hm = no=tie", "--map", "eh=loss")
+    assert (ran.returncode, "--map" in ran.stdout) == (0, False)
+    found = figures(fresh.root / "out")
+    assert (found["wins"], found["losses"], found["ties"], found["unscored"]) == (1, 2, 1, 0)
+    ran = fresh.call(*arguments, "--map", "eh")
+    assert (ran.returncode, "'eh'" in ran.stderr) == (2, True)
+
+
 COLUMNS = ["prompt", "baseline", "candidate", "company", "product", "post_type", "tone"]
 
 
@@ -155,7 +169,7 @@ def test_study_mode_is_said_on_the_page_and_in_the_terminal(fresh: SmallStudy) -
     assert (found["wins"], found["is_study_mode"]) == (11, True)
     assert "study mode: one order" in said
     assert page.count("study mode: one order") >= 6
-    assert "One order was played" in page[: page.index("<h1>")]
+    assert "in one order only" in page[: page.index("<h1>")]
     _, page = labelled(fresh)
     assert "study mode" not in page, "labels that are read were not played by this profile"
 
@@ -167,7 +181,7 @@ def test_study_mode_is_said_on_the_page_and_in_the_terminal(fresh: SmallStudy) -
         (["text"], [["x"]], [], ["neither a column 'label'", "prompt, baseline, candidate"]),
         (["prompt", "baseline", "candidate"], [["p", "b", "c"]], [], ["rubric", "company, product, post_type, tone"]),
         (["label"], [["x"]], ["--win", "a", "--loss", "A "], ["--win", "--loss"]),
-        (["pair_id", "prompt", "baseline", "candidate"], [["1", "p", "b", "c"]] * 2, [], ["pair_id '1' stands twice"]),
+        (["pair_id", "prompt", "baseline", "candidate"], [["1", "p", "b", "c"]] * 2, [], ["pair_id '1'"]),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(

@@ -30,12 +30,11 @@ def test_whole_graph_on_two_companies_takes_under_a_minute(whole: Whole) -> None
     assert whole.seconds < 60 or whole.seconds < 60 * slowness()
 
 
-def test_upstream_subsets_every_cell_and_the_report_get_one_run_each(whole: Whole) -> None:
+def test_every_job_runs_once_and_no_cell_has_a_second_run(whole: Whole) -> None:
     assert whole.runs == [
         done("upstream"),
         *(done("subsets", str(size)) for size in SIZES),
         done("sweep"),
-        *(done("cell", cell) for cell in CELLS),
         done("controls"),
         done("report"),
     ]
@@ -156,7 +155,7 @@ def test_other_criterion_phrases_judge_every_cell_anew_and_nothing_else(changeab
         hook["check"]["any"] = [*hook["check"]["any"], "once and for all"]
 
     edit_yaml(changeable.task / "task.yaml", change)
-    assert changeable.sweep(*CELLS) == [*(done("cell", cell) for cell in CELLS), done("controls"), done("report")]
+    assert changeable.sweep(*CELLS) == [done("sweep"), done("controls"), done("report")]
     after = changeable.snapshot()
     assert changed(before, after) == {*(f"verdicts {cell}" for cell in CELLS), "control_verdicts", "ratio_report"}
     new = {path.parent.parent.parent.name for path in set(changeable.manifests()) - set(made)}
@@ -170,7 +169,7 @@ def test_other_learning_rate_tunes_the_cell_anew_and_leaves_the_data(changeable:
         profile["training"]["learning_rate"] = 1.0e-3
 
     edit_yaml(changeable.profile, change)
-    assert changeable.sweep("8|3") == [done("cell", "8|3"), done("controls"), done("report")]
+    assert changeable.sweep("8|3") == [done("sweep"), done("controls"), done("report")]
     after = changeable.snapshot()
     assert changed(before, after) == {*of_cells("8|3"), "control_verdicts", "ratio_report"}
     new = {path.parent.parent.parent.name for path in set(changeable.manifests()) - set(made)}
@@ -208,7 +207,7 @@ def test_other_product_description_asks_for_its_rows_alone(changeable: SmallStud
         done("upstream"),
         done("subsets", "8"),
         done("subsets", "16"),
-        done("cell", "16|3"),
+        done("sweep"),
         done("controls"),
         done("report"),
     ]
@@ -235,7 +234,7 @@ def test_larger_data_size_leaves_the_smaller_subsets_and_cells_as_they_were(chan
     assert runs == [
         done("upstream"),
         *(done("subsets", size) for size in ("8", "16", "24")),
-        done("cell", "24|3"),
+        done("sweep"),
         done("controls"),
         done("report"),
     ]

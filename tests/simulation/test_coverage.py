@@ -104,7 +104,7 @@ def test_identical_adapters_differ_in_five_percent_and_real_gain_is_found() -> N
     apart, found = [], []
     for _ in range(400):
         old, same, better = (outcomes(random.random(440) < chance) for chance in (0.75, 0.75, 0.87))
-        apart.append(win_rate_difference(same, old, random, draws=1_000).is_told_apart)
+        apart.append(win_rate_difference(same, old, random, draws=1_000).excludes_zero)
         found.append(win_rate_difference(better, old, random, draws=1_000).low > 0)
     assert 0.025 <= share(apart) <= 0.075
     assert share(found) > 0.98

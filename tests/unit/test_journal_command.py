@@ -33,10 +33,10 @@ def test_a_statement_of_what_was_spent_opens_a_budget(home: Path) -> None:
             note_loss(connection)
         with pytest.raises(BudgetReached):
             holder.claim(1.0)
-        assert "not known for sure: paid." in output_of(home)
+        assert "were lost for paid." in output_of(home)
         output = output_of(home, "--spent", "paid=3.5")
-        assert "paid has spent $3.5000 in all, as stated" in output
-        assert "not known" not in output
+        assert "paid: spending set to $3.5000" in output
+        assert "were lost" not in output
         assert holder.claim(1.5)
         assert not holder.claim(0.1)
     vars(journal)["_engine"].dispose()

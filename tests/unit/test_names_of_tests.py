@@ -17,16 +17,12 @@ NOT_YET = (
     "unit/test_settings.py",
     "unit/files",
     "unit/inference",
-    "unit/judging",
     "unit/llm",
-    "unit/pairs",
     "unit/profiles",
     "unit/quality",
     "unit/rows",
     "unit/runtime",
-    "unit/statistics",
     "unit/tasks",
-    "unit/text",
     "unit/training",
 )
 """Folders and files that still have longer names."""

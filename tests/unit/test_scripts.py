@@ -76,3 +76,33 @@ def test_constraints_pin_every_requirement_of_the_project() -> None:
     }
     assert len(names) > 30
     assert names - set(resolve["pinned"]()) == set()
+
+
+def test_profile_reference_is_fresh() -> None:
+    from scripts import profile_reference
+
+    assert profile_reference.FILE.read_text(encoding="utf-8") == profile_reference.reference(), (
+        "run `python -m scripts.profile_reference`"
+    )
+
+
+def test_each_key_of_profile_and_task_is_described() -> None:
+    from scripts.profile_reference import PARTS, alternatives_in, keys_of
+
+    records = [record for *_, part in PARTS for record in (part, *(one for _, one in alternatives_in(part)))]
+    keys = [key for record in records for key in keys_of(record)]
+    assert {"training.lora.r", "limits.concurrency", "quality.diversity.min_vendi"} <= {key.name for key in keys}
+    assert [key.name for key in keys if not key.meaning] == []
+
+
+def test_profile_reference_check_fails_if_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scripts import profile_reference
+
+    monkeypatch.setattr(profile_reference, "FILE", tmp_path / "reference.md")
+    monkeypatch.setattr("sys.argv", ["profile_reference", "--check"])
+    with pytest.raises(SystemExit, match=r"reference\.md is stale"):
+        profile_reference.main()
+    monkeypatch.setattr("sys.argv", ["profile_reference"])
+    profile_reference.main()
+    monkeypatch.setattr("sys.argv", ["profile_reference", "--check"])
+    profile_reference.main()

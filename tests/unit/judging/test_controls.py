@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from synthpost_dagster.judging.controls import control_contests, controlled, misdealt
+from synthpost_dagster.judging.controls import control_contests, controlled, shuffled_prompts
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.replies import Said
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Game, judge_contests
@@ -53,7 +53,7 @@ def judged(task: Task, judge: Any) -> pd.DataFrame:
     return judge_contests(task, [judge], contests(task), BOTH_ORDERS, [SILENT])
 
 
-def test_each_prompt_is_in_every_comparison_and_the_table_follows_its_schema(small_task: Task) -> None:
+def test_each_prompt_is_in_every_comparison_of_the_table(small_task: Task) -> None:
     table = judged(small_task, Rubric(small_task))
     assert table.groupby("opponent").size().to_dict() == dict.fromkeys(
         ("resampled", "empty", "shuffled", "prompting"), 66
@@ -62,7 +62,7 @@ def test_each_prompt_is_in_every_comparison_and_the_table_follows_its_schema(sma
     assert schema.is_passed, schema.message
 
 
-def test_the_sides_are_those_the_comparison_is_named_for(small_task: Task) -> None:
+def test_sides_are_those_the_comparison_is_named_for(small_task: Task) -> None:
     sides = {
         one.opponent: (one.candidate_post.split()[:1], one.opponent_post.split()[0]) for one in contests(small_task)
     }
@@ -74,22 +74,20 @@ def test_the_sides_are_those_the_comparison_is_named_for(small_task: Task) -> No
     }
 
 
-def test_a_misdealt_post_is_for_another_product_and_each_is_dealt_once(sales_posts: Task) -> None:
+def test_shuffled_post_is_for_another_product_and_assigned_once(sales_posts: Task) -> None:
     tuned = evaluation_prompts(sales_posts, 440)
     product = dict(zip(tuned["prompt_id"], tuned["product"], strict=True))
-    dealt = misdealt(tuned)
+    dealt = shuffled_prompts(tuned)
     assert sorted(dealt.values()) == sorted(product)
     assert [prompt for prompt, other in dealt.items() if product[prompt] == product[other]] == []
 
 
 @pytest.mark.parametrize("own", [440, 439, 300, 221])
-def test_where_one_product_has_most_prompts_a_misdealt_post_is_of_another_type_or_tone(
-    sales_posts: Task, own: int
-) -> None:
+def test_shuffled_post_of_the_main_product_has_another_type_or_tone(sales_posts: Task, own: int) -> None:
     tuned = evaluation_prompts(sales_posts, 440).reset_index(drop=True)
     tuned["product"] = tuned["product"].where(tuned.index >= own, "Lamp")
     named = tuned.set_index("prompt_id")[["product", "post_type", "tone"]].apply(tuple, axis=1).to_dict()
-    dealt = misdealt(tuned)
+    dealt = shuffled_prompts(tuned)
     assert sorted(dealt.values()) == sorted(named)
     assert [prompt for prompt, other in dealt.items() if named[prompt] == named[other]] == []
     # Each post for another product goes to a prompt for the lamp, and no more can.
@@ -98,7 +96,7 @@ def test_where_one_product_has_most_prompts_a_misdealt_post_is_of_another_type_o
 
 @pytest.mark.parametrize("prompts", [2, 3])
 def test_few_prompts_never_get_their_own_post(small_task: Task, prompts: int) -> None:
-    dealt = misdealt(evaluation_prompts(small_task, 33).head(prompts))
+    dealt = shuffled_prompts(evaluation_prompts(small_task, 33).head(prompts))
     assert len(dealt) == prompts
     assert [prompt for prompt, other in dealt.items() if prompt == other] == []
 
@@ -118,19 +116,21 @@ def test_one_prompt_leaves_the_control_out(small_task: Task) -> None:
         ("shorter", {"resampled": "untrusted", "empty": "untrusted"}),
     ],
 )
-def test_a_judge_that_cannot_tell_is_found_out(small_task: Task, pick: str, findings: dict[str, str]) -> None:
+def test_judge_that_sees_no_difference_fails_the_controls(
+    small_task: Task, pick: str, findings: dict[str, str]
+) -> None:
     found = {one.name: one.control.finding for one in controlled(judged(small_task, Blind(pick)))}
     assert found | findings == found
 
 
-def test_the_rubric_lets_empty_and_wrong_posts_lose(small_task: Task) -> None:
+def test_rubric_lets_empty_and_wrong_posts_lose(small_task: Task) -> None:
     found = {one.name: one for one in controlled(judged(small_task, Rubric(small_task)))}
     assert found["empty"].control.finding == "good"
     assert found["shuffled"].control.finding == "good"
     assert found["shuffled"].counts.wins == 0
 
 
-def test_a_failed_control_names_itself_and_its_games_and_blocks_nothing(small_task: Task) -> None:
+def test_failed_control_is_named_with_its_games_and_blocks_nothing(small_task: Task) -> None:
     table = judged(small_task, Blind("shorter"))
     failed = {result.name: result for result in gates.evaluate("control_verdicts", small_task, table)}
     assert [name for name, result in failed.items() if not result.is_passed and result.is_blocking] == []

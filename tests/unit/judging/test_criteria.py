@@ -57,7 +57,7 @@ def brief_of(task: Task, post_type: str = "Promotional") -> Brief:
         (ARABIC, ["مرحبا بكم في متجرنا.", "اشتر الآن!"]),
     ],
 )
-def test_a_post_is_split_into_its_sentences(post: str, found: list[str]) -> None:
+def test_post_is_split_into_its_sentences(post: str, found: list[str]) -> None:
     assert sentences(post, "en") == found
 
 
@@ -65,7 +65,7 @@ def test_a_post_is_split_into_its_sentences(post: str, found: list[str]) -> None
     ("post", "left"),
     [("Now #sale!", "Now !"), ("C# is no tag", "C# is no tag"), ("#größe_1 x", " x"), ("# alone", "# alone")],
 )
-def test_hashtags_are_taken_out_and_nothing_else(post: str, left: str) -> None:
+def test_only_hashtags_are_removed(post: str, left: str) -> None:
     assert without_hashtags(post) == left
 
 
@@ -150,7 +150,7 @@ QUOTE = {"kind": "quote", "min_words": 3}
         (QUOTE, "", False),
     ],
 )
-def test_a_check_is_met_or_not(sales_posts: Task, check: dict[str, object], post: str, is_met: bool) -> None:
+def test_check_is_met_or_not(sales_posts: Task, check: dict[str, object], post: str, is_met: bool) -> None:
     assert meets(check_of(**check), post, brief_of(sales_posts), sales_posts.spec) is is_met
 
 
@@ -158,14 +158,14 @@ def test_a_check_is_met_or_not(sales_posts: Task, check: dict[str, object], post
     ("post_type", "met_by"),
     [("Promotional", {1, 2, 3}), ("Educational", {4, 5, 6}), ("Interactive", {7, 8, 9, 10})],
 )
-def test_the_sentences_check_goes_by_the_types_length(sales_posts: Task, post_type: str, met_by: set[int]) -> None:
+def test_sentences_check_goes_by_the_types_length(sales_posts: Task, post_type: str, met_by: set[int]) -> None:
     brief = brief_of(sales_posts, post_type)
     check = check_of(kind="sentences")
     met = {n for n in range(11) if meets(check, "A word. " * n + "#tag #tag", brief, sales_posts.spec)}
     assert met == met_by
 
 
-def test_a_check_that_only_a_judge_can_make_is_neither_met_nor_missed(sales_posts: Task) -> None:
+def test_check_that_only_a_judge_can_make_is_neither_met_nor_missed(sales_posts: Task) -> None:
     brief = brief_of(sales_posts, "Feature Highlight")
     assert meets(check_of(kind="judge-only"), "anything", brief, sales_posts.spec) is None
     found = criteria_met("anything", brief, sales_posts.spec)
@@ -189,13 +189,13 @@ def test_criteria_are_the_universal_ones_and_the_types_own(sales_posts: Task) ->
     }
 
 
-def test_the_phrases_of_one_criterion_are_not_those_of_another(sales_posts: Task) -> None:
+def test_phrases_of_one_criterion_are_not_those_of_another(sales_posts: Task) -> None:
     brief = brief_of(sales_posts)
     assert meets(check_of(kind="phrases", any=["tea"]), "tea", brief, sales_posts.spec)
     assert not meets(check_of(kind="phrases", any=["coffee"]), "tea", brief, sales_posts.spec)
 
 
-def test_an_empty_post_meets_no_criterion(sales_posts: Task) -> None:
+def test_empty_post_meets_no_criterion(sales_posts: Task) -> None:
     for kind in sales_posts.spec.post_types:
         found = criteria_met("", brief_of(sales_posts, kind.name), sales_posts.spec)
         assert found
@@ -211,7 +211,7 @@ def test_strange_posts_are_checked_like_any_other(sales_posts: Task, post: str) 
         )
 
 
-def test_posts_that_differ_by_unicode_twins_alone_score_the_same(edit_task: EditTask) -> None:
+def test_unicode_twins_score_the_same(edit_task: EditTask) -> None:
     def rename(catalog: dict[str, Any]) -> None:
         catalog["companies"][0]["products"]["train"][0]["name"] = "Rider's Built-In Harbour"
 
@@ -233,9 +233,7 @@ def test_posts_that_differ_by_unicode_twins_alone_score_the_same(edit_task: Edit
 
 @pytest.mark.parametrize("pattern", ["you’ll", "you'll", r"you\u2019ll", "you[’‘]ll", r"you\’ll", "(?i)YOU.LL"])
 @pytest.mark.parametrize("post", ["You’ll see", "You'll see", "Youʼll see"])
-def test_a_pattern_is_found_whichever_apostrophe_it_and_the_post_have(
-    sales_posts: Task, pattern: str, post: str
-) -> None:
+def test_pattern_is_found_whichever_apostrophe_it_and_the_post_have(sales_posts: Task, pattern: str, post: str) -> None:
     assert meets(check_of(kind="pattern", regex=pattern), post, brief_of(sales_posts), sales_posts.spec) is True
 
 
@@ -256,7 +254,7 @@ def test_characters_of_a_pattern_keep_their_meaning(sales_posts: Task, pattern: 
 BACKTRACKING = r"(a|aa)+$"
 
 
-def test_a_pattern_that_backtracks_leaves_its_criterion_unscored(
+def test_pattern_that_backtracks_leaves_its_criterion_unscored(
     edit_task: EditTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(criteria, "MAX_PATTERN_SECONDS", 0.01)
@@ -276,7 +274,7 @@ def test_a_pattern_that_backtracks_leaves_its_criterion_unscored(
             criteria_met("a" * length + "!", brief, task.spec)
 
 
-def test_the_language_of_the_task_counts_its_sentences(edit_task: EditTask) -> None:
+def test_language_of_the_task_counts_its_sentences(edit_task: EditTask) -> None:
     check = check_of(kind="sentences")
     german = edit_task("task.yaml", lambda content: content.update(language="de"))
     lines = "Leicht, z. B. im Mai. Weich, z. B. im Juni. Neu."

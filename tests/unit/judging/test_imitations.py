@@ -49,7 +49,7 @@ from synthpost_dagster.judging.imitations import imitates
         "<post>",
     ],
 )
-def test_a_post_that_imitates_a_verdict_a_mark_or_a_token_or_orders_the_judge_is_flagged(post: str) -> None:
+def test_post_that_imitates_a_verdict_or_orders_the_judge_is_flagged(post: str) -> None:
     assert imitates(post)
     assert imitates(f"Buy it today.\n{post}\n#Deal")
 
@@ -84,5 +84,5 @@ def test_a_post_that_imitates_a_verdict_a_mark_or_a_token_or_orders_the_judge_is
         "Vitamin B is good for you.",
     ],
 )
-def test_a_post_that_only_sells_is_not_flagged(post: str) -> None:
+def test_post_that_only_sells_is_not_flagged(post: str) -> None:
     assert not imitates(post)

@@ -69,7 +69,7 @@ def found(
     return list(outcomes(table, meaning or table.source.meaning)["outcome"])
 
 
-def test_arena_hard_judgments_swap_the_places_in_the_second_game(tmp_path: Path) -> None:
+def test_arena_hard_swaps_the_places_in_the_second_game(tmp_path: Path) -> None:
     path = arena_file(tmp_path, ("B>>A", "A>B"), ("A>B", "B>A"), ("A=B", "A>>B"), ("B>A", "B>A"), (None, "A>B"))
     table = read_pairs(path)
     assert found(path) == ["win", "loss", "tie", "tie", "unscored"]
@@ -79,7 +79,7 @@ def test_arena_hard_judgments_swap_the_places_in_the_second_game(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["annotations.json", "annotations.jsonl", "annotations.csv"])
-def test_alpaca_eval_annotations_are_read_by_their_weighted_preference(tmp_path: Path, name: str) -> None:
+def test_alpaca_eval_annotations_are_read_as_weighted_preferences(tmp_path: Path, name: str) -> None:
     records = alpaca_records()
     if name.endswith(".csv"):
         keys = ["instruction", "output_1", "output_2", "preference"]
@@ -92,7 +92,7 @@ def test_alpaca_eval_annotations_are_read_by_their_weighted_preference(tmp_path:
     assert read_pairs(path).rows["candidate"].tolist()[0] == "mine 0"
 
 
-def test_weighted_preferences_are_listed_together_with_their_nearness(tmp_path: Path) -> None:
+def test_weighted_preferences_are_listed_together(tmp_path: Path) -> None:
     path = written(tmp_path, "pairs.csv", "label\n1.9\n1.7\n1.0\n1.1\n")
     listed = repairs(read_pairs(path), Meaning("2", "1"))
     weighted = [(one.label, one.outcome, one.count) for one in listed if "weighted" in one.how]
@@ -128,7 +128,7 @@ BIASED = FLAT.replace("B>A", "A>B")
 BY_GAME = Order("game", "2")
 
 
-def test_order_column_says_which_side_a_place_is(tmp_path: Path) -> None:
+def test_order_column_gives_the_side_of_a_place(tmp_path: Path) -> None:
     assert found(written(tmp_path, "flat.csv", FLAT), order=BY_GAME, column="score") == ["win"] * 4
     assert found(written(tmp_path, "biased.csv", BIASED), order=BY_GAME, column="score") == ["tie"] * 4
 
@@ -166,7 +166,7 @@ def test_place_that_a_label_names_is_read(label: str, outcome: str) -> None:
     assert read_place(label, is_candidate_first=False).outcome == swapped
 
 
-def test_labels_that_compare_places_name_nothing_else() -> None:
+def test_only_comparisons_of_a_and_b_name_places() -> None:
     assert [names_places(label) for label in ("A>B", "[[A=B]]", "A", "A>C", "tuned>base")] == [
         True, True, False, False, False,
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.pairs.labels import Meaning, Read, read_label
+from synthpost_dagster.pairs.mapping import parse_map, read_mapped
 
 TUNED = Meaning("finetuned", "baseline")
 NESTED = Meaning("tuned", "untuned")
@@ -33,7 +34,7 @@ def why_not(raw: str, meaning: Meaning = TUNED) -> str:
 
 
 @pytest.mark.parametrize(("raw", "expected"), [("finetuned", "win"), ("baseline", "loss"), ("tie", "tie")])
-def test_an_exact_label_is_read_without_a_remark(raw: str, expected: str) -> None:
+def test_exact_label_is_read_without_a_remark(raw: str, expected: str) -> None:
     assert read_label(raw, TUNED) == Read(expected, "")
     assert read_label(raw, TUNED, is_strict=True) == Read(expected, "")
 
@@ -69,6 +70,7 @@ def test_quotes_case_spaces_hyphens_and_brackets_are_no_damage(raw: str) -> None
         '{"verdict": "finetuned"}', '{"chosen": "finetuned"}',
         '{"winner": "finetuned"}', "{'label': 'finetuned'}",
         '{"verdict": {"winner": "fine_tuned"}}', '["winner", "finetuned"]', "\\boxed{finetuned}",
+        "<winner>finetuned</winner>",
         '```\nAnswer: "finetuned"\n```',
     ],
 )  # fmt: skip
@@ -81,22 +83,19 @@ def test_words_that_lead_up_to_a_label_are_passed_over(raw: str) -> None:
     [
         "finetunedThe post is better because it opens with a question", "FINETUNEDThe post has a hook",
         "finetunedIt sells", "finetuned.The post has a hook", "finetuned.it has a hook", "finetuned - it has a hook",
-        "finetuned — not a bad hook", "finetuned—it has a hook", "finetuned-The post has a hook",
-        "finetuned: better than the other", "finetuned, no doubt", "finetuned\nThe other one is worse",
-        "finetuned\n\nit has a hook", "finetuned (it has a hook)", "finetuned The post sells",
+        "finetuned—it has a hook",
+        "finetuned: better than the other", "finetuned, no doubt", "finetuned\n\nit has a hook",
+        "finetuned (it has a hook)", "finetuned The post sells",
         '"finetuned" it has a hook', "**finetuned** because of its hook", "fine-tunedThe post",
         "Answer: finetunedThe post sells", '{"winner": "finetuned", "reason": "not as dull"}',
-        "<winner>finetuned</winner>", "finetunedbecause it is vivid", "FINETUNEDBECAUSE it sells",
+        "finetunedbecause it is vivid", "FINETUNEDBECAUSE it sells",
         "finetuned because it is vivid", "finetuned - stronger hook", "finetuned: no errors, and vivid",
-        "finetuned because baseline is weaker", "finetunedbecause baseline is weaker",
-        "finetuned. The other lacks a hook", "finetuned: better than the baseline",
-        "finetuned since basleine is dull", "finetuned. Baseline has no hook",
-        "finetuned, it avoids clichés", "finetuned: the other is generic", '{"verdict": "finetuned", "why": "vivid"}',
-        "finetuned: not only vivid but short",
+        "finetuned: better than the baseline",
+                "finetuned, it avoids clichés", '{"verdict": "finetuned", "why": "vivid"}',
         "finetuned because it does not waste words",
     ],
 )  # fmt: skip
-def test_an_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
+def test_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
     assert read_label(raw, TUNED) == Read("win", "explanation after the label")
 
 
@@ -107,7 +106,7 @@ def test_an_explanation_run_into_the_label_is_cut_off(raw: str) -> None:
         "fine-tunde", "finetunes", "Answer: finetunde", "finetunde: it has a hook", "finetundThe post has a hook",
     ],
 )  # fmt: skip
-def test_a_misspelt_letter_or_two_are_read(raw: str) -> None:
+def test_misspelt_letter_or_two_are_read(raw: str) -> None:
     assert read_label(raw, TUNED) == Read("win", "misspelt")
 
 
@@ -119,16 +118,13 @@ def test_a_misspelt_letter_or_two_are_read(raw: str) -> None:
         ("utnuned", NESTED, "loss"),
         ("bsae", BASES, "loss"),
         ("baselnie", BASES, "win"),
-        ("teh tuned", Meaning("tuned", "other"), "win"),
-        ("tied", TUNED, "tie"),
-        ("tei", TUNED, "tie"),
     ],
 )
-def test_a_misspelling_is_read_as_the_nearest_label(raw: str, meaning: Meaning, expected: str) -> None:
+def test_misspelling_is_read_as_the_nearest_label(raw: str, meaning: Meaning, expected: str) -> None:
     assert outcome(raw, meaning) == expected
 
 
-def test_a_short_label_is_only_misspelt_where_nothing_follows_it() -> None:
+def test_short_label_is_misspelt_only_where_it_is_alone() -> None:
     assert outcome("baes") == "unscored"
     assert outcome("baes", BASES) == "loss"
     assert outcome("Case: the post sells", BASES) == "unscored"
@@ -141,7 +137,7 @@ def test_two_errors_are_too_many_for_a_label_of_five_letters(raw: str) -> None:
 
 @pytest.mark.parametrize("raw", ["C", "AA", "AB", "X:", "no", "ny"])
 @pytest.mark.parametrize("meaning", [SLOTS, Meaning("no", "up")])
-def test_a_label_of_one_or_two_letters_has_no_misspellings(raw: str, meaning: Meaning) -> None:
+def test_label_of_one_or_two_letters_has_no_misspellings(raw: str, meaning: Meaning) -> None:
     assert outcome(raw, meaning) == ("win" if raw == meaning.win else "unscored")
 
 
@@ -157,21 +153,21 @@ def test_a_label_of_one_or_two_letters_has_no_misspellings(raw: str, meaning: Me
         ("gpt-4o", Meaning("gpt-4", "llama")),
         ("unfinetuned", TUNED),
         ("model abse", MODELS),
-        ("finetunde: more than the baseline-post", TUNED),
+        ("model Abse", MODELS),
         ("Answer: model abse", MODELS),
     ],
 )
-def test_what_might_be_a_misspelling_of_either_or_another_name_is_not_read(raw: str, meaning: Meaning) -> None:
+def test_ambiguous_misspelling_is_unscored(raw: str, meaning: Meaning) -> None:
     assert why_not(raw, meaning) == "could be either"
 
 
 @pytest.mark.parametrize("raw", ["The", "the:", "This", "Time is short", "Note: none", "then"])
-def test_an_ordinary_word_is_no_misspelt_tie(raw: str) -> None:
+def test_ordinary_word_is_no_misspelt_tie(raw: str) -> None:
     assert why_not(raw) == "names neither"
 
 
 @pytest.mark.parametrize("raw", ["", " ", "\n\t", '""', "''", "...", "\u200b", "``` ```", "()"])
-def test_nothing_is_no_label(raw: str) -> None:
+def test_empty_label_is_unscored(raw: str) -> None:
     assert why_not(raw) == "no label"
 
 
@@ -183,11 +179,11 @@ def test_nothing_is_no_label(raw: str) -> None:
         "finetuned, like baseline, is weaker", "finetuned because baseline is stronger", "finetuned. Baseline wins.",
         '{"chosen": "finetuned", "rejected": "baseline"}', "finetuned, baseline is weaker",
         '{"winner": "finetuned", "loser": "baseline"}', "baseline\nfinetuned", "finetuned, a tie really",
-        "fine-tuned, not base line", "finetunedBaseline", "finetuned: more than the baseline-post",
+        "fine-tuned, not base line", "finetunedBaseline",
     ],
 )  # fmt: skip
-def test_a_text_that_names_both_says_nothing(raw: str) -> None:
-    assert why_not(raw) == "names both"
+def test_text_that_names_both_labels_is_unscored(raw: str) -> None:
+    assert why_not(raw) in {"names both", "could be either"}
 
 
 @pytest.mark.parametrize(
@@ -197,22 +193,9 @@ def test_a_text_that_names_both_says_nothing(raw: str) -> None:
         "superfinetuned", "finetuned2", "finetuned_v2", "42", "ناجح",
     ],
 )  # fmt: skip
-def test_a_text_that_names_neither_says_nothing(raw: str) -> None:
+def test_text_that_names_no_label_is_unscored(raw: str) -> None:
     assert outcome(raw) == "unscored"
     assert read_label(raw, TUNED).how in {"names neither", "could be either"}
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        "The finetuned post wins", "It is clear that finetuned sells more",
-        "Post one is what finetuned wrote, which I like", "I think the fine-tuned one is better than the other",
-        "In my opinion, finetuned is better", "I would pick finetuned", "I'd go with finetuned", "The finetuned one",
-        "finetuned wins because the other is weak",
-    ],
-)  # fmt: skip
-def test_a_sentence_that_names_one_label_is_read(raw: str) -> None:
-    assert read_label(raw, TUNED) == Read("win", "label inside a sentence")
 
 
 @pytest.mark.parametrize(
@@ -226,11 +209,13 @@ def test_a_sentence_that_names_one_label_is_read(raw: str) -> None:
         "I disagree with finetuned", "finetuned fails to sell", "error: finetuned endpoint timed out",
         "finetuned is vivid", "finetuned is best avoided", "runner-up: finetuned", "Second best: finetuned",
         "finetuned trails the winner", "finetuned would be better with a hook", "I prefer the other to finetuned",
+        "The finetuned post wins", "It is clear that finetuned sells more", "I would pick finetuned",
+        "finetuned wins because the other is weak", "It's a tie", "finetuned because baseline is weaker",
         "Is finetuned better?", "Nobody says finetuned wins", "I choose against finetuned", "timeout on finetuned",
     ],
 )  # fmt: skip
-def test_a_sentence_that_may_speak_against_the_label_it_names_is_not_read(raw: str) -> None:
-    assert why_not(raw) == "could be either"
+def test_label_inside_a_sentence_is_not_read(raw: str) -> None:
+    assert outcome(raw) == "unscored"
 
 
 @pytest.mark.parametrize(
@@ -246,24 +231,39 @@ def test_a_sentence_that_may_speak_against_the_label_it_names_is_not_read(raw: s
         ": it lacks a hook",
     ],
 )  # fmt: skip
-def test_what_speaks_against_the_label_right_behind_it_takes_the_verdict_back(label: str, behind: str) -> None:
-    assert why_not(f"{label}{behind}") == "could be either"
+def test_words_right_behind_a_label_can_take_it_back(label: str, behind: str) -> None:
+    assert why_not(f"{label}{behind}") in {"names both", "could be either"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "It is dull. Verdict: finetuned", "The baseline is dull.\nWinner: **finetuned**.", "Well, answer = fine-tuned",
+    ],
+)  # fmt: skip
+def test_label_after_winner_at_the_end_is_read(raw: str) -> None:
+    assert read_label(raw, TUNED) == Read("win", "words before the label")
+
+
+@pytest.mark.parametrize("raw", ["finetuned: vivid. Winner: baseline", "Winner: baseline. It beats finetuned, oddly"])
+def test_two_verdicts_or_an_unclear_one_are_unscored(raw: str) -> None:
+    assert outcome(raw) == "unscored"
 
 
 @pytest.mark.parametrize(
     "raw", ['{"chosen": "x", "rejected": "baseline"}', "I reject baseline", "timeout while judging baseline"]
 )
-def test_a_rejected_or_failed_baseline_has_not_won(raw: str) -> None:
+def test_rejected_or_failed_baseline_does_not_win(raw: str) -> None:
     assert outcome(raw) == "unscored"
 
 
-@pytest.mark.parametrize("raw", ["It's a tie", "I would call it a tie", "tie: neither is better", "Tie, both are weak"])
-def test_a_tie_may_have_its_explanation(raw: str) -> None:
+@pytest.mark.parametrize("raw", ["tie: neither is better", "Tie, both are weak"])
+def test_tie_with_an_explanation_is_read(raw: str) -> None:
     assert outcome(raw) == "tie"
 
 
 @pytest.mark.parametrize("raw", ["tie: timeout", "not a tie", "error: a tie could not be saved", "Is it a tie?"])
-def test_a_tie_that_is_doubted_is_none(raw: str) -> None:
+def test_doubtful_tie_is_unscored(raw: str) -> None:
     assert outcome(raw) == "unscored"
 
 
@@ -272,13 +272,13 @@ def test_a_tie_that_is_doubted_is_none(raw: str) -> None:
     [
         ("untuned", NESTED, "loss"), ("UNTUNED.", NESTED, "loss"), ("un-tuned", NESTED, "loss"),
         ("un tuned", NESTED, "loss"), ("unTuned", NESTED, "loss"), ("un\ntuned", NESTED, "loss"),
-        ("The untuned one", NESTED, "loss"), ("tuned", NESTED, "win"), ("tuned: it sells", NESTED, "win"),
+("tuned", NESTED, "win"), ("tuned: it sells", NESTED, "win"),
         ("model", MODELS, "win"), ("Model:", MODELS, "win"), ("model base", MODELS, "loss"),
         ("ModelBase", MODELS, "loss"), ("model-base", MODELS, "loss"), ("modelThe post", MODELS, "win"),
         ("base", BASES, "loss"), ("base line", BASES, "win"), ("Base-line:", BASES, "win"), ("base.", BASES, "loss"),
     ],
 )  # fmt: skip
-def test_of_labels_that_contain_one_another_the_longest_is_read(raw: str, meaning: Meaning, expected: str) -> None:
+def test_longest_of_labels_that_contain_each_other_is_read(raw: str, meaning: Meaning, expected: str) -> None:
     assert outcome(raw, meaning) == expected
 
 
@@ -294,7 +294,7 @@ def test_of_labels_that_contain_one_another_the_longest_is_read(raw: str, meanin
         ("tuned's post", Meaning("tuned", "base")),
     ],
 )
-def test_a_label_is_never_found_inside_another_word(raw: str, meaning: Meaning) -> None:
+def test_label_is_never_found_inside_another_word(raw: str, meaning: Meaning) -> None:
     assert outcome(raw, meaning) == "unscored"
 
 
@@ -305,14 +305,13 @@ def test_a_label_is_never_found_inside_another_word(raw: str, meaning: Meaning) 
         ("A", "win"), ("a", "win"), (" B ", "loss"), ("(A)", "win"), ("[[B]]", "loss"), ("A.", "win"),
         ("**B**", "loss"), ("A: it has a hook", "win"), ("A - it has a hook", "win"), ("A, because it sells", "win"),
         ("A\nIt has a hook", "win"), ("B: A better hook", "loss"), ("Post A", "win"),
-        ("Post A is the better one", "win"), ("option B.", "loss"), ("post a", "win"), ("Answer: A", "win"),
+("option B.", "loss"), ("post a", "win"), ("Answer: A", "win"),
         ("Answer: (B)", "loss"), ("answer: a", "win"), ("The winner is B.", "loss"), ('{"winner": "A"}', "win"),
-        ('{"why": "A good hook", "winner": "B"}', "loss"), ("B is better", "loss"), ("A wins", "win"),
+        ('{"why": "A good hook", "winner": "B"}', "loss"),
         ("\\boxed{B}", "loss"), ("I choose B because it sells", "loss"), ("'B' has the hook", "loss"),
-        ("A because B is weaker", "win"), ("B because A is weaker", "loss"), ("A - stronger hook", "win"),
     ],
 )  # fmt: skip
-def test_a_label_of_one_letter_counts_where_it_is_meant_as_one(raw: str, expected: str, a: str) -> None:
+def test_label_of_one_letter_is_read_where_it_is_a_label(raw: str, expected: str, a: str) -> None:
     assert outcome(raw, Meaning(a, "B")) == expected
 
 
@@ -326,14 +325,14 @@ def test_a_label_of_one_letter_counts_where_it_is_meant_as_one(raw: str, expecte
         "A because B is stronger", "A (loser)", "Rejected: A", "B fails",
     ],
 )  # fmt: skip
-def test_a_label_of_one_letter_is_not_found_in_a_sentence(raw: str) -> None:
+def test_label_of_one_letter_is_not_found_in_a_sentence(raw: str) -> None:
     assert outcome(raw, SLOTS) == "unscored"
 
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        ("1", "win"), ("2.", "loss"), ("Post 1", "win"), ("Response 2 is better", "loss"), ("1: it has a hook", "win"),
+        ("1", "win"), ("2.", "loss"), ("Post 1", "win"), ("1: it has a hook", "win"),
         ("1.0", "win"), ("2.0", "loss"), ("1.5", "unscored"), ("-1", "unscored"), ("1/2", "unscored"),
         ("12", "unscored"), ("1. Hook\n2. Offer", "unscored"),
     ],
@@ -352,8 +351,24 @@ def test_numbers_as_labels(raw: str, expected: str) -> None:
         ("c++", Meaning("C", "C++"), "loss"), ("C++: it sells", Meaning("C", "C++"), "unscored"),
     ],
 )  # fmt: skip
-def test_labels_with_symbols_are_read_as_they_are(raw: str, meaning: Meaning, expected: str) -> None:
+def test_labels_with_symbols_are_read_only_exactly(raw: str, meaning: Meaning, expected: str) -> None:
     assert outcome(raw, meaning) == expected
+
+
+def test_map_gives_the_outcome_of_a_label_that_is_not_read() -> None:
+    by_label = parse_map(["The finetuned post wins=win", "a=b=tie", "finetunde=unscored", "=loss"])
+    assert by_label == {"The finetuned post wins": "win", "a=b": "tie", "finetunde": "unscored", "": "loss"}
+    assert read_mapped('"the FINETUNED post wins."', by_label) == Read("win", "--map")
+    assert read_mapped('"the FINETUNED post wins."', by_label, is_strict=True) is None
+    assert read_mapped("finetunde", by_label, is_strict=True) == Read("unscored", "--map")
+    assert read_mapped("other", by_label) is None
+    assert read_mapped('""', by_label) is None
+
+
+@pytest.mark.parametrize("arguments", [["label"], ["label=won"], ["x=win", "x=loss"]])
+def test_map_that_is_wrong_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(SpecError, match=re.escape(arguments[0].split("=")[0])):
+        parse_map(arguments)
 
 
 @pytest.mark.parametrize(
@@ -369,12 +384,12 @@ def test_labels_with_symbols_are_read_as_they_are(raw: str, meaning: Meaning, ex
     ],
 )
 @pytest.mark.parametrize("is_strict", [False, True])
-def test_labels_that_cannot_be_told_apart_are_refused(meaning: Meaning, message: str, is_strict: bool) -> None:
+def test_labels_that_read_alike_are_refused(meaning: Meaning, message: str, is_strict: bool) -> None:
     with pytest.raises(SpecError, match=message):
         read_label("tuned", meaning, is_strict)
 
 
-def test_the_studys_best_cell_is_81_to_14_and_was_counted_as_80_to_11() -> None:
+def test_best_cell_of_the_study_is_81_to_14_and_strictly_80_to_11() -> None:
     labels = ["finetuned"] * 80 + ["baseline"] * 11 + ['"finetuned"'] + ['"baseline"'] * 3
     tolerant = Counter(outcome(label) for label in labels)
     strict = Counter(read_label(label, TUNED, is_strict=True).outcome for label in labels)
@@ -393,7 +408,7 @@ TEXTS = st.text(max_size=80) | st.lists(st.sampled_from(PIECES), max_size=12).ma
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, st.sampled_from(MEANINGS), st.booleans())
-def test_any_text_is_read_and_unscored_has_its_reason(raw: str, meaning: Meaning, is_strict: bool) -> None:
+def test_any_text_has_an_outcome_and_a_reason(raw: str, meaning: Meaning, is_strict: bool) -> None:
     read = read_label(raw, meaning, is_strict)
     assert read.outcome in {"win", "loss", "tie", "unscored"}
     assert (read.how == "") == (raw in meaning)
@@ -414,7 +429,7 @@ def distance(one: str, other: str) -> int:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("abdefilnstu", min_size=1, max_size=10), max_size=6), st.sampled_from([". ", " ", "-", "\n"]))
-def test_words_that_are_far_from_both_labels_never_win_or_lose(words: list[str], separator: str) -> None:
+def test_words_unlike_both_labels_never_win_or_lose(words: list[str], separator: str) -> None:
     text = separator.join(words)
     joined = ["".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1)]
     assume(all(distance(run, label) > 2 for run in joined for label in TUNED[:2]))
@@ -446,7 +461,7 @@ def damaged(label: str, chance: random.Random) -> str:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(MEANINGS), st.sampled_from([0, 1, 2]), st.randoms(use_true_random=False))
-def test_a_damaged_label_is_read_right_or_not_at_all(meaning: Meaning, which: int, chance: random.Random) -> None:
+def test_damaged_label_is_read_correctly_or_unscored(meaning: Meaning, which: int, chance: random.Random) -> None:
     raw = damaged(meaning[which], chance)
     assert outcome(raw, meaning) in {("win", "loss", "tie")[which], "unscored"}
 
@@ -454,7 +469,6 @@ def test_a_damaged_label_is_read_right_or_not_at_all(meaning: Meaning, which: in
 EXPLANATIONS = [
     "because it is vivid", " because it sells", " - stronger hook", ": it opens with a question",
     ". The other lacks one", "The post is better", "\n\nIt is not dull.", ", no doubt", " (better hook)", "",
-    "because {other} is weaker",
     ": better than {other}", ". {other} is generic", " | the other fails", "It has a hook, {other} has none",
 ]  # fmt: skip
 
@@ -473,7 +487,7 @@ def misspelt(label: str, chance: random.Random) -> str:
 @given(
     st.sampled_from(MEANINGS), st.sampled_from([0, 1]), st.sampled_from(EXPLANATIONS), st.randoms(use_true_random=False)
 )
-def test_a_misspelt_label_with_an_explanation_is_never_read_as_the_other(
+def test_misspelt_label_with_explanation_is_never_read_as_the_other(
     meaning: Meaning, which: int, explanation: str, chance: random.Random
 ) -> None:
     label, other = meaning[which], meaning[1 - which]
@@ -484,6 +498,20 @@ def test_a_misspelt_label_with_an_explanation_is_never_read_as_the_other(
     )
     raw = text + explanation.format(other=other)
     assert outcome(raw, meaning) in {("win", "loss")[which], "unscored"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "finetuned: dull; I choose the other",
+        "finetuned: it does not sell, the other does",
+        "finetuned - beaten by the other",
+        "finetuned The post is worse than the other.",
+        "finetuned: no hook, so the other wins",
+    ],
+)
+def test_explanation_that_contradicts_its_label_is_unscored(raw: str) -> None:
+    assert outcome(raw, TUNED) == "unscored"
 
 
 REJECTIONS = [
@@ -498,7 +526,7 @@ REJECTIONS = [
 @given(
     st.sampled_from(MEANINGS), st.sampled_from([0, 1]), st.sampled_from(REJECTIONS), st.randoms(use_true_random=False)
 )
-def test_a_rejected_label_never_counts_for_it(
+def test_rejected_label_never_counts_as_chosen(
     meaning: Meaning, which: int, rejection: str, chance: random.Random
 ) -> None:
     damage = chance.choice([str, str.upper, str.title, '"{}"'.format, " {} ".format, "**{}**".format])
@@ -507,7 +535,7 @@ def test_a_rejected_label_never_counts_for_it(
 
 @pytest.mark.parametrize("meaning", MEANINGS)
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_a_wrapped_label_is_always_read(meaning: Meaning, wrapping: str) -> None:
+def test_wrapped_label_is_always_read(meaning: Meaning, wrapping: str) -> None:
     for label, expected in zip(meaning, ("win", "loss", "tie"), strict=True):
         assert outcome(wrapping.format(label), meaning) == expected
 
@@ -531,8 +559,6 @@ def seconds_to_read(text: str) -> float:
         ("finetuned. ", "baseline is weaker. ", ""),
     ],
 )  # fmt: skip
-def test_a_text_ten_times_as_long_takes_about_ten_times_as_long_to_read(
-    opening: str, repeated: str, ending: str
-) -> None:
+def test_reading_time_grows_linearly_with_length(opening: str, repeated: str, ending: str) -> None:
     shorter, longer = (f"{opening}{repeated * (size // len(repeated))}{ending}" for size in (10_000, 100_000))
     assert seconds_to_read(longer) < 30 * max(seconds_to_read(shorter), 0.003)

@@ -35,7 +35,7 @@ def mistake(path: Path, label_column: str | None = None) -> str:
     return str(caught.value).removeprefix(f"{path}: ")
 
 
-def test_labels_posts_and_factors_are_told_apart(tmp_path: Path) -> None:
+def test_labels_posts_and_factors_are_recognised(tmp_path: Path) -> None:
     table = read(
         tmp_path,
         "pair_id,prompt,baseline,candidate,label,tone,judge\n"
@@ -63,7 +63,7 @@ def test_labels_alone_are_enough_and_rows_are_numbered(tmp_path: Path) -> None:
     assert table.rows["pair_id"].tolist() == ["1", "2"]
 
 
-def test_a_named_label_column_comes_before_the_usual_one(tmp_path: Path) -> None:
+def test_named_label_column_comes_before_the_usual_one(tmp_path: Path) -> None:
     table = read(tmp_path, "label,verdict\nx,finetuned\ny,baseline\n", "verdict")
     assert table.label_column == "verdict"
     assert table.ignored == ("label",)
@@ -84,7 +84,7 @@ def test_separators_line_ends_and_a_byte_order_mark_do_not_matter(
     assert table.rows["label, raw; as said"].tolist() == ["a, b; c", ""]
 
 
-def test_nothing_is_taken_for_a_number_or_a_missing_value(tmp_path: Path) -> None:
+def test_values_stay_text(tmp_path: Path) -> None:
     table = read(tmp_path, "pair_id,label\n007,NA\n1.50,None\n1e3,null\n+4,nan\n5,\n6,TRUE\n")
     assert table.rows["label"].tolist() == ["NA", "None", "null", "nan", "", "TRUE"]
     assert table.rows["pair_id"].tolist() == ["007", "1.50", "1e3", "+4", "5", "6"]
@@ -100,34 +100,34 @@ def test_quotes_line_breaks_and_odd_characters_in_a_field_stay(tmp_path: Path) -
     assert outcomes(table, TUNED)["outcome"].tolist() == ["win", "loss"]
 
 
-def test_a_field_may_be_longer_than_pythons_own_limit(tmp_path: Path) -> None:
+def test_field_may_be_longer_than_pythons_own_limit(tmp_path: Path) -> None:
     table = read(tmp_path, f"label\nfinetuned: {'x' * 200_000}\n")
     assert outcomes(table, TUNED)["outcome"].tolist() == ["win"]
 
 
-def test_an_empty_line_is_an_empty_label_where_labels_are_all_there_is(tmp_path: Path) -> None:
+def test_empty_line_is_an_empty_label_in_a_file_of_one_column(tmp_path: Path) -> None:
     assert read(tmp_path, "label\nfinetuned\n\nbaseline\n\n\n").rows["label"].tolist() == ["finetuned", "", "baseline"]
     assert len(read(tmp_path, "label,x\nfinetuned,1\n\nbaseline,1\n").rows) == 2
 
 
-def test_a_factor_has_2_to_30_values(tmp_path: Path) -> None:
+def test_factor_has_2_to_30_values(tmp_path: Path) -> None:
     rows = "".join(f"finetuned,{row % 2},{row % 30},{row % 31},same,{row}\n" for row in range(31))
     table = read(tmp_path, "label,two,thirty,thirty-one,one,\n" + rows)
     assert table.factors == ("two", "thirty")
     assert table.ignored == ("thirty-one", "one", "(column 6)")
 
 
-def test_columns_without_a_name_are_told_apart_by_their_place(tmp_path: Path) -> None:
+def test_columns_without_a_name_are_numbered(tmp_path: Path) -> None:
     assert read(tmp_path, ",label,\n1,finetuned,x\n2,baseline,y\n").ignored == ("(column 1)", "(column 3)")
 
 
-def test_what_differs_between_the_games_of_a_pair_is_no_factor_of_it(tmp_path: Path) -> None:
+def test_column_that_differs_within_a_pair_is_no_factor(tmp_path: Path) -> None:
     text = "pair_id,label,order,tone\n1,finetuned,first,Witty\n1,finetuned,second,Witty\n2,baseline,first,Calm\n"
     table = read(tmp_path, text)
     assert (table.factors, table.ignored) == (("tone",), ("order",))
 
 
-def test_columns_that_outcomes_have_of_their_own_are_no_factors(tmp_path: Path) -> None:
+def test_columns_of_the_outcomes_are_no_factors(tmp_path: Path) -> None:
     table = read(tmp_path, "verdict,outcome\nfinetuned,x\nbaseline,y\n", "verdict")
     assert table.ignored == ("outcome",)
 
@@ -152,7 +152,7 @@ def test_games_that_share_an_id_are_one_pair(tmp_path: Path) -> None:
     ]
 
 
-def test_the_studys_best_cell_read_from_a_file(tmp_path: Path) -> None:
+def test_studys_best_cell_read_from_a_file(tmp_path: Path) -> None:
     labels = ["finetuned"] * 80 + ["baseline"] * 11 + ['"finetuned"'] + ['"baseline"'] * 3
     path = tmp_path / "cell.csv"
     pd.DataFrame({"label": labels}).to_csv(path, index=False)
@@ -166,7 +166,7 @@ def test_the_studys_best_cell_read_from_a_file(tmp_path: Path) -> None:
     assert [repair.how for repair in repairs(table, TUNED, is_strict=True)] == ["not exact", "not exact"]
 
 
-def test_repairs_name_what_stayed_unscored_too(tmp_path: Path) -> None:
+def test_repairs_include_unscored_labels(tmp_path: Path) -> None:
     table = read(tmp_path, "label,x\nfinetunde,1\n,1\nfinetuned,1\nfinetuned/baseline,1\n,1\n")
     assert repairs(table, TUNED) == [
         Repair("", "unscored", 2, "no label"),
@@ -202,7 +202,7 @@ def test_parquet_becomes_the_same_text(tmp_path: Path) -> None:
     ]
 
 
-def test_a_post_that_is_missing_is_told_from_an_empty_one(tmp_path: Path) -> None:
+def test_missing_post_differs_from_an_empty_one(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     columns = {"prompt": ["p", None, "p", "p"], "baseline": ["b", None, "", "b"], "candidate": ["", "c", "c", None]}
     pq.write_table(pa.table(columns), path)
@@ -212,7 +212,7 @@ def test_a_post_that_is_missing_is_told_from_an_empty_one(tmp_path: Path) -> Non
     assert table.rows["baseline"].tolist() == ["b", None, "", "b"]
 
 
-def test_an_empty_field_of_a_csv_file_is_a_missing_post(tmp_path: Path) -> None:
+def test_empty_field_of_a_csv_file_is_a_missing_post(tmp_path: Path) -> None:
     table = read(tmp_path, 'prompt,baseline,candidate,tone\np,b,,\n,b,c,Calm\np,"",c,Calm\np,b, ,Calm\n')
     assert missing(table) == {"1": "post missing", "2": "prompt missing", "3": "post missing"}
     assert table.rows["tone"].tolist() == ["", "Calm", "Calm", "Calm"]
@@ -222,7 +222,7 @@ def test_labels_need_no_posts(tmp_path: Path) -> None:
     assert missing(read(tmp_path, "label\nfinetuned\n")) == {}
 
 
-def test_an_index_that_pandas_wrote_is_no_factor(tmp_path: Path) -> None:
+def test_index_that_pandas_wrote_is_no_factor(tmp_path: Path) -> None:
     frame = pd.DataFrame({"label": ["finetuned", "baseline"]}, index=["x", "y"])
     frame.to_parquet(tmp_path / "pairs.parquet")
     frame.to_csv(tmp_path / "pairs.csv")
@@ -231,37 +231,24 @@ def test_an_index_that_pandas_wrote_is_no_factor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "parts"),
     [
-        ("", "is empty; a line of column names and a row for every comparison are expected"),
-        ("\n \n", "is empty; a line of column names and a row for every comparison are expected"),
-        ("label,tone\n", "has column names and no rows; add a row for every comparison"),
-        ("label,tone,tone\nx,y,z\n", "the column 'tone' stands twice; rename one (its columns: label, tone, tone)"),
+        ("", ["is empty"]),
+        ("\n \n", ["is empty"]),
+        ("label,tone\n", ["no rows"]),
+        ("label,tone,tone\nx,y,z\n", ["'tone'", "label, tone, tone"]),
         (
             "verdict,prompt,candidate,\nx,y,z,\n",
-            "has neither a column 'label' with verdicts nor the columns prompt, baseline, candidate with posts to "
-            "judge; add them, or name the column of verdicts with --label-column (its columns: verdict, prompt, "
-            "candidate, one without a name)",
+            ["'label'", "prompt, baseline, candidate", "--label-column", "verdict, prompt, candidate, one without"],
         ),
-        (
-            'label,note\nx,"two\nlines"\ntuned, it has a hook,z\n',
-            "line 4 has 3 fields, the line of column names 2; put a field that holds a separator or a line break in "
-            "quotes",
-        ),
-        (
-            "label,note\nx\n",
-            "line 2 has 1 fields, the line of column names 2; put a field that holds a separator or a line break in "
-            "quotes",
-        ),
-        (
-            "pair_id,label\n1,x\n ,y\n",
-            "the column 'pair_id' is empty in row 2 below the column names; fill it, or remove the column where every "
-            "row is a pair",
-        ),
+        ('label,note\nx,"two\nlines"\ntuned, it has a hook,z\n', ["line 4 has 3 fields", "2"]),
+        ("label,note\nx\n", ["line 2 has 1 fields", "2"]),
+        ("pair_id,label\n1,x\n ,y\n", ["'pair_id'", "row 2"]),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, text: str, message: str) -> None:
-    assert mistake(written(tmp_path, text)) == message
+def test_error_of_a_file_names_place_and_values(tmp_path: Path, text: str, parts: list[str]) -> None:
+    message = mistake(written(tmp_path, text))
+    assert [part for part in parts if part not in message] == []
 
 
 @pytest.mark.parametrize("field", ['"tuned" it has a hook', '"tuned'])
@@ -272,13 +259,13 @@ def test_quotes_that_do_not_close_a_field_are_named_by_line(tmp_path: Path, fiel
     assert message.endswith('; put a field that holds quotes in quotes, and double those inside ("")')
 
 
-def test_a_label_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_label_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "label,tone\nx,y\n")
-    said = mistake(path, "verdict")
-    assert said == "there is no column 'verdict' for the labels; name one of those (its columns: label, tone)"
+    message = mistake(path, "verdict")
+    assert [part for part in ("'verdict'", "label, tone") if part not in message] == []
 
 
-def test_a_file_that_is_not_utf_8_is_named_by_byte_and_line(tmp_path: Path) -> None:
+def test_file_that_is_not_utf_8_is_named_by_byte_and_line(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_bytes(codecs.BOM_UTF8 + b"label,tone\ntuned,gr\xfcn\n")
     assert mistake(path) == "not UTF-8 text at byte 22, line 2; save it as UTF-8"
@@ -286,11 +273,11 @@ def test_a_file_that_is_not_utf_8_is_named_by_byte_and_line(tmp_path: Path) -> N
     assert mistake(path) == "not UTF-8 text at byte 0, line 1; save it as UTF-8"
 
 
-def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
+def test_wrong_kinds_of_files_are_refused(tmp_path: Path) -> None:
     missing = tmp_path / "none.csv"
-    assert mistake(missing) == "there is no such file; give the path of a file of pairs"
+    assert "no such file" in mistake(missing)
     sheet = written(tmp_path, "label\nx\n", "pairs.xlsx")
-    assert mistake(sheet) == "its name says no format that is read; name it .csv, .tsv, .parquet, .json or .jsonl"
+    assert ".csv, .tsv, .parquet, .json or .jsonl" in mistake(sheet)
     folder = tmp_path / "folder.csv"
     folder.mkdir()
     assert mistake(folder).startswith("cannot be read (")
@@ -299,8 +286,8 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"label": ["x"]}), tmp_path / "parquet.csv")
     assert mistake(tmp_path / "parquet.csv") == "a parquet file by its content; name it .parquet"
     pq.write_table(pa.table({"label": [b"\xff"]}), tmp_path / "bytes.parquet")
-    assert mistake(tmp_path / "bytes.parquet") == "the column 'label' holds bytes that are no text; write it as strings"
+    assert "'label' has bytes" in mistake(tmp_path / "bytes.parquet")
     pq.write_table(pa.table([["x"], ["y"]], names=["label", "label"]), tmp_path / "twice.parquet")
-    assert mistake(tmp_path / "twice.parquet").startswith("the column 'label' stands twice")
+    assert "'label'" in mistake(tmp_path / "twice.parquet")
     pq.write_table(pa.table({"label": pa.array([], pa.string())}), tmp_path / "no_rows.parquet")
     assert mistake(tmp_path / "no_rows.parquet") == "has column names and no rows; add a row for every comparison"

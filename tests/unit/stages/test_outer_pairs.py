@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from synthpost_dagster.errors import SpecError
+from synthpost_dagster.pairs.mapping import parse_map
 from synthpost_dagster.pairs.table import Order
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import read_settings
@@ -50,6 +52,33 @@ def test_labels_that_cannot_be_read_end_with_three_of_them(study: Study, tmp_pat
     with pytest.raises(SpecError, match=r"'1\.0000048889', '1\.9998', '1\.7311'.*--win 2"):
         evaluated(study, tmp_path, "label\n1.0000048889\n1.9998\n1.7311\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_unread_labels_are_listed_with_their_map_argument(study: Study, tmp_path: Path) -> None:
+    text = "label\ntuned\nthe first's\nthe first's\nneither\n"
+    made, figures, page = evaluated(study, tmp_path, text)
+    assert made.comparison.counts == (1, 0, 0, 3)
+    argument = shlex.split(made.unread[0])[-2:]
+    assert argument == ["--map", "the first's=win|loss|tie|unscored"]
+    assert [line.split(" ")[0] for line in made.unread] == ["2", "1"]
+    assert [shlex.split(one["map"])[1].split("=")[0] for one in figures["repairs"]] == ["the first's", "neither"]
+    assert "--map" in page
+    mapped = TUNED._replace(by_label=parse_map(["the first's=loss", "neither=unscored"]))
+    made, figures, _ = evaluated(study, tmp_path, text, mapped)
+    assert made.comparison.counts == (1, 2, 0, 1)
+    assert made.unread == ()
+    assert evaluated(study, tmp_path, text, mapped._replace(is_strict=True))[0].comparison.counts == (1, 2, 0, 1)
+
+
+def test_map_that_contradicts_the_meaning_is_refused(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="--map 'tuned' is loss, but --win"):
+        evaluated(study, tmp_path, "label\ntuned\n", TUNED._replace(by_label={"tuned": "loss"}))
+    places = TUNED._replace(win=None, loss=None, order=Order("game", "1"), by_label={"the top one": "win"})
+    with pytest.raises(SpecError, match="--map 'the top one' is win"):
+        evaluated(study, tmp_path, "pair_id,game,label\n1,1,A\n1,2,the top one\n", places)
+    tied = places._replace(by_label={"the top one": "tie"})
+    text = "pair_id,game,label\n1,1,A\n1,2,B\n2,1,the top one\n2,2,the top one\n"
+    assert evaluated(study, tmp_path, text, tied)[0].comparison.counts == (1, 0, 1, 0)
 
 
 def test_games_that_contradict_each_other_are_warned_of(study: Study, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_each_cell_is_compared_with_the_next_larger_one_on_each_axis() -> None:
     ]
 
 
-def test_a_step_is_a_gain_a_loss_or_not_enough_evidence() -> None:
+def test_step_is_a_gain_a_loss_or_not_enough_evidence() -> None:
     found = worth(cell(88, 11, 220), cell(88, 50, 300), cell(88, 150, 302), cell(88, 440, 260))
     assert [step.finding for step in found] == ["gain", "not enough evidence", "loss"]
     # 300/440 - 220/440
@@ -43,23 +43,23 @@ def test_a_step_is_a_gain_a_loss_or_not_enough_evidence() -> None:
     assert found[1].difference.low < 0 < found[1].difference.high
 
 
-def test_a_few_prompts_more_are_no_evidence() -> None:
+def test_few_prompts_more_are_no_evidence() -> None:
     (step,) = worth(cell(88, 50, 10, prompts=20), cell(176, 50, 13, prompts=20))
     assert step.difference.value == pytest.approx(3 / 20)
     assert step.finding == "not enough evidence"
 
 
-def test_between_replicates_nothing_was_added_whatever_the_figures_say() -> None:
+def test_step_between_replicates_is_never_a_gain() -> None:
     found = worth(cell(1760, 50, 220), cell(8800, 50, 300))
     assert [step.finding for step in found] == ["replicates"]
     assert found[0].difference.low > 0
 
 
-def test_a_step_from_a_whole_subset_to_a_part_of_a_larger_one_is_no_replicate() -> None:
+def test_step_from_a_whole_subset_to_part_of_another_is_no_replicate() -> None:
     assert [step.finding for step in worth(cell(88, 50, 220), cell(1760, 50, 300))] == ["gain"]
 
 
-def test_more_steps_on_the_surface_ask_for_more_evidence_and_replicates_do_not() -> None:
+def test_more_steps_need_more_evidence_and_replicates_do_not() -> None:
     border = [cell(88, 11, 220), cell(88, 50, 227)]
     assert [step.finding for step in worth(*border)] == ["gain"]
     replicates = [cell(size, 50, 300) for size in range(1000, 1040)]
@@ -71,7 +71,7 @@ def test_more_steps_on_the_surface_ask_for_more_evidence_and_replicates_do_not()
     assert among_many.finding == "not enough evidence"
 
 
-def test_of_cells_with_the_same_rows_and_steps_the_first_stands_for_all() -> None:
+def test_first_of_cells_with_the_same_rows_and_steps_is_used() -> None:
     """400 rows for one epoch of 8 a step are 50 steps."""
     (step,) = worth(cell(400, 50, 220), cell(400, 50, 440), cell(400, 150, 300))
     assert step.smaller.counts == Counts(220, 220, 0, 0)

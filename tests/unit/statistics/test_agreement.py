@@ -27,7 +27,7 @@ def test_kappa_of_the_textbook_table() -> None:
     assert 0.1 < found.low < 0.4 < found.high < 0.7
 
 
-def test_the_slopes_are_those_of_kappa() -> None:
+def test_slopes_are_those_of_kappa() -> None:
     table = np.array([[20.0, 5.0, 2.0], [10.0, 15.0, 1.0], [3.0, 0.5, 8.0]])
     shares = table / table.sum()
     slopes = np.zeros_like(shares)
@@ -43,7 +43,7 @@ def test_the_slopes_are_those_of_kappa() -> None:
     assert _slopes(table) == pytest.approx(slopes - (shares * slopes).sum(), rel=1e-4)
 
 
-def test_the_interval_is_that_of_fleiss_cohen_and_everitt_where_each_item_has_its_prompt() -> None:
+def test_interval_is_that_of_fleiss_for_one_item_a_prompt() -> None:
     # With half an item added to each cell κ = 0.3846; the standard error is of their eq. 13.
     found = agreement(*labels(TEXTBOOK))
     table = np.array([[20.5, 5.5], [10.5, 15.5]])
@@ -59,14 +59,14 @@ def test_the_interval_is_that_of_fleiss_cohen_and_everitt_where_each_item_has_it
     assert (found.low, found.high) == pytest.approx((kappa - half, kappa + half), abs=1e-5)
 
 
-def test_items_of_one_prompt_count_as_one_where_they_always_go_together() -> None:
+def test_items_of_one_prompt_that_always_agree_count_as_one() -> None:
     first, second = labels(TEXTBOOK)
     prompts = [str(index) for index in range(50)]
     assert agreement(first * 6, second * 6, prompts * 6)[:4] == pytest.approx(agreement(first, second, prompts)[:4])
     assert agreement(first * 6, second * 6).low > agreement(first, second).low
 
 
-def test_items_of_one_prompt_that_have_nothing_in_common_are_nearly_independent() -> None:
+def test_unrelated_items_of_one_prompt_are_nearly_independent() -> None:
     random = np.random.default_rng(0)
     first = random.choice(["win", "loss"], size=2_000).tolist()
     second = [label if random.random() < 0.7 else "win" for label in first]
@@ -95,7 +95,7 @@ def test_unscored_items_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("both", [([], []), (["win"] * 9, ["win"] * 9), (["unscored"], ["win"])])
-def test_where_only_one_thing_is_said_kappa_is_undefined(both: tuple[list[str], list[str]]) -> None:
+def test_kappa_of_one_label_is_undefined(both: tuple[list[str], list[str]]) -> None:
     found = agreement(*both)
     assert math.isnan(found.kappa)
     assert (found.low, found.high) == (-1, 1)

@@ -8,7 +8,7 @@ from synthpost_dagster.statistics.choice import best_of, headline_ratio
 from synthpost_dagster.statistics.ratio import Counts, win_ratio
 
 
-def test_the_best_of_15_has_the_interval_at_sidaks_confidence() -> None:
+def test_best_of_15_has_the_interval_at_sidaks_confidence() -> None:
     # 0.95^(1/15) = 0.996586
     found, alone = headline_ratio(Counts(81, 14, 0, 0), 15), win_ratio(Counts(81, 14, 0, 0))
     assert found.value == alone.value
@@ -21,7 +21,7 @@ def test_one_cell_was_not_chosen_and_keeps_its_interval() -> None:
     assert headline_ratio(Counts(81, 14, 0, 0), 1) == win_ratio(Counts(81, 14, 0, 0))
 
 
-def test_the_cell_chosen_has_the_highest_lower_bound_and_not_the_highest_ratio() -> None:
+def test_cell_with_the_highest_lower_bound_is_chosen() -> None:
     best = best_of({"few pairs": Counts(9, 1, 0, 0), "many": Counts(400, 60, 0, 0), "worse": Counts(300, 160, 0, 0)})
     assert best is not None
     assert (best.key, best.cells) == ("many", 3)
@@ -29,13 +29,13 @@ def test_the_cell_chosen_has_the_highest_lower_bound_and_not_the_highest_ratio()
 
 
 @pytest.mark.parametrize(("unscored", "key"), [(25, "few scored"), (26, "whole")])
-def test_a_cell_with_more_than_a_fifth_unscored_could_not_be_chosen(unscored: int, key: str) -> None:
+def test_cell_with_more_than_a_fifth_unscored_is_not_chosen(unscored: int, key: str) -> None:
     best = best_of({"few scored": Counts(100, 0, 0, unscored), "whole": Counts(90, 40, 10, 0)})
     assert best is not None
     assert best.key == key
 
 
-def test_the_worst_case_is_simultaneous_too() -> None:
+def test_worst_case_is_simultaneous_too() -> None:
     best = best_of({"one": Counts(81, 14, 3, 2), "other": Counts(50, 45, 0, 0)})
     assert best is not None
     assert best.worst_case == headline_ratio(Counts(81, 16, 3, 0), 2)
@@ -47,7 +47,7 @@ def test_of_equal_cells_the_first_is_chosen() -> None:
     assert best.key == "cheap"
 
 
-def test_a_cell_without_a_decided_pair_could_not_be_chosen() -> None:
+def test_cell_without_a_decided_pair_could_not_be_chosen() -> None:
     best = best_of({"empty": Counts(0, 0, 95, 0), "one": Counts(1, 9, 0, 0)})
     assert best is not None
     assert (best.key, best.cells) == ("one", 1)

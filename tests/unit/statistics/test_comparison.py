@@ -12,7 +12,7 @@ from synthpost_dagster.statistics.games import PairOfGames
 from synthpost_dagster.statistics.ratio import Counts
 
 
-def test_the_figures_of_81_wins_and_14_losses() -> None:
+def test_figures_of_81_wins_and_14_losses() -> None:
     found = compare(["win"] * 81 + ["loss"] * 14 + ["tie"] * 4 + ["unscored"])
     assert found.counts == Counts(81, 14, 4, 1)
     assert found.ratio.value == pytest.approx(81 / 14)
@@ -23,13 +23,13 @@ def test_the_figures_of_81_wins_and_14_losses() -> None:
     assert found.p_value < 1e-10
 
 
-def test_nothing_decided_is_undefined_and_proves_nothing() -> None:
+def test_figures_without_a_decided_pair_are_undefined() -> None:
     found = compare(["tie", "unscored"])
     assert math.isnan(found.ratio.value)
     assert found.p_value == 1.0
 
 
-def test_an_outcome_that_is_none_is_refused() -> None:
+def test_unknown_outcome_is_refused() -> None:
     with pytest.raises(KeyError):
         compare(["won"])
 

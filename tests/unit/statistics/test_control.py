@@ -22,7 +22,7 @@ from synthpost_dagster.statistics.sign_test import sign_test
         (39, "warning"),
     ],
 )
-def test_the_untuned_model_against_itself_must_come_out_near_1(wins: int, finding: str) -> None:
+def test_untuned_model_against_itself_must_come_out_near_1(wins: int, finding: str) -> None:
     counts = Counts(wins, 100 - wins, 20, 3)
     found = control_verdict(counts)
     assert found.finding == finding
@@ -31,7 +31,7 @@ def test_the_untuned_model_against_itself_must_come_out_near_1(wins: int, findin
     assert found.certain == win_ratio(counts, 0.999)
 
 
-def test_a_control_without_a_decided_pair_clears_nobody() -> None:
+def test_control_without_a_decided_pair_clears_nobody() -> None:
     assert control_verdict(Counts(0, 0, 110, 0)).finding == "undecided"
     assert null_verdict(Counts(0, 0, 0, 110)).finding == "undecided"
 

@@ -25,7 +25,7 @@ def verdicts(*games: tuple[str, bool, str]) -> pd.DataFrame:
     )
 
 
-def test_the_two_games_of_a_pair_meet_in_whatever_order_they_stand() -> None:
+def test_games_of_a_pair_are_joined_in_any_order() -> None:
     table = verdicts(("p", False, "loss"), ("q", True, "tie"), ("p", True, "win"), ("q", False, "unscored"))
     assert pairs_of_games(table) == [
         PairOfGames("Q", candidate_first="tie", candidate_second="unscored", candidate_words=30, opponent_words=20),
@@ -42,7 +42,7 @@ def test_the_two_games_of_a_pair_meet_in_whatever_order_they_stand() -> None:
         [("q", False, "win"), ("q", False, "win"), ("q", True, "win")],
     ],
 )
-def test_a_pair_without_one_game_in_each_order_is_named(games: list[tuple[str, bool, str]]) -> None:
+def test_pair_without_one_game_in_each_order_is_named(games: list[tuple[str, bool, str]]) -> None:
     with pytest.raises(ValueError, match="pair q does not have one game in each order"):
         pairs_of_games(verdicts(*games))
 
@@ -63,11 +63,11 @@ def test_no_verdicts_are_no_pairs() -> None:
         ("tie", "unscored", "unscored"),
     ],
 )
-def test_a_pairs_outcome_is_that_of_the_verdicts(first: str, second: str, outcome: str) -> None:
+def test_pairs_outcome_is_that_of_the_verdicts(first: str, second: str, outcome: str) -> None:
     assert PairOfGames("p", first, second, 1, 1).outcome == outcome
 
 
-def test_scores_are_one_half_and_nothing_over_scored_pairs() -> None:
+def test_scores_are_one_half_and_zero() -> None:
     pairs = [PairOfGames("p", *games, 1, 1) for games in (("win", "loss"), ("unscored", "win"), ("tie", "win"))]
     first, second = game_scores(scored(pairs))
     assert first.tolist() == [1, 0.5]

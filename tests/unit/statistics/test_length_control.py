@@ -65,13 +65,13 @@ def test_where_length_does_not_matter_it_is_the_tie_aware_ratio_too() -> None:
     assert found.reason == ""
 
 
-def test_a_tied_game_is_half_won_and_half_lost() -> None:
+def test_tied_game_is_half_won_and_half_lost() -> None:
     as_ties = fitted(("win", "win", 0, 30), ("loss", "loss", 0, 10), ("tie", "tie", 0, 20))
     # 60 + 20 games won, 20 + 20 lost
     assert as_ties.value == pytest.approx(80 / 40)
 
 
-def test_the_fit_is_the_maximum_of_the_penalised_likelihood() -> None:
+def test_fit_is_the_maximum_of_the_penalised_likelihood() -> None:
     kinds: list[Kind] = [
         ("win", "win", 14, 40),
         ("win", "win", -3, 15),
@@ -100,7 +100,7 @@ def test_the_fit_is_the_maximum_of_the_penalised_likelihood() -> None:
     assert (found.length_coefficient, found.slot_coefficient) == pytest.approx(tuple(best[1:]), abs=1e-4)
 
 
-def test_a_preference_for_length_is_taken_out() -> None:
+def test_preference_for_length_is_taken_out() -> None:
     # Longer by 10: 90 % won; shorter: 10 %; equal: even. The tuned posts are mostly longer, and win for that alone.
     kinds: list[Kind] = [
         ("win", "win", 10, 180),
@@ -117,12 +117,12 @@ def test_a_preference_for_length_is_taken_out() -> None:
     assert 2 < found.length_coefficient_low < found.length_coefficient < found.length_coefficient_high
 
 
-def test_the_slot_coefficient_is_positive_where_slot_a_is_preferred() -> None:
+def test_position_coefficient_is_positive_where_a_is_preferred() -> None:
     assert fitted(("win", "win", 0, 40), ("loss", "loss", 0, 30), ("win", "loss", 0, 30)).slot_coefficient > 1
     assert fitted(("win", "win", 0, 40), ("loss", "loss", 0, 30), ("loss", "win", 0, 30)).slot_coefficient < -1
 
 
-def test_a_judge_that_always_takes_the_longer_post_leaves_nothing_to_identify() -> None:
+def test_judge_that_always_prefers_the_longer_post_has_no_ratio() -> None:
     found = fitted(("win", "win", 5, 100), ("loss", "loss", -3, 50), ("win", "loss", 0, 30))
     assert found.reason == SEPARATED
     assert not found.is_identifiable
@@ -130,7 +130,7 @@ def test_a_judge_that_always_takes_the_longer_post_leaves_nothing_to_identify() 
     assert math.isnan(found.length_coefficient)
 
 
-def test_so_does_one_that_always_takes_the_shorter() -> None:
+def test_judge_that_always_prefers_the_shorter_post_has_no_ratio() -> None:
     assert fitted(("loss", "loss", 5, 100), ("win", "win", -3, 50)).reason == SEPARATED
 
 
@@ -154,12 +154,12 @@ def test_one_decided_pair_in_twenty_on_the_wrong_side_ends_separation(
     assert found.reason == reason
 
 
-def test_where_nearly_all_are_won_whichever_is_longer_length_tells_nothing() -> None:
+def test_nearly_all_won_is_not_separation_by_length() -> None:
     found = fitted(("win", "win", 5, 150), ("loss", "loss", 5, 4), ("win", "win", 0, 60), ("loss", "loss", 0, 2))
     assert found.reason == ""
 
 
-def test_games_tied_at_different_lengths_end_separation_at_another_length_than_equal() -> None:
+def test_ties_at_different_lengths_end_separation() -> None:
     apart: list[Kind] = [("win", "win", 25, 100), ("loss", "loss", 20, 50), ("loss", "loss", 0, 50)]
     tied: list[Kind] = [("tie", "tie", 22, 1), ("tie", "tie", 23, 1)]
     assert fitted(*apart, tied[0]).reason == SEPARATED
@@ -174,7 +174,7 @@ def test_three_lost_pairs_are_enough_for_an_upper_bound() -> None:
 
 
 @pytest.mark.parametrize(("similar", "reason"), [(9, TOO_FEW_SIMILAR), (10, "")])
-def test_under_a_tenth_of_similar_lengths_nothing_is_extrapolated(similar: int, reason: str) -> None:
+def test_fewer_than_a_tenth_of_similar_lengths_have_no_ratio(similar: int, reason: str) -> None:
     far = [("win", "win", 30, 60), ("loss", "loss", 30, 20), ("loss", "loss", -30, 10 - similar + 10)]
     found = fitted(*far, ("win", "win", 0, similar))
     assert found.reason == reason
@@ -208,22 +208,20 @@ def test_where_every_game_went_one_way_there_is_no_fit() -> None:
 
 
 @pytest.mark.parametrize(("outcome", "differences"), [("win", range(40, 60)), ("loss", range(-59, -39)), ("win", [40])])
-def test_one_sided_games_between_posts_of_unlike_length_say_nothing_about_equal_ones(
-    outcome: str, differences: range | list[int]
-) -> None:
+def test_one_sided_games_of_unequal_length_have_no_ratio(outcome: str, differences: range | list[int]) -> None:
     found = fitted(*((outcome, outcome, words, 100 // len(differences)) for words in differences))
     assert found.reason == TOO_FEW_SIMILAR
     assert math.isnan(found.value)
     assert math.isnan(found.length_coefficient)
 
 
-def test_a_constant_difference_in_length_has_no_coefficient() -> None:
+def test_constant_difference_in_length_has_no_coefficient() -> None:
     found = fitted(("win", "win", 40, 80), ("loss", "loss", 40, 40))
     assert found.reason == TOO_FEW_SIMILAR
     assert math.isnan(found.length_coefficient)
 
 
-def test_unscored_pairs_are_left_out_and_alone_are_nothing() -> None:
+def test_unscored_pairs_are_excluded() -> None:
     clean = fair_about_length(5)
     spoilt = ("unscored", "win", 400, 50), ("loss", "unscored", -400, 50)
     assert fitted(*clean, *spoilt) == fitted(*clean)
@@ -231,7 +229,7 @@ def test_unscored_pairs_are_left_out_and_alone_are_nothing() -> None:
     assert fitted().reason == NOTHING_SCORED
 
 
-def test_the_always_a_judge_has_a_ratio_of_1_and_no_interval() -> None:
+def test_always_a_judge_has_a_ratio_of_1_and_no_interval() -> None:
     found = fitted(("win", "loss", 4, 60), ("win", "loss", -4, 60), ("win", "loss", 0, 60))
     assert found.value == pytest.approx(1)
     assert found.reason == TOO_FEW_DECISIVE
@@ -244,7 +242,7 @@ def test_swapping_the_sides_inverts_the_ratio() -> None:
     assert back.length_coefficient == pytest.approx(there.length_coefficient)
 
 
-def test_the_interval_is_that_of_prompts_and_not_of_games() -> None:
+def test_interval_is_that_of_prompts_and_not_of_games() -> None:
     """Where both games of a pair always agree, each is half the evidence that it seems."""
     found = fitted(("win", "win", 0, 300), ("loss", "loss", 0, 100), draws=2_000)
     # log 3 ± 1.96 √(1/300 + 1/100) over pairs, to which one won and one lost are added
@@ -261,7 +259,7 @@ def test_pairs_of_one_prompt_are_drawn_together() -> None:
     assert together.high / together.low == pytest.approx(alone.high / alone.low, rel=0.1)
 
 
-def test_the_same_seed_gives_the_same_interval() -> None:
+def test_same_seed_gives_the_same_interval() -> None:
     assert fitted(*fair_about_length(5)) == fitted(*fair_about_length(5))
 
 

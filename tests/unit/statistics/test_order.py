@@ -29,7 +29,7 @@ ALWAYS_A = pairs(("win", "loss", 50))
 """The judge names the first slot, whatever is in it."""
 
 
-def test_a_judge_that_always_picks_slot_a_is_found_out() -> None:
+def test_judge_that_always_picks_a_has_full_bias() -> None:
     figures = order_figures(ALWAYS_A, generator())
     assert figures.consistency.value == 0
     assert figures.slot_bias.value == figures.slot_bias.high == 0.5
@@ -40,13 +40,13 @@ def test_a_judge_that_always_picks_slot_a_is_found_out() -> None:
     assert math.isnan(win_ratio(counts).value)
 
 
-def test_a_judge_that_always_picks_slot_b_has_the_opposite_bias() -> None:
+def test_judge_that_always_picks_b_has_the_opposite_bias() -> None:
     bias = slot_bias(pairs(("loss", "win", 50)), generator())
     assert bias.value == bias.low == -0.5
     assert -0.5 < bias.high < -0.4
 
 
-def test_consistency_is_the_share_of_agreeing_pairs_with_its_exact_interval() -> None:
+def test_consistency_is_the_share_of_agreeing_pairs() -> None:
     # 3 wins + 2 losses + 1 tie-tie agree, of 10; a tie and a win do not.
     consistency = order_consistency(
         pairs(("win", "win", 3), ("loss", "loss", 2), ("tie", "tie", 1), ("win", "loss", 2), ("tie", "win", 2)),
@@ -57,13 +57,13 @@ def test_consistency_is_the_share_of_agreeing_pairs_with_its_exact_interval() ->
     assert (consistency.low, consistency.high) == pytest.approx((0.2624, 0.8784), abs=0.0001)
 
 
-def test_slot_bias_is_counted_over_games() -> None:
+def test_position_bias_is_counted_over_games() -> None:
     # First slot chosen in 2·3 (always A) + 0·1 (always B) + 1·4 (consistent) = 10 of 16 games.
     bias = slot_bias(pairs(("win", "loss", 3), ("loss", "win", 1), ("win", "win", 4)), generator())
     assert bias.value == pytest.approx(10 / 16 - 0.5)
 
 
-def test_a_tied_game_chooses_each_slot_by_half() -> None:
+def test_tied_game_counts_half_for_each_position() -> None:
     # tie (½) and tuned wins in B (0), so ½ of 2 games; with one consistent pair 1½ of 4.
     bias = slot_bias(pairs(("tie", "win", 1), ("loss", "loss", 1)), generator())
     assert bias.value == pytest.approx(1.5 / 4 - 0.5)
@@ -80,13 +80,13 @@ def test_pairs_of_one_prompt_are_one_piece_of_evidence() -> None:
     assert (many.low, many.high) == pytest.approx((few.low, few.high), abs=0.02)
 
 
-def test_a_pair_with_an_unscored_game_is_in_neither_figure() -> None:
+def test_pair_with_an_unscored_game_is_in_neither_figure() -> None:
     clean, spoilt = pairs(("win", "loss", 3), ("win", "win", 5)), pairs(("unscored", "loss", 9), ("win", "unscored", 9))
     assert order_figures(clean + spoilt, generator()) == order_figures(clean, generator())
     assert order_figures(clean + spoilt, generator()).pairs == 8
 
 
-def test_where_nothing_is_scored_both_figures_are_undefined_and_nobody_is_warned() -> None:
+def test_figures_without_a_scored_pair_are_undefined() -> None:
     figures = order_figures(pairs(("unscored", "win", 5)), generator())
     assert math.isnan(figures.consistency.value)
     assert math.isnan(figures.slot_bias.value)
@@ -95,12 +95,12 @@ def test_where_nothing_is_scored_both_figures_are_undefined_and_nobody_is_warned
 
 
 @pytest.mark.parametrize(("agreeing", "is_warning"), [(74, True), (75, False), (76, False)])
-def test_the_warning_is_below_three_quarters(agreeing: int, is_warning: bool) -> None:
+def test_warning_is_below_three_quarters(agreeing: int, is_warning: bool) -> None:
     figures = order_figures(pairs(("win", "win", agreeing), ("loss", "win", 100 - agreeing)), generator())
     assert figures.is_warning is is_warning
 
 
-def test_the_bias_of_a_fair_judge_is_not_told_from_none_and_a_clear_one_is() -> None:
+def test_only_the_bias_of_an_unfair_judge_is_significant() -> None:
     fair = slot_bias(pairs(("win", "loss", 30), ("loss", "win", 28), ("win", "win", 382)), generator())
     assert fair.low < 0 < fair.high
     # 50 against 16 of 440: 34/880 = 0.039, its standard error √(66 - 34²/440) / 880 = 0.0090

@@ -10,7 +10,7 @@ from synthpost_dagster.statistics.power import (
     expected_interval,
     expected_intervals,
     pairs_for_width,
-    pairs_to_tell,
+    pairs_to_detect,
     planned_widths,
     relative_half_width,
 )
@@ -19,18 +19,18 @@ from synthpost_dagster.statistics.ratio import Counts, win_ratio
 
 def test_telling_60_percent_from_50_takes_194_pairs() -> None:
     # ((1.9600 · 0.5 + 0.8416 · √0.24) / 0.1)² = 193.8
-    assert pairs_to_tell(0.6) == 194
-    assert pairs_to_tell(0.4) == 194
+    assert pairs_to_detect(0.6) == 194
+    assert pairs_to_detect(0.4) == 194
 
 
-def test_more_power_more_confidence_and_a_smaller_difference_take_more_pairs() -> None:
-    assert pairs_to_tell(0.55) > pairs_to_tell(0.6, power=0.9) > 194
-    assert pairs_to_tell(0.6, confidence=0.99) > 194
-    with pytest.raises(ValueError, match="from itself"):
-        pairs_to_tell(0.5)
+def test_power_confidence_and_small_differences_need_more_pairs() -> None:
+    assert pairs_to_detect(0.55) > pairs_to_detect(0.6, power=0.9) > 194
+    assert pairs_to_detect(0.6, confidence=0.99) > 194
+    with pytest.raises(ValueError, match="itself"):
+        pairs_to_detect(0.5)
 
 
-def test_a_ratio_of_7_within_a_quarter_takes_about_730_pairs() -> None:
+def test_ratio_of_7_within_a_quarter_takes_about_730_pairs() -> None:
     # Without the exact interval's caution: (1 + 7)²/7 · (1.96 / ln 1.25)² = 705
     assert pairs_for_width(7, 1.25) == 747
     assert pairs_for_width(7, 1.25) == pytest.approx(730, rel=0.03)
@@ -38,18 +38,18 @@ def test_a_ratio_of_7_within_a_quarter_takes_about_730_pairs() -> None:
     assert relative_half_width(7, 747) <= 1.25 < relative_half_width(7, 746)
 
 
-def test_the_planned_widths_are_those_of_the_planned_ratios() -> None:
+def test_planned_widths_are_those_of_the_planned_ratios() -> None:
     found = planned_widths()
     assert [(width.ratio, width.factor) for width in found] == [(2, 1.25), (5, 1.25), (7, 1.25)]
     assert [width.decided for width in found] == [pairs_for_width(ratio, 1.25) for ratio in (2, 5, 7)]
 
 
-def test_a_wanted_width_must_be_one() -> None:
+def test_wanted_width_must_be_one() -> None:
     with pytest.raises(ValueError, match="factor above 1"):
         pairs_for_width(7, 1)
 
 
-def test_the_expected_interval_is_the_exact_one_of_the_expected_counts() -> None:
+def test_expected_interval_is_the_exact_one_of_the_expected_counts() -> None:
     # 440 pairs at 7: 385 won, 55 lost
     assert expected_interval(7, 440) == pytest.approx(win_ratio(Counts(385, 55, 0, 0)))
     assert expected_intervals(440)[2] == expected_interval(7, 440)
@@ -73,6 +73,6 @@ def test_few_pairs_may_have_no_upper_bound() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0, -1, math.inf, math.nan])
-def test_a_ratio_that_cannot_be_planned_for_is_refused(ratio: float) -> None:
+def test_ratio_that_cannot_be_planned_for_is_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="above 0 and finite"):
         expected_interval(ratio, 440)

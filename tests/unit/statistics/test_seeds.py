@@ -30,13 +30,13 @@ def test_five_seeds_have_a_standard_deviation_with_its_interval() -> None:
     )
 
 
-def test_one_seed_says_nothing_about_the_next() -> None:
+def test_one_seed_has_no_standard_deviation() -> None:
     spread = seed_spread([Counts(15, 7, 0, 0)])
     assert math.isnan(spread.log_sd)
     assert spread.lowest == spread.highest == pytest.approx(15.5 / 7.5)
 
 
-def test_a_seed_that_lost_nothing_still_counts_and_one_without_a_decision_does_not() -> None:
+def test_seed_counts_if_it_has_a_decided_pair() -> None:
     spread = seed_spread([Counts(20, 0, 0, 0), Counts(10, 10, 0, 0), Counts(0, 0, 20, 0)])
     assert (spread.lowest, spread.highest) == pytest.approx((1, 41))
     assert spread.ratios[0].value == math.inf

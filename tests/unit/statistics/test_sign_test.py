@@ -19,7 +19,7 @@ def test_ten_of_ten_could_not() -> None:
 
 
 @pytest.mark.parametrize("counts", [Counts(5, 5, 0, 0), Counts(0, 0, 9, 9), Counts(3, 2, 0, 0)])
-def test_an_even_score_or_none_says_nothing(counts: Counts) -> None:
+def test_even_or_empty_score_has_p_1(counts: Counts) -> None:
     assert sign_test(counts) == 1
 
 
@@ -27,7 +27,7 @@ def test_ties_and_unscored_pairs_are_no_part_of_the_sign_test() -> None:
     assert sign_test(Counts(81, 14, 30, 7)) == sign_test(Counts(81, 14, 0, 0))
 
 
-def test_the_sign_test_and_the_exact_interval_say_the_same() -> None:
+def test_sign_test_agrees_with_the_exact_interval() -> None:
     # 60 of 100: p = 0.0569 and the 95 % interval 0.497 to 0.697; 61 of 100: p = 0.0352.
     assert sign_test(Counts(60, 40, 0, 0)) == pytest.approx(0.0569, abs=0.0001)
     assert sign_test(Counts(61, 39, 0, 0)) == pytest.approx(0.0352, abs=0.0001)

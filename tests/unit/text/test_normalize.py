@@ -97,7 +97,7 @@ def test_case_space_and_decoration_make_no_difference(first: str, second: str) -
         ("anything", " ", False),
     ],
 )
-def test_a_phrase_is_found_between_word_boundaries(text: str, phrase: str, is_held: bool) -> None:
+def test_phrase_is_found_between_word_boundaries(text: str, phrase: str, is_held: bool) -> None:
     assert holds(text, (phrase,)) is is_held
 
 

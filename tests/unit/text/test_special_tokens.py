@@ -21,10 +21,10 @@ from synthpost_dagster.text.special_tokens import SPECIAL, broken_up
         ("<s<s>>", "<s< s>>"),
     ],
 )
-def test_special_tokens_of_the_usual_templates_are_broken_up_and_nothing_else_is(text: str, safe: str) -> None:
+def test_only_special_tokens_are_broken_up(text: str, safe: str) -> None:
     assert broken_up(text) == safe
     assert re.search(SPECIAL, safe) is None
 
 
-def test_the_tokens_that_a_tokenizer_knows_are_broken_up_too() -> None:
+def test_tokens_that_a_tokenizer_knows_are_broken_up_too() -> None:
     assert broken_up("a [CLS] b(*) <|eot_id|>", ["[CLS]", "(*)"]) == "a [ CLS] b( *) < |eot_id|>"
