@@ -240,25 +240,6 @@ def free_gib(device: Device) -> float:
     return min(free, device.limit_gib - float(torch.cuda.memory_reserved(device.name)) / GIB)
 
 
-def product_rate(device: Device) -> float:
-    """Operations a second of a large product in bfloat16 on a GPU, timed on the spot; no memory stays taken for it."""
-    import torch
-
-    width, times = 4096, 10
-    with torch.cuda.device(device.name):
-        one = torch.randn(width, width, dtype=torch.bfloat16, device=device.name)
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        for _ in range(2):  # the first time sets up libraries
-            start.record()
-            for _ in range(times):
-                one @ one
-            end.record()
-    del one
-    free_workspaces(device.name)
-    _free_memory(device)
-    return times * 2 * width**3 / (float(start.elapsed_time(end)) / 1e3)
-
-
 def free_workspaces(name: str) -> None:
     """Frees what cuBLAS holds for its work on a GPU, once all that was told is done; it takes more when it needs it."""
     import torch

@@ -17,7 +17,7 @@ from synthpost_dagster.errors import StorageError
 from synthpost_dagster.inference.peft_files import WEIGHTS
 
 WHOLE = "whole"
-"""A file that is written once a checkpoint is: a kill while it is written leaves none."""
+"""A file that is written after a checkpoint, with the training's layout: a checkpoint without it is incomplete."""
 PREFIX = "checkpoint-"
 STATE = "trainer_state.json"
 RANDOM = "rng_state.pth"
@@ -26,11 +26,15 @@ OPTIMIZER = ("optimizer.pt", "scheduler.pt", RANDOM)
 
 
 class Checkpoints:
-    """The checkpoints of one training, at most one in `seconds`."""
+    """The checkpoints of one training, at most one in `seconds`.
+
+    `layout` says in words how the rows are laid out in memory: a checkpoint keeps it for the training that resumes.
+    """
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder, self._seconds = folder, seconds
         self._at = time.monotonic()
+        self.layout = ""
 
     def is_due(self) -> bool:
         """Whether it is time for one; then the clock begins anew."""
@@ -45,7 +49,7 @@ class Checkpoints:
         for path in folder.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        (folder / WHOLE).touch()
+        (folder / WHOLE).write_text(self.layout, encoding="utf-8")
         for place in self._all():
             if self._step(place) != step:
                 shutil.rmtree(place, ignore_errors=True)
@@ -61,6 +65,14 @@ class Checkpoints:
         """The step of the latest whole one; 0 where there is none."""
         last = self.last()
         return self._step(last) if last else 0
+
+    def last_layout(self) -> str:
+        """The layout of the latest whole one; empty where there is none, or where it cannot be read."""
+        last = self.last()
+        try:
+            return (last / WHOLE).read_text(encoding="utf-8") if last else ""
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def remove(self) -> None:
         """All of it, once the adapter is published."""

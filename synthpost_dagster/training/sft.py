@@ -21,12 +21,12 @@ from synthpost_dagster.inference.models import Loaded, is_packed, load
 from synthpost_dagster.inference.templates import check_template
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
-from synthpost_dagster.runtime.devices import GIB, Device, free_gib, is_out_of_memory, product_rate
+from synthpost_dagster.runtime.devices import Device, is_out_of_memory
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.training import adapter
 from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.conversations import Conversation, tokenized
-from synthpost_dagster.training.fitting import Layout, Shape, fitting
+from synthpost_dagster.training.fitting import Layout, first_index, layouts
 from synthpost_dagster.training.running import Ran, run
 from synthpost_dagster.training.supervision import refuse_untaught, supervision
 from synthpost_dagster.training.trl_arguments import is_mixed, sft_config
@@ -88,7 +88,7 @@ class Tuner:
             from synthpost_dagster.training import float8
 
             float8.refuse(loaded.model, spec, device)
-        self._packed_rate = product_rate(device) if device.name != "cpu" and is_packed(loaded.model) else None
+        self._is_packed = is_packed(loaded.model)
         self.model = self._wrapped(spec)
         self._is_compiled = False
         self._joints: JointProjections | None = None
@@ -123,16 +123,14 @@ class Tuner:
         asked = [chat(text, job.system_prompt) for text in job.rows["student_prompt"].head(CHECKED_ROWS)]
         check_template(self.loaded.template, asked, is_trained=True, ends=end_tokens(self.loaded))
         self._show(learned["learned"].iloc[0], progress)
-        layout: Layout | None = self._layout(job.spec, conversations)
-        while layout is not None:
+        for layout in self._layouts(job.spec, checkpoints):
             how = ", frozen products in 8 bits" if job.spec.precision == "float8" else ""
             progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step{how}")
             if (ran := self._trained(job, conversations, layout, checkpoints, progress)) is not None:
                 with writing(folder):
                     adapter.save(self.model, self.base_name, folder)
                 return Tuned(ran.curve, learned, layout, ran.steps)
-            spent, layout = layout, layout.smaller()
-            progress.note(f"{self.device.label} ran out of memory with {spent.text}")
+            progress.note(f"{self.device.label} ran out of memory with {layout.text}")
         raise DeviceError(
             f"{self.device.label} has too little memory even for one row at a time; lower training.max_length or "
             "training.lora.r, or set student.quantization: nf4 in the profile"
@@ -211,15 +209,13 @@ class Tuner:
         posts, collator = list(job.rows["post"]), self._collator(job.spec, conversations, 1)
         return supervision(conversations, posts, collator, self.loaded.tokenizer, end_tokens(self.loaded))
 
-    def _layout(self, spec: TrainingSpec, conversations: Sequence[Conversation]) -> Layout:
+    def _layouts(self, spec: TrainingSpec, checkpoints: Checkpoints) -> list[Layout]:
+        """The layouts to try, from that of the last checkpoint on where there is one."""
         self._free()
-        itemsize = 4 if spec.precision == "float32" else 2
-        lengths = [len(one.input_ids) for one in conversations]
-        shape, free = Shape.of(self.loaded.model.config, itemsize), free_gib(self.device) * GIB
-        # Where the model does not suit, rows are padded whatever the profile says, and take more memory.
-        done = spec.model_copy(update={"padding_free": self._is_padding_free(spec)})
-        is_gpu = self.device.name != "cpu"
-        return fitting(done, shape, lengths, free, self._steps, is_gpu, self._packed_rate)
+        # Where the model does not suit, rows are padded whatever the profile says.
+        actual = spec.model_copy(update={"padding_free": self._is_padding_free(spec)})
+        found = layouts(actual, self._steps, self.device.name != "cpu", self._is_packed)
+        return found[first_index(found, checkpoints.last_layout()) :]
 
     def _trained(
         self,
@@ -233,6 +229,7 @@ class Tuner:
         hooks, trainer = set(self._input_hooks), None
         ran: Ran | None = None
         try:
+            checkpoints.layout = layout.memory_text
             trainer = self._trainer(job, conversations, layout, checkpoints, progress)
             ran = run(trainer, checkpoints, progress, job.steps)
         except RuntimeError as error:

@@ -16,7 +16,7 @@ import pytest
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles import STUDY_TRAINING
-from synthpost_dagster.runtime.devices import GIB, Device, Devices, free_gib, free_workspaces, product_rate
+from synthpost_dagster.runtime.devices import GIB, Device, Devices, free_gib
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.float8 import refuse_device
@@ -167,16 +167,6 @@ def test_fault_15_where_nothing_fits_the_error_names_the_remedy_and_nothing_stay
         torch.cuda.set_per_process_memory_fraction(1.0, gpu.name)
         cell(tuner, tmp_path / "next", spec, rows=rows_of(8), steps=1)
     assert not list((tmp_path / "none" / "adapter").iterdir())
-
-
-def test_the_rate_of_products_is_that_of_a_gpu_and_takes_no_memory_from_what_is_planned(gpu: Device) -> None:
-    import torch
-
-    free_workspaces(gpu.name)  # earlier tests have left some
-    _reset(gpu)
-    before = torch.cuda.memory_reserved(gpu.name)
-    assert 10e12 < product_rate(gpu) < 10e15
-    assert torch.cuda.memory_reserved(gpu.name) <= before
 
 
 def test_a_limited_device_has_no_more_free_memory_than_its_limit(gpu: Device) -> None:

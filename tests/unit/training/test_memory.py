@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from synthpost_dagster.errors import DeviceError
+from synthpost_dagster.runtime.devices import Device
 from synthpost_dagster.training import joint_lora
-from synthpost_dagster.training.fitting import Layout
+from synthpost_dagster.training.checkpoints import Checkpoints
+from synthpost_dagster.training.fitting import MIN_COMPILED_STEPS, Layout
 from synthpost_dagster.training.sft import Tuner
 from tests.helpers.tuning import (
     ALWAYS,
+    CPU,
     ProgressLog,
     alone,
     cell,
@@ -46,13 +49,20 @@ class SmallDevice:
     ) -> None:
         self.most, self.fails, self.error = most, fails, error
         self.held: list[int] = []
+        self._other: tuple[int, RuntimeError] | None = None
         self._handle = tuner.loaded.model.model.embed_tokens.register_forward_pre_hook(self._look)
 
     def _look(self, module: Any, inputs: tuple[Any]) -> None:
         (ids,) = inputs
         self.held.append(int((ids == 0).sum()))  # a row begins with token 0
+        if self._other is not None and len(self.held) == self._other[0]:
+            raise self._other[1]
         if ids.numel() > self.most or self.fails(len(self.held)):
             raise self.error
+
+    def fails_otherwise(self, number: int, error: RuntimeError) -> None:
+        """Fails with another error at the forward pass of this number."""
+        self._other = (number, error)
 
     def grow(self) -> None:
         """Has all the memory of the world from now on."""
@@ -124,7 +134,7 @@ def test_fault_15_where_not_even_one_row_fits_the_error_names_the_remedy_and_the
     assert device.held == [8, 4, 2, 1, 1]
     assert [line for line in log if line.startswith("training ")] == [
         *(f"training {size} rows at a time, 8 rows a step" for size in (8, 4, 2, 1)),
-        "training 1 rows at a time, activations made again, 8 rows a step",
+        "training 1 rows at a time, gradient checkpointing, 8 rows a step",
     ]
     with tuner_of() as other:
         untouched = other.loaded.model
@@ -165,21 +175,33 @@ def test_activations_made_again_change_nothing_and_leave_nothing_on_the_model(
     assert largest_difference(tmp_path / "two", tmp_path / "one") == 0
 
 
-def test_the_memory_of_a_model_that_is_padded_after_all_is_reckoned_with_its_padding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from synthpost_dagster.training import sft
+def test_a_padded_model_is_laid_out_as_one_without_padding_free(tmp_path: Path) -> None:
+    spec = spec_of(compile="auto")
+    with tuner_of(spec, steps=MIN_COMPILED_STEPS) as tuner:
+        tuner.device = Device("cuda:0", "a GPU", "a GPU")
+        tuner._free = lambda: None  # type: ignore[method-assign]
+        for window, is_compiled in ((4096, False), (None, True)):
+            tuner.loaded.model.config.sliding_window = window
+            found = tuner._layouts(spec, Checkpoints(tmp_path, 60))
+            assert {layout.is_compiled for layout in found} == {is_compiled}
+        tuner.device = CPU
 
-    reckoned: list[bool] = []
 
-    def look(spec: Any, *more: Any, **named: Any) -> Layout:
-        reckoned.append(spec.padding_free)
-        return Layout(2, False, False)
-
-    monkeypatch.setattr(sft, "fitting", look)
+def test_a_new_process_resumes_with_the_checkpoints_layout(undisturbed: Path, tmp_path: Path) -> None:
+    """The first process runs out of memory with 8 rows and is ended at step 3, with 4."""
     with tuner_of() as tuner:
-        tuner.loaded.model.config.sliding_window = 4096
-        cell(tuner, tmp_path, rows=rows_of(2), steps=1)
-        tuner.loaded.model.config.sliding_window = None
-        cell(tuner, tmp_path / "other", rows=rows_of(2), steps=1)
-    assert reckoned == [False, True]
+        ended = RuntimeError("an illegal memory access")
+        device = SmallDevice(tuner, most=FOUR_ROWS)
+        device.fails_otherwise(6, ended)
+        with pytest.raises(RuntimeError, match="illegal"):
+            cell(tuner, tmp_path, rows=ROWS, steps=3, seconds=ALWAYS)
+    assert device.held == [8, 4, 4, 4, 4, 4]
+    log = ProgressLog()
+    with tuner_of() as tuner:
+        device = SmallDevice(tuner)
+        tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, log=log, seconds=ALWAYS)
+        device.grow()
+    assert device.held == [4, 4]
+    assert tuned.layout == Layout(4, False, False)
+    assert log.steps == [3]
+    assert largest_difference(tmp_path, undisturbed) < 2e-4

@@ -10,9 +10,7 @@ import torch
 
 from synthpost_dagster.inference.models import is_packed, load
 from synthpost_dagster.profiles.models import ModelSpec
-from synthpost_dagster.runtime.devices import Device
-from synthpost_dagster.training import sft
-from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.checkpoints import Checkpoints
 from synthpost_dagster.training.sft import Tuned, Tuner
 from tests.helpers.tuning import CPU, STUDENT, alone, cell, rows_of, spec_of, weights
 
@@ -83,16 +81,11 @@ def test_weights_are_decoded_by_themselves_where_there_is_room(monkeypatch: pyte
         assert kinds(load(auto, CPU).model) == {kind}
 
 
-@pytest.mark.parametrize(("student", "rate"), [(PACKED, 7e14), (DECODED, None), (STUDENT, None)])
-def test_a_gpus_products_are_timed_for_packed_weights_alone_and_layouts_follow(
-    monkeypatch: pytest.MonkeyPatch, student: ModelSpec, rate: float | None
+@pytest.mark.parametrize(("student", "second"), [(PACKED, (8, True)), (DECODED, (4, False)), (STUDENT, (4, False))])
+def test_packed_weights_prefer_checkpointing_to_half_the_rows(
+    tmp_path: Path, student: ModelSpec, second: tuple[int, bool]
 ) -> None:
-    given: list[float | None] = []
-    monkeypatch.setattr(sft, "product_rate", lambda _: 7e14)
-    monkeypatch.setattr(sft, "free_gib", lambda _: 1.0)
-    monkeypatch.setattr(sft, "fitting", lambda *arguments: given.append(arguments[-1]))
-    loaded = load(student, CPU)
-    conversations = tokenized(ROWS, loaded.template, "completion", None)
-    with Tuner(loaded, "embedded", spec_of(), 4, Device("cuda:0", "a GPU", "a GPU")) as tuner:
-        tuner._layout(spec_of(), conversations)
-    assert given == [rate]
+    spec = spec_of(micro_batch="auto", gradient_checkpointing="auto")
+    with Tuner(load(student, CPU), "embedded", spec, 4, CPU) as tuner:
+        found = tuner._layouts(spec, Checkpoints(tmp_path, 60))
+    assert [layout[:2] for layout in found[:2]] == [(8, False), second]

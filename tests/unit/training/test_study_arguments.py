@@ -44,9 +44,9 @@ def trainer(study: Profile, sales_posts: Task, tuner: Tuner, tmp_path_factory: p
     """TRL's own trainer, as a cell of the study gets it."""
     prompt, spec = sales_posts.spec.system_prompt, study.training
     rows = tokenized(ROWS, tuner.loaded.template, spec.loss, prompt)
-    layout = tuner._layout(spec, rows)
-    assert layout == Layout(2, gradient_checkpointing=True, is_compiled=False)
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"), 60)
+    layout = tuner._layouts(spec, checkpoints)[0]
+    assert layout == Layout(2, gradient_checkpointing=True, is_compiled=False)
     return tuner._trainer(Job(ROWS, 50, spec, prompt), rows, layout, checkpoints, SILENT)
 
 
