@@ -5,7 +5,8 @@ SynthpostError
 ├── UpstreamMissing    an artifact that a stage reads does not exist yet
 ├── GateFailed         an artifact exists, but failed a check
 ├── StorageError       the home folder or the storage cannot be read or written
-│   └── ArtifactDamaged  a file of an artifact is missing or differs; the next run makes the artifact again
+│   ├── ArtifactDamaged  a file of an artifact is missing or differs; the next run makes the artifact again
+│   └── ArtifactBusy     another process is making the artifact
 ├── DeviceError        no device, too little memory, or another process holds the lease
 ├── ModelError         a model cannot be loaded, or does not fit the task
 ├── EndpointError      an endpoint is unreachable, refuses, or asks for a pause above max_retry_wait_seconds
@@ -57,6 +58,10 @@ class StorageError(SynthpostError):
 
 class ArtifactDamaged(StorageError):
     """A file of an artifact is missing or differs from its manifest; the next run makes it again."""
+
+
+class ArtifactBusy(StorageError):
+    """Another process is making the artifact."""
 
 
 class DeviceError(SynthpostError):

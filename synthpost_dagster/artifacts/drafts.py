@@ -18,7 +18,7 @@ from synthpost_dagster.runtime.heartbeats import heartbeat, is_dead
 HEARTBEAT = "maker"
 FILES = "files"
 MAX_SECONDS_WITHOUT_HEARTBEAT = 24 * 3600.0
-"""A folder without a heartbeat file is removed after this time: an earlier version may have made it."""
+"""A folder without a heartbeat file is removed after this time: its process was killed before it wrote one."""
 _NAME = re.compile(r"tmp[a-z0-9_]{8}")
 
 
@@ -38,14 +38,12 @@ def draft_folder(home: Path) -> Iterator[Path]:
 
 def remove_abandoned(home: Path) -> int:
     """Removes the drafts whose processes are dead, and gives their number."""
-    base, removed = home / "tmp", 0
-    if base.is_symlink() or not base.is_dir():
-        return 0
-    for folder in base.iterdir():
-        if _NAME.fullmatch(folder.name) and not folder.is_symlink() and _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
-    return removed
+    base = home / "tmp"
+    folders = [] if base.is_symlink() or not base.is_dir() else list(base.iterdir())
+    abandoned = [one for one in folders if _NAME.fullmatch(one.name) and not one.is_symlink() and _is_abandoned(one)]
+    for folder in abandoned:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(abandoned)
 
 
 def _is_abandoned(folder: Path) -> bool:

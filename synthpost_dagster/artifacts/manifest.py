@@ -14,8 +14,8 @@ from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.errors import GateFailed
 
-MANIFEST_FORMAT = 2
-"""Format 1 had no digest of its own. Such a manifest is valid, and is rewritten in this format when it is used."""
+MANIFEST_FORMAT = 3
+"""Raised when artifacts get other tables or facts. One of another format is not used: its artifact is made again."""
 
 
 class FileEntry(BaseModel):
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    format: int = 1
+    format: int = MANIFEST_FORMAT
     self_digest: str = ""
     asset: str
     partition: str
@@ -117,7 +117,8 @@ class Outcome(NamedTuple):
 def refuse_failed(manifest: Manifest) -> None:
     """Raises GateFailed where a blocking gate of the artifact failed; a gate with a known cause is named first."""
     if failed := manifest.failed_gates:
-        raise gate_failure(manifest.title, _best_explained(failed))
+        explained = (gate for gate in failed if gate.explanation and gate.explanation.cause)
+        raise gate_failure(manifest.title, next(explained, failed[0]))
 
 
 def gate_failure(title: str, gate: GateEntry) -> GateFailed:
@@ -125,13 +126,9 @@ def gate_failure(title: str, gate: GateEntry) -> GateFailed:
     return GateFailed(gate.sentence(title), details=gate.details)
 
 
-def _best_explained(failed: list[GateEntry]) -> GateEntry:
-    return next((gate for gate in failed if gate.explanation and gate.explanation.cause), failed[0])
-
-
 def sealed(manifest: Manifest) -> Manifest:
-    """The manifest in the present format with its own digest, as it will be read."""
-    content = json.loads(manifest.model_copy(update={"format": MANIFEST_FORMAT}).model_dump_json())
+    """The manifest with its own digest, as it will be read."""
+    content = json.loads(manifest.model_dump_json())
     return Manifest.model_validate(content | {"self_digest": _self_digest(content)})
 
 
@@ -147,11 +144,11 @@ def as_bytes(manifest: Manifest) -> bytes:
 
 
 def read_manifest(path: UPath) -> Manifest | None:
-    """The manifest; None where it is missing, cannot be read, or differs from its own digest."""
+    """The manifest; None where it is missing, cannot be read, differs from its own digest, or has another format."""
     try:
         content = json.loads(path.fs.cat_file(path.path))
         manifest = Manifest.model_validate(content)
     except (OSError, ValueError, RecursionError):
         return None
-    is_as_written = manifest.format < MANIFEST_FORMAT or manifest.self_digest == _self_digest(content)
-    return manifest if is_as_written else None
+    is_valid = manifest.format == MANIFEST_FORMAT and manifest.self_digest == _self_digest(content)
+    return manifest if is_valid else None

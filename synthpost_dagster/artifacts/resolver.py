@@ -1,8 +1,8 @@
 """Which artifacts exist, remembered for one run or one decision.
 
-Each record of inputs is built once and each manifest is read once. What a run makes is forgotten together with every
-record that was built from it. Only manifests are remembered: content is compared with its hashes whenever it is read
-or reused, and everything is forgotten where it is damaged.
+Each record of inputs is built once and each manifest is read once. When a run makes an artifact, its entry and every
+record that was built from it are dropped. Content is not remembered: it is compared with its hashes whenever it is
+read or reused. Damage drops all entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Record(Protocol):
 
 
 class Graph(Protocol):
-    """What the resolver has to know of the stages."""
+    """What the resolver needs from the stages."""
 
     def inputs_of(self, asset: str, partition: str) -> Record:
         """The inputs of an artifact. Raises SynthpostError where something before it is missing or failed."""
@@ -57,7 +57,7 @@ class Resolver:
     def __init__(self, store: ArtifactStore, graph: Graph) -> None:
         self._store, self._graph, self._damages = store, graph, store.damages
         self._records: dict[Key, Record | SynthpostError] = {}
-        self._plans: dict[Key, tuple[Plan, str]] = {}
+        self._fingerprints: dict[Key, str] = {}
         self._manifests: dict[tuple[str, str, str], Manifest | None] = {}
         self._listings: dict[Key, list[Manifest]] = {}
         self._readers: defaultdict[Key, set[Key]] = defaultdict(set)
@@ -81,12 +81,15 @@ class Resolver:
         return record
 
     def plan(self, asset: str, partition: str = "") -> Plan:
-        """The artifact as its inputs shape it. Raises SynthpostError where they are missing or failed."""
-        return self._planned(asset, partition)[0]
+        """Identity and inputs of an artifact. Raises SynthpostError where its inputs are missing or failed."""
+        return Plan(asset, partition, self.inputs(asset, partition).parts)
 
     def fingerprint(self, asset: str, partition: str = "") -> str:
         """The hash of its inputs. Raises SynthpostError where they are missing or failed."""
-        return self._planned(asset, partition)[1]
+        record, key = self.inputs(asset, partition), (asset, partition)
+        if key not in self._fingerprints:
+            self._fingerprints[key] = Plan(asset, partition, record.parts).fingerprint
+        return self._fingerprints[key]
 
     def find(self, asset: str, partition: str = "") -> Manifest | None:
         """The artifact, whatever its gates say; None where it or its inputs do not exist."""
@@ -129,7 +132,7 @@ class Resolver:
         return self._listings[key]
 
     def renew(self, manifest: Manifest) -> None:
-        """Remembers an artifact that was made or reused; forgets what was built on another one."""
+        """Remembers an artifact that was made or reused; where it is another one, drops what was built on the last."""
         if self._manifests.get((manifest.asset, manifest.partition, manifest.fingerprint)) != manifest:
             self._forget((manifest.asset, manifest.partition))
         self.remember(manifest)
@@ -137,13 +140,6 @@ class Resolver:
     def remember(self, manifest: Manifest) -> None:
         """Remembers an artifact whose content is the same as before."""
         self._manifests[manifest.asset, manifest.partition, manifest.fingerprint] = manifest
-
-    def _planned(self, asset: str, partition: str) -> tuple[Plan, str]:
-        record, key = self.inputs(asset, partition), (asset, partition)
-        if key not in self._plans:
-            plan = Plan(asset, partition, record.parts)
-            self._plans[key] = (plan, plan.fingerprint)
-        return self._plans[key]
 
     def _manifest(self, asset: str, partition: str, fingerprint: str) -> Manifest | None:
         place = (asset, partition, fingerprint)
@@ -154,13 +150,13 @@ class Resolver:
     def _note_reader(self, key: Key) -> None:
         if self._damages != self._store.damages:
             self._damages = self._store.damages
-            for memo in (self._records, self._plans, self._listings, self._manifests):
+            for memo in (self._records, self._fingerprints, self._listings, self._manifests):
                 memo.clear()
         if self._building and self._building[-1] != key:
             self._readers[key].add(self._building[-1])
 
     def _forget(self, key: Key) -> None:
-        for memo in (self._records, self._plans, self._listings):
+        for memo in (self._records, self._fingerprints, self._listings):
             memo.pop(key, None)
         for reader in self._readers.pop(key, set()):
             self._forget(reader)

@@ -1,9 +1,9 @@
 """Publishes artifacts, finds them again, and reads them.
 
 An artifact is a folder `<asset>/<partition>/<fingerprint>` of files and a `manifest.json`, which is written last: an
-artifact with a manifest is complete. A complete artifact is never changed, except that its gates are evaluated again
-where a limit was changed. One that failed a gate is made again in its place; a damaged one is renamed to `damaged-…`.
-Stages decide what goes into a fingerprint, `quality` which gates there are.
+artifact with a manifest is complete. A complete artifact never changes, except that its gates are evaluated again when
+a limit changes. One that failed a gate is replaced; a damaged one is renamed to `damaged-…`. Stages decide what goes
+into a fingerprint, `quality` which gates there are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from upath import UPath
@@ -34,7 +34,7 @@ from synthpost_dagster.artifacts.manifest import (
     read_manifest,
     sealed,
 )
-from synthpost_dagster.errors import ArtifactDamaged, SpecError, StorageError
+from synthpost_dagster.errors import ArtifactBusy, ArtifactDamaged, SpecError, StorageError
 from synthpost_dagster.runtime.progress import SILENT
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ DAMAGED = "damaged-"
 STORAGE = "set `storage` in the profile"
 LOCK_SECONDS = 6 * 3600
 READS = 2
-"""One failed read is not taken for damage."""
+"""A file counts as damaged when this number of reads fails."""
 
 
 class Draft:
@@ -82,7 +82,7 @@ class ArtifactStore:
             ) from None
         self.home = home
         self.damages = 0
-        """How often this process met a damaged artifact."""
+        """Number of damaged artifacts that this process found."""
 
     def find(self, asset: str, partition: str, fingerprint: str) -> Manifest | None:
         """The manifest; None where the artifact is missing or incomplete."""
@@ -110,42 +110,40 @@ class ArtifactStore:
         return [manifest for manifest in found if manifest]
 
     def reuse_or_make(
-        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
+        self,
+        plan: Plan,
+        make: Callable[[Draft], None],
+        note: Callable[[str], None] = SILENT.note,
+        *,
+        wait: bool = True,
     ) -> Outcome:
         """The artifact of a plan; `make` fills a draft where it does not exist, is damaged, or failed a gate.
 
-        What is reused has all its files compared with their hashes. What is damaged is set aside, and `note` is called
-        with a sentence about it. Two processes that want one artifact wait for each other. Raises StorageError when the
-        disk is full or a file cannot be written; every other artifact is then untouched.
+        All files of a reused artifact are compared with their hashes. A damaged artifact is set aside, and `note` gets
+        a sentence about it. While another process makes the artifact, this call waits, or without `wait` raises
+        ArtifactBusy. Raises StorageError when the disk is full or a file cannot be written; every other artifact is
+        then untouched.
         """
-        return cast(Outcome, self._settle(plan, make, note, wait=True))
-
-    def reuse_or_make_unless_busy(
-        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None] = SILENT.note
-    ) -> Outcome | None:
-        """As `reuse_or_make`; None where another process is making the artifact."""
-        return self._settle(plan, make, note, wait=False)
-
-    def _settle(
-        self, plan: Plan, make: Callable[[Draft], None], note: Callable[[str], None], *, wait: bool
-    ) -> Outcome | None:
         with self._lock(plan, wait) as is_ours:
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
             if manifest and not manifest.failed_gates and not (is_ours and self._first_damaged(manifest)):
                 return Outcome(manifest, is_reused=True)
             if not is_ours:
-                return None
+                raise ArtifactBusy(f"{plan.title}: another process is making it; wait for that run")
             if aside := self._set_damaged_aside(plan):
-                note(f"{plan.title} was damaged; it is made again, and the damaged files are kept as {aside}")
+                note(
+                    f"{plan.title} was damaged, or made by another version; it is made again, and the old files are "
+                    f"kept as {aside}"
+                )
             with self._draft() as draft:
                 draft.facts["made_because"] = self._why(plan)
                 make(draft)
                 return Outcome(self._publish(plan, draft), is_reused=False)
 
     def replace_gates(self, manifest: Manifest, gates: Sequence[GateEntry]) -> Manifest:
-        """The artifact's manifest in the present format with these verdicts, written in place of its own.
+        """The artifact's manifest with these verdicts, which replaces the one in the storage.
 
-        While another process holds the artifact, nothing is written and the returned manifest is not in the storage.
+        While another process holds the artifact's lock, nothing is written.
         """
         changed, folder = sealed(manifest.model_copy(update={"gates": tuple(gates)})), self._folder_of(manifest)
         with self._lock(manifest, wait=False) as is_ours:

@@ -7,6 +7,7 @@ from synthpost_dagster.profiles.spec import Profile
 from synthpost_dagster.report.data import of_seed
 from synthpost_dagster.report.figures import cells_png
 from synthpost_dagster.report.previews import loss_png
+from synthpost_dagster.stages.stage import BASELINE, CONTROL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,13 +45,13 @@ ROWS: Mapping[str, Row] = {
         "student",
         lambda curve, _: loss_png(curve),
     ),
-    "baseline_predictions": Row(
+    BASELINE: Row(
         "evaluation",
         ("huggingface", "parquet"),
         "The untuned model's outputs, with the student prompt (base) and with the teacher prompt (prompted).",
         "student",
     ),
-    "control_predictions": Row(
+    CONTROL: Row(
         "evaluation",
         ("huggingface", "parquet"),
         "The untuned model's outputs, sampled twice with different seeds, to be compared with each other.",

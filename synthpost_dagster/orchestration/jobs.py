@@ -88,7 +88,7 @@ def fill(context: OpExecutionContext, config: SweepConfig, study: StudyResource)
         {
             "made": filled.made,
             "reused": filled.reused,
-            "made_by_another_run": filled.left,
+            "made_by_another_run": filled.elsewhere,
             "failed": filled.failed,
             "skipped": filled.skipped,
             "model_loads": filled.model_loads,

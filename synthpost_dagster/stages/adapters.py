@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.errors import ModelError, SynthpostError
+from synthpost_dagster.errors import ArtifactBusy, ModelError, SynthpostError
 from synthpost_dagster.inference.models import check_suits_task, identity
 from synthpost_dagster.inference.peft_files import adapter_digest
 from synthpost_dagster.llm.estimate import Expected, local
@@ -25,7 +25,7 @@ from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.facts import AdapterFacts, Facts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs
 from synthpost_dagster.stages.opening import open_study
-from synthpost_dagster.stages.stage import Stage, Workbench, materialize_unless_busy, materialize_with
+from synthpost_dagster.stages.stage import Stage, Workbench, materialize_with
 from synthpost_dagster.stages.student import REMEDY, holding
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.checkpoints import Checkpoints
@@ -35,12 +35,12 @@ from synthpost_dagster.training.trainers import APART
 
 TRAINER_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes")
 MORE_LIBRARIES = {"unsloth": ("unsloth", "unsloth_zoo")}
-"""By trainer."""
+"""Trainer → further libraries that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterInputs(Inputs):
-    """The subset, the student, the hyper-parameters, the steps, and the trainer's libraries."""
+    """Subset, student, hyper-parameters, optimizer steps and the trainer's libraries."""
 
     subset: Manifest
     student: ModelSpec
@@ -75,32 +75,28 @@ def _trainer_libraries(trainer: str) -> dict[str, str]:
 
 
 def steps_of(study: Study, cell: Cell) -> int:
-    """Optimizer steps of a cell, if its subset holds all rows asked for."""
+    """Optimizer steps of a cell whose subset is complete."""
     return optimizer_steps(cell.steps, cell.data_size, study.profile.training.rows_per_step)
 
 
 def expected_training(study: Study, steps: int) -> Expected:
-    """The time of so many optimizer steps, from cells tuned before under the same arguments."""
-    training, student = _less_seed(study.profile.training.shaping), identity(study.profile.student)
-    made = [manifest for cell in study.trainings for manifest in study.resolver.all_of("adapters", cell.place)]
+    """The time of this number of optimizer steps, from earlier trainings with the same arguments."""
+    student, training = identity(study.profile.student), study.profile.training.shaping | {"seed": None}
     alike = [
         AdapterFacts.of(one)
-        for one in made
-        if (_less_seed(one.parts["training"]), one.parts["student"]) == (training, student)
+        for cell in study.trainings
+        for one in study.resolver.all_of("adapters", cell.place)
+        if one.parts["training"] | {"seed": None} == training and one.parts["student"] == student
     ]
     done = sum(facts.timed_steps for facts in alike)
     return local(steps, sum(facts.wall_seconds for facts in alike), done, "steps")
 
 
-def _less_seed(training: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in training.items() if name != "seed"}
-
-
 def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bool) -> None:
     """Tunes the cells' adapters in a process of their own, from one loaded student.
 
-    Without `wait`, an adapter that another process is making is skipped. Raises SynthpostError with what failed, after
-    the others were made.
+    Without `wait`, an adapter that another process is making is skipped. After the last one, it raises a SynthpostError
+    with all failures.
     """
 
     def forward(event: Event, title: str) -> None:
@@ -121,11 +117,12 @@ def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bo
 def _tune_here(settings: Settings, cells: Sequence[tuple[int, str, int | None]], wait: bool) -> None:
     study, progress, failures = open_study(settings), Progress(), []
     wanted = [Cell(*cell) for cell in cells]
-    tune = materialize_with if wait else materialize_unless_busy
     with holding(study, progress, sum(steps_of(study, cell) for cell in wanted)) as student:
         for cell in wanted:
             try:
-                tune(student, study, "adapters", cell.place, progress.within(cell.place))
+                materialize_with(student, study, "adapters", cell.place, progress.within(cell.place), wait=wait)
+            except ArtifactBusy:
+                continue
             except SynthpostError as error:
                 failures.append(f"{cell.place}: {error}")
     if failures:
@@ -146,7 +143,7 @@ def _announce(study: Study, inputs: AdapterInputs, progress: Progress) -> Expect
 
 
 def _make(inputs: AdapterInputs, draft: Draft, bench: Workbench) -> AdapterFacts:
-    """A PEFT folder with its loss curve, and what was learned of each row."""
+    """Writes a PEFT folder with the loss curve, the supervised tokens of each row, and the forgetting table."""
     from synthpost_dagster.training.forgetting import forgetting, forgetting_facts
 
     rows, steps, spec = bench.store.read_table(inputs.subset), inputs.steps, inputs.training

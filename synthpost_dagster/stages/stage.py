@@ -1,22 +1,25 @@
-"""A stage: how one asset is made from typed inputs. All stages are materialized by the functions of this module.
+"""A stage: how one asset is made from typed inputs. The functions of this module materialize all stages.
 
-`inputs(study, partition)` builds a frozen record from the study and the artifacts before it; the hash of the record is
-the fingerprint. `make(inputs, draft, workbench)` writes the tables and gives the facts; it sees the record and tools
-that shape nothing. Gates are evaluated here, on the tables that `make` wrote.
+`inputs(study, partition)` builds a frozen record from the study and its upstream artifacts; the hash of the record is
+the fingerprint. `make(inputs, draft, workbench)` writes the tables and returns the facts. It sees the record, and tools
+that do not change the result. Gates are evaluated here, on the tables that `make` wrote.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from synthpost_dagster.artifacts.manifest import Manifest, Outcome, Plan
 from synthpost_dagster.artifacts.resolver import Record
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft
+from synthpost_dagster.errors import ArtifactBusy
+from synthpost_dagster.quality.explanations import explained_rejections, explained_unscored
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import BESIDE
 from synthpost_dagster.stages.facts import Estimate, Facts
@@ -50,13 +53,13 @@ InputsT = TypeVar("InputsT", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """The tools of `make`. None of them shapes an artifact."""
+    """The tools of `make`. None of them changes the artifact."""
 
     store: ArtifactStore
-    """Reads the tables of manifests in the record, and rows made earlier."""
+    """To read the tables of the manifests in the record, and earlier rows."""
     progress: Progress
     student: Student
-    """Loaded when it is first used."""
+    """Loaded on first use."""
     checkpoints: Path
     """Folder of this training's checkpoints."""
     explain_rejections: Callable[[pd.DataFrame], Explanation | None]
@@ -66,16 +69,11 @@ class Workbench:
 Make = Callable[[InputsT, Draft, Workbench], Facts]
 
 
-def _expects_nothing(study: Study, inputs: Any, progress: Progress) -> Expected | None:
-    del study, inputs, progress
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[InputsT]):
-    """One asset. `job` is the Dagster job that makes it, `upstream` are the assets that its inputs are built from.
+    """One asset, the Dagster job that makes it, and the assets that its inputs are built from (`upstream`).
 
-    The hooks see the whole study and may not shape the artifact.
+    The hooks see the whole study and may not change the artifact.
     """
 
     asset: str
@@ -83,12 +81,12 @@ class Stage(Generic[InputsT]):
     inputs: Callable[[Study, str], InputsT]
     make: Make[InputsT]
     upstream: tuple[str, ...] = ()
-    announce: Callable[[Study, InputsT, Progress], Expected | None] = _expects_nothing
-    """Called before anything is made: refuses what cannot work, warns, and estimates what it takes."""
+    announce: Callable[[Study, InputsT, Progress], Expected | None] | None = None
+    """Called before `make`: raises where it cannot succeed, warns, and estimates time and cost."""
     grow: Callable[[Study, InputsT, int | None], InputsT] | None = None
-    """The inputs for a number of rows that is asked for, where it differs from those of the existing artifact."""
+    """The inputs for the requested number of rows, if it differs from that of the existing artifact."""
     make_apart: Callable[[Study, str, Progress], bool] | None = None
-    """Makes the artifact in a process of its own, where it has to; whether it did."""
+    """Makes the artifact in a process of its own if that is necessary; whether it did."""
     finish: Callable[[Study, Manifest], None] | None = None
     """Called with the artifact, made or reused."""
     companion: str = ""
@@ -110,9 +108,10 @@ def stage_of(asset: str) -> Stage[Any]:
 def materialize(
     study: Study, asset: str, partition: str = "", progress: Progress = SILENT, rows: int | None = None
 ) -> Outcome:
-    """The artifact, reused or made. synthetic_rows grows to so many `rows`, by default to the largest data size.
+    """The artifact, reused or made. `rows` is the number of kept rows that synthetic_rows grows to, by default the
+    largest data size.
 
-    Raises UpstreamMissing or GateFailed where an artifact before it is missing or failed, and what making it raises.
+    Raises UpstreamMissing or GateFailed where an upstream artifact is missing or failed, and what `make` raises.
     """
     stage = stage_of(asset)
     with holding(study, progress) as student:
@@ -124,26 +123,30 @@ def materialize(
             return Outcome(study.resolver.need(asset, partition), is_reused=False)
         outcome = materialize_with(student, study, asset, partition, progress, rows)
         if stage.companion:
-            materialize_unless_busy(student, study, stage.companion, "", progress)
+            with contextlib.suppress(ArtifactBusy):
+                materialize_with(student, study, stage.companion, "", progress, wait=False)
         return outcome
 
 
 def materialize_with(
-    student: Student, study: Study, asset: str, partition: str, progress: Progress, rows: int | None = None
+    student: Student,
+    study: Study,
+    asset: str,
+    partition: str,
+    progress: Progress,
+    rows: int | None = None,
+    *,
+    wait: bool = True,
 ) -> Outcome:
-    """As `materialize`, with a student that the caller holds."""
+    """As `materialize`, with a student that the caller holds.
+
+    Without `wait`, it raises ArtifactBusy where another process is making the artifact: that process may be waiting for
+    the device that this one holds.
+    """
     stage, inputs = stage_of(asset), study.resolver.inputs(asset, partition)
     if stage.grow:
         inputs = stage.grow(study, inputs, rows)
-    return cast(Outcome, publish(student, study, asset, partition, inputs, stage.make, progress))
-
-
-def materialize_unless_busy(
-    student: Student, study: Study, asset: str, partition: str, progress: Progress
-) -> Outcome | None:
-    """As `materialize_with`; None where another process is making the artifact, which may wait for our device."""
-    inputs = study.resolver.inputs(asset, partition)
-    return publish(student, study, asset, partition, inputs, stage_of(asset).make, progress, wait=False)
+    return publish(student, study, asset, partition, inputs, stage.make, progress, wait=wait)
 
 
 def publish(
@@ -156,23 +159,21 @@ def publish(
     progress: Progress,
     *,
     wait: bool = True,
-) -> Outcome | None:
+) -> Outcome:
     """The artifact of these inputs; `make` fills a draft where it does not exist, is damaged, or failed a gate.
 
-    What is reused has its files compared with their hashes, and its gates evaluated again where limits changed.
+    The gates of a reused artifact are evaluated again where limits changed. Raises ArtifactBusy as `materialize_with`.
     """
     stage, plan = stage_of(asset), Plan(asset, partition, inputs.parts)
 
     def fill(draft: Draft) -> None:
-        expected = stage.announce(study, inputs, progress)
-        facts = make(inputs, draft, _workbench(student, study, plan, progress))
-        _add_facts(draft, facts, expected)
+        expected = stage.announce(study, inputs, progress) if stage.announce else None
+        draft.facts |= make(inputs, draft, _workbench(student, study, plan, progress)).content
+        if expected is not None:
+            draft.facts["estimate"] = Estimate(**expected._asdict()).model_dump(mode="json")
         _add_gates(study, draft, stage, progress)
 
-    store = study.store
-    outcome = (store.reuse_or_make if wait else store.reuse_or_make_unless_busy)(plan, fill, progress.note)
-    if outcome is None:
-        return None
+    outcome = study.store.reuse_or_make(plan, fill, progress.note, wait=wait)
     if outcome.is_reused:
         outcome = outcome._replace(manifest=study.with_current_gates(outcome.manifest))
     study.resolver.renew(outcome.manifest)
@@ -182,8 +183,6 @@ def publish(
 
 
 def _workbench(student: Student, study: Study, plan: Plan, progress: Progress) -> Workbench:
-    from synthpost_dagster.quality.explanations import explained_rejections, explained_unscored
-
     task, profile = study.task, study.profile
     return Workbench(
         study.store,
@@ -193,12 +192,6 @@ def _workbench(student: Student, study: Study, plan: Plan, progress: Progress) -
         lambda rows: explained_rejections(rows, task, profile),
         lambda games: explained_unscored(games, task, profile),
     )
-
-
-def _add_facts(draft: Draft, facts: Facts, expected: Expected | None) -> None:
-    draft.facts |= facts.content
-    if expected is not None:
-        draft.facts["estimate"] = Estimate(**expected._asdict()).model_dump(mode="json")
 
 
 def _add_gates(study: Study, draft: Draft, stage: Stage[Any], progress: Progress) -> None:

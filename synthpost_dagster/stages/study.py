@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from synthpost_dagster.artifacts.manifest import MANIFEST_FORMAT, GateEntry, Manifest
+from synthpost_dagster.artifacts.manifest import GateEntry, Manifest
 from synthpost_dagster.artifacts.resolver import Record, Resolver
 from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.cell import Cell
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class AnyStage(Protocol):
-    """What a study has to know of a stage."""
+    """What a study needs from a stage."""
 
     @property
     def job(self) -> str:
@@ -54,13 +54,13 @@ class Study:
     stage_of: Callable[[str], AnyStage] = field(repr=False)
     """The stage of an asset."""
     resolver: Resolver = field(init=False, compare=False, repr=False)
-    """Remembers what exists; `fresh` gives a study that remembers nothing."""
+    """Remembers which artifacts exist."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolver", Resolver(self.store, self))
 
     def fresh(self) -> Study:
-        """The same study with an empty memory; take one for each decision, since other processes make artifacts too."""
+        """The same study with an empty resolver. Take one for each decision: other processes make artifacts too."""
         return replace(self)
 
     def inputs_of(self, asset: str, partition: str) -> Record:
@@ -68,22 +68,22 @@ class Study:
         return self.stage_of(asset).inputs(self, partition)
 
     def remedy_of(self, asset: str, partition: str) -> str:
-        """What to do where an artifact does not exist."""
+        """The remedy in the error about a missing artifact."""
         place = f" for {partition}" if partition else ""
         return f"materialize the job `{self.stage_of(asset).job}`{place} first, or use `synthpost run`"
 
     def are_gates_current(self, manifest: Manifest) -> bool:
-        """Whether an artifact's gates were evaluated under the task's present limits."""
+        """Whether an artifact's gates were evaluated under the task's current limits."""
         return gates.are_current(manifest.asset, self.task, manifest.gates)
 
     def places(self, asset: str, key: str) -> list[str]:
-        """The partitions of a Dagster partition key: for a cell, one under each seed."""
+        """The partitions of a Dagster partition key: for a cell, one for each seed."""
         if self.stage_of(asset).job != "cell":
             return [key]
         return [cell.place for cell in self.seeds_of(Cell.parse(key))]
 
     def checkpoints_of(self, partition: str, fingerprint: str) -> Path:
-        """The folder for a training's checkpoints, by partition too: two cells may have equal inputs."""
+        """The folder of a training's checkpoints. Its name holds the partition: two cells may have equal inputs."""
         return self.settings.home / "checkpoints" / f"{partition.replace('|', '_')}-{fingerprint}"
 
     @property
@@ -123,7 +123,7 @@ class Study:
 
     @property
     def context(self) -> Context:
-        """What the backends of teacher and judge work with."""
+        """What the backends of teacher and judge need."""
         return Context(self.devices, self.journal, self.profile.name, self.profile.budget, secret)
 
     @property
@@ -142,12 +142,11 @@ class Study:
         ]
 
     def with_current_gates(self, manifest: Manifest) -> Manifest:
-        """The manifest with verdicts under the task's present limits, in the present format.
+        """The manifest with verdicts under the task's current limits.
 
-        Where a limit was changed since the artifact was made, or an earlier version made it, the gates are evaluated
-        again on its tables and the manifest is replaced.
+        Where a limit changed since, the gates are evaluated again on the artifact's tables and the manifest is replaced.
         """
-        if manifest.format == MANIFEST_FORMAT and self.are_gates_current(manifest):
+        if self.are_gates_current(manifest):
             return manifest
         names = [name.removesuffix(".parquet") for name in manifest.files if name.endswith(".parquet")]
         beside = {name: self.store.read_table(manifest, name) for name in names}
@@ -162,10 +161,7 @@ class Study:
         return current
 
     def warn_of_personal_data(self, role: str, sent: Iterable[Manifest], progress: Progress) -> None:
-        """Notes which of the tables that will be sent to an endpoint hold personal data.
-
-        `role` is `teacher` or `judge`. Models in this process cause no note.
-        """
+        """Notes which of the `sent` tables hold personal data, if an endpoint has this role (`teacher` or `judge`)."""
         endpoints = [spec.endpoint for name, spec in self.profile.hosted.items() if name.startswith(role)]
         for manifest in sent if endpoints else ():
             found = next(gate for gate in self.checked(manifest).gates if gate.name == PERSONAL_DATA)

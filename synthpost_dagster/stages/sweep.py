@@ -1,61 +1,86 @@
 """Many cells from one loaded student: adapters, then predictions, then verdicts.
 
-Which cells a run completes is decided in `planning`.
+`planning` decides which cells a run completes.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 from synthpost_dagster.artifacts.manifest import Outcome
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.errors import SynthpostError, UpstreamMissing
+from synthpost_dagster.errors import ArtifactBusy, SynthpostError, UpstreamMissing
 from synthpost_dagster.inference.models import loads
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages import adapters, predictions
-from synthpost_dagster.stages.stage import BY_CELL, materialize, materialize_unless_busy, publish
+from synthpost_dagster.stages.stage import BY_CELL, materialize, materialize_with, publish
 from synthpost_dagster.stages.student import Student, holding
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.trainers import APART
 
-Fate = Literal["made", "reused", "left", "failed", "skipped"]
 
-
-@dataclass(frozen=True)
+@dataclass
 class Filled:
-    """What became of the trainings (a cell under one seed): how many were made, were there before, or are left to
-    another process that is making them; why the others failed or were skipped, by their place.
-    """
+    """Results of the trainings of a sweep; a training is a cell under one seed."""
 
-    made: int
-    reused: int
-    left: int
-    errors: dict[str, SynthpostError]
-    skipped: dict[str, str]
+    progress: Progress = field(repr=False)
+    total: int
+    made: int = 0
+    reused: int = 0
+    elsewhere: int = 0
+    """Trainings that another process is making."""
+    errors: dict[str, SynthpostError] = field(default_factory=dict)
+    """Place of a training → why it failed."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Place of a training → what is missing."""
+    tuned: int = 0
     model_loads: int = 0
-    """How often this process loaded a model for it: once, or not at all where nothing was to be made."""
+    """Number of models that this process loaded for it: 1, or 0 where nothing had to be made."""
 
     @property
     def failed(self) -> dict[str, str]:
-        """Why trainings failed, by their place."""
+        """Place of a training → the message of its error."""
         return {place: str(error) for place, error in self.errors.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trainings by result."""
+        results = (self.made, self.reused, self.elsewhere, len(self.errors), len(self.skipped))
+        return dict(zip(("made", "reused", "made by another run", "failed", "skipped"), results, strict=True))
 
     @property
     def text(self) -> str:
         """The counts in words."""
-        counts = {
-            "made": self.made,
-            "there before": self.reused,
-            "left to another run": self.left,
-            "failed": len(self.failed),
-            "skipped": len(self.skipped),
-        }
-        return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no cells"
+        return ", ".join(f"{count} {name}" for name, count in self.counts.items() if count) or "no cells"
+
+    def add_tuned(self) -> None:
+        """Counts an adapter that exists now."""
+        self.tuned += 1
+        self.progress.milestone("tuned", self.tuned, self.total, "adapters")
+
+    def add(self, training: Cell, error: SynthpostError | None = None, *, may_skip: bool = False) -> None:
+        """Counts a training as made, or by its error as failed or made elsewhere; as skipped where that is allowed and
+        an upstream artifact is missing.
+        """
+        place = training.place
+        if error is None:
+            self.made += 1
+        elif isinstance(error, ArtifactBusy):
+            self.elsewhere += 1
+        elif may_skip and isinstance(error, UpstreamMissing):
+            self.skipped[place] = str(error)
+            self.progress.within(place).note(f"skipped: {error}")
+        else:
+            self.errors[place] = error
+            self.progress.within(place).note(f"failed: {error}")
+        self.report()
+
+    def report(self) -> None:
+        """Reports the number of trainings that have a result."""
+        self.progress.milestone("done", sum(self.counts.values()), self.total, "trainings")
 
 
 Record = Callable[[str, Cell, Sequence[Outcome]], None]
@@ -63,67 +88,47 @@ Record = Callable[[str, Cell, Sequence[Outcome]], None]
 
 
 def complete(
-    study: Study, cells: Sequence[Cell], progress: Progress, record: Record, filled_up: Callable[[], None]
+    study: Study, cells: Sequence[Cell], progress: Progress, record: Record, release: Callable[[], None]
 ) -> Filled:
-    """Makes what the cells lack, verdicts included, and records every artifact of every complete cell.
+    """Makes the missing artifacts of the cells, verdicts included, and records all artifacts of each complete cell.
 
-    `filled_up` is called when the student is no longer held; only then does it wait for what another process is
-    making. A cell that fails does not stop the others.
+    `release` is called when the student is no longer held; only then does this function wait for artifacts that
+    another process is making. A cell that fails does not stop the others.
     """
     filled = fill(study, cells, progress)
-    filled_up()
-    errors = dict(filled.errors)
+    release()
     for cell in cells:
         places = [seed.place for seed in study.seeds_of(cell)]
-        if any(place in errors or place in filled.skipped for place in places):
+        if any(place in filled.errors or place in filled.skipped for place in places):
             continue
         try:
             for asset in BY_CELL:
                 record(asset, cell, [materialize(study, asset, place, progress.within(place)) for place in places])
         except SynthpostError as error:
-            errors[cell.key] = error
-    return replace(filled, errors=errors)
+            filled.errors[cell.key] = error
+    return filled
 
 
 def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
-    """Makes the adapters and predictions that the cells lack, under every seed, from one loaded student.
+    """Makes the missing adapters and predictions of the cells, under every seed, from one loaded student.
 
-    All adapters are tuned first; then the posts of all are written together. What another process is making right now
-    is left to it: waiting for it while holding the device, which that process may wait for, would never end. A training
-    that fails does not stop the others. A cell whose subset does not exist is skipped.
+    All adapters are tuned first; then the posts of all are written together. It does not wait for artifacts that
+    another process is making: that process may be waiting for the device that this one holds. A training that fails
+    does not stop the others. A cell whose subset does not exist is skipped.
     """
     trainings = [training for cell in cells for training in study.seeds_of(cell)]
-    told, loads_before = _Told(progress, len(trainings)), loads.made
-    lacking = []
+    filled, loads_before, missing = Filled(progress, len(trainings)), loads.made, []
     for training in trainings:
         if study.resolver.has("predictions", training.place):
-            told.add(training, "reused")
+            filled.reused += 1
+            filled.report()
         else:
-            lacking.append(training)
-    with holding(study, progress, _steps_of(study, lacking)) as student:
-        tuned = _tuned_apart if study.profile.training.trainer in APART else _tuned
-        _write(study, tuned(study, lacking, student, told, progress), student, told, progress)
-    return replace(told.filled, model_loads=loads.made - loads_before)
-
-
-def _tuned_apart(
-    study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress
-) -> list[Cell]:
-    """As `_tuned`, with a trainer that needs a process of its own."""
-    del student
-    failure: SynthpostError | None = None
-    ready = []
-    try:
-        adapters.tune_apart(study, trainings, progress, wait=False)
-    except SynthpostError as error:
-        failure = error
-    for training in trainings:
-        if study.resolver.has("adapters", training.place):
-            told.tuned()
-            ready.append(training)
-        else:
-            told.add(training, "failed" if failure else "left", failure)
-    return ready
+            missing.append(training)
+    with holding(study, progress, _steps_of(study, missing)) as student:
+        tune = _tune_apart if study.profile.training.trainer in APART else _tune
+        _write(study, tune(study, missing, student, filled), student, filled)
+    filled.model_loads = loads.made - loads_before
+    return filled
 
 
 def _steps_of(study: Study, trainings: Sequence[Cell]) -> int:
@@ -132,79 +137,67 @@ def _steps_of(study: Study, trainings: Sequence[Cell]) -> int:
     return sum(adapters.steps_of(study, training) for training in missing)
 
 
-def _tuned(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> list[Cell]:
-    """Those of the trainings whose adapter is there now."""
+def _tune(study: Study, trainings: Sequence[Cell], student: Student, filled: Filled) -> list[Cell]:
+    """The trainings whose adapter exists now."""
     ready = []
     for training in trainings:
         try:
-            within = progress.within(training.place)
-            outcome = materialize_unless_busy(student, study, "adapters", training.place, within)
-        except UpstreamMissing as error:
-            told.add(training, "skipped", error)
+            within = filled.progress.within(training.place)
+            materialize_with(student, study, "adapters", training.place, within, wait=False)
         except SynthpostError as error:
-            told.add(training, "failed", error)
+            filled.add(training, error, may_skip=True)
         else:
-            if outcome is None:
-                told.add(training, "left")
-            else:
-                told.tuned()
-                ready.append(training)
+            filled.add_tuned()
+            ready.append(training)
     return ready
 
 
-def _write(study: Study, trainings: Sequence[Cell], student: Student, told: _Told, progress: Progress) -> None:
-    """The posts of the trainings, published as each training's are there."""
+def _tune_apart(study: Study, trainings: Sequence[Cell], student: Student, filled: Filled) -> list[Cell]:
+    """As `_tune`, with a trainer that needs a process of its own."""
+    del student
+    failure: SynthpostError = ArtifactBusy()
+    try:
+        adapters.tune_apart(study, trainings, filled.progress, wait=False)
+    except SynthpostError as error:
+        failure = error
+    ready = []
+    for training in trainings:
+        if study.resolver.has("adapters", training.place):
+            filled.add_tuned()
+            ready.append(training)
+        else:
+            filled.add(training, failure)
+    return ready
+
+
+def _write(study: Study, trainings: Sequence[Cell], student: Student, filled: Filled) -> None:
+    """Writes the posts of all trainings together; each training's are published as soon as they are complete."""
     with contextlib.ExitStack() as stack:
-        ready = []
+        ready = {}
         for training in trainings:
             try:
                 inputs = study.resolver.inputs("predictions", training.place)
                 folder = stack.enter_context(study.store.local_folder(inputs.adapter))
-                ready.append(predictions.TunedStudent(inputs, folder))
+                ready[training] = predictions.TunedStudent(inputs, folder)
             except SynthpostError as error:
-                told.add(training, "failed", error)
-        _write_from(study, ready, student, told, progress)
+                filled.add(training, error)
+        try:
+            tuned = list(ready.values())
+            for inputs, posts in predictions.tuned_posts(tuned, student, study.store, filled.progress):
+                _publish(study, inputs, posts, student, filled)
+                del ready[inputs.cell]
+        except SynthpostError as error:
+            for training in ready:
+                filled.add(training, error)
 
 
-def _write_from(
-    study: Study, ready: Sequence[predictions.TunedStudent], student: Student, told: _Told, progress: Progress
+def _publish(
+    study: Study, inputs: predictions.PredictionsInputs, posts: predictions.Posts, student: Student, filled: Filled
 ) -> None:
-    left = [one.inputs.cell for one in ready]
+    make, place = partial(predictions.add_posts, posts=posts), inputs.cell.place
     try:
-        for inputs, posts in predictions.tuned_posts(ready, student, study.store, progress):
-            make, training = partial(predictions.add_posts, posts=posts), inputs.cell
-            outcome = publish(student, study, "predictions", training.place, inputs, make, progress, wait=False)
-            told.add(training, "left" if outcome is None else "made")
-            left.remove(training)
-    except SynthpostError as error:
-        for training in left:
-            told.add(training, "failed", error)
-
-
-class _Told:
-    """Puts down what became of each training, and tells of it."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total = progress, total
-        self._fates: Counter[Fate] = Counter()
-        self._tuned = 0
-        self._errors: dict[Fate, dict[str, SynthpostError]] = {"failed": {}, "skipped": {}}
-
-    def tuned(self) -> None:
-        """Another adapter is there."""
-        self._tuned += 1
-        self._progress.milestone("tuned", self._tuned, self._total, "adapters")
-
-    def add(self, training: Cell, fate: Fate, error: SynthpostError | None = None) -> None:
-        """Another training is done with."""
-        self._fates[fate] += 1
-        if error:
-            self._errors[fate][training.place] = error
-            self._progress.within(training.place).note(f"{fate}: {error}")
-        self._progress.milestone("done", self._fates.total(), self._total, "trainings")
-
-    @property
-    def filled(self) -> Filled:
-        """What became of all."""
-        fates, skipped = self._fates, {place: str(error) for place, error in self._errors["skipped"].items()}
-        return Filled(fates["made"], fates["reused"], fates["left"], self._errors["failed"], skipped)
+        publish(student, study, "predictions", place, inputs, make, filled.progress, wait=False)
+    except ArtifactBusy as error:
+        filled.add(inputs.cell, error)
+    else:
+        filled.add(inputs.cell)

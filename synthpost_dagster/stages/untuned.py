@@ -1,6 +1,6 @@
-"""The stages of the untuned student's posts: `baseline_predictions`, and `control_predictions` for the controls.
+"""The stages of the untuned student's posts: those of the baselines, and those that the controls compare.
 
-Both are written by one loaded model, whichever is asked for first.
+One loaded model writes both, whichever is requested first.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ class Contestant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UntunedInputs(posts.PostsInputs):
-    """Those of all posts."""
+    """The inputs of all posts, and who writes them."""
 
     asset: str
     contestants: tuple[Contestant, ...]
-    """Those of the asset."""
     hashed_as: ClassVar[HashedAs] = {"asset": None, "contestants": None}
 
 

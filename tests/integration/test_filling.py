@@ -34,7 +34,7 @@ FILLED = ("adapters", "predictions")
 
 
 def counts(filled: Filled) -> tuple[int, int, int, int, int]:
-    return filled.made, filled.reused, filled.left, len(filled.failed), len(filled.skipped)
+    return filled.made, filled.reused, filled.elsewhere, len(filled.failed), len(filled.skipped)
 
 
 def made_files(study: SmallStudy) -> dict[Path, int]:

@@ -17,9 +17,17 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, Plan, refuse_failed
+from synthpost_dagster.artifacts.manifest import (
+    MANIFEST_FORMAT,
+    GateEntry,
+    Manifest,
+    Plan,
+    as_bytes,
+    refuse_failed,
+    sealed,
+)
 from synthpost_dagster.artifacts.store import MANIFEST, ArtifactStore, Draft, write_whole
-from synthpost_dagster.errors import ArtifactDamaged, GateFailed, StorageError
+from synthpost_dagster.errors import ArtifactBusy, ArtifactDamaged, GateFailed, StorageError
 
 PLAN = Plan("verdicts", "88|50", {"predictions": "abc", "judge": {"name": "rubric"}})
 TABLE = pd.DataFrame({"id": ["a", "b"], "wins": [3, 4]})
@@ -272,24 +280,12 @@ def test_damage_in_an_object_store_is_set_aside_too(tmp_path: Path) -> None:
     assert store.read_file(manifest, "note.txt") == b"a note"
 
 
-def as_an_earlier_version_wrote_it(folder: Path) -> None:
-    """The manifest without format, digest of its own, limits and severity."""
-    content = json.loads((folder / MANIFEST).read_text())
-    gates = [{k: v for k, v in one.items() if k not in ("is_severe", "limits")} for one in content["gates"]]
-    kept = {name: value for name, value in content.items() if name not in ("format", "self_digest")}
-    (folder / MANIFEST).write_text(json.dumps(kept | {"gates": gates}), encoding="utf-8")
-
-
-def test_manifest_of_an_earlier_version_counts(store: ArtifactStore) -> None:
-    made = store.reuse_or_make(PLAN, Maker(gate=gate(is_passed=True))).manifest
-    as_an_earlier_version_wrote_it(folder_of(store))
-    old = store.reuse_or_make(PLAN, Maker())
-    assert (old.is_reused, old.manifest.format, old.manifest.digest) == (True, 1, made.digest)
-    changed = store.replace_gates(old.manifest, old.manifest.gates)
-    assert found(store) == changed
-    assert (changed.format, changed.fingerprint, changed.files) == (made.format, made.fingerprint, made.files)
-    with_a_changed_fact(folder_of(store))
+def test_manifest_of_another_format_is_made_again(store: ArtifactStore) -> None:
+    made = store.reuse_or_make(PLAN, Maker()).manifest
+    write_whole(folder_of(store) / MANIFEST, as_bytes(sealed(made.model_copy(update={"format": 2}))))
     assert found(store) is None
+    again = store.reuse_or_make(PLAN, Maker())
+    assert (again.is_reused, again.manifest.format, again.manifest.digest) == (False, MANIFEST_FORMAT, made.digest)
 
 
 def test_digest_covers_the_files_where_there_is_no_table(store: ArtifactStore) -> None:
@@ -490,13 +486,13 @@ def test_artifact_in_progress_elsewhere_is_skipped_without_waiting(tmp_path: Pat
     ) as process:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == "makes\n"
-        assert store.reuse_or_make_unless_busy(plan, maker) is None
+        with pytest.raises(ArtifactBusy):
+            store.reuse_or_make(plan, maker, wait=False)
         assert maker.calls == 0
-        made = store.reuse_or_make_unless_busy(other, maker)
-        assert made and not made.is_reused
+        assert not store.reuse_or_make(other, maker, wait=False).is_reused
         process.communicate("go on\n", timeout=300)
-    reused = store.reuse_or_make_unless_busy(plan, maker)
-    assert reused and reused.is_reused
+    reused = store.reuse_or_make(plan, maker, wait=False)
+    assert reused.is_reused
     assert reused.manifest.files.keys() == {"note.txt"}
     assert maker.calls == 1
 
@@ -506,8 +502,7 @@ def test_existing_artifact_is_read_without_its_lock(store: ArtifactStore) -> Non
     store.reuse_or_make(PLAN, Maker())
     (lock,) = (store.home / "locks").glob("*.lock")
     with FileLock(lock):
-        reused = store.reuse_or_make_unless_busy(PLAN, Maker())
-    assert reused and reused.is_reused
+        assert store.reuse_or_make(PLAN, Maker(), wait=False).is_reused
 
 
 def test_local_folder_holds_the_files_and_is_removed_afterwards(store: ArtifactStore) -> None:
