@@ -41,7 +41,7 @@ _LEAD = rf"(?:(?:{_NOUN}|the|my|final|overall|i|better|best|is|was|boxed|prefer|
 _STATED = r"\b(?:verdict|winner|answer|choice|decision|label|preference|judge?ment)[\"'*\s]*+[:=][\"'*\s(\[{<]*+"
 _EXPLAINS = r"(?:because|since)\b"
 _RUN_IN = rf"(?:(?-i:(?=[A-Z][a-z]))|{_EXPLAINS}|(?:the|this|it)\b)"
-_GLUE = r"(?:['_\-][^\W_]|[.,/:]\d|[ \t]*+[-+]\d)"
+_GLUE = r"(?:'[^\W_]|[ \t]*+[_\-][^\W_]|[.,/:]\d|[ \t]*+\+\d)"
 _BEHIND = rf"(?=\W*+$|[^\S\n]*+\n|(?!{_GLUE})[ \t]*+[^\w\s]|\s++{_EXPLAINS})"
 _BEHIND_LONG = rf"(?:{_BEHIND}|(?={_RUN_IN})|(?=\s++(?-i:[A-Z][a-z])))"
 _DOUBT = re.compile(

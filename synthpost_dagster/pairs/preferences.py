@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from synthpost_dagster.pairs.labels import Meaning, Read
@@ -17,18 +17,12 @@ class Scale(NamedTuple):
     loss: float
     win: float
 
-    def share(self, label: str) -> float | None:
-        """How far a label lies from the loss to the win, from 0 to 1; None where it is no number between them."""
-        value = _number(label)
-        if value is None or not min(self) <= value <= max(self):
-            return None
-        return (value - self.loss) / (self.win - self.loss)
-
     def read(self, label: str) -> Read | None:
-        """The outcome of the nearer end of the scale; None for an end itself, and for a label not between them."""
-        share = self.share(label)
-        if share is None or share in (0, 1):
+        """The outcome of the nearer end of the scale; None for an end itself and for any label outside."""
+        value = _number(label)
+        if value is None or not min(self) < value < max(self):
             return None
+        share = (value - self.loss) / (self.win - self.loss)
         return Read("tie" if share == 0.5 else "win" if share > 0.5 else "loss", WEIGHTED)
 
 
@@ -50,14 +44,10 @@ def guessed_scale(labels: Iterable[str]) -> str:
     return ""
 
 
-def nearness(counts: Mapping[str, int], scale: Scale) -> tuple[str, str]:
-    """The range of labels that were read as one outcome, and their mean distance from its end, as text."""
-    values = {label: (float(label), scale.share(label) or 0.0) for label in counts}
-    low, high = (end(value for value, _ in values.values()) for end in (min, max))
-    pairs = sum(counts.values())
-    distance = sum(min(share, 1 - share) * counts[label] for label, (_, share) in values.items()) / pairs
-    text = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-    return text, f"{WEIGHTED}; on average {distance:.2g} of the scale away from its end"
+def range_text(labels: Iterable[str]) -> str:
+    """The range of labels that are numbers."""
+    values = sorted(map(float, labels))
+    return f"{values[0]:.4g}" if values[0] == values[-1] else f"{values[0]:.4g} to {values[-1]:.4g}"
 
 
 def _number(text: str) -> float | None:

@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,7 @@ from synthpost_dagster.pairs.formats import Format
 from synthpost_dagster.pairs.labels import Meaning, Read, read_label
 from synthpost_dagster.pairs.mapping import MAPPED, NO_MAP, OUTCOMES, read_mapped
 from synthpost_dagster.pairs.places import is_word_of_place, names_places, read_place
-from synthpost_dagster.pairs.preferences import WEIGHTED, nearness, scale_of
+from synthpost_dagster.pairs.preferences import WEIGHTED, range_text, scale_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +46,8 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True)
 class PairsTable:
-    """Games in the file's order, one row each, all text but for missing prompts and posts (None); rows that share a
-    `pair_id` are games of one pair.
+    """Games in the file's order, one row each, as text; a missing prompt or post is None. Rows that share a `pair_id`
+    are games of one pair.
     """
 
     rows: pd.DataFrame
@@ -55,16 +56,25 @@ class PairsTable:
     """Columns by which outcomes can be split: 2 to 30 different values, and one value a pair; 20 at most."""
     ignored: tuple[str, ...]
     """Columns that are neither known nor factors."""
-    has_posts: bool
-    """Whether prompt, baseline and candidate are all there."""
     label_column: str | None
     """None if the posts have to be judged."""
     source: Format
-    """The format of the file."""
+
+    @property
+    def has_posts(self) -> bool:
+        """Whether the file has prompts and both posts."""
+        return set(POSTS) <= set(self.rows.columns)
+
+    @property
+    def labels(self) -> list[str]:
+        """The raw label of each game. Raises ValueError where the table has none."""
+        if self.label_column is None:
+            raise ValueError("these pairs have no labels; judge their posts")
+        return [str(label) for label in self.rows[self.label_column]]
 
     @property
     def is_candidate_first(self) -> tuple[bool, ...]:
-        """Whether the candidate stood first, one entry a row; empty where the labels name contestants."""
+        """Whether the candidate's post was first, one entry a row; empty where the labels name contestants."""
         return self.source.is_candidate_first
 
 
@@ -114,11 +124,11 @@ def read_pairs(path: Path, label_column: str | None = None, order: Order | None 
     ignored = tuple(name for name in others if name not in factors)
     if order is not None:
         source = source._replace(is_candidate_first=_order(path, columns, order))
-    return PairsTable(rows, factors, ignored, set(POSTS) <= columns.keys(), found, source)
+    return PairsTable(rows, factors, ignored, found, source)
 
 
 def missing(table: PairsTable) -> dict[str, str]:
-    """Pair id → why it cannot be played: the prompt or a post is missing."""
+    """Pair id → why it cannot be judged: the prompt or a post is missing."""
     return {
         row[PAIR_ID]: "prompt missing" if row[PROMPT] is None else "post missing"
         for row in (table.rows.to_dict("records") if table.has_posts else [])
@@ -142,7 +152,7 @@ def game_outcomes(
     Raises SpecError where the labels that win and lose read alike, or name places without an order; ValueError where
     the table has no labels.
     """
-    labels = _labels(table)
+    labels = table.labels
     if table.is_candidate_first:
         keys = list(zip(labels, table.is_candidate_first, strict=True))
         placed = {key: read_mapped(key[0], by_label, is_strict) or read_place(*key) for key in set(keys)}
@@ -157,19 +167,13 @@ def game_outcomes(
     return [said[label] for label in labels]
 
 
-def outcomes(
-    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
-) -> pd.DataFrame:
-    """One row a pair, in the file's order: `pair_id`, `outcome`, `label` (the games' raw labels), and the factors.
-
-    Raises as `game_outcomes`.
-    """
+def outcomes(table: PairsTable, games: Sequence[Read]) -> pd.DataFrame:
+    """One row a pair, in the file's order: `pair_id`, `outcome`, `label` (the games' raw labels), and the factors."""
     import pandas as pd
 
     found: dict[str, str] = {}
     raw: dict[str, str] = {}
-    games = game_outcomes(table, meaning, is_strict, by_label)
-    for pair_id, label, read in zip(table.rows[PAIR_ID], _labels(table), games, strict=True):
+    for pair_id, label, read in zip(table.rows[PAIR_ID], table.labels, games, strict=True):
         if pair_id in found:
             found[pair_id] = pair_outcome((found[pair_id], read.outcome))
             raw[pair_id] += LABEL_SEPARATOR + label
@@ -194,28 +198,23 @@ def contradictions(table: PairsTable, games: Sequence[Read]) -> Contradictions:
 def _may_name_places(table: PairsTable) -> bool:
     """Whether pairs have several games and their labels are words for places, though no order was given."""
     is_known = table.label_column is None or bool(table.is_candidate_first)
-    return not (is_known or table.rows[PAIR_ID].is_unique) and all(map(is_word_of_place, set(_labels(table))))
+    return not (is_known or table.rows[PAIR_ID].is_unique) and all(map(is_word_of_place, set(table.labels)))
 
 
-def repairs(
-    table: PairsTable, meaning: Meaning | None, is_strict: bool = False, by_label: Mapping[str, str] = NO_MAP
-) -> list[Repair]:
-    """Every label of a game that was not exact, unscored ones included, the most frequent first; weighted preferences
-    together, by what they were read as. Raises as `game_outcomes`.
+def repairs(table: PairsTable, games: Sequence[Read]) -> list[Repair]:
+    """Every label that was not exact, unscored ones included, the most frequent first; weighted preferences together,
+    by outcome.
     """
-    games = game_outcomes(table, meaning, is_strict, by_label)
-    times = Counter((label, read) for label, read in zip(_labels(table), games, strict=True) if read.how)
-    scale = scale_of(meaning) if meaning else None
+    times = Counter((label, read) for label, read in zip(table.labels, games, strict=True) if read.how)
     found = [
         Repair(label, read.outcome, count, read.how)
         for (label, read), count in times.most_common()
         if read.how != WEIGHTED
     ]
-    for outcome in ("win", "loss", "tie") if scale else ():
+    for outcome in ("win", "loss", "tie"):
         weighted = {label: count for (label, read), count in times.items() if read == Read(outcome, WEIGHTED)}
-        if weighted and scale:
-            label, how = nearness(weighted, scale)
-            found.append(Repair(label, outcome, sum(weighted.values()), how))
+        if weighted:
+            found.append(Repair(range_text(weighted), outcome, sum(weighted.values()), WEIGHTED))
     return found
 
 
@@ -230,12 +229,12 @@ def unread_lines(repairs: Sequence[Repair]) -> tuple[str, ...]:
 
 def raw_labels(table: PairsTable) -> dict[str, int]:
     """Each label with how often it occurs, the most frequent first."""
-    return dict(Counter(_labels(table)).most_common())
+    return dict(Counter(table.labels).most_common())
 
 
 def check_labels_name_contestants(path: Path, table: PairsTable) -> None:
-    """Raises SpecError where pairs have several games, labels such as `A>B`, and nobody said who stood first."""
-    if _may_name_places(table) and any(map(names_places, set(_labels(table)))):
+    """Raises SpecError where pairs have several games and labels such as `A>B`, and no order of the posts is known."""
+    if _may_name_places(table) and any(map(names_places, set(table.labels))):
         raise SpecError(
             f"{path}: the labels in {table.label_column!r} name places ({', '.join(list(raw_labels(table))[:3])}), and "
             "pairs have several games; name the column with the post that was first with --order-column, and its "
@@ -263,12 +262,6 @@ def _order(path: Path, columns: Mapping[str, Sequence[str | None]], order: Order
             f"{path}: --candidate-first: the column {order.column!r} has no {order.candidate_first!r}, only {some}"
         )
     return tuple(value == order.candidate_first for value in values)
-
-
-def _labels(table: PairsTable) -> list[str]:
-    if table.label_column is None:
-        raise ValueError("these pairs have no labels; judge their posts")
-    return [str(label) for label in table.rows[table.label_column]]
 
 
 def _read(label: str, meaning: Meaning, is_strict: bool) -> Read:
@@ -305,23 +298,20 @@ def _pair_ids(path: Path, columns: Columns) -> list[str]:
 
 def _factors(columns: Columns, names: Sequence[str], pair_ids: Sequence[str]) -> tuple[str, ...]:
     """The first columns that are factors."""
-    found: list[str] = []
     are_unique = len(set(pair_ids)) == len(pair_ids)
-    for name in names:
-        if name.startswith("(column ") or len(found) == MAX_FACTORS:
-            continue
-        if _has_few_levels(columns[name]) and (are_unique or _is_one_a_pair(columns[name], pair_ids)):
-            found.append(name)
-    return tuple(found)
+    found = (
+        name
+        for name in names
+        if not name.startswith("(column ")
+        and _has_few_levels(columns[name])
+        and (are_unique or _is_one_a_pair(columns[name], pair_ids))
+    )
+    return tuple(islice(found, MAX_FACTORS))
 
 
 def _has_few_levels(values: Sequence[str | None]) -> bool:
-    levels: set[str | None] = set()
-    for value in values:
-        levels.add(value)
-        if len(levels) > MAX_LEVELS:
-            return False
-    return len(levels - {None}) >= MIN_LEVELS
+    levels = set(values)
+    return len(levels) <= MAX_LEVELS and len(levels - {None}) >= MIN_LEVELS
 
 
 def _is_one_a_pair(values: Sequence[str | None], pair_ids: Sequence[str]) -> bool:

@@ -1,23 +1,32 @@
-"""What the page's script gets to show posts side by side: each text once, and rows of indexes into them, as JSON."""
+"""The browser of posts: posts side by side with their games, as JSON for the page's script.
+
+The JSON holds each text once, and rows of indexes into these texts.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.report.data import Match
+from synthpost_dagster.judging.verdicts import game_outcome
+from synthpost_dagster.report.data import Game, Match, Side
 from synthpost_dagster.report.rendering import printable
+from synthpost_dagster.report.tables import Judged
 from synthpost_dagster.report.texts import CONTESTANT_NAMES, FACTOR_NAMES
 from synthpost_dagster.report.views import in_order
 from synthpost_dagster.schemas import OPPONENTS, OUTCOMES
+from synthpost_dagster.tasks.prompting import Brief
 
 if TYPE_CHECKING:
-    from synthpost_dagster.report.data import Game, OuterPair, Pair, PairsData, ReportData
+    import pandas as pd
 
+    from synthpost_dagster.report.data import PairsData, ReportData
+
+FACTORS = ("company", "post_type", "tone", "length")
 RESERVED = ("opponent", "outcome", "text")
-"""Names in the address that are no filters."""
+"""Names in the page's address that cannot be filters."""
 
 
 class Option(NamedTuple):
@@ -28,7 +37,7 @@ class Option(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Something by which posts can be filtered; `start` is the value at first, or empty for all."""
+    """A filter of the posts; `start` is its first value, or empty for all."""
 
     name: str
     title: str
@@ -36,27 +45,14 @@ class Filter(NamedTuple):
     start: str = ""
 
 
-class Side(NamedTuple):
-    """The posts of one prompt, as they are shown; `values` are those of the filters, in their order."""
-
-    title: tuple[str, ...]
-    about: str
-    label: str
-    values: tuple[str, ...]
-    posts: tuple[str, ...]
-    matches: tuple[Match, ...]
-
-
 class Browser(NamedTuple):
-    """The browser of posts: what the template draws, and what the script gets."""
+    """The browser of posts: values of the template, and the script's JSON (`content`, without a `<`)."""
 
     filters: tuple[Filter, ...]
     candidate: str
     opponents: tuple[Option, ...]
-    outcomes: tuple[str, ...]
     has_posts: bool
     content: str
-    """JSON without a `<`."""
 
 
 class _Strings:
@@ -69,77 +65,74 @@ class _Strings:
         return self.numbers.setdefault(printable(text), len(self.numbers))
 
 
+def cell_sides(
+    one: Judged, tuned: pd.DataFrame, baselines: pd.DataFrame, briefs: Mapping[str, Brief]
+) -> Iterator[Side]:
+    """The posts of a cell in the order of their prompts' ids, which are hashes, so that companies and types are mixed.
+
+    `tuned` and `baselines` follow the schema Predictions.
+    """
+    posts = baselines.set_index(["contestant", "prompt_id"])["post"].to_dict()
+    games = games_of(one.verdicts)
+    matches = {
+        (row.prompt_id, row.opponent): Match(row.pair_id, row.outcome, games[row.pair_id])
+        for row in one.outcomes.itertuples()
+    }
+    for row in tuned.sort_values("prompt_id").itertuples():
+        yield Side(
+            title=(row.company, row.product),
+            about=briefs[row.prompt_id].product.description,
+            values=(one.cell.key, *(getattr(row, name) for name in FACTORS)),
+            posts=(row.post, *(posts[opponent, row.prompt_id] for opponent in OPPONENTS)),
+            matches=tuple(matches[row.prompt_id, opponent] for opponent in OPPONENTS),
+        )
+
+
+def games_of(verdicts: pd.DataFrame) -> dict[str, tuple[Game, ...]]:
+    """Pair id → its games, from a table of schema Games."""
+    found: dict[str, tuple[Game, ...]] = {}
+    for row in verdicts.itertuples():
+        picks = json.loads(row.criteria).items()
+        criteria = tuple((name, game_outcome(pick, row.is_candidate_first)) for name, pick in picks)
+        game = Game(row.judge, bool(row.is_candidate_first), row.outcome, row.why or row.reason, criteria)
+        found[row.pair_id] = (*found.get(row.pair_id, ()), game)
+    return found
+
+
 def report_browser(data: ReportData, start: Cell | None) -> Browser:
     """The posts of all cells; those of `start` are shown first, or all where it is None."""
-    filters = _report_filters(data, start)
+    cells = sorted({Cell.parse(side.values[0]) for side in data.pairs}, key=lambda cell: cell.sweep_order)
+    keys = [cell.key for cell in cells]
+    sides = sorted(data.pairs, key=lambda side: keys.index(side.values[0]))
+    named = tuple(Option(cell.key, cell.label) for cell in cells)
+    filters = [Filter("cell", "Cell", named, start.key if start in cells and start else "")]
+    for place, name in enumerate(FACTORS, start=1):
+        # A long list of companies is easier to search by name; other levels are in the task's order.
+        levels = data.levels.get(name, ())
+        order = sorted(levels, key=str.casefold) if name == "company" else levels
+        filters.append(Filter(name, FACTOR_NAMES[name], _options((side.values[place] for side in sides), order)))
     opponents = tuple(Option(name, CONTESTANT_NAMES[name]) for name in OPPONENTS)
-    sides = [_report_side(pair) for pair in sorted(data.pairs, key=lambda pair: pair.cell.sweep_order)]
-    cell, _, *brief = range(len(filters))
-    content = _content(filters, brief, [*brief, cell], "tuned", opponents, sides)
-    return Browser(filters, "tuned", opponents, OUTCOMES, True, content)
+    _, _, *brief = range(len(filters))
+    content = _content(filters, brief, [*brief, 0], "tuned", opponents, sides)
+    return Browser(tuple(filters), "tuned", opponents, has_posts=True, content=content)
 
 
 def pairs_browser(data: PairsData) -> Browser:
     """The pairs of a file."""
-    factors = [name for name, _ in data.pairs[0].factors] if data.pairs else []
+    factors = list(dict.fromkeys(one.factor for one in data.levels))
     filters = tuple(
-        Filter(
-            f"{name}_" if name in RESERVED else name,
-            name,
-            _options(dict(pair.factors)[name] for pair in data.pairs),
-        )
-        for name in factors
+        Filter(f"{name}_" if name in RESERVED else name, name, _options(side.values[place] for side in data.pairs))
+        for place, name in enumerate(factors)
     )
-    has_posts = any(pair.candidate or pair.baseline for pair in data.pairs)
-    opponents = (Option("baseline", data.baseline),)
-    sides = [_outer_side(pair, has_posts) for pair in data.pairs]
-    every = list(range(len(filters)))
-    content = _content(filters, every, every, data.candidate, opponents, sides)
-    return Browser(filters, data.candidate, opponents, OUTCOMES, has_posts, content)
-
-
-def _report_filters(data: ReportData, start: Cell | None) -> tuple[Filter, ...]:
-    cells = sorted({pair.cell for pair in data.pairs}, key=lambda cell: cell.sweep_order)
-    named = tuple(Option(cell.key, cell.label) for cell in cells)
-    factors = ("company", "post_type", "tone", "length")
-    return (
-        Filter("cell", "Cell", named, start.key if start in cells and start else ""),
-        *(
-            Filter(name, FACTOR_NAMES[name], _options((getattr(pair, name) for pair in data.pairs), _order(data, name)))
-            for name in factors
-        ),
-    )
-
-
-def _order(data: ReportData, factor: str) -> Sequence[str]:
-    """Companies by name, so that one can be found in a long list; other levels as the task orders them."""
-    return sorted(data.levels.get(factor, ()), key=str.casefold) if factor == "company" else data.levels.get(factor, ())
+    has_posts = any(any(side.posts) for side in data.pairs)
+    opponents, every = (Option("baseline", data.baseline),), range(len(filters))
+    sides = data.pairs if has_posts else [side._replace(posts=()) for side in data.pairs]
+    content = _content(filters, list(every), list(every), data.candidate, opponents, sides)
+    return Browser(filters, data.candidate, opponents, has_posts, content)
 
 
 def _options(values: Iterable[str], order: Sequence[str] = ()) -> tuple[Option, ...]:
     return tuple(Option(value, value) for value in map(printable, in_order(values, order)))
-
-
-def _report_side(pair: Pair) -> Side:
-    return Side(
-        (pair.company, pair.product),
-        pair.product_description,
-        "",
-        (pair.cell.key, pair.company, pair.post_type, pair.tone, pair.length),
-        (pair.tuned, pair.base, pair.prompted),
-        pair.matches,
-    )
-
-
-def _outer_side(pair: OuterPair, has_posts: bool) -> Side:
-    return Side(
-        (pair.pair_id,),
-        pair.prompt,
-        pair.label,
-        tuple(level for _, level in pair.factors),
-        (pair.candidate, pair.baseline) if has_posts else (),
-        (Match("baseline", pair.pair_id, pair.outcome, pair.games),),
-    )
 
 
 def _content(
@@ -154,9 +147,8 @@ def _content(
     strings = _Strings()
     criteria: dict[tuple[str, ...], int] = {}
     places = [{option.value: place for place, option in enumerate(one.options)} for one in filters]
-    rows = [_row(side, strings, criteria, places) for side in sides]
     content = {
-        "rows": rows,
+        "rows": [_row(side, strings, criteria, places) for side in sides],
         "brief": brief,
         "shown": shown,
         "columns": [candidate, *(option.label for option in opponents)],

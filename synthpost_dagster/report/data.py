@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -222,29 +223,27 @@ class Game(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A tuned post against one opponent's post."""
+    """The candidate's post against one opponent's post."""
 
-    opponent: str
     pair_id: str
     outcome: str
     games: tuple[Game, ...]
 
 
-class Pair(NamedTuple):
-    """The posts of one evaluation prompt, side by side, in one cell."""
+class Side(NamedTuple):
+    """The posts of one prompt, side by side."""
 
-    cell: Cell
-    company: str
-    product: str
-    product_description: str
-    post_type: str
-    tone: str
-    length: str
-    tuned: str
-    base: str
-    prompted: str
+    title: tuple[str, ...]
+    about: str
+    """What the posts are about, such as the product's description."""
+    values: tuple[str, ...]
+    """Values of the filters, in their order: cell and factors."""
+    posts: tuple[str, ...]
+    """The candidate's, then those of its opponents."""
     matches: tuple[Match, ...]
-    """Against `base`, then `prompted`."""
+    """One for each opponent."""
+    label: str = ""
+    """The raw label, where labels were read instead of judging."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +290,7 @@ class ReportData:
     """Of the pairs of the headline's cell against `base`, won or lost; None where there is no such cell."""
     expected: tuple[Ratio, ...]
     """The intervals that this number of prompts gives at ratios of 2, 5 and 7, if that share is decided."""
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Side, ...]
     missing: tuple[tuple[str, str], ...]
     """(cell, reason)."""
     criteria: dict[str, str]
@@ -309,34 +308,12 @@ class ReportData:
         return of_seed(self.ratios, self.training_seed)
 
 
-class OuterPair(NamedTuple):
-    """A comparison made elsewhere, side by side."""
-
-    pair_id: str
-    prompt: str
-    candidate: str
-    baseline: str
-    factors: tuple[tuple[str, str], ...]
-    """(factor, level)."""
-    outcome: str
-    games: tuple[Game, ...]
-    label: str
-    """The raw label, where labels were read instead of judging."""
-
-
 class LevelCounts(NamedTuple):
     """One level of a factor of comparisons made elsewhere."""
 
     factor: str
     level: str
     comparison: Comparison
-
-
-class Missing(NamedTuple):
-    """Pairs that could not be played, and why."""
-
-    reason: str
-    pair_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -356,7 +333,8 @@ class PairsData:
     """One order, baseline first, forced choice: every figure is labelled so. Never where labels were read."""
     prompts: int | None
     """Different prompts of the pairs; None where the file has none."""
-    missing: tuple[Missing, ...]
+    missing: Mapping[str, Sequence[str]]
+    """Why pairs could not be judged → their ids."""
     comparison: Comparison
     levels: tuple[LevelCounts, ...]
     corners: tuple[Corner, ...]
@@ -370,6 +348,6 @@ class PairsData:
     """Traits of style that separate the outcomes."""
     repairs: tuple[Repair, ...]
     expected: tuple[Ratio, ...]
-    pairs: tuple[OuterPair, ...]
+    pairs: tuple[Side, ...]
     """All, or a sample of a large file."""
     made_at: str

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from synthpost_dagster.cell import steps_label
 from synthpost_dagster.report import texts
-from synthpost_dagster.schemas import OPPONENTS
+from synthpost_dagster.schemas import OPPONENTS, OUTCOMES
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _FILTERS = {
@@ -49,6 +49,7 @@ _GLOBALS = {
     "metrics": texts.METRIC_NAMES,
     "metric_meanings": texts.METRIC_MEANINGS,
     "opponents": OPPONENTS,
+    "outcomes": OUTCOMES,
 }
 
 

@@ -1,13 +1,13 @@
 """Comparisons made elsewhere: reads the labels of a file or judges its posts, and writes a page and figures.
 
-Of the study it writes only the journal, which keeps the judges' replies.
+It changes nothing in the home but the journal, which keeps the judges' replies.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,8 +23,8 @@ from synthpost_dagster.pairs.preferences import guessed_scale
 from synthpost_dagster.pairs.table import PAIR_ID, POSTS, Contradictions, Order, PairsTable, Repair, read_pairs
 from synthpost_dagster.profiles.families import family_of
 from synthpost_dagster.report import findings
-from synthpost_dagster.report.browsing import games_of
-from synthpost_dagster.report.data import Game, LevelCounts, Missing, OuterPair, PairsData
+from synthpost_dagster.report.browser import games_of
+from synthpost_dagster.report.data import LevelCounts, Match, PairsData, Side
 from synthpost_dagster.report.pairs_page import notice_texts, render_pairs_page
 from synthpost_dagster.report.tables import generator_of, to_csv
 from synthpost_dagster.runtime.progress import Progress
@@ -46,8 +46,7 @@ MAX_SHOWN = 1_000
 MAX_STYLED = 10_000
 """Pairs whose posts are searched for traits of style that separate the outcomes."""
 MAX_PLAYED = 5_000
-"""Pairs from which order and length figures are computed."""
-BOTH_ORDERS_COUNT = 2
+"""Pairs from which order and length figures are computed: a bootstrap of a million takes gigabytes and adds nothing."""
 BRIEF_COLUMNS = ("company", "product", "post_type", "tone")
 
 
@@ -69,13 +68,13 @@ class Evaluated(NamedTuple):
     """The results of the pairs of a file: `outcomes` has `pair_id`, `outcome` and the factors."""
 
     outcomes: pd.DataFrame
-    meaning: Meaning | None
-    """The meaning of the labels; None if they name places, or the posts were judged."""
-    repairs: tuple[Repair, ...]
-    verdicts: pd.DataFrame | None
-    """Schema Games less the task's factors; None where labels were read."""
-    missing: dict[str, str]
-    """Pair id → why it was not played."""
+    games: Sequence[Read] = ()
+    """One for each label; none where posts were judged."""
+    repairs: tuple[Repair, ...] = ()
+    verdicts: pd.DataFrame | None = None
+    """Schema Games without the task's factors; None where labels were read."""
+    missing: Mapping[str, str] = NO_MAP
+    """Pair id → why it was not judged."""
 
 
 class Made(NamedTuple):
@@ -87,7 +86,7 @@ class Made(NamedTuple):
     games: Path | None
     """None where labels were read."""
     notices: tuple[str, ...]
-    """The notices above the headline of the page."""
+    """The notices at the top of the page."""
     unread: tuple[str, ...] = ()
     """A line for each label that could not be read."""
 
@@ -134,11 +133,11 @@ def _labelled(file: Path, table: PairsTable, labels: Labels) -> Evaluated:
         labels.by_label, {labels.win: "win", labels.loss: "loss", labels.tie: "tie"}, bool(table.is_candidate_first)
     )
     meaning = _meaning(file, table, labels)
-    found = labelled.outcomes(table, meaning, labels.is_strict, labels.by_label)
-    repairs = tuple(labelled.repairs(table, meaning, labels.is_strict, labels.by_label))
+    games = labelled.game_outcomes(table, meaning, labels.is_strict, labels.by_label)
+    found, repairs = labelled.outcomes(table, games), tuple(labelled.repairs(table, games))
     if (found["outcome"] == "unscored").all():
         raise _unreadable(file, table, meaning, repairs)
-    return Evaluated(found, meaning, repairs, None, {})
+    return Evaluated(found, games, repairs)
 
 
 def _meaning(file: Path, table: PairsTable, labels: Labels) -> Meaning | None:
@@ -197,7 +196,7 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
     played = pairs(verdicts).set_index(PAIR_ID)["outcome"].to_dict()
     outcomes = rows[[PAIR_ID, *table.factors]].copy()
     outcomes.insert(1, "outcome", [played.get(name, "unscored") for name in rows[PAIR_ID]])
-    return Evaluated(outcomes, None, (), verdicts, missing)
+    return Evaluated(outcomes, verdicts=verdicts, missing=missing)
 
 
 def _contest(study: Study, row: Mapping[str, str]) -> Contest:
@@ -240,17 +239,17 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
         candidate=_name("candidate", table.source.candidate, labels.win if verdicts is None else None),
         baseline=_name("baseline", table.source.baseline, labels.loss if verdicts is None else None),
         note=table.source.note,
-        contradictions=_contradictions(table, evaluated, labels),
+        contradictions=_contradictions(table, evaluated),
         is_strict=labels.is_strict,
         is_study_mode=verdicts is not None and study.profile.study,
         prompts=labelled.prompt_count(table),
-        missing=_missing(evaluated.missing),
+        missing=_by_reason(evaluated.missing),
         comparison=compare(outcomes["outcome"].to_list()),
         levels=tuple(levels),
         corners=tuple(weak_corners({(one.factor, one.level): one.comparison.counts for one in levels})),
         ignored=table.ignored,
         judges=findings.judge_figures(verdicts, families, are_both) if verdicts is not None else (),
-        games=_game_figures(evaluated, table, labels) if are_both or table.is_candidate_first else None,
+        games=_game_figures(evaluated, table) if are_both or table.is_candidate_first else None,
         separations=() if is_rubric else tuple(_separations(table, outcomes)),
         repairs=evaluated.repairs,
         expected=tuple(expected_intervals(len(outcomes))),
@@ -259,11 +258,11 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
     )
 
 
-def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
-    return tuple(
-        Missing(reason, tuple(name for name, why in reasons.items() if why == reason))
-        for reason in dict.fromkeys(reasons.values())
-    )
+def _by_reason(missing: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for pair_id, reason in missing.items():
+        found.setdefault(reason, []).append(pair_id)
+    return found
 
 
 def _name(role: str, in_file: str, in_label: str | None) -> str:
@@ -272,24 +271,19 @@ def _name(role: str, in_file: str, in_label: str | None) -> str:
     return in_label if is_name and in_label else in_file or role
 
 
-def _contradictions(table: PairsTable, evaluated: Evaluated, labels: Labels) -> Contradictions:
-    if evaluated.meaning is None:
-        return Contradictions()
-    return labelled.contradictions(
-        table, labelled.game_outcomes(table, evaluated.meaning, labels.is_strict, labels.by_label)
-    )
+def _contradictions(table: PairsTable, evaluated: Evaluated) -> Contradictions:
+    """None where labels name places: the two games of a pair then have different orders."""
+    is_ordered = evaluated.verdicts is not None or table.is_candidate_first
+    return Contradictions() if is_ordered else labelled.contradictions(table, evaluated.games)
 
 
-def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> GameFigures | None:
-    """Of pairs with a game in each order; None where no pair has both."""
+def _game_figures(evaluated: Evaluated, table: PairsTable) -> GameFigures | None:
+    """Figures of the pairs with a game in each order; None where no pair has both."""
     if evaluated.verdicts is not None:
         found = pairs_of_games(panel_games(evaluated.verdicts))
-    elif table.is_candidate_first:
-        found = _labelled_games(table, labelled.game_outcomes(table, None, labels.is_strict, labels.by_label))
     else:
-        found = []
+        found = _labelled_games(table, evaluated.games) if table.is_candidate_first else []
     if len(found) > MAX_PLAYED:
-        # A bootstrap of a million pairs takes gigabytes and adds nothing.
         chosen = generator_of("pairs").choice(len(found), MAX_PLAYED, replace=False)
         found = [found[place] for place in sorted(chosen)]
     return game_figures(found, generator_of("pairs")) if found else None
@@ -297,24 +291,17 @@ def _game_figures(evaluated: Evaluated, table: PairsTable, labels: Labels) -> Ga
 
 def _labelled_games(table: PairsTable, games: Sequence[Read]) -> list[PairOfGames]:
     """The pairs of a file that have one game in each order; a post that is not in the file has no words."""
-    sides: dict[str, dict[bool, str]] = {}
+    played: dict[str, dict[bool, str]] = {}
     for pair_id, is_first, read in zip(table.rows[PAIR_ID], table.is_candidate_first, games, strict=True):
-        sides.setdefault(pair_id, {})[is_first] = read.outcome
+        played.setdefault(pair_id, {})[is_first] = read.outcome
     first = table.rows.drop_duplicates(PAIR_ID).set_index(PAIR_ID)
-    words = {
-        name: first[name].fillna("").map(word_count).to_dict() if name in first else {}
-        for name in ("candidate", "baseline")
-    }
+    mine, theirs = (
+        first[name].fillna("").map(word_count).to_dict() if name in first else {} for name in ("candidate", "baseline")
+    )
     return [
-        PairOfGames(
-            pair_id,
-            played[True],
-            played[False],
-            words["candidate"].get(pair_id, 0),
-            words["baseline"].get(pair_id, 0),
-        )
-        for pair_id, played in sides.items()
-        if len(played) == BOTH_ORDERS_COUNT
+        PairOfGames(pair_id, orders[True], orders[False], mine.get(pair_id, 0), theirs.get(pair_id, 0))
+        for pair_id, orders in played.items()
+        if len(orders) > 1
     ]
 
 
@@ -329,28 +316,22 @@ def _separations(table: PairsTable, outcomes: pd.DataFrame) -> list[Separation]:
     return separations(*(chosen[name].to_list() for name in ("candidate", "baseline", "outcome")))
 
 
-def _sides(table: PairsTable, evaluated: Evaluated) -> list[OuterPair]:
+def _sides(table: PairsTable, evaluated: Evaluated) -> Iterator[Side]:
     """The pairs on the page: all, or equally many of each outcome, spread evenly over the file."""
-    games: dict[str, tuple[Game, ...]] = {} if evaluated.verdicts is None else games_of(evaluated.verdicts)
+    games = {} if evaluated.verdicts is None else games_of(evaluated.verdicts)
     shown = _shown(evaluated.outcomes)
     first = table.rows[table.rows[PAIR_ID].isin(shown[PAIR_ID])].drop_duplicates(PAIR_ID)
     texts_of = first.set_index(PAIR_ID).to_dict("index")
-    found = []
     for row in shown.to_dict("records"):
         name, texts = row[PAIR_ID], texts_of[row[PAIR_ID]]
-        found.append(
-            OuterPair(
-                pair_id=name,
-                prompt=texts.get("prompt") or "",
-                candidate=texts.get("candidate") or "",
-                baseline=texts.get("baseline") or "",
-                factors=tuple((factor, row[factor]) for factor in table.factors),
-                outcome=row["outcome"],
-                games=games.get(name, ()),
-                label=row.get("label", ""),
-            )
+        yield Side(
+            title=(name,),
+            about=texts.get("prompt") or "",
+            values=tuple(row[factor] for factor in table.factors),
+            posts=(texts.get("candidate") or "", texts.get("baseline") or ""),
+            matches=(Match(name, row["outcome"], games.get(name, ())),),
+            label=row.get("label", ""),
         )
-    return found
 
 
 def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -380,7 +361,7 @@ def _figures(content: PairsData) -> dict[str, Any]:
         figures["factors"].setdefault(level.factor, {})[level.level] = _compared(level.comparison)
     figures["separated_by"] = [one.trait for one in content.separations]
     figures |= {"is_strict": content.is_strict, "is_study_mode": content.is_study_mode, "prompts": content.prompts}
-    figures["missing"] = {one.reason: len(one.pair_ids) for one in content.missing}
+    figures["missing"] = {reason: len(pair_ids) for reason, pair_ids in content.missing.items()}
     figures["repairs"] = [
         {"label": repair.label, "outcome": repair.outcome, "count": repair.count, "how": repair.how}
         | ({"map": repair.argument} if repair.argument else {})

@@ -20,7 +20,7 @@ from synthpost_dagster.profiles.models import EMBEDDED
 from synthpost_dagster.quality.explanations import explained_unscored
 from synthpost_dagster.report import data as page
 from synthpost_dagster.report import findings
-from synthpost_dagster.report.browsing import sides
+from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.rows.prompts import briefs_by_id
@@ -181,7 +181,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         pairs=tuple(
             pair
             for one, posts in zip(first, mains, strict=True)
-            for pair in sides(one, read(posts.predictions), baselines, briefs)
+            for pair in cell_sides(one, read(posts.predictions), baselines, briefs)
         ),
         missing=inputs.missing,
         criteria={c.id: c.text for kind in spec.post_types for c in spec.criteria_of(kind)},

@@ -144,7 +144,7 @@ class Study:
     def with_current_gates(self, manifest: Manifest) -> Manifest:
         """The manifest with verdicts under the task's current limits.
 
-        Where a limit changed since, the gates are evaluated again on the artifact's tables and the manifest is replaced.
+        Where a limit changed, the gates are evaluated again on the artifact's tables and the manifest is replaced.
         """
         if self.are_gates_current(manifest):
             return manifest

@@ -16,6 +16,7 @@ import pandas as pd
 from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.pairs.table import Contradictions, Repair
+from synthpost_dagster.report.browser import FACTORS
 from synthpost_dagster.report.data import (
     Choice,
     ControlResult,
@@ -25,11 +26,10 @@ from synthpost_dagster.report.data import (
     LengthEffect,
     LevelCounts,
     Match,
-    OuterPair,
-    Pair,
     PairsData,
     ReportData,
     Seeds,
+    Side,
     Took,
     Training,
     Trust,
@@ -185,26 +185,22 @@ def game(is_first: bool = True, outcome: str = "win", why: str = "It opens with 
     return Game("judge-model", is_first, outcome, why, (("hook", "win"), ("call_to_action", "tie")))._replace(**other)
 
 
-def pair(text: str = "Hello.", base: str = "Base post.", **other: Any) -> Pair:
+def pair(text: str = "Hello.", base: str = "Base post.", **other: Any) -> Side:
     """A pair of cell A that won against base and tied against prompted."""
     matches = (
-        Match("base", short_hash(repr(text), base), "win", (game(), game(is_first=False))),
-        Match("prompted", short_hash(repr(text), "prompted"), "tie", (game(), game(is_first=False, outcome="loss"))),
+        Match(short_hash(repr(text), base), "win", (game(), game(is_first=False))),
+        Match(short_hash(repr(text), "prompted"), "tie", (game(), game(is_first=False, outcome="loss"))),
     )
     values: dict[str, Any] = {
-        "cell": A,
+        "cell": A.key,
         "company": "Bright Harbor",
-        "product": "Lamp",
-        "product_description": "A lamp.",
         "post_type": "Question",
         "tone": "Witty",
         "length": "short",
-        "tuned": text,
-        "base": base,
-        "prompted": "Prompted post.",
         "matches": matches,
     }
-    return Pair(**values | other)
+    *factors, matches = (values | other).values()
+    return Side((factors[1], "Lamp"), "A lamp.", tuple(factors), (text, base, "Prompted post."), matches)
 
 
 def curve(*losses: float) -> pd.DataFrame:
@@ -332,9 +328,10 @@ def report(**changes: Any) -> ReportData:
     return replace(data, **changes)
 
 
-def outer_pair(pair_id: str = "7", outcome: str = "win", **other: Any) -> OuterPair:
-    """A labelled pair of a file."""
-    found = OuterPair(pair_id, "Sell a lamp.", "New post.", "Old post.", (("tone", "Witty"),), outcome, (), "'tuned'")
+def outer_pair(pair_id: str = "7", outcome: str = "win", **other: Any) -> Side:
+    """A labelled pair of a file, with a value for the factor `tone`."""
+    matches = (Match(pair_id, outcome, ()),)
+    found = Side((pair_id,), "Sell a lamp.", ("Witty",), ("New post.", "Old post."), matches, "'tuned'")
     return found._replace(**other)
 
 
@@ -348,7 +345,7 @@ def pairs_report(**changes: Any) -> PairsData:
         is_strict=False,
         is_study_mode=False,
         prompts=None,
-        missing=(),
+        missing={},
         comparison=compare(outcomes),
         levels=(
             LevelCounts("tone", "Witty", compare(outcomes[:50])),
@@ -363,7 +360,7 @@ def pairs_report(**changes: Any) -> PairsData:
         games=None,
         repairs=(Repair("'tuned", "win", 3, "quotes removed"), Repair("both", "unscored", 2, "names no label")),
         expected=tuple(expected_intervals(95)),
-        pairs=(outer_pair(), outer_pair("8", "loss", factors=(("tone", "Calm"),), label="untuned")),
+        pairs=(outer_pair(), outer_pair("8", "loss", values=("Calm",), label="untuned")),
         made_at="2025-01-01 10:00 UTC",
     )
     return replace(data, **changes)
@@ -372,7 +369,7 @@ def pairs_report(**changes: Any) -> PairsData:
 def judged_pairs_report(**changes: Any) -> PairsData:
     """Pairs of a file that a judge played in both orders."""
     games = GameFigures(order(), LengthControlled(4.4, 2.5, 8.8, 0.4, 0.0, ""))
-    played = (outer_pair(games=(game(), game(is_first=False)), label=""),)
+    played = (outer_pair(matches=(Match("7", "win", (game(), game(is_first=False))),), label=""),)
     return pairs_report(**{"judges": (judge(),), "games": games, "repairs": (), "pairs": played} | changes)
 
 
@@ -388,7 +385,7 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
     }
     criteria = {f"criterion_{number}": f"What criterion {number} asks for." for number in range(20)}
     sides = [_big_pair(cell, prompt, levels, list(criteria), generator) for cell in cells for prompt in range(prompts)]
-    outcomes = {cell: count(side.matches[0].outcome for side in sides if side.cell == cell) for cell in cells}
+    outcomes = {cell: count(side.matches[0].outcome for side in sides if side.values[0] == cell.key) for cell in cells}
     chosen = best_of(outcomes)
     assert chosen is not None
     return report(
@@ -424,24 +421,22 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
 
 def _big_pair(
     cell: Cell, prompt: int, levels: dict[str, tuple[str, ...]], criteria: list[str], generator: np.random.Generator
-) -> Pair:
+) -> Side:
     texts = [f"{name} post for prompt {prompt}. " + "Words that sell a lamp to people. " * 18 for name in OPPONENTS]
     chances = [0.7, 0.15, 0.1, 0.05]
     matches = tuple(
-        Match(opponent, short_hash(cell.key, str(prompt), opponent), str(generator.choice(OUTCOMES, p=chances)), games)
+        Match(short_hash(cell.key, str(prompt), opponent), str(generator.choice(OUTCOMES, p=chances)), games)
         for opponent in OPPONENTS
         for games in [_big_games(cell, prompt, criteria[:10], generator)]
     )
     factors = {name: values[prompt % len(values)] for name, values in levels.items()}
-    return Pair(
-        cell=cell,
-        product=f"Product {prompt % 60}",
-        product_description="A product of a good many words, for somebody who has been looking for one.",
-        tuned=f"Tuned post {cell.key} {prompt}. " + "A lamp that does not only shine but also warms. 💡 " * 12,
-        base=texts[0],
-        prompted=texts[1],
+    tuned = f"Tuned post {cell.key} {prompt}. " + "A lamp that does not only shine but also warms. 💡 " * 12
+    return Side(
+        title=(factors["company"], f"Product {prompt % 60}"),
+        about="A product of a good many words, for somebody who has been looking for one.",
+        values=(cell.key, *(factors[name] for name in FACTORS)),
+        posts=(tuned, *texts),
         matches=matches,
-        **factors,
     )
 
 
@@ -459,16 +454,15 @@ def _big_games(cell: Cell, prompt: int, criteria: list[str], generator: np.rando
     )
 
 
-def _big_rows(sides: list[Pair], cells: list[Cell], levels: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+def _big_rows(sides: list[Side], cells: list[Cell], levels: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
     table = pd.DataFrame(
         {
-            "cell": side.cell.key,
-            "opponent": match.opponent,
+            "opponent": opponent,
             "outcome": match.outcome,
-            **{name: getattr(side, name) for name in levels},
+            **dict(zip(("cell", *FACTORS), side.values, strict=True)),
         }
         for side in sides
-        for match in side.matches
+        for opponent, match in zip(OPPONENTS, side.matches, strict=True)
     )
     rows = []
     for cell in cells:

@@ -13,7 +13,7 @@ import pytest
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.pairs.labels import Meaning
-from synthpost_dagster.pairs.table import PairsTable, Repair, missing, outcomes, read_pairs, repairs
+from synthpost_dagster.pairs.table import PairsTable, Repair, game_outcomes, missing, outcomes, read_pairs, repairs
 from synthpost_dagster.statistics.ratio import Counts, count
 
 TUNED = Meaning("finetuned", "baseline")
@@ -54,7 +54,7 @@ def test_posts_alone_are_to_be_judged(tmp_path: Path) -> None:
     table = read(tmp_path, "prompt,baseline,candidate\nSell tea,Buy tea,Tea!\n")
     assert (table.has_posts, table.label_column) == (True, None)
     with pytest.raises(ValueError, match="no labels"):
-        outcomes(table, TUNED)
+        outcomes(table, game_outcomes(table, TUNED))
 
 
 def test_labels_alone_are_enough_and_rows_are_numbered(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_named_label_column_comes_before_the_usual_one(tmp_path: Path) -> None:
     table = read(tmp_path, "label,verdict\nx,finetuned\ny,baseline\n", "verdict")
     assert table.label_column == "verdict"
     assert table.ignored == ("label",)
-    assert outcomes(table, TUNED)["outcome"].tolist() == ["win", "loss"]
+    assert outcomes(table, game_outcomes(table, TUNED))["outcome"].tolist() == ["win", "loss"]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -88,7 +88,7 @@ def test_values_stay_text(tmp_path: Path) -> None:
     table = read(tmp_path, "pair_id,label\n007,NA\n1.50,None\n1e3,null\n+4,nan\n5,\n6,TRUE\n")
     assert table.rows["label"].tolist() == ["NA", "None", "null", "nan", "", "TRUE"]
     assert table.rows["pair_id"].tolist() == ["007", "1.50", "1e3", "+4", "5", "6"]
-    found = outcomes(table, Meaning("NA", "None", "null"))
+    found = outcomes(table, game_outcomes(table, Meaning("NA", "None", "null")))
     assert found["outcome"].tolist() == ["win", "loss", "tie", "unscored", "unscored", "unscored"]
 
 
@@ -97,12 +97,12 @@ def test_quotes_line_breaks_and_odd_characters_in_a_field_stay(tmp_path: Path) -
     quoted = label.replace('"', '""')
     table = read(tmp_path, f'label,size\n"{quoted}",S\nbaseline,M\n')
     assert table.rows["label"].tolist() == [label, "baseline"]
-    assert outcomes(table, TUNED)["outcome"].tolist() == ["win", "loss"]
+    assert outcomes(table, game_outcomes(table, TUNED))["outcome"].tolist() == ["win", "loss"]
 
 
 def test_field_may_be_longer_than_pythons_own_limit(tmp_path: Path) -> None:
     table = read(tmp_path, f"label\nfinetuned: {'x' * 200_000}\n")
-    assert outcomes(table, TUNED)["outcome"].tolist() == ["win"]
+    assert outcomes(table, game_outcomes(table, TUNED))["outcome"].tolist() == ["win"]
 
 
 def test_empty_line_is_an_empty_label_in_a_file_of_one_column(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_games_that_share_an_id_are_one_pair(tmp_path: Path) -> None:
         "both, Finetuned,Witty\nsplit,baseline,Witty\nlost,baseline,Calm\nhalf,?,Calm\n"
         "three,finetuned,Calm\nthree,tie,Calm\nthree,finetuned,Calm\n",
     )
-    found = outcomes(table, TUNED)
+    found = outcomes(table, game_outcomes(table, TUNED))
     assert found.columns.tolist() == ["pair_id", "outcome", "label", "tone"]
     assert found.values.tolist() == [
         ["both", "win", "finetuned /  Finetuned", "Witty"],
@@ -157,18 +157,21 @@ def test_studys_best_cell_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "cell.csv"
     pd.DataFrame({"label": labels}).to_csv(path, index=False)
     table = read_pairs(path)
-    assert count(outcomes(table, TUNED)["outcome"]) == Counts(81, 14, 0, 0)
-    assert count(outcomes(table, TUNED, is_strict=True)["outcome"]) == Counts(80, 11, 0, 4)
-    assert repairs(table, TUNED) == [
+    assert count(outcomes(table, game_outcomes(table, TUNED))["outcome"]) == Counts(81, 14, 0, 0)
+    assert count(outcomes(table, game_outcomes(table, TUNED, is_strict=True))["outcome"]) == Counts(80, 11, 0, 4)
+    assert repairs(table, game_outcomes(table, TUNED)) == [
         Repair('"baseline"', "loss", 3, "quotes, case or spaces"),
         Repair('"finetuned"', "win", 1, "quotes, case or spaces"),
     ]
-    assert [repair.how for repair in repairs(table, TUNED, is_strict=True)] == ["not exact", "not exact"]
+    assert [repair.how for repair in repairs(table, game_outcomes(table, TUNED, is_strict=True))] == [
+        "not exact",
+        "not exact",
+    ]
 
 
 def test_repairs_include_unscored_labels(tmp_path: Path) -> None:
     table = read(tmp_path, "label,x\nfinetunde,1\n,1\nfinetuned,1\nfinetuned/baseline,1\n,1\n")
-    assert repairs(table, TUNED) == [
+    assert repairs(table, game_outcomes(table, TUNED)) == [
         Repair("", "unscored", 2, "no label"),
         Repair("finetunde", "win", 1, "misspelt"),
         Repair("finetuned/baseline", "unscored", 1, "names both"),
@@ -178,7 +181,7 @@ def test_repairs_include_unscored_labels(tmp_path: Path) -> None:
 def test_labels_that_read_alike_are_refused(tmp_path: Path) -> None:
     table = read(tmp_path, "label\nA\n")
     with pytest.raises(SpecError, match="--win 'A' and --loss 'a' read alike"):
-        outcomes(table, Meaning("A", "a"))
+        outcomes(table, game_outcomes(table, Meaning("A", "a")))
 
 
 def test_parquet_becomes_the_same_text(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.report import findings
-from synthpost_dagster.report.browsing import sides
+from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.data import Cost
 from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, judged, ratio_rows
 from synthpost_dagster.rows.prompts import briefs_by_id
@@ -297,10 +297,10 @@ def test_posts_are_side_by_side_below_their_games(small_task: Task) -> None:
     one = judged(A, 1, Trained(88, 50, 88), games, {})
     tuned = prompts.assign(contestant="tuned", post="tuned")
     baselines = pd.concat([prompts.assign(contestant=name, post=name) for name in ("base", "prompted")])
-    pair = next(sides(one, tuned, baselines, briefs_by_id(small_task)))
-    assert (pair.tuned, pair.base, pair.prompted, pair.cell) == ("tuned", "base", "prompted", A)
+    pair = next(cell_sides(one, tuned, baselines, briefs_by_id(small_task)))
+    assert (pair.posts, pair.values[0]) == (("tuned", "base", "prompted"), A.key)
     base = pair.matches[0]
-    assert (base.opponent, base.outcome) == ("base", "unscored")
+    assert (base.pair_id, base.outcome) == (short_hash(prompts["prompt_id"].min(), "base"), "unscored")
     assert [(g.outcome, g.why, g.criteria) for g in base.games] == [
         ("win", "It asks.", (("hook", "win"),)),
         ("unscored", "cut off", (("hook", "loss"),)),

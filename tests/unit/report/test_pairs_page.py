@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from synthpost_dagster.pairs.table import Repair
-from synthpost_dagster.report.data import Missing
+from synthpost_dagster.report.data import LevelCounts
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.pairs_page import render_pairs_page
+from synthpost_dagster.statistics.comparison import compare
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.ratio import Counts
 from tests.helpers.reports import HOSTILE, Reader, judge, judged_pairs_report, order, outer_pair, pairs_report
@@ -75,10 +76,10 @@ def test_pairs_that_share_prompts_are_said_to_be_taken_as_independent(page: str)
 
 
 def test_pairs_that_were_not_played_are_counted_and_listed(page: str) -> None:
-    missing = (
-        Missing("post missing", tuple(str(number) for number in range(1, 31))),
-        Missing("prompt missing", ("x",)),
-    )
+    missing = {
+        "post missing": tuple(str(number) for number in range(1, 31)),
+        "prompt missing": ["x"],
+    }
     text = Reader(render_pairs_page(judged_pairs_report(missing=missing))).text
     assert "post missing 30 1, 2, 3" in text
     assert "20 and 10 more" in text
@@ -90,7 +91,7 @@ def test_file_without_factors_pairs_or_posts_is_reported() -> None:
     text = Reader(render_pairs_page(pairs_report(levels=(), pairs=()))).text
     assert "The file names no factor" in text
     assert "The file holds no pairs." in text
-    bare = pairs_report(pairs=(outer_pair(candidate="", baseline=""),))
+    bare = pairs_report(pairs=(outer_pair(posts=("", "")),))
     assert "The file holds no posts: labels alone are shown." in Reader(render_pairs_page(bare)).text
 
 
@@ -100,8 +101,9 @@ def test_hostile_text_stays_text() -> None:
         candidate=HOSTILE,
         baseline=HOSTILE,
         ignored=(HOSTILE,),
+        levels=(LevelCounts(HOSTILE, HOSTILE, compare(["win"])),),
         repairs=(Repair(HOSTILE, "win", 1, HOSTILE),),
-        pairs=(outer_pair(HOSTILE, prompt=HOSTILE, factors=((HOSTILE, HOSTILE),), label=HOSTILE),),
+        pairs=(outer_pair(HOSTILE, about=HOSTILE, values=(HOSTILE,), label=HOSTILE),),
     )
     read = Reader(render_pairs_page(data))
     assert len(read.scripts) == 2

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.report.browser import Browser, pairs_browser, report_browser
-from synthpost_dagster.report.data import Match
+from synthpost_dagster.report.data import LevelCounts, Match
+from synthpost_dagster.statistics.comparison import compare
 from tests.helpers.reports import HOSTILE, A, B, game, outer_pair, pair, pairs_report, report
 
 TITLE, ABOUT, LABEL, VALUES, POSTS, MATCHES = range(6)
@@ -37,13 +38,13 @@ def test_any_post_reaches_the_script_unchanged(text: str) -> None:
 
 
 def test_text_of_many_cells_is_stored_once() -> None:
-    found = of_pairs(pair(), pair(cell=B))
+    found = of_pairs(pair(), pair(cell=B.key))
     assert len(found["strings"]) == len(set(found["strings"]))
     assert found["rows"][0][POSTS] == found["rows"][1][POSTS]
 
 
 def test_filters_hold_each_value_once_in_the_order_of_the_task() -> None:
-    pairs = (pair(cell=B, tone="Calm"), pair(tone="Witty"), pair(tone="Witty", company="Atlas"))
+    pairs = (pair(cell=B.key, tone="Calm"), pair(tone="Witty"), pair(tone="Witty", company="Atlas"))
     browser = report_browser(report(pairs=pairs), A)
     filters = {one.name: [option.value for option in one.options] for one in browser.filters}
     assert filters == {
@@ -77,17 +78,18 @@ def test_games_keep_judge_order_outcome_sentence_and_preferences() -> None:
 
 def test_a_game_without_preferences_and_one_that_is_unscored_are_kept() -> None:
     games = (game(outcome="unscored", why="reply cut off", criteria=()),)
-    found = of_pairs(pair(matches=(Match("base", "0" * 16, "unscored", games),)))
+    found = of_pairs(pair(matches=(Match("0" * 16, "unscored", games),)))
     kept = found["rows"][0][MATCHES][0][2][0]
     assert (found["strings"][kept[3]], found["criteria"][kept[4]], kept[5]) == ("reply cut off", [], "")
 
 
 def test_pairs_from_elsewhere_are_filtered_by_their_own_factors() -> None:
     pairs = (
-        outer_pair(factors=(("tone", "Witty"), ("text", "x"))),
-        outer_pair("8", factors=(("tone", "Calm"), ("text", "y"))),
+        outer_pair(values=("Witty", "x")),
+        outer_pair("8", values=("Calm", "y")),
     )
-    browser = pairs_browser(pairs_report(pairs=pairs))
+    levels = tuple(LevelCounts(factor, "x", compare(["win"])) for factor in ("tone", "text"))
+    browser = pairs_browser(pairs_report(pairs=pairs, levels=levels))
     assert [(one.name, one.title) for one in browser.filters] == [("tone", "tone"), ("text_", "text")]
     assert [option.value for option in browser.filters[0].options] == ["Calm", "Witty"]
     found = content(browser)
@@ -97,7 +99,7 @@ def test_pairs_from_elsewhere_are_filtered_by_their_own_factors() -> None:
 
 
 def test_pairs_without_posts_show_labels_alone() -> None:
-    browser = pairs_browser(pairs_report(pairs=(outer_pair(candidate="", baseline=""),)))
+    browser = pairs_browser(pairs_report(pairs=(outer_pair(posts=("", "")),)))
     assert not browser.has_posts
     assert content(browser)["rows"][0][POSTS] == []
-    assert pairs_browser(pairs_report(pairs=())).filters == ()
+    assert pairs_browser(pairs_report(pairs=(), levels=())).filters == ()
