@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from synthpost_dagster.profiles.spec import Profile
 from synthpost_dagster.report.data import of_seed
-from synthpost_dagster.report.figures import cells_png
-from synthpost_dagster.report.previews import loss_png
+from synthpost_dagster.report.figures import cells_png, loss_png
 from synthpost_dagster.stages.stage import BASELINE, CONTROL
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from synthpost_dagster.statistics.control import Control
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.order import OrderFigures
 from synthpost_dagster.statistics.paired import Difference
-from synthpost_dagster.statistics.perplexity import Perplexities, whole, worst
+from synthpost_dagster.statistics.perplexity import Perplexities, whole
 from synthpost_dagster.statistics.ratio import Counts, Ratio
 from synthpost_dagster.statistics.seeds import SeedSpread
 from synthpost_dagster.statistics.style import Separation
@@ -46,8 +46,8 @@ class Training(NamedTuple):
     device: str
     loss: pd.DataFrame
     """Columns `step`, `loss`, `learning_rate` (schema LossCurve)."""
-    general_text: pd.DataFrame | None = None
-    """Perplexities by kind of general text (schema Forgetting); None where they were not measured."""
+    general_text: pd.DataFrame
+    """Perplexities by kind of general text (schema Forgetting)."""
 
     @property
     def losses(self) -> tuple[float, float]:
@@ -59,28 +59,26 @@ class Training(NamedTuple):
 
     @property
     def perplexities(self) -> Perplexities:
-        """Of all general text, untuned and tuned; NaN where they were not measured."""
-        return Perplexities(math.nan, math.nan) if self.general_text is None else whole(self.general_text)
-
-    @property
-    def worst_kind(self) -> tuple[str, Perplexities] | None:
-        """The kind of general text whose perplexity grew most."""
-        return None if self.general_text is None else worst(self.general_text)
+        """Perplexities of all general text, untuned and tuned."""
+        return whole(self.general_text)
 
 
-class Took(NamedTuple):
-    """What a stage took when its artifacts were made, and the estimate before; `expected_seconds` may be unknown."""
+class Usage(NamedTuple):
+    """Requests, tokens, dollars and seconds; `seconds` is None where unknown."""
+
+    requests: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+    seconds: float | None = 0.0
+
+
+class StageCost(NamedTuple):
+    """What a stage used when its artifacts were made, and the estimate from before it started."""
 
     stage: str
     work: str
-    requests: int
-    tokens: int
-    usd: float
-    seconds: float
-    expected_requests: int
-    expected_tokens: int
-    expected_usd: float
-    expected_seconds: float | None
+    used: Usage
+    expected: Usage
 
 
 class Cost(NamedTuple):
@@ -285,7 +283,7 @@ class ReportData:
     training: tuple[Training, ...]
     max_perplexity_ratio: float
     """quality.max_perplexity_ratio of the task: the limit on the perplexity of general text, tuned by untuned."""
-    took: tuple[Took, ...]
+    stage_costs: tuple[StageCost, ...]
     decisive_share: float | None
     """Of the pairs of the headline's cell against `base`, won or lost; None where there is no such cell."""
     expected: tuple[Ratio, ...]

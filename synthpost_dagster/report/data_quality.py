@@ -1,13 +1,13 @@
-"""What the page shows of the data that was trained on, gathered, and the tables that it is counted from.
+"""What the page shows of the training data, counted from tables.
 
-Reading of artifacts is in `stages.data_quality`, wording in `report.quality_views` and
-`report.variety`, drawing in `report.quality_figures`.
+`stages.data_quality` reads the artifacts, `report.quality_views` and `report.variety` arrange the values for the
+template, and `report.quality_figures` draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,18 +39,17 @@ class GateLine(NamedTuple):
 
 
 class Run(NamedTuple):
-    """How varied the rows of one run of the teacher are (schema Diversity); `made_at` is in ISO format."""
+    """How varied the kept rows of one run of the teacher are (schema Diversity); `made_at` is in ISO format."""
 
     made_at: str
     teacher: str
     rows: int
-    """Kept ones."""
     is_present: bool
     table: pd.DataFrame
 
 
 class Coverage(NamedTuple):
-    """Rows of each stratum (post type, tone) of a subset, and how many are due."""
+    """Rows of each stratum (post type, tone) of a subset, and the number that an even spread asks for (`due`)."""
 
     rows: int
     post_types: tuple[str, ...]
@@ -60,16 +59,15 @@ class Coverage(NamedTuple):
 
 
 class Replies(NamedTuple):
-    """What became of the teacher's replies; the counts are in order, the largest first."""
+    """The teacher's replies: how many were kept, and counts of first words, rejection reasons and removed parts, the
+    largest first.
+    """
 
     replies: int
     kept: int
     openings: tuple[tuple[str, int], ...]
-    """The commonest first words of kept posts."""
     reasons: tuple[tuple[str, int], ...]
-    """Why replies were rejected."""
-    cleaned: tuple[tuple[str, int], ...] | None
-    """What was taken off replies; None where that was not noted."""
+    cleaned: tuple[tuple[str, int], ...]
 
 
 class Memorised(NamedTuple):
@@ -96,7 +94,7 @@ class SharedRun(NamedTuple):
 
 
 class Supervised(NamedTuple):
-    """What of a cell's training rows is learned."""
+    """The tokens of a cell's training rows, and those that are learned."""
 
     cell: Cell
     seed: int
@@ -106,17 +104,17 @@ class Supervised(NamedTuple):
     untaught: int
     """Rows that teach nothing, or not when to stop."""
     sample: str
-    """What is learned of the first row, decoded; may be empty."""
+    """The learned tokens of the first row, decoded; may be empty."""
 
     @property
     def share(self) -> float:
-        """Of the tokens, those that are learned; NaN without tokens."""
+        """Share of the tokens that is learned; NaN without tokens."""
         return self.learned_tokens / self.tokens if self.tokens else math.nan
 
 
 @dataclass(frozen=True)
 class DataQuality:
-    """Everything that the page says of the data; what is empty or None was not measured."""
+    """Everything that the page shows of the data; there is no coverage without a subset."""
 
     gates: tuple[GateLine, ...] = ()
     subsets: Mapping[int, pd.DataFrame] = field(default_factory=dict)
@@ -124,7 +122,7 @@ class DataQuality:
     runs: tuple[Run, ...] = ()
     """Compared at one number of rows, oldest first, the present one among them."""
     coverage: Coverage | None = None
-    replies: Replies | None = None
+    replies: Replies = field(default_factory=lambda: Replies(0, 0, (), (), ()))
     memorised: tuple[Memorised, ...] = ()
     shared: tuple[SharedRun, ...] = ()
     """The longest, each run once."""
@@ -146,13 +144,12 @@ def coverage_of(subset: pd.DataFrame, size: int, due: Mapping[tuple[str, str], i
 def replies_of(rows: pd.DataFrame) -> Replies:
     """Openings, rejections and cleaning of a table of synthetic rows."""
     kept = rows[rows["status"] == "kept"]
-    stripped = rows.loc[rows["stripped"] != "", "stripped"] if "stripped" in rows else None
     return Replies(
         len(rows),
         len(kept),
         _commonest(kept["post"].map(opening), MAX_OPENINGS),
         _commonest(rows.loc[rows["status"] != "kept", "reason"], MAX_REASONS),
-        None if stripped is None else _commonest(stripped, MAX_REASONS),
+        _commonest(rows.loc[rows["stripped"] != "", "stripped"], MAX_REASONS),
     )
 
 
@@ -168,21 +165,20 @@ def memorised_of(cell: Cell, seed: int, table: pd.DataFrame) -> Memorised:
     return Memorised(cell, seed, len(table), int(words.max()), float(words.median()), whole)
 
 
-def shared_of(cell: Cell, table: pd.DataFrame, tuned: Mapping[str, str]) -> list[SharedRun]:
-    """The longest runs of a table that follows Memorisation; `tuned` is prompt id → post."""
-    sharing = table[table["shared_words"] > 0].sort_values("shared_words", ascending=False, kind="stable")
-    return [
-        SharedRun(cell, row.product, int(row.shared_words), row.shared, tuned.get(row.prompt_id, ""), row.training_post)
-        for row in sharing.drop_duplicates("shared").head(MAX_SHARED).itertuples()
-    ]
+def longest_runs(cells: Iterable[tuple[Cell, pd.DataFrame, pd.DataFrame]]) -> tuple[SharedRun, ...]:
+    """The longest runs over all cells, each run once.
 
-
-def longest_runs(found: list[SharedRun]) -> tuple[SharedRun, ...]:
-    """The longest over all cells, each run once."""
+    Each cell comes with its tables Memorisation and Predictions.
+    """
     once: dict[str, SharedRun] = {}
-    for one in sorted(found, key=lambda shared: -shared.words):
-        once.setdefault(one.run, one)
-    return tuple(once.values())[:MAX_SHARED]
+    for cell, table, posts in cells:
+        tuned = posts.set_index("prompt_id")["post"]
+        for row in table[table["shared_words"] > 0].itertuples():
+            shared = SharedRun(
+                cell, row.product, int(row.shared_words), row.shared, tuned[row.prompt_id], row.training_post
+            )
+            once.setdefault(shared.run, shared)
+    return tuple(sorted(once.values(), key=lambda shared: -shared.words)[:MAX_SHARED])
 
 
 def supervised_of(cell: Cell, seed: int, table: pd.DataFrame) -> Supervised:

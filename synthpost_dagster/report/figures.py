@@ -1,25 +1,21 @@
-"""Draws the report's figures: tables in, SVG text (or PNG bytes) out, the same bytes for the same data.
+"""Draws the report's figures from its tables, as SVG text or PNG bytes.
 
-What the figures say in words, and the tables beside them, are in the templates; ratios and intervals are
-computed in `statistics` and only drawn here.
+The sentences and tables beside the figures are in the templates. Ratios and intervals come from `statistics`.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
-import re
-import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.cell import Cell, steps_label, steps_order
+from synthpost_dagster.report.drawing import COLORS, FAINT, INK, MARKERS, empty_figure, note, png, svg
 from synthpost_dagster.report.texts import CONTESTANT_NAMES, NO_DECISIVE_PAIR
 from synthpost_dagster.schemas import OPPONENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -27,49 +23,28 @@ if TYPE_CHECKING:
 
     from synthpost_dagster.report.data import Training
 
-_WIDTH = 4.7  # inches: one column on a phone without shrinking, and scaled up on a desk
-_INK, _FAINT = "#24292f", "#d5d9de"
-_CONTESTANT_COLORS = {"tuned": "#009e73", "base": "#0b5fa5", "prompted": "#d98200"}
-_CONTESTANT_MARKERS = {"tuned": "s", "base": "o", "prompted": "D"}
-# Okabe and Ito's palette, without the yellow that vanishes on white; the marker tells lines apart without colour.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_RATIO_TICKS = (1, 2, 5)
 _MAX_LOSS_POINTS = 200
 _ARROW_ROOM = 8.0  # points between the labels and an arrow at the edge of the axis
-_RC: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a criterion or a company may hold a dollar sign
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8b949e",
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
 
 
 def all_cells(ratios: pd.DataFrame) -> str:
     """Win ratio of every cell in sweep order, with intervals, as SVG. `ratios` follows RatioReport, of one seed."""
-    return _svg("all-cells", lambda: _draw_all_cells(_marks(ratios)))
+    return svg("all-cells", lambda: _draw_all_cells(_marks(ratios)))
+
+
+def cells_png(ratios: pd.DataFrame) -> bytes:
+    """The picture of `all_cells` as PNG, for Dagster."""
+    return png("cells", lambda: _draw_all_cells(_marks(ratios)))
 
 
 def ratio_by_size(ratios: pd.DataFrame) -> str:
     """Win ratio against the rows of the subset, one line a length of training, as SVG."""
-    return _svg("ratio-by-size", lambda: _draw_by_size(_marks(ratios)))
+    return svg("ratio-by-size", lambda: _draw_by_size(_marks(ratios)))
 
 
 def ratio_by_length(ratios: pd.DataFrame) -> str:
-    """Win ratio against the optimizer steps done, one line a data size, as SVG."""
-    return _svg("ratio-by-length", lambda: _draw_by_length(_marks(ratios)))
+    """Win ratio against the optimizer steps, one line a data size, as SVG."""
+    return svg("ratio-by-length", lambda: _draw_by_length(_marks(ratios)))
 
 
 def loss_curves(training: Sequence[Training]) -> str:
@@ -77,7 +52,20 @@ def loss_curves(training: Sequence[Training]) -> str:
 
     Curves of more than 200 steps are drawn as the means of at most 200 equal blocks.
     """
-    return _svg("loss-curves", lambda: _draw_loss_curves(training))
+    return svg("loss-curves", lambda: _draw_loss_curves(training))
+
+
+def loss_png(curve: pd.DataFrame) -> bytes:
+    """The loss (schema LossCurve) by optimizer step as PNG, for Dagster."""
+
+    def draw() -> Figure:
+        figure = empty_figure(2.4)
+        axes = figure.subplots()
+        axes.plot(curve["step"], curve["loss"], color=COLORS[0])
+        axes.set(xlabel="optimizer step", ylabel="loss of the supervised tokens", ylim=(0, None))
+        return figure
+
+    return png("loss", draw)
 
 
 def compliance(shares: pd.DataFrame, criteria: Sequence[str], tuned: Cell | None) -> str:
@@ -85,20 +73,11 @@ def compliance(shares: pd.DataFrame, criteria: Sequence[str], tuned: Cell | None
 
     `shares` follows the schema Compliance; `criteria` are the ids to draw, top to bottom.
     """
-    return _svg("compliance", lambda: _draw_compliance(shares, criteria, tuned))
-
-
-def cells_png(ratios: pd.DataFrame) -> bytes:
-    """The picture of `all_cells` as PNG, for a preview elsewhere."""
-    with _style("cells"):
-        buffer = io.BytesIO()
-        figure = _draw_all_cells(_marks(ratios))
-        figure.savefig(buffer, format="png", dpi=120, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
+    return svg("compliance", lambda: _draw_compliance(shares, criteria, tuned))
 
 
 class _Mark(NamedTuple):
-    """One ratio as it is drawn: NaN where no pair is decisive; an interval may begin at 0 and end at infinity."""
+    """A drawn ratio: NaN where no pair is decisive; an interval may begin at 0 and end at infinity."""
 
     cell: Cell
     optimizer_steps: int
@@ -109,19 +88,30 @@ class _Mark(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """Colour and marker of a series; `is_hollow` and dashes tell the second opponent from the first."""
+    """Colour and marker of a series; series against the second opponent are hollow and dashed."""
 
     color: str
     marker: str
-    is_hollow: bool
+    is_hollow: bool = False
 
+    @property
     def of_marker(self) -> dict[str, Any]:
         face = "white" if self.is_hollow else self.color
         return {"color": self.color, "marker": self.marker, "markerfacecolor": face, "markersize": 5}
 
 
+_CONTESTANTS = {
+    "tuned": _Look("#009e73", "s"),
+    "base": _Look("#0b5fa5", "o"),
+    "prompted": _Look("#d98200", "D", is_hollow=True),
+}
+
+
+def _series_look(index: int, *, is_hollow: bool = False) -> _Look:
+    return _Look(COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)], is_hollow)
+
+
 def _marks(ratios: pd.DataFrame) -> list[_Mark]:
-    whole = ratios[ratios["factor"] == "all"]
     return [
         _Mark(
             Cell(int(row.data_size), str(row.steps)),
@@ -131,102 +121,52 @@ def _marks(ratios: pd.DataFrame) -> list[_Mark]:
             float(row.win_ratio_low),
             float(row.win_ratio_high),
         )
-        for row in whole.itertuples()
+        for row in ratios[ratios["factor"] == "all"].itertuples()
     ]
-
-
-@contextmanager
-def _style(name: str) -> Iterator[None]:
-    import matplotlib
-
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": f"synthpost-{name}"}), warnings.catch_warnings():
-        # The reader's browser sets the text in its own fonts, so a glyph that ours lacks is no fault.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-def _svg(name: str, draw: Callable[[], Figure]) -> str:
-    """The figure as SVG without prolog, fixed size, metadata, or the numbered ids that clash within one page."""
-    with _style(name):
-        buffer = io.StringIO()
-        draw().savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return re.sub(r'(<[a-z]+) id="[a-z][\w.]*_\d+"', r"\1", text)
-
-
-def _figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(_WIDTH, height))
-
-
-def _note(text: str) -> Figure:
-    figure = _figure(1.0)
-    figure.text(0.5, 0.5, text, ha="center", va="center")
-    return figure
 
 
 def _draw_all_cells(marks: list[_Mark]) -> Figure:
     if not marks:
-        return _note("No cell has been judged yet.")
+        return note("No cell has been judged yet.")
     cells = sorted({mark.cell for mark in marks}, key=lambda cell: cell.sweep_order)
-    figure = _figure(1.2 + 0.34 * len(cells))
+    figure = empty_figure(1.2 + 0.34 * len(cells))
     axes = figure.subplots()
     limits = _limits(marks)
-    _ratio_axis(axes, limits, is_upright=False)
+    _ratio_axis(axes, limits, "x")
     for mark in marks:
         offset = -0.16 if mark.opponent == "base" else 0.16
-        _draw_mark(axes, mark, cells.index(mark.cell) + offset, limits, _opponent_look(mark.opponent), is_upright=False)
+        _draw_mark(axes, mark, cells.index(mark.cell) + offset, limits, _CONTESTANTS[mark.opponent], "x")
     axes.set_yticks(range(len(cells)), [cell.label for cell in cells])
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=_ARROW_ROOM)
     axes.set_xlabel("win ratio, tuned against untuned (log scale)")
-    _opponent_legend(figure, axes, {mark.opponent for mark in marks})
+    for opponent in OPPONENTS:
+        if any(mark.opponent == opponent for mark in marks):
+            label = f"against {CONTESTANT_NAMES[opponent]}"
+            axes.plot([], [], **_CONTESTANTS[opponent].of_marker, linewidth=1.2, label=label)
+    figure.legend(loc="outside upper left", ncols=1)
     return figure
 
 
 def _draw_by_size(marks: list[_Mark]) -> Figure:
     sizes = sorted({mark.cell.data_size for mark in marks})
     lengths = sorted({mark.cell.steps for mark in marks}, key=steps_order)
-    figure = _draw_lines(
-        marks,
-        {steps: steps_label(steps) for steps in lengths},
-        series_of=lambda mark: mark.cell.steps,
-        place_of=lambda mark: mark.cell.data_size,
-    )
+    series = {steps: steps_label(steps) for steps in lengths}
+    figure = _draw_lines(marks, series, lambda mark: mark.cell.steps, lambda mark: mark.cell.data_size)
     _name_positions(figure, [(size, f"{size:,}") for size in sizes], "rows of training data (log scale)")
     return figure
 
 
 def _draw_by_length(marks: list[_Mark]) -> Figure:
-    sizes = sorted({mark.cell.data_size for mark in marks})
-    figure = _draw_lines(
-        marks,
-        {size: _rows_label(size) for size in sizes},
-        series_of=lambda mark: mark.cell.data_size,
-        place_of=lambda mark: mark.optimizer_steps,
-    )
-    _name_positions(figure, _length_ticks(marks), "optimizer steps (log scale)")
+    series = {size: f"{size:,} rows" for size in sorted({mark.cell.data_size for mark in marks})}
+    figure = _draw_lines(marks, series, lambda mark: mark.cell.data_size, lambda mark: mark.optimizer_steps)
+    ticks = []
+    for steps in sorted({mark.optimizer_steps for mark in marks}):
+        lengths = {mark.cell.steps for mark in marks if mark.optimizer_steps == steps}
+        epochs = [steps_label(length) for length in sorted(lengths) if "-" in length]
+        ticks.append((steps, "\n".join([f"{steps:,}", *epochs])))
+    _name_positions(figure, ticks, "optimizer steps (log scale)")
     return figure
-
-
-def _length_ticks(marks: list[_Mark]) -> list[tuple[int, str]]:
-    """Steps done, with what was asked for where that was epochs."""
-    asked: dict[int, set[str]] = {}
-    for mark in marks:
-        asked.setdefault(mark.optimizer_steps, set()).add(mark.cell.steps)
-    return [
-        (done, "\n".join([f"{done:,}", *(steps_label(steps) for steps in sorted(asked[done]) if "-" in steps)]))
-        for done in sorted(asked)
-    ]
 
 
 def _draw_lines(
@@ -237,73 +177,57 @@ def _draw_lines(
 ) -> Figure:
     """One panel an opponent, stacked, on the same axes; one line a series (its value → its name)."""
     if not marks:
-        return _note("No cell has been judged yet.")
+        return note("No cell has been judged yet.")
     opponents = [opponent for opponent in OPPONENTS if any(mark.opponent == opponent for mark in marks)]
-    figure = _figure(0.9 + 2.5 * len(opponents))
+    figure = empty_figure(0.9 + 2.5 * len(opponents))
     panels = figure.subplots(len(opponents), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    limits = _limits(marks)
-    places = [place_of(mark) for mark in marks]
+    limits, places = _limits(marks), [place_of(mark) for mark in marks]
+    span = max(places) / min(places)
+    room, dodge = span**0.06 * 1.05, max(span**0.012, 1.01)
     for panel, opponent in zip(panels, opponents, strict=True):
-        _ratio_axis(panel, limits, is_upright=True)
-        panel.set_title(f"against {CONTESTANT_NAMES[opponent]}")
-        panel.set_ylabel("win ratio (log scale)")
-        _position_axis(panel, min(places), max(places))
+        _ratio_axis(panel, limits, "y")
+        panel.set(title=f"against {CONTESTANT_NAMES[opponent]}", ylabel="win ratio (log scale)", xscale="log")
+        panel.set_xlim(min(places) / room, max(places) * room)
         for index, (value, name) in enumerate(series.items()):
-            dodge = _dodge(index, len(series), min(places), max(places))
-            line = [
-                (place_of(mark) * dodge, mark)
-                for mark in marks
-                if (mark.opponent, series_of(mark)) == (opponent, value)
-            ]
-            look = _Look(_pick(_COLORS, index), _pick(_MARKERS, index), opponent != "base")
-            _draw_line(panel, name, line, limits, look)
+            # Points are moved aside, so that intervals at one place do not hide each other.
+            aside = dodge ** (index - (len(series) - 1) / 2)
+            line = [mark for mark in marks if (mark.opponent, series_of(mark)) == (opponent, value)]
+            points = sorted(((place_of(mark) * aside, mark) for mark in line), key=lambda point: point[0])
+            look = _series_look(index, is_hollow=opponent != "base")
+            x, y = [place for place, _ in points], [mark.ratio for _, mark in points]
+            dashes = "--" if look.is_hollow else "-"
+            panel.plot(x, y, linestyle=dashes, linewidth=1.2, label=name, **look.of_marker)
+            for place, mark in points:
+                _draw_mark(panel, mark, place, limits, look, "y")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
 
-def _draw_line(
-    axes: Axes, name: str, line: list[tuple[float, _Mark]], limits: tuple[float, float], look: _Look
-) -> None:
-    line = sorted(line, key=lambda entry: entry[0])
-    axes.plot(
-        [place for place, _ in line],
-        [mark.ratio for _, mark in line],
-        linestyle="--" if look.is_hollow else "-",
-        linewidth=1.2,
-        label=name,
-        **look.of_marker(),
-    )
-    for place, mark in line:
-        _draw_mark(axes, mark, place, limits, look, is_upright=True)
+def _draw_mark(axes: Axes, mark: _Mark, place: float, limits: tuple[float, float], look: _Look, axis: str) -> None:
+    """A ratio's point and interval along the ratio axis (x or y) at `place`; arrows where the interval is open."""
 
-
-def _draw_mark(
-    axes: Axes, mark: _Mark, place: float, limits: tuple[float, float], look: _Look, *, is_upright: bool
-) -> None:
-    """A ratio's point and interval at `place` across the ratio axis; arrows where the interval is open."""
-
-    def xy(across: list[float], along: list[float]) -> tuple[list[float], list[float]]:
-        return (across, along) if is_upright else (along, across)
+    def plot(across: list[float], along: list[float], **style: Any) -> None:
+        axes.plot(*((along, across) if axis == "x" else (across, along)), **style)
 
     if math.isnan(mark.ratio):
-        _draw_gap(axes, place, is_upright=is_upright)
+        _draw_gap(axes, place, axis)
         return
     low, high = max(mark.low, limits[0]), min(mark.high, limits[1])
-    axes.plot(*xy([place, place], [low, high]), color=look.color, linewidth=1.2, alpha=0.75)
-    arrows = "v^" if is_upright else "<>"
+    plot([place, place], [low, high], color=look.color, linewidth=1.2, alpha=0.75)
+    arrows = "<>" if axis == "x" else "v^"
     for end, is_open, arrow in ((low, mark.low < limits[0], arrows[0]), (high, mark.high > limits[1], arrows[1])):
         if is_open:
-            axes.plot(*xy([place], [end]), color=look.color, marker=arrow, markersize=5, clip_on=False)
-    axes.plot(*xy([place], [mark.ratio]), **look.of_marker(), linestyle="none", zorder=3)
+            plot([place], [end], color=look.color, marker=arrow, markersize=5, clip_on=False)
+    plot([place], [mark.ratio], **look.of_marker, linestyle="none", zorder=3)
 
 
-def _draw_gap(axes: Axes, place: float, *, is_upright: bool) -> None:
-    """Words in place of a ratio: right of 1, or in a panel of lines at its top, clear of the other lines."""
-    if is_upright:
+def _draw_gap(axes: Axes, place: float, axis: str) -> None:
+    """Words in place of a ratio: right of 1, or at the top of a panel of lines."""
+    if axis == "x":
+        axes.text(1.05, place, NO_DECISIVE_PAIR, fontsize=7, ha="left", va="center")
+    else:
         edge = axes.get_xaxis_transform()
         axes.text(place, 0.98, NO_DECISIVE_PAIR, fontsize=7, rotation=90, ha="center", va="top", transform=edge)
-    else:
-        axes.text(1.05, place, NO_DECISIVE_PAIR, fontsize=7, ha="left", va="center")
 
 
 def _limits(marks: list[_Mark]) -> tuple[float, float]:
@@ -312,32 +236,23 @@ def _limits(marks: list[_Mark]) -> tuple[float, float]:
     return min([*ends, 0.8]) / 1.4, max([*ends, 1.25]) * 1.4
 
 
-def _ratio_axis(axes: Axes, limits: tuple[float, float], *, is_upright: bool) -> None:
-    ticks = _ratio_ticks(limits)
-    labels = [f"{tick:g}" for tick in ticks]
-    axis, line = (axes.yaxis, axes.axhline) if is_upright else (axes.xaxis, axes.axvline)
-    (axes.set_yscale if is_upright else axes.set_xscale)("log")
-    (axes.set_ylim if is_upright else axes.set_xlim)(*limits)
-    axis.set_ticks(ticks, labels)
-    axis.set_ticks([], minor=True)
-    axis.grid(color=_FAINT, linewidth=0.6)
-    line(1.0, color=_INK, linewidth=1.0)
+def _ratio_axis(axes: Axes, limits: tuple[float, float], axis: str) -> None:
+    axes.set(**{f"{axis}scale": "log", f"{axis}lim": limits})
+    decades = math.log10(limits[1] / limits[0])
+    _log_ticks(axes, axis, (1.0, 2.0, 5.0) if decades < 3 else (1.0,))
+    (axes.axvline if axis == "x" else axes.axhline)(1.0, color=INK, linewidth=1.0)
     axes.set_axisbelow(True)
 
 
-def _ratio_ticks(limits: tuple[float, float]) -> list[float]:
-    """1, 2, 5 times powers of ten within the limits; the powers alone where those are many."""
-    powers = [10.0**power for power in range(math.floor(math.log10(limits[0])), math.ceil(math.log10(limits[1])) + 1)]
-    fine = [round(factor * power, 9) for power in powers for factor in _RATIO_TICKS]
-    ticks = [tick for tick in fine if limits[0] <= tick <= limits[1]]
-    return ticks if len(ticks) <= 9 else [power for power in powers if limits[0] <= power <= limits[1]]
+def _log_ticks(axes: Axes, axis: str, factors: Sequence[float]) -> None:
+    """Ticks at these factors times powers of ten, with a grid."""
+    from matplotlib.ticker import LogLocator
 
-
-def _position_axis(axes: Axes, first: float, last: float) -> None:
-    room = (last / first) ** 0.06 * 1.05
-    axes.set_xscale("log")
-    axes.set_xlim(first / room, last * room)
-    axes.xaxis.set_ticks([], minor=True)
+    ticks = axes.xaxis if axis == "x" else axes.yaxis
+    ticks.set_major_locator(LogLocator(subs=factors, numticks=20))
+    ticks.set_major_formatter("{x:,g}")
+    ticks.set_ticks([], minor=True)
+    axes.grid(color=FAINT, linewidth=0.6, axis=axis)
 
 
 def _name_positions(figure: Figure, ticks: list[tuple[int, str]], label: str) -> None:
@@ -353,83 +268,35 @@ def _name_positions(figure: Figure, ticks: list[tuple[int, str]], label: str) ->
     figure.axes[-1].set_xlabel(label)
 
 
-def _dodge(index: int, count: int, first: float, last: float) -> float:
-    """Factor that moves a series' points aside, so that intervals at one place do not hide each other."""
-    step = max((last / first) ** 0.012, 1.01)
-    return float(step ** (index - (count - 1) / 2))
-
-
-def _pick(values: tuple[str, ...], index: int) -> str:
-    return values[index % len(values)]
-
-
-def _opponent_look(opponent: str) -> _Look:
-    return _Look(_CONTESTANT_COLORS[opponent], _CONTESTANT_MARKERS[opponent], opponent == "prompted")
-
-
-def _opponent_legend(figure: Figure, axes: Axes, opponents: set[str]) -> None:
-    for opponent in OPPONENTS:
-        if opponent in opponents:
-            look = _opponent_look(opponent)
-            axes.plot([], [], **look.of_marker(), linewidth=1.2, label=f"against {CONTESTANT_NAMES[opponent]}")
-    figure.legend(loc="outside upper left", ncols=1)
-
-
 def _draw_loss_curves(training: Sequence[Training]) -> Figure:
     lengths = sorted({run.cell.steps for run in training}, key=steps_order)
     if not lengths:
-        return _note("No cell has been trained yet.")
+        return note("No cell has been trained yet.")
     sizes = sorted({run.cell.data_size for run in training})
-    figure = _figure(0.9 + 1.7 * len(lengths))
+    figure = empty_figure(0.9 + 1.7 * len(lengths))
     panels = figure.subplots(len(lengths), 1, sharey=True, squeeze=False)[:, 0]
+    lines = {}
     for panel, steps in zip(panels, lengths, strict=True):
-        panel.set_title(steps_label(steps))
-        panel.set_ylabel("loss")
-        runs = sorted((run for run in training if run.cell.steps == steps), key=lambda run: run.cell.data_size)
-        _step_axis(panel, max((len(run.loss) for run in runs), default=1))
+        runs = [run for run in training if run.cell.steps == steps]
+        most_steps = max(len(run.loss) for run in runs)
+        panel.set(title=steps_label(steps), ylabel="loss", xscale="log", xlim=(0.9, max(1, most_steps) * 1.1))
+        _log_ticks(panel, "x", (1.0, 2.0, 5.0) if most_steps <= _MAX_LOSS_POINTS else (1.0,))
+        panel.grid(color=FAINT, linewidth=0.6, axis="y")
         for run in runs:
-            index = sizes.index(run.cell.data_size)
-            _draw_loss(panel, run, _Look(_pick(_COLORS, index), _pick(_MARKERS, index), is_hollow=False))
+            if points := _block_means(run.loss):
+                size = run.cell.data_size
+                style = _series_look(sizes.index(size)).of_marker | {"markersize": 3.5}
+                every = max(1, len(points) // 5)
+                (lines[size],) = panel.plot(*zip(*points, strict=True), linewidth=1.1, markevery=every, **style)
     panels[-1].set_xlabel("optimizer step (log scale)")
-    named = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    ordered = [label for label in map(_rows_label, sizes) if label in named]
-    figure.legend([named[label] for label in ordered], ordered, loc="outside upper left", ncols=3)
+    named = [f"{size:,} rows" for size in sorted(lines)]
+    figure.legend([lines[size] for size in sorted(lines)], named, loc="outside upper left", ncols=3)
     return figure
-
-
-def _rows_label(data_size: int) -> str:
-    return f"{data_size:,} rows"
-
-
-def _step_axis(axes: Axes, most_steps: int) -> None:
-    factors = (1, 2, 5) if most_steps <= 200 else (1,)
-    ticks = [factor * 10**power for power in range(7) for factor in factors if factor * 10**power <= most_steps]
-    axes.set_xscale("log")
-    axes.set_xlim(0.9, most_steps * 1.1)
-    axes.xaxis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.xaxis.set_ticks([], minor=True)
-    axes.grid(color=_FAINT, linewidth=0.6)
-
-
-def _draw_loss(axes: Axes, run: Training, look: _Look) -> None:
-    points = _block_means(run.loss)
-    if not points:
-        return
-    every = max(1, len(points) // 5)
-    axes.plot(
-        [step for step, _ in points],
-        [loss for _, loss in points],
-        linewidth=1.1,
-        markevery=every,
-        label=_rows_label(run.cell.data_size),
-        **look.of_marker() | {"markersize": 3.5},
-    )
 
 
 def _block_means(loss: pd.DataFrame) -> list[tuple[float, float]]:
     """(middle step, mean loss) of at most 200 blocks of equal length; steps with an infinite loss are left out."""
-    rows = sorted((int(step), float(value)) for step, value in zip(loss["step"], loss["loss"], strict=True))
-    rows = [row for row in rows if math.isfinite(row[1])]
+    rows = sorted((step, value) for step, value in zip(loss["step"], loss["loss"], strict=True) if math.isfinite(value))
     block = math.ceil(len(rows) / _MAX_LOSS_POINTS) or 1
     blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
     return [(sum(s for s, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in blocks]
@@ -437,24 +304,20 @@ def _block_means(loss: pd.DataFrame) -> list[tuple[float, float]]:
 
 def _draw_compliance(shares: pd.DataFrame, criteria: Sequence[str], tuned: Cell | None) -> Figure:
     if not criteria:
-        return _note("No criterion has been checked yet.")
-    figure = _figure(1.3 + 0.27 * len(criteria))
+        return note("No criterion has been checked yet.")
+    figure = empty_figure(1.3 + 0.27 * len(criteria))
     axes = figure.subplots()
     for contestant, offset in (("base", -0.2), ("prompted", 0.0), ("tuned", 0.2)):
         points = _shares_of(shares, contestant, tuned)
-        name = CONTESTANT_NAMES[contestant]
-        if contestant == "tuned" and tuned is not None:
-            name = f"tuned, {tuned.label}"
-        places = [index + offset for index, criterion in enumerate(criteria) if criterion in points]
-        values = [points[criterion] for criterion in criteria if criterion in points]
-        look = _Look(_CONTESTANT_COLORS[contestant], _CONTESTANT_MARKERS[contestant], contestant == "prompted")
-        axes.plot(values, places, linestyle="none", alpha=0.9, label=name, **look.of_marker() | {"markersize": 5.5})
-    axes.hlines(range(len(criteria)), 0, 100, color=_FAINT, linewidth=0.6, zorder=0)
+        name = f"tuned, {tuned.label}" if contestant == "tuned" and tuned else CONTESTANT_NAMES[contestant]
+        found = [(points[criterion], place + offset) for place, criterion in enumerate(criteria) if criterion in points]
+        style = _CONTESTANTS[contestant].of_marker | {"markersize": 5.5}
+        x, y = [share for share, _ in found], [place for _, place in found]
+        axes.plot(x, y, linestyle="none", alpha=0.9, label=name, **style)
+    axes.hlines(range(len(criteria)), 0, 100, color=FAINT, linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(criteria)), [criterion.replace("_", " ") for criterion in criteria])
-    axes.set_ylim(len(criteria) - 0.4, -0.6)
-    axes.set_xlim(-3, 103)
+    axes.set(ylim=(len(criteria) - 0.4, -0.6), xlim=(-3, 103), xlabel="posts that meet the criterion, %")
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("posts that meet the criterion, %")
     figure.legend(loc="outside upper left", ncols=1)
     return figure
 

@@ -1,17 +1,14 @@
-"""Draws how varied the data is: each subset beside draws of as many rows, and the runs of the teacher in a row.
-
-The same looks as in `report.figures`; tables below the pictures give the figures.
-"""
+"""Draws the variety of the data: each subset with draws of the same size, and the runs of the teacher in order."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from synthpost_dagster.report.figures import _COLORS, _FAINT, _INK, _figure, _note, _svg
+from synthpost_dagster.report.drawing import COLORS, FAINT, INK, empty_figure, note, svg
 from synthpost_dagster.report.texts import METRIC_NAMES
-from synthpost_dagster.report.variety import at_equal, spread_of
-from synthpost_dagster.rows.diversity import IS_MORE_BETTER, SPREADS, Spread, is_worse
+from synthpost_dagster.report.variety import at_equal, metric_lines
+from synthpost_dagster.rows.diversity import IS_MORE_BETTER, SPREADS, Spread
 from synthpost_dagster.schemas import METRICS
 
 if TYPE_CHECKING:
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
     from synthpost_dagster.report.data_quality import Run
 
-_BLUE, _RED, *_ = _COLORS
+_BLUE, _RED, *_ = COLORS
 _BAND = "#9cc3e0"
 _COLUMNS = 2
 _PANEL_HEIGHT = 1.35
@@ -33,32 +30,27 @@ _DRAWN = f"draws of the same size: mean ± {SPREADS:g} standard deviations"
 
 
 def variety(subsets: Mapping[int, pd.DataFrame]) -> str:
-    """Each metric of each subset (data size → schema Diversity) beside the draws of as many rows, as SVG."""
-    return _svg("variety", lambda: _draw_variety(subsets))
+    """Each metric of each subset (data size → schema Diversity) with the draws of the same size, as SVG."""
+    return svg("variety", lambda: _draw_variety(subsets))
 
 
 def earlier_runs(runs: Sequence[Run]) -> str:
     """Each metric of each run at equal rows, oldest first, the present run marked, as SVG."""
-    return _svg("earlier-runs", lambda: _draw_runs(runs))
+    return svg("earlier-runs", lambda: _draw_runs(runs))
 
 
 def _draw_variety(subsets: Mapping[int, pd.DataFrame]) -> Figure:
-    points: dict[str, list[tuple[int, int, float, Spread]]] = {}
-    for place, table in enumerate(subsets.values()):
-        for row in table.itertuples():
-            if math.isfinite(row.value):
-                point = (place, int(row.rows), float(row.value), spread_of(row))
-                points.setdefault(str(row.metric), []).append(point)
-    if not points:
-        return _note("Variety was not measured.")
-    labels = [f"{int(table['rows'].max()):,}" for table in subsets.values()]
-    figure, panels = _panels(list(points))
+    lines = metric_lines(subsets.values())
+    if not lines:
+        return note("Variety was not measured.")
+    rows = [int(table["rows"].max()) for table in subsets.values()]
+    figure, panels = _panels([line.metric for line in lines])
+    for line in lines:
+        axes, place = panels[line.metric], rows.index(line.rows)
+        _draw_band(axes, place, line.drawn)
+        axes.plot([place], [line.value], **(_OUTSIDE if line.is_outside else _POINT), zorder=3)
     for metric, axes in panels.items():
-        for place, _, value, drawn in points[metric]:
-            _draw_band(axes, place, drawn)
-            look = _OUTSIDE if is_worse(metric, value, drawn) else _POINT
-            axes.plot([place], [value], **look, zorder=3)
-        _finish(axes, metric, labels)
+        _finish(axes, metric, [f"{size:,}" for size in rows])
     _name_columns(panels, "rows of the subset")
     _legend(figure, {"the subset": _POINT, "worse than the draws": _OUTSIDE})
     return figure
@@ -67,8 +59,8 @@ def _draw_variety(subsets: Mapping[int, pd.DataFrame]) -> Figure:
 def _draw_runs(runs: Sequence[Run]) -> Figure:
     metrics = [metric for metric in METRICS if any(at_equal(run, metric) for run in runs)]
     if not metrics:
-        return _note("Variety was not measured.")
-    present: dict[str, Any] = {"marker": "D", "color": _INK, "markersize": 5.5, "linestyle": "none"}
+        return note("Variety was not measured.")
+    present: dict[str, Any] = {"marker": "D", "color": INK, "markersize": 5.5, "linestyle": "none"}
     figure, panels = _panels(metrics)
     for metric, axes in panels.items():
         found = [(place, run, at) for place, run in enumerate(runs) if (at := at_equal(run, metric))]
@@ -83,10 +75,10 @@ def _draw_runs(runs: Sequence[Run]) -> Figure:
 
 
 def _panels(metrics: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
-    """A panel for each metric that is there, in the order of the schema."""
+    """A panel for each of the metrics, in the schema's order."""
     ordered = [metric for metric in METRICS if metric in metrics]
     lines = math.ceil(len(ordered) / _COLUMNS)
-    figure = _figure(0.95 + _PANEL_HEIGHT * lines)
+    figure = empty_figure(0.95 + _PANEL_HEIGHT * lines)
     grid = list(figure.subplots(lines, _COLUMNS, squeeze=False).flat)
     for axes in grid[len(ordered) :]:
         axes.set_axis_off()
@@ -106,20 +98,18 @@ def _finish(axes: Axes, metric: str, labels: Sequence[str]) -> None:
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(labelsize=7.5)
     axes.margins(y=0.18)
-    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     if metric == "opening_share":
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
 
 
 def _name_columns(panels: Mapping[str, Axes], what: str) -> None:
-    """Says below the last panel of each column what lies across."""
     for axes in list(panels.values())[-_COLUMNS:]:
         axes.set_xlabel(what, fontsize=7.5)
 
 
 def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]]) -> None:
-    """Names the marks; below them what the arrows mean."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]

@@ -1,42 +1,31 @@
-"""What the section on data shows, arranged: checks by severity, variety, colours of strata, quoted texts.
+"""The section on data, arranged for `templates/_data.html.j2`: checks by severity, variety, colours, quoted texts.
 
-The records are in `report.data_quality`, the sentences in `templates/_data.html.j2`, the drawings in
-`report.quality_figures`.
+The records are in `report.data_quality`, the drawings in `report.quality_figures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.quality.result import PREVIEW_CHARACTERS
 from synthpost_dagster.report.texts import cut
-from synthpost_dagster.report.variety import History, MetricLine, history, measured, metric_lines, run_figures
+from synthpost_dagster.report.variety import history, measured, metric_lines, run_figures
 from synthpost_dagster.text.normalize import folded, letters, placed_letters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from synthpost_dagster.report.data_quality import DataQuality, GateLine, Run, SharedRun
+    from synthpost_dagster.report.data_quality import DataQuality, GateLine
 
 HEATS = ((1.0, "heat2"), (0.9, "heat1"), (0.75, "heat-1"), (0.5, "heat-2"), (0.0, "heat-3"))
-"""From which share of its target number of rows a stratum has which colour."""
+"""Share of its target number of rows from which a stratum has a colour."""
 MAX_CHECKS_WITH_ROWS = 20
-"""Checks that did not pass whose rows are listed; for more the page would grow too long."""
+"""Failed checks whose rows are on the page."""
 MAX_LEAKS = 10
 MAX_SAMPLES = 3
 AROUND = 240
 """Characters shown on each side of a shared run."""
 MAX_TEXT = 1_200
-SHORT_TEXT = 60
 _SEVERITY = ("bad", "warning", "good")
-
-
-class Fault(NamedTuple):
-    """A row at fault, as (column, text): its short texts for one line, and the others."""
-
-    short: tuple[tuple[str, str], ...]
-    long: tuple[tuple[str, str], ...]
 
 
 class Marked(NamedTuple):
@@ -55,56 +44,35 @@ class LeakView(NamedTuple):
     post: Marked
 
 
-class QualityView(NamedTuple):
-    """The section on data."""
-
-    failed: tuple[tuple[GateLine, tuple[Fault, ...]], ...]
-    """With their rows at fault, those that block first."""
-    passed: tuple[GateLine, ...]
-    metrics: tuple[str, ...]
-    variety: tuple[MetricLine, ...]
-    columns: tuple[str, ...]
-    """The metrics of the table of runs."""
-    runs: tuple[tuple[Run, list[float]], ...]
-    history: History | None
-    leakage: tuple[GateLine, ...]
-    leaks: tuple[LeakView, ...]
-    shared: tuple[tuple[SharedRun, Marked, Marked], ...]
-    """With the tuned post and the training post."""
-    samples: tuple[str, ...]
-
-
-def quality_view(data: DataQuality) -> QualityView:
-    """What the section on data shows."""
+def quality_view(data: DataQuality) -> dict[str, Any]:
+    """The values of the section on data: failed checks come first, those that block before warnings."""
     gates = sorted(data.gates, key=lambda line: _SEVERITY.index(line.mark))
     failed = [line for line in gates if line.mark != "good"]
     columns = measured([run.table for run in data.runs])
-    metrics = measured([*data.subsets.values(), *(run.table for run in data.runs)])
-    return QualityView(
-        failed=tuple(
-            (line, tuple(map(_fault, line.gate.offending)) if place < MAX_CHECKS_WITH_ROWS else ())
+    return {
+        "failed": [
+            (line, [_fault(row) for row in line.gate.offending] if place < MAX_CHECKS_WITH_ROWS else [])
             for place, line in enumerate(failed)
-        ),
-        passed=tuple(line for line in gates if line.mark == "good"),
-        metrics=tuple(metrics),
-        variety=tuple(line for metric in metrics for line in metric_lines(metric, data.subsets)),
-        columns=tuple(columns),
-        runs=tuple((run, run_figures(run, columns)) for run in data.runs),
-        history=history(data.runs),
-        leakage=tuple(line for line in gates if line.gate.name == "leakage"),
-        leaks=tuple(_leaks(data.gates))[:MAX_LEAKS],
-        shared=tuple(
+        ],
+        "passed": [line for line in gates if line.mark == "good"],
+        "metrics": measured([*data.subsets.values(), *(run.table for run in data.runs)]),
+        "variety": metric_lines(data.subsets.values()),
+        "columns": columns,
+        "runs": [(run, run_figures(run, columns)) for run in data.runs],
+        "history": history(data.runs),
+        "leakage": [line for line in gates if line.gate.name == "leakage"],
+        "leaks": list(_leaks(data.gates))[:MAX_LEAKS],
+        "shared": [
             (one, shortened(marked(one.tuned, one.run)), shortened(marked(one.training, one.run)))
             for one in data.shared
-        ),
-        samples=_samples(data),
-    )
+        ],
+        "samples": _samples(data),
+    }
 
 
-def _fault(row: Mapping[str, str]) -> Fault:
-    texts = [(column.replace("_", " "), _ended(text)) for column, text in row.items() if text]
-    short, long = (tuple(pair for pair in texts if (len(pair[1]) > SHORT_TEXT) is is_long) for is_long in (False, True))
-    return Fault(short, long)
+def _fault(row: Mapping[str, str]) -> dict[str, str]:
+    """The texts of a row at fault, by column."""
+    return {column.replace("_", " "): _ended(text) for column, text in row.items() if text}
 
 
 def _ended(text: str) -> str:
@@ -118,7 +86,7 @@ def heat(found: int, due: int) -> str:
 
 
 def _leaks(gates: Sequence[GateLine]) -> Iterator[LeakView]:
-    """Each leaking row once, though it is in several subsets."""
+    """Each leaking row once; it may be in several subsets."""
     seen: set[tuple[str, ...]] = set()
     for line in gates:
         for row in line.gate.offending if line.gate.name == "leakage" and not line.gate.is_passed else ():

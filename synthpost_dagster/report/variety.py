@@ -1,12 +1,12 @@
-"""How varied the posts are: each subset beside random draws of the same size, and a run of the teacher beside others.
+"""Variety of the posts: each subset compared with random draws of the same size, each run of the teacher with others.
 
-The figures are those of `rows.diversity`; they are drawn in `report.quality_figures`.
+`rows.diversity` computes the figures, `report.quality_figures` draws them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.report.data_quality import rows_compared
@@ -14,8 +14,6 @@ from synthpost_dagster.rows.diversity import Spread, is_worse
 from synthpost_dagster.schemas import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
 
     from synthpost_dagster.report.data_quality import Run
@@ -56,13 +54,14 @@ def measured(tables: Sequence[pd.DataFrame]) -> list[str]:
     return [metric for metric in METRICS if metric in found]
 
 
-def metric_lines(metric: str, subsets: Mapping[int, pd.DataFrame]) -> Iterator[MetricLine]:
-    """A metric of each subset that it was measured on."""
-    for table in subsets.values():
-        for row in table[table["metric"] == metric].itertuples():
-            if math.isfinite(row.value):
-                drawn = spread_of(row)
-                yield MetricLine(metric, int(row.rows), float(row.value), drawn, is_worse(metric, row.value, drawn))
+def metric_lines(subsets: Iterable[pd.DataFrame]) -> list[MetricLine]:
+    """Each metric of each subset on which it was measured, in the schema's order."""
+    rows = [row for table in subsets for row in table.itertuples() if math.isfinite(row.value)]
+    lines = [
+        MetricLine(row.metric, int(row.rows), float(row.value), drawn, is_worse(row.metric, row.value, drawn))
+        for row, drawn in zip(rows, map(spread_of, rows), strict=True)
+    ]
+    return sorted(lines, key=lambda line: METRICS.index(line.metric))
 
 
 def spread_of(row: Any) -> Spread:
@@ -71,9 +70,9 @@ def spread_of(row: Any) -> Spread:
 
 
 def at_equal(run: Run, metric: str) -> Spread | None:
-    """A run's figure at the rows that runs are compared at, with the deviation of its draws; None where not measured.
+    """A run's figure at the number of rows that all runs have, and the deviation of its draws (NaN without draws).
 
-    The deviation is NaN where nothing was drawn.
+    None where the figure was not measured.
     """
     for row in run.table[run.table["metric"] == metric].itertuples():
         if math.isfinite(row.draws_mean):

@@ -1,7 +1,6 @@
-"""What is known of an artifact besides its tables: one record an asset, kept in its manifest as JSON.
+"""Facts of an artifact besides its tables: one record for each asset, kept in its manifest as JSON.
 
-Every field has a default, so that manifests of earlier versions can be read. Records may hold further figures whose
-names depend on the data, such as `distinct_2_at_88_rows`.
+Records may hold further figures whose names depend on the data, such as `distinct_2_at_88_rows`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.report.data import Usage
 
 
 class Estimate(BaseModel):
-    """What making an artifact was expected to take; `seconds` is None where nothing was known."""
+    """The estimate from before an artifact was made; `seconds` is None where nothing was known."""
 
     model_config = ConfigDict(frozen=True)
     requests: int = 0
@@ -25,6 +25,11 @@ class Estimate(BaseModel):
     usd_at_most: float = 0.0
     seconds: float | None = None
     basis: str = ""
+
+    @property
+    def usage(self) -> Usage:
+        """The estimated requests, tokens, dollars and seconds."""
+        return Usage(self.requests, self.prompt_tokens + self.completion_tokens, self.usd, self.seconds)
 
 
 class Facts(BaseModel):
@@ -47,8 +52,13 @@ class Facts(BaseModel):
 
     @property
     def content(self) -> dict[str, Any]:
-        """Those that were set, as JSON."""
+        """The facts that were set, as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def usage(self) -> Usage:
+        """What making the artifact used."""
+        return Usage()
 
 
 class AskedFacts(Facts):
@@ -63,12 +73,23 @@ class AskedFacts(Facts):
     lost_usd: float = 0.0
     ask_seconds: float = 0.0
 
+    @property
+    def usage(self) -> Usage:
+        """New requests, their tokens and dollars, and the seconds that they took."""
+        tokens = self.prompt_tokens_asked + self.completion_tokens_asked
+        return Usage(self.asked_now, tokens, self.cost_usd + self.lost_usd, self.ask_seconds)
+
 
 class TimedFacts(Facts):
     """Facts of an artifact made by the student on this machine."""
 
     wall_seconds: float = 0.0
     peak_gib: float = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """Seconds on this machine."""
+        return Usage(seconds=self.wall_seconds)
 
 
 class CatalogFacts(Facts):
@@ -78,7 +99,7 @@ class CatalogFacts(Facts):
 
 
 class PromptsFacts(Facts):
-    """Facts of `prompts`: what changed since the last ones; unset for the first."""
+    """Facts of `prompts`: changes since the previous artifact; unset for the first."""
 
     new_prompts: int = 0
     changed_prompts: int = 0
@@ -96,7 +117,7 @@ class RowsFacts(AskedFacts):
 
 
 class AdapterFacts(TimedFacts):
-    """Facts of `adapters`. `timed_steps` are those of `wall_seconds`; steps before a restart are not among them."""
+    """Facts of `adapters`. `timed_steps` were trained in `wall_seconds`; steps before a restart are not counted."""
 
     optimizer_steps: int = 0
     timed_steps: int = 0

@@ -24,7 +24,6 @@ from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.synthetic_rows import teacher_of
 from synthpost_dagster.tasks.task import Task
-from synthpost_dagster.training.forgetting import general_text
 
 REPORT_FORMAT = 9
 """Raised when the page or its tables change, so that reports are made again."""
@@ -78,7 +77,6 @@ class PageInputs:
     seed: int
     """The profile's; a cell without one was trained under it."""
     max_perplexity_ratio: float
-    general_text: str
     labels: dict[str, str]
     prompts: Manifest | None
     evaluation_prompts: Manifest | None
@@ -147,7 +145,6 @@ def page_inputs(study: Study) -> PageInputs:
         evaluation_count=study.evaluation_count,
         seed=profile.training.seed,
         max_perplexity_ratio=study.task.spec.quality.max_perplexity_ratio,
-        general_text=general_text().digest,
         labels=labels_of(study),
         prompts=found("prompts"),
         evaluation_prompts=found("evaluation_prompts"),
@@ -172,7 +169,7 @@ def labels_of(study: Study) -> dict[str, str]:
     return read_labels(file) if file.is_file() else {}
 
 
-def there(manifest: Manifest | None, asset: str) -> Manifest:
+def required(manifest: Manifest | None, asset: str) -> Manifest:
     """The manifest. Raises UpstreamMissing where it is None."""
     if manifest is None:
         raise UpstreamMissing(f"{asset} does not exist for this task and profile yet; use `synthpost run`")
@@ -220,9 +217,7 @@ def _earlier(study: Study, rows: Manifest | None) -> tuple[Manifest, ...]:
     found = [
         manifest
         for manifest in study.resolver.all_of("synthetic_rows")
-        if manifest.parts.get("task") == rows.parts.get("task")
-        and "diversity.parquet" in manifest.files
-        and manifest.digest != rows.digest
+        if manifest.parts.get("task") == rows.parts.get("task") and manifest.digest != rows.digest
     ]
     return tuple(reversed(found))
 

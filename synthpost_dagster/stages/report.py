@@ -26,12 +26,12 @@ from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met
 from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
+from synthpost_dagster.stages.costs import stage_costs
 from synthpost_dagster.stages.data_quality import data_quality
 from synthpost_dagster.stages.facts import AdapterFacts, ReportFacts, RowsFacts
-from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, page_inputs, there
+from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, page_inputs, required
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
-from synthpost_dagster.stages.took import took
 from synthpost_dagster.statistics.comparison import Comparison, compare
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.replicates import Trained
@@ -117,7 +117,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
 
     task, spec, read, made = inputs.task, inputs.task.spec, store.read_table, inputs.made
     mains = [one for one in made if one.cell.seed is None]
-    rows, untuned = there(inputs.rows, "synthetic_rows"), there(inputs.untuned, BASELINE)
+    rows, untuned = required(inputs.rows, "synthetic_rows"), required(inputs.untuned, BASELINE)
     baselines, briefs = read(untuned), briefs_by_id(task)
     groups = findings.replicates({one.cell: _trained(one) for one in mains})
     cells: list[Judged] = []
@@ -169,9 +169,9 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         costs=costs,
         training=tuple(_training(inputs, store, one) for one in made),
         max_perplexity_ratio=inputs.max_perplexity_ratio,
-        took=took(
+        stage_costs=stage_costs(
             rows,
-            [untuned, there(inputs.samples, CONTROL)],
+            [untuned, required(inputs.samples, CONTROL)],
             [one.adapter for one in made],
             [one.predictions for one in made],
             [one.verdicts for one in made] + ([inputs.controls] if inputs.controls else []),
@@ -273,15 +273,8 @@ def _training(inputs: PageInputs, store: ArtifactStore, made: Made) -> page.Trai
         facts.peak_gib,
         facts.device,
         store.read_table(made.adapter),
-        _general_text(inputs, store, made.adapter),
+        store.read_table(made.adapter, "forgetting"),
     )
-
-
-def _general_text(inputs: PageInputs, store: ArtifactStore, adapter: Manifest) -> pd.DataFrame | None:
-    """The perplexities by kind of text, if they were measured on the present general text."""
-    if "forgetting.parquet" not in adapter.files or AdapterFacts.of(adapter).general_text != inputs.general_text:
-        return None
-    return store.read_table(adapter, "forgetting")
 
 
 def _put_out(study: Study, manifest: Manifest) -> None:

@@ -30,9 +30,10 @@ from synthpost_dagster.report.data import (
     ReportData,
     Seeds,
     Side,
-    Took,
+    StageCost,
     Training,
     Trust,
+    Usage,
     Worth,
 )
 from synthpost_dagster.report.data_quality import (
@@ -311,9 +312,9 @@ def report(**changes: Any) -> ReportData:
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in (A, B, C, D)},
         training=(Training(A, 1, 97.0, 6.25, "one GPU", curve(2.0, 1.0), kinds_of()),),
         max_perplexity_ratio=1.15,
-        took=(
-            Took("Synthetic rows", "88 kept rows", 91, 45_000, 0.0215, 75.0, 88, 40_000, 0.02, 60.0),
-            Took("Training", "1 cell, 50 steps", 0, 0, 0.0, 97.0, 0, 0, 0.0, None),
+        stage_costs=(
+            StageCost("Synthetic rows", "88 kept rows", Usage(91, 45_000, 0.0215, 75.0), Usage(88, 40_000, 0.02, 60.0)),
+            StageCost("Training", "1 cell, 50 steps", Usage(seconds=97.0), Usage(seconds=None)),
         ),
         decisive_share=0.95,
         expected=tuple(expected_intervals(100, 0.95)),
@@ -410,7 +411,7 @@ def big_report(prompts: int = 440, seed: int = 7) -> ReportData:
         separations=(),
         costs={cell: Cost(cell.data_size * 0.0002, cell.data_size * 0.4, 8.0) for cell in cells},
         training=tuple(
-            Training(cell, 1, 97.0, 6.25, "one GPU", curve(*(3 / (1 + step / 20) for step in range(60))))
+            Training(cell, 1, 97.0, 6.25, "one GPU", curve(*(3 / (1 + step / 20) for step in range(60))), kinds_of())
             for cell in cells
         ),
         pairs=tuple(sides),

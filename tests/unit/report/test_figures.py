@@ -14,6 +14,7 @@ import pytest
 from synthpost_dagster.cell import Cell, steps_label
 from synthpost_dagster.report import figures
 from synthpost_dagster.report.data import Training
+from tests.helpers.reports import kinds_of
 
 NO_ROWS = pd.DataFrame(
     columns=["data_size", "steps", "seed", "optimizer_steps", "opponent", "factor", "wins", "losses"]
@@ -50,7 +51,7 @@ def ratios() -> pd.DataFrame:
 
 def run(data_size: int, steps: str, losses: list[float]) -> Training:
     curve = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses, "learning_rate": 2e-4})
-    return Training(Cell(data_size, steps), 1, 97.0, 6.2, "one GPU", curve)
+    return Training(Cell(data_size, steps), 1, 97.0, 6.2, "one GPU", curve, kinds_of())
 
 
 def shares(criterion: str = "hook") -> pd.DataFrame:
@@ -191,6 +192,7 @@ def test_ids_are_not_shared_between_figures_of_one_page() -> None:
 def test_preview_is_a_png() -> None:
     assert figures.cells_png(ratios()).startswith(b"\x89PNG\r\n")
     assert figures.cells_png(NO_ROWS).startswith(b"\x89PNG\r\n")
+    assert figures.loss_png(run(88, "50", [2.0, 1.5]).loss).startswith(b"\x89PNG\r\n")
 
 
 def test_importing_the_module_imports_neither_matplotlib_nor_scipy() -> None:

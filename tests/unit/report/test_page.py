@@ -185,7 +185,13 @@ def test_study_mode_is_said_above_the_headline_and_beside_the_ratios() -> None:
 @pytest.mark.usefixtures("no_drawing")
 def test_page_without_any_result_says_so() -> None:
     data = report()
-    nothing = {"ratios": data.ratios[:0], "compliance": data.compliance[:0], "training": (), "pairs": (), "took": ()}
+    nothing = {
+        "ratios": data.ratios[:0],
+        "compliance": data.compliance[:0],
+        "training": (),
+        "pairs": (),
+        "stage_costs": (),
+    }
     nothing |= {"choice": None, "worth": (), "seeds": (), "costs": {}, "prompting": None}
     text = text_of(**nothing, prompt_tokens={})
     for words in ("nothing to draw", "been checked yet", "been trained yet", "no posts to show yet", "No two cells"):
@@ -291,14 +297,13 @@ def test_cell_compared_with_one_baseline_only_is_shown() -> None:
         (kinds_of(), 1.15, "6.2 GiB 1.04 one GPU"),
         (kinds_of(1.3), 1.15, "6.2 GiB 1.28 above the limit one GPU"),
         (kinds_of(NAN), 1.15, "6.2 GiB undefined one GPU"),
-        (None, 1.15, "6.2 GiB not measured one GPU"),
     ],
 )
-def test_forgetting_is_a_column_of_the_training_runs(kinds: pd.DataFrame | None, limit: float, shown: str) -> None:
+def test_forgetting_is_a_column_of_the_training_runs(kinds: pd.DataFrame, limit: float, shown: str) -> None:
     training = tuple(run._replace(general_text=kinds) for run in report().training)
     text = text_of(training=training, max_perplexity_ratio=limit)
     assert shown in text
-    assert ("poem 1 8.00 8.72 1.09 all 4" in text) is (kinds is not None)
+    assert "poem 1 8.00 8.72 1.09 all 4" in text
 
 
 def test_terms_of_the_first_screen_are_in_the_glossary(page: str) -> None:
