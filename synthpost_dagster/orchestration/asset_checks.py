@@ -5,7 +5,7 @@ artifact is made; a check shows the result that the manifest keeps, with the par
 """
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -20,7 +20,7 @@ from dagster_shared.utils.warnings import PreviewWarning
 
 from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, gate_failure
 from synthpost_dagster.assets.metadata import as_markdown, preview
-from synthpost_dagster.errors import GateFailed, UpstreamMissing
+from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.orchestration.instance import metadata_of
 from synthpost_dagster.quality.gates import CONTROL_TEXTS, gate_names, is_blocking
 from synthpost_dagster.resources.study import StudyResource
@@ -70,30 +70,17 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
             raise UpstreamMissing(
                 f"{asset} {partition}".strip() + " is recorded but not in the storage; the next run makes it again"
             )
-        shown = shown_result(manifest, gate)
-        yield AssetCheckResult(
-            passed=shown.is_passed, severity=shown.severity, description=shown.description, metadata=shown.metadata
-        )
-        if shown.failure and shown.is_blocking:
-            # Dagster's own error would name the check alone. It takes generators, which its types do not say.
-            raise shown.failure
+        yield shown_result(manifest, gate)
+        entry = _entry(manifest, gate)
+        if entry.is_blocking and not entry.is_passed:
+            # Dagster's own error would only name the check. It accepts generators, though its types do not say so.
+            raise gate_failure(manifest.title, entry)
 
     return check
 
 
-class ShownResult(NamedTuple):
-    """The result of a gate as Dagster shows it; `failure` is the error of one that did not pass."""
-
-    is_passed: bool
-    is_blocking: bool
-    severity: AssetCheckSeverity
-    description: str
-    metadata: dict[str, Any]
-    failure: GateFailed | None
-
-
-def shown_result(manifest: Manifest, gate: str) -> ShownResult:
-    """The result that the manifest keeps of a gate."""
+def shown_result(manifest: Manifest, gate: str) -> AssetCheckResult:
+    """The verdict of a gate that the manifest holds, as Dagster shows it."""
     entry = _entry(manifest, gate)
     failure = None if entry.is_passed else gate_failure(manifest.title, entry)
     metadata: dict[str, Any] = {"finding": MetadataValue.text(entry.message), **entry.figures}
@@ -105,15 +92,13 @@ def shown_result(manifest: Manifest, gate: str) -> ShownResult:
         metadata["offending"] = preview(entry.offending)
     severity = AssetCheckSeverity.ERROR if entry.is_severe else AssetCheckSeverity.WARN
     description = str(failure) if failure and entry.explanation else entry.message
-    return ShownResult(entry.is_passed, entry.is_blocking, severity, description, metadata, failure)
+    return AssetCheckResult(passed=entry.is_passed, severity=severity, description=description, metadata=metadata)
 
 
 def _entry(manifest: Manifest, gate: str) -> GateEntry:
-    """The verdict of a gate. One that is not there was not evaluated, because the table breaks its schema."""
+    """The verdict of a gate. A missing one was not evaluated, because the table breaks its schema."""
     found = {entry.name: entry for entry in manifest.gates}
-    if gate in found:
-        return found[gate]
     why = f": {found['schema'].message}" if "schema" in found else ""
-    stops = is_blocking(manifest.asset, gate)
-    message = f"not evaluated{why}"
-    return GateEntry(name=gate, is_passed=False, is_blocking=stops, message=message, is_severe=stops)
+    stops, message = is_blocking(manifest.asset, gate), f"not evaluated{why}"
+    missing = GateEntry(name=gate, is_passed=False, is_blocking=stops, message=message, is_severe=stops)
+    return found.get(gate, missing)

@@ -53,9 +53,11 @@ def build_definitions(settings: Settings) -> Definitions:
     return Definitions(
         assets=assets,
         asset_checks=build_checks(assets),
-        jobs=list(jobs),
-        schedules=[build_schedule(jobs)],
-        sensors=[build_sensor(jobs, AssetGraph.from_assets(assets))],
+        jobs=list(jobs.values()),
+        schedules=[build_schedule(jobs["upstream"])],
+        sensors=[
+            build_sensor([job for name, job in jobs.items() if name != "upstream"], AssetGraph.from_assets(assets))
+        ],
         resources={"study": study, "gpu": gpu, "tables": tables, "journal": journal},
         executor=in_process_executor,
     )

@@ -32,7 +32,7 @@ from synthpost_dagster.stages.report import require_cells
 from synthpost_dagster.stages.study import Study
 
 MAX_REPAIRS = 5
-"""How often a study begins again after it met a damaged artifact."""
+"""Number of restarts of a study that found a damaged artifact."""
 
 
 class Driver:
@@ -43,11 +43,11 @@ class Driver:
         self.recorded = recorded_in(instance, definitions.resolve_asset_graph())
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Brings the cells and the report up to date. What fails does not stop what can do without it.
+        """Brings the cells and the report up to date. A failed run stops only the runs that depend on it.
 
-        Raises the error of what failed, once nothing is left to do; ModelError or EndpointError before any run where
-        a model's files are damaged, or an endpoint that will be asked is of no use. A damaged artifact is set aside by
-        the run that meets it; the study then begins again, so that it is made again.
+        Once nothing is left to do, it raises the error of what failed. It raises ModelError or EndpointError before any
+        run if a model's files are damaged or an endpoint that it needs cannot be used. A run that finds a damaged
+        artifact sets it aside; the study then starts again and makes it again.
         """
         for _ in range(MAX_REPAIRS):
             try:
@@ -82,7 +82,7 @@ class Driver:
         self._raise(failed)
 
     def _prepare(self, cells: Sequence[Cell]) -> None:
-        """Raises ModelError or EndpointError before time is spent, and shows what is current."""
+        """Warns about the models and endpoints that the runs need. Raises ModelError or EndpointError."""
         study, recorded, rows = self.study.fresh(), self.recorded, max(cell.data_size for cell in cells)
         doctor.require_models(study)
         if planning.are_rows_stale(study, recorded, rows) and synthetic_rows.has_rows_to_ask(study, rows):
@@ -97,7 +97,7 @@ class Driver:
             self.terminal.reused(title)
 
     def _start(self, runs: Sequence[Run]) -> dict[Run, errors.SynthpostError]:
-        """Runs one run, or several at a time; the errors of those that failed. Raises ArtifactDamaged."""
+        """Executes the runs and returns the errors of those that failed. Raises ArtifactDamaged."""
         tidy(self.instance, self.study.profile.device.max_concurrent_runs)
         if (len(runs) > 1 and runs[0].cells) or any(self._has_own_process(run) for run in runs):
             return self._run_apart(runs)
@@ -120,7 +120,8 @@ class Driver:
         return run.holds_model and self.study.profile.device.process_per_run
 
     def _run_apart(self, runs: Sequence[Run]) -> dict[Run, errors.SynthpostError]:
-        titles = {_title(run, place, runs): run for place, run in enumerate(runs, start=1)}
+        places = enumerate(runs, start=1)
+        titles = {f"{run.title}, {place} of {len(runs)}" if len(runs) > 1 else run.title: run for place, run in places}
         for title in titles:
             self.terminal.started(title)
 
@@ -146,10 +147,6 @@ class Driver:
             raise errors.SynthpostError(f"{len(failed)} runs failed", details=lines)
 
 
-def _title(run: Run, place: int, runs: Sequence[Run]) -> str:
-    return run.title if len(runs) == 1 else f"{run.title}, {place} of {len(runs)}"
-
-
 @contextmanager
 def open_driver(settings: Settings, terminal: Terminal) -> Iterator[Driver]:
     """A driver of the settings' study on the Dagster instance of its home."""
@@ -163,25 +160,20 @@ def open_driver(settings: Settings, terminal: Terminal) -> Iterator[Driver]:
 def open_instance(settings: Settings) -> DagsterInstance:
     """The home's Dagster instance, without the processes that copy a step's output to files.
 
-    What a stage says is in the run's event log and in the terminal; those processes would only take time, and print
-    tracebacks of their own when someone presses Ctrl-C. So would the database's connections that are being closed then.
+    Stages report to the run's event log and to the terminal. Those processes would only take time and print tracebacks
+    at Ctrl-C, as would the connections of the database that are closed then.
     """
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     quiet = {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
     return DagsterInstance.from_ref(InstanceRef.from_dir(str(settings.dagster_home), overrides={"compute_logs": quiet}))
 
 
-def _partition(run: Run) -> str | None:
-    if run.job == "cell" and run.cells:
-        return key_of(run.cells[0])
-    return str(run.size) if run.size is not None else None
-
-
 def execute(definitions: Definitions, instance: DagsterInstance, run: Run) -> None:
-    """One run in this process. Raises the error of the step that failed, or of the check that did."""
+    """One run in this process. Raises the error of the step or check that failed."""
+    partition = key_of(run.cells[0]) if run.job == "cell" else str(run.size) if run.size is not None else None
     result = definitions.resolve_job_def(run.job).execute_in_process(
         instance=instance,
-        partition_key=_partition(run),
+        partition_key=partition,
         run_config={"ops": ops_config(run), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         tags={DRIVER_TAG: "cli", PROCESS_TAG: this_process()},
         raise_on_error=False,
@@ -191,7 +183,7 @@ def execute(definitions: Definitions, instance: DagsterInstance, run: Run) -> No
 
 
 def _execute_apart(settings: Settings, run: Run) -> None:
-    """The run in this process, which is its own."""
+    """Executes a run in a process of its own."""
     prepare(settings)
     with open_instance(settings) as instance:
         execute(build_definitions(settings), instance, run)

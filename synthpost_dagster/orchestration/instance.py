@@ -1,12 +1,11 @@
 """What a Dagster instance has recorded: the latest materializations, and runs whose process ended.
 
-Used by checks, sensor, driver and UI. What runs next is decided in `stages.planning`.
+Checks, sensor, driver and UI use it. `stages.planning` decides what runs next.
 """
 
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from dagster import (
     AssetKey,
@@ -19,8 +18,7 @@ from dagster import (
 )
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
-from dagster._core.loader import LoadingContext
-from dagster._utils.aiodataloader import BlockingDataLoader, DataLoader
+from dagster._core.loader import LoadingContextForTest
 
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.runtime.heartbeats import SILENT_SECONDS, is_dead
@@ -28,9 +26,9 @@ from synthpost_dagster.runtime.processes import is_alive, is_here
 from synthpost_dagster.stages.planning import Recorded
 
 DRIVER_TAG = "synthpost/driver"
-"""On runs that the command line started: it starts the next ones itself, so the sensor waits for it to end."""
+"""On runs of the command line. It starts the next runs itself, so the sensor waits for it to end."""
 PROCESS_TAG = ".dagster/synthpost_process"
-"""Names the process that executes a run inside itself. Dagster's UI hides tags with this prefix."""
+"""The process that executes a run inside itself. Dagster's UI hides tags with this prefix."""
 UNFINISHED = (
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -38,26 +36,8 @@ UNFINISHED = (
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 )
-
-
 MANIFEST_DIGEST = "manifest_digest"
-"""Metadata of a materialization: the digest of the manifest, which shows whether the artifact changed since."""
-
-
-class _Loading(LoadingContext):
-    """Dagster's stale-status resolver loads records through this; it caches them for one decision."""
-
-    def __init__(self, instance: DagsterInstance) -> None:
-        self._instance = instance
-        self._loaders: dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]] = {}
-
-    @property
-    def instance(self) -> DagsterInstance:
-        return self._instance
-
-    @property
-    def loaders(self) -> dict[type, tuple[DataLoader[Any, Any], BlockingDataLoader[Any, Any]]]:
-        return self._loaders
+"""Metadata of a materialization: the digest of the manifest, by which a later change of the artifact is noticed."""
 
 
 def recorded_in(instance: DagsterInstance, graph: AssetGraph) -> Recorded:
@@ -77,7 +57,8 @@ def recorded_in(instance: DagsterInstance, graph: AssetGraph) -> Recorded:
 
 def stale_status(instance: DagsterInstance, graph: AssetGraph, asset: str, partition: str = "") -> StaleStatus:
     """Dagster's stale status of an asset or a partition."""
-    resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
+    # Despite its name, this is Dagster's loading context for use outside its webserver.
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     return resolver.get_status(AssetKey(asset), partition or None)
 
 

@@ -6,7 +6,7 @@ runs next is decided in `stages.planning`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from dagster import (
     AssetSelection,
@@ -40,7 +40,7 @@ Job = JobDefinition | UnresolvedAssetJobDefinition
 
 
 class SweepConfig(Config):
-    """Which cells a run of `sweep` completes."""
+    """The cells that a run of `sweep` completes."""
 
     cells: list[str] | None = Field(default=None, description="Such as 88|50; by default all cells of the profile")
 
@@ -84,16 +84,8 @@ def fill(context: OpExecutionContext, config: SweepConfig, study: StudyResource)
 
     filled = complete(opened, cells, progress_of(context), record, release_pool)
     context.log.info(f"trainings: {filled.text}; models loaded: {filled.model_loads}")
-    context.add_output_metadata(
-        {
-            "made": filled.made,
-            "reused": filled.reused,
-            "made_by_another_run": filled.elsewhere,
-            "failed": filled.failed,
-            "skipped": filled.skipped,
-            "model_loads": filled.model_loads,
-        }
-    )
+    shown = filled.counts | {"failed": filled.failed, "skipped": filled.skipped, "model_loads": filled.model_loads}
+    context.add_output_metadata({name.replace(" ", "_"): value for name, value in shown.items()})
     _raise_failures(filled, len(cells))
 
 
@@ -120,20 +112,9 @@ def sweep() -> None:
     fill()
 
 
-class Jobs(NamedTuple):
-    """The jobs, in the order they run."""
-
-    upstream: UnresolvedAssetJobDefinition
-    subsets: UnresolvedAssetJobDefinition
-    sweep: JobDefinition
-    cell: UnresolvedAssetJobDefinition
-    controls: UnresolvedAssetJobDefinition
-    report: UnresolvedAssetJobDefinition
-
-
-def build_jobs() -> Jobs:
-    """The jobs; each has the partitions of its assets."""
-    return Jobs(
+def build_jobs() -> dict[str, Job]:
+    """The jobs by name, in the order they run; each has the partitions of its assets."""
+    jobs: tuple[Job, ...] = (
         _asset_job("upstream", UPSTREAM, "Catalog, prompts, synthetic rows and the untuned model's outputs."),
         _asset_job("subsets", ("data_subsets",), "The training rows of one data size."),
         sweep,
@@ -141,17 +122,18 @@ def build_jobs() -> Jobs:
         _asset_job("controls", ("control_verdicts",), "Comparisons whose answer is known: they test the judge."),
         _asset_job("report", ("ratio_report",), "Win ratios with intervals, and the page."),
     )
+    return {one.name: one for one in jobs}
 
 
 def _asset_job(name: str, assets: Sequence[str], description: str) -> UnresolvedAssetJobDefinition:
     return define_asset_job(name, AssetSelection.assets(*assets), description=description)
 
 
-def build_schedule(jobs: Jobs) -> ScheduleDefinition:
+def build_schedule(upstream: Job) -> ScheduleDefinition:
     """Starts the upstream every Monday at six."""
     return ScheduleDefinition(
         name="weekly",
-        job=jobs.upstream,
+        job=upstream,
         cron_schedule=WEEKLY,
         description="Starts `upstream` every Monday at 06:00. Switch the sensor `next_runs` on to let the rest follow.",
     )

@@ -86,8 +86,8 @@ def _evaluation(
     return AssetCheckEvaluation(
         asset_key=key,
         check_name=gate,
-        passed=shown.is_passed,
-        metadata=shown.metadata | {"source": MetadataValue.text("recorded by the job sweep")},
+        passed=bool(shown.passed),
+        metadata={**(shown.metadata or {}), "source": MetadataValue.text("recorded by the job sweep")},
         target_materialization_data=target,
         severity=shown.severity,
         description=shown.description,

@@ -4,7 +4,7 @@ https://docs.dagster.io/guides/automate/sensors. It yields what `stages.planning
 upstream, which may cost money: that is the schedule's, or a person's, decision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from dagster import (
@@ -23,19 +23,19 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.orchestration.instance import DRIVER_TAG, UNFINISHED, is_orphan, recorded_in
-from synthpost_dagster.orchestration.jobs import Jobs, cells_of, ops_config
+from synthpost_dagster.orchestration.jobs import Job, cells_of, ops_config
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages.planning import Run, next_runs
 from synthpost_dagster.stages.study import Study
 
 INTERVAL_SECONDS = 30
 MAX_RUNS_AN_HOUR = 5
-"""Of one kind and partition: whatever keeps it from becoming current, it does not become a loop."""
+"""Successful runs of one job and partition, so that an artifact that never becomes current causes no loop."""
 PARTITION_TAG = "dagster/partition"
 
 
-def build_sensor(jobs: Jobs, graph: AssetGraph) -> SensorDefinition:
-    """The sensor; it is off until someone switches it on."""
+def build_sensor(jobs: Sequence[Job], graph: AssetGraph) -> SensorDefinition:
+    """The sensor, which starts these jobs; it is off until someone switches it on."""
 
     def evaluate(context: SensorEvaluationContext, study: StudyResource) -> Iterator[RunRequest | SkipReason]:
         runs, reason = requested(study.open(), context.instance, graph)
@@ -45,7 +45,7 @@ def build_sensor(jobs: Jobs, graph: AssetGraph) -> SensorDefinition:
 
     decorate = sensor(
         name="next_runs",
-        jobs=jobs[1:],
+        jobs=jobs,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.STOPPED,
         description="Starts what is missing or out of date after the upstream: subsets, sweeps, controls, report. What "
@@ -71,18 +71,21 @@ def requested(study: Study, instance: DagsterInstance, graph: AssetGraph) -> tup
 
 
 def _given_up(study: Study, instance: DagsterInstance) -> list[Run]:
-    """What failed or was cancelled since the upstream last began, and what has run too often."""
+    """Runs that failed or were cancelled since the upstream last started, and those that have run too often."""
+
+    def ended(after: datetime | None, *statuses: DagsterRunStatus) -> list[Run]:
+        runs = instance.get_runs(RunsFilter(statuses=list(statuses), created_after=after))
+        return [one for run in runs if DRIVER_TAG not in run.tags and (one := _as_run(study, run))]
+
     latest = instance.get_run_records(RunsFilter(job_name="upstream"), limit=1)
     since = latest[0].create_timestamp if latest else None
-    ended = RunsFilter(statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED], created_after=since)
-    failed = [one for run in instance.get_runs(ended) if DRIVER_TAG not in run.tags and (one := _as_run(study, run))]
-    hour = RunsFilter(statuses=[DagsterRunStatus.SUCCESS], created_after=datetime.now(UTC) - timedelta(hours=1))
-    made = [one for run in instance.get_runs(hour) if DRIVER_TAG not in run.tags and (one := _as_run(study, run))]
-    return failed + [run for run in made if made.count(run) >= MAX_RUNS_AN_HOUR]
+    made = ended(datetime.now(UTC) - timedelta(hours=1), DagsterRunStatus.SUCCESS)
+    too_often = [run for run in made if made.count(run) >= MAX_RUNS_AN_HOUR]
+    return ended(since, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED) + too_often
 
 
 def _as_run(study: Study, run: DagsterRun) -> Run | None:
-    """What a Dagster run makes; None for one of no job of ours, such as an asset materialized by hand."""
+    """A Dagster run as the planning sees it; None for other jobs, such as an asset materialized by hand."""
     partition = run.tags.get(PARTITION_TAG, "")
     if run.job_name == "subsets" and partition.isdecimal():
         return Run("subsets", size=int(partition))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from synthpost_dagster.cell import Cell, steps_label, steps_order
 from synthpost_dagster.report.drawing import COLORS, FAINT, INK, MARKERS, empty_figure, note, png, svg
@@ -15,7 +15,7 @@ from synthpost_dagster.report.texts import CONTESTANT_NAMES, NO_DECISIVE_PAIR
 from synthpost_dagster.schemas import OPPONENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from synthpost_dagster.report.data import Training
 
+Direction = Literal["x", "y"]
 _MAX_LOSS_POINTS = 200
 _ARROW_ROOM = 8.0  # points between the labels and an arrow at the edge of the axis
 
@@ -171,7 +172,7 @@ def _draw_by_length(marks: list[_Mark]) -> Figure:
 
 def _draw_lines(
     marks: list[_Mark],
-    series: dict[Hashable, str],
+    series: Mapping[Any, str],
     series_of: Callable[[_Mark], Hashable],
     place_of: Callable[[_Mark], int],
 ) -> Figure:
@@ -203,7 +204,9 @@ def _draw_lines(
     return figure
 
 
-def _draw_mark(axes: Axes, mark: _Mark, place: float, limits: tuple[float, float], look: _Look, axis: str) -> None:
+def _draw_mark(
+    axes: Axes, mark: _Mark, place: float, limits: tuple[float, float], look: _Look, axis: Direction
+) -> None:
     """A ratio's point and interval along the ratio axis (x or y) at `place`; arrows where the interval is open."""
 
     def plot(across: list[float], along: list[float], **style: Any) -> None:
@@ -221,7 +224,7 @@ def _draw_mark(axes: Axes, mark: _Mark, place: float, limits: tuple[float, float
     plot([place], [mark.ratio], **look.of_marker, linestyle="none", zorder=3)
 
 
-def _draw_gap(axes: Axes, place: float, axis: str) -> None:
+def _draw_gap(axes: Axes, place: float, axis: Direction) -> None:
     """Words in place of a ratio: right of 1, or at the top of a panel of lines."""
     if axis == "x":
         axes.text(1.05, place, NO_DECISIVE_PAIR, fontsize=7, ha="left", va="center")
@@ -236,7 +239,7 @@ def _limits(marks: list[_Mark]) -> tuple[float, float]:
     return min([*ends, 0.8]) / 1.4, max([*ends, 1.25]) * 1.4
 
 
-def _ratio_axis(axes: Axes, limits: tuple[float, float], axis: str) -> None:
+def _ratio_axis(axes: Axes, limits: tuple[float, float], axis: Direction) -> None:
     axes.set(**{f"{axis}scale": "log", f"{axis}lim": limits})
     decades = math.log10(limits[1] / limits[0])
     _log_ticks(axes, axis, (1.0, 2.0, 5.0) if decades < 3 else (1.0,))
@@ -244,7 +247,7 @@ def _ratio_axis(axes: Axes, limits: tuple[float, float], axis: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _log_ticks(axes: Axes, axis: str, factors: Sequence[float]) -> None:
+def _log_ticks(axes: Axes, axis: Direction, factors: Sequence[float]) -> None:
     """Ticks at these factors times powers of ten, with a grid."""
     from matplotlib.ticker import LogLocator
 
