@@ -1,6 +1,6 @@
-"""What the report's page is made of, as one record: its fingerprint is the report's, and the page sees nothing else.
+"""The inputs of the report's page as one record: its hash is the report's fingerprint, and the page sees nothing else.
 
-Gathering it reads manifests alone. What is made of it is in `report` and `data_quality`.
+Only manifests are read here. `report` and `data_quality` read the tables.
 """
 
 from __future__ import annotations
@@ -26,24 +26,22 @@ from synthpost_dagster.stages.synthetic_rows import teacher_of
 from synthpost_dagster.tasks.task import Task
 
 REPORT_FORMAT = 9
-"""Raised when the page or its tables change, so that reports are made again."""
+"""Increased when the page or its tables change, so that reports are made again."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
 NOT_SHOWN = {"system_prompt", "sweep", "evaluation", "quality"}
-"""Keys of task.yaml that the page does not read; what follows from them is in the artifacts and in the other fields
-of `PageInputs`.
-"""
+"""Keys of task.yaml that the page does not read: their effects are in the artifacts and in other inputs."""
 
 
 class Judging(NamedTuple):
-    """A judge by its name and the family of its model."""
+    """Name of a judge and family of its model."""
 
     name: str
     family: str
 
 
 class Made(NamedTuple):
-    """What a cell under one seed is made of, and where."""
+    """The artifacts of a cell under one seed."""
 
     cell: Cell
     adapter: Manifest
@@ -53,29 +51,28 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PageInputs:
-    """All that shapes the page and its tables. Manifests count by their own digest: facts and gates are shown too.
+    """Everything that the page and its tables depend on. Manifests are hashed whole: facts and gates are shown too.
 
-    Those of cells are by cell and seed. None is what does not exist.
+    Artifacts of cells are by cell and seed. A missing artifact is None.
     """
 
     format: int
     task: Task
     profile: Profile
-    """Shown by its name; of the rest, the judges' settings explain what could not be scored."""
+    """Its name is shown; its judges' settings explain unscored games."""
     student: str
     student_family: str
     teacher: str
     teacher_family: str
     prices: Prices | None
-    """Of the teacher, where it is hosted."""
+    """The teacher's prices, if it is hosted."""
     judges: tuple[Judging, ...]
     is_rubric_alone: bool
     """Whether no judge is a model."""
     is_study_mode: bool
-    are_both_orders: bool
     evaluation_count: int
     seed: int
-    """The profile's; a cell without one was trained under it."""
+    """The profile's training.seed."""
     max_perplexity_ratio: float
     labels: dict[str, str]
     prompts: Manifest | None
@@ -83,7 +80,7 @@ class PageInputs:
     rows: Manifest | None
     earlier_rows: tuple[Manifest, ...]
     timed_rows: Manifest | None
-    """Rows that say how long replies took: the present ones, or where these asked nothing, the newest that did."""
+    """Rows with the time of replies: the present ones, or if they sent no request, the newest that did."""
     subsets: dict[int, Manifest]
     untuned: Manifest | None
     samples: Manifest | None
@@ -91,31 +88,31 @@ class PageInputs:
     predictions: dict[Cell, Manifest]
     verdicts: dict[Cell, Manifest]
     missing: tuple[tuple[str, str], ...]
-    """Places that have no verdicts, with the reason."""
+    """(place, reason) of cells without verdicts."""
     controls: Manifest | None
     missing_controls: str
-    """Why the controls are not there, else empty."""
+    """Why there are no controls, else empty."""
 
     @property
     def parts(self) -> dict[str, Any]:
-        """Every field, for the plan of the report."""
+        """Every field as JSON."""
         return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
 
     @property
     def made(self) -> list[Made]:
-        """What the cells with verdicts are made of."""
+        """The artifacts of the cells that have verdicts."""
         return [
             Made(cell, self.adapters[cell], self.predictions[cell], verdicts)
             for cell, verdicts in self.verdicts.items()
         ]
 
     def seed_of(self, cell: Cell) -> int:
-        """The seed that a cell was trained under."""
+        """The training seed of a cell."""
         return self.seed if cell.seed is None else cell.seed
 
 
 def page_inputs(study: Study) -> PageInputs:
-    """What the page would be made of now. Artifacts whose gates failed are among it, but for those of verdicts."""
+    """The page's current inputs. They include artifacts whose gates failed, except verdicts."""
     profile, found = study.profile, partial(_found, study)
     adapters = _there({cell: found("adapters", cell.place) for cell in study.trainings})
     predictions = _there({cell: found("predictions", cell.place) for cell in study.trainings})
@@ -125,7 +122,7 @@ def page_inputs(study: Study) -> PageInputs:
         missing.append((cell.place, "its adapter or its predictions are damaged; the next run makes them again"))
     controls, missing_controls = _needed(study, "control_verdicts")
     teacher = profile.teacher
-    rows = _rows(study)
+    rows, _ = _needed(study, "synthetic_rows")
     sizes = dict.fromkeys(cell.data_size for cell in study.cells)
     return PageInputs(
         format=REPORT_FORMAT,
@@ -141,7 +138,6 @@ def page_inputs(study: Study) -> PageInputs:
         ),
         is_rubric_alone=all(isinstance(judge, Rubric) for judge in study.judges),
         is_study_mode=profile.study,
-        are_both_orders=len(study.rules.orders) > 1,
         evaluation_count=study.evaluation_count,
         seed=profile.training.seed,
         max_perplexity_ratio=study.task.spec.quality.max_perplexity_ratio,
@@ -177,7 +173,7 @@ def required(manifest: Manifest | None, asset: str) -> Manifest:
 
 
 def _verdicts(study: Study) -> tuple[dict[Cell, Manifest], list[tuple[str, str]]]:
-    """The verdicts of each cell and seed of the profile, and those that are not there, with the reason."""
+    """The verdicts of each cell and seed of the profile; (place, reason) of those that are missing."""
     verdicts: dict[Cell, Manifest] = {}
     missing: list[tuple[str, str]] = []
     for cell in study.trainings:
@@ -190,7 +186,7 @@ def _verdicts(study: Study) -> tuple[dict[Cell, Manifest], list[tuple[str, str]]
 
 
 def _needed(study: Study, asset: str, partition: str = "") -> tuple[Manifest | None, str]:
-    """The artifact, or why nothing may be built on it."""
+    """The artifact, or None and the reason why nothing may be built on it."""
     try:
         return study.checked(study.resolver.need(asset, partition)), ""
     except SynthpostError as error:
@@ -206,12 +202,8 @@ def _found(study: Study, asset: str, partition: str = "") -> Manifest | None:
         return None
 
 
-def _rows(study: Study) -> Manifest | None:
-    return _needed(study, "synthetic_rows")[0]
-
-
 def _earlier(study: Study, rows: Manifest | None) -> tuple[Manifest, ...]:
-    """Tables of synthetic rows of the same task whose variety was measured, newest first, less the present one."""
+    """Other tables of synthetic rows of the same task, newest first."""
     if rows is None:
         return ()
     found = [
@@ -223,7 +215,7 @@ def _earlier(study: Study, rows: Manifest | None) -> tuple[Manifest, ...]:
 
 
 def _timed(study: Study, rows: Manifest | None) -> Manifest | None:
-    """The rows whose replies were asked for and not all found in the journal, by the teacher of the present rows."""
+    """The newest rows of the present teacher that sent a request, so that the time of replies is known."""
     if rows is None or RowsFacts.of(rows).asked_now:
         return rows
     found, teacher = study.resolver.all_of("synthetic_rows"), rows.parts.get("teacher")
@@ -236,7 +228,6 @@ def _there(found: Mapping[Any, Manifest | None]) -> dict[Any, Manifest]:
 
 
 def _plain(value: Any) -> Any:
-    """A field as the fingerprint takes it."""
     if isinstance(value, Manifest):
         return value.self_digest or fingerprint(value.model_dump(mode="json"))
     if isinstance(value, Task):

@@ -1,8 +1,8 @@
-"""What runs next: the one decision that the command line loops over and the sensor yields.
+"""Which runs to start next: the one decision that the command line loops over and the sensor yields.
 
-`next_runs` is pure: it looks at what exists, at what Dagster has recorded, and at the current runs. An artifact is
-current when it exists, its gates passed, and Dagster's latest record of it shows its manifest and is not stale. A run
-that records an existing artifact again makes nothing.
+`next_runs` is pure: it reads which artifacts exist, what Dagster has recorded, and which runs are in progress. An
+artifact is current when it exists, its gates passed, and Dagster's latest record of it shows its manifest and is not
+stale. A run that records an existing artifact again makes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from synthpost_dagster.llm.chat_models import HOLDS_DEVICE
 from synthpost_dagster.stages import adapters, report
 from synthpost_dagster.stages.stage import BY_CELL, STAGES, stage_of
 from synthpost_dagster.stages.study import Study
+from synthpost_dagster.stages.synthetic_rows import ASSET as ROWS
 
 Recorded = Callable[[str, str], str | None]
 """Asset and partition → the digest of the manifest that Dagster's latest record shows; None where there is none, or
@@ -26,7 +27,7 @@ UPSTREAM = tuple(asset for asset in STAGES if stage_of(asset).job == "upstream")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A Dagster run: of which job, of which data size or cells, and whether it holds a model on the device."""
+    """A Dagster run: its job, its data size or cells, and whether it holds a model on the device."""
 
     job: str
     size: int | None = None
@@ -57,67 +58,55 @@ def next_runs(
     failed: Collection[Run] = (),
     cells: Sequence[Cell] | None = None,
 ) -> list[Run]:
-    """The runs to start now; none where everything is current, has failed, or waits for what is in progress.
+    """The runs to start now; none where everything is current, has failed, or waits for a run in progress.
 
-    `cells` are the cells to bring up to date, by default all of the profile. What failed is not started again, and
-    does not stop what can do without it.
+    `cells` are the cells to bring up to date, by default all of the profile. A failed run is not started again; runs
+    that do not depend on it are started.
     """
-    cells = study.cells if cells is None else cells
-    now = _Now(study.fresh(), recorded, in_progress, failed)
+    study, cells = study.fresh(), study.cells if cells is None else cells
+
+    def startable(*runs: Run) -> list[Run]:
+        """Those that neither failed nor share an artifact with a run in progress."""
+        return [run for run in runs if not any(run.overlaps(other) for other in (*in_progress, *failed))]
+
+    def is_in_progress(*jobs: str) -> bool:
+        return any(run.job in jobs for run in in_progress)
+
     sizes = sorted({cell.data_size for cell in cells})
     # Subsets are compared with the content of the rows, so this finds damaged rows, which the upstream makes again.
-    stale_sizes = stale_subsets(now.study, recorded, sizes)
-    if is_upstream_stale(now.study, recorded, sizes[-1]):
-        return now.startable([Run("upstream", rows=sizes[-1], holds_model=True)])
-    if subsets := now.startable([Run("subsets", size=size) for size in stale_sizes]):
+    stale_sizes = stale_subsets(study, recorded, sizes)
+    if is_upstream_stale(study, recorded, sizes[-1]):
+        return startable(Run("upstream", rows=sizes[-1], holds_model=True))
+    if subsets := startable(*(Run("subsets", size=size) for size in stale_sizes)):
         return subsets
-    if now.is_in_progress("subsets"):
+    if is_in_progress("subsets"):
         return []
-    stale = stale_cells(now.study, recorded, [cell for cell in cells if cell.data_size not in stale_sizes])
-    free = [cell for cell in stale if now.startable([Run("sweep", cells=(cell,))])]
-    if free:
-        return [_sweep(now.study, part) for part in shared_out(now.study, free)]
-    if now.is_in_progress("sweep", "cell", "upstream"):
+    stale = stale_cells(study, recorded, [cell for cell in cells if cell.data_size not in stale_sizes])
+    if free := [cell for cell in stale if startable(Run("sweep", cells=(cell,)))]:
+        return [
+            Run("sweep", cells=tuple(part), holds_model=bool(lacking(study, part)) or is_judge_in_process(study))
+            for part in shared_out(study, free)
+        ]
+    if is_in_progress("sweep", "cell", "upstream"):
         return []
-    is_due = _has(now.study, "predictions") and are_controls_stale(now.study, recorded)
-    if controls := now.startable([Run("controls", holds_model=is_judge_in_process(study))] if is_due else []):
+    controls = startable(Run("controls", holds_model=is_judge_in_process(study)))
+    if controls and _has(study, "predictions") and are_controls_stale(study, recorded):
         return controls
-    if now.is_in_progress("controls"):
+    if is_in_progress("controls"):
         return []
-    if _has(now.study, "verdicts") and is_report_stale(now.study, recorded):
-        return now.startable([Run("report")])
+    if _has(study, "verdicts") and is_report_stale(study, recorded):
+        return startable(Run("report"))
     return []
-
-
-class _Now:
-    """What a decision looks at."""
-
-    def __init__(self, study: Study, recorded: Recorded, in_progress: Collection[Run], failed: Collection[Run]) -> None:
-        self.study, self.recorded = study, recorded
-        self._in_progress, self._failed = in_progress, failed
-
-    def startable(self, runs: Iterable[Run]) -> list[Run]:
-        """Those that neither failed nor share an artifact with a run in progress."""
-        taken = [*self._in_progress, *self._failed]
-        return [run for run in runs if not any(run.overlaps(other) for other in taken)]
-
-    def is_in_progress(self, *jobs: str) -> bool:
-        """Whether a run of one of these jobs is in progress."""
-        return any(run.job in jobs for run in self._in_progress)
 
 
 def is_upstream_stale(study: Study, recorded: Recorded, rows: int) -> bool:
     """Whether an asset of the job `upstream` is not current, or there are fewer than `rows` rows."""
-    if any(_is_stale(study, asset, "", recorded) for asset in UPSTREAM):
-        return True
-    return bool(study.resolver.need("synthetic_rows").parts["rows"] < rows)
+    return any(_is_stale(study, asset, "", recorded) for asset in UPSTREAM) or are_rows_stale(study, recorded, rows)
 
 
 def are_rows_stale(study: Study, recorded: Recorded, rows: int) -> bool:
     """Whether there are fewer than `rows` current rows."""
-    if _is_stale(study, "synthetic_rows", "", recorded):
-        return True
-    return bool(study.resolver.need("synthetic_rows").parts["rows"] < rows)
+    return _is_stale(study, ROWS, "", recorded) or study.resolver.need(ROWS).parts["rows"] < rows
 
 
 def stale_subsets(study: Study, recorded: Recorded, sizes: Iterable[int]) -> list[int]:
@@ -126,7 +115,7 @@ def stale_subsets(study: Study, recorded: Recorded, sizes: Iterable[int]) -> lis
 
 
 def stale_cells(study: Study, recorded: Recorded, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells of which adapter, predictions or verdicts are not current, under any training seed."""
+    """The cells whose adapter, predictions or verdicts are not current, under any training seed."""
     return [cell for cell in cells if _is_cell_stale(study, recorded, cell)]
 
 
@@ -138,9 +127,8 @@ def are_controls_stale(study: Study, recorded: Recorded) -> bool:
 def is_report_stale(study: Study, recorded: Recorded) -> bool:
     """Whether the report is not current, or the files in the home are not its files."""
     manifest = study.resolver.find("ratio_report")
-    if manifest is None or not report.is_put_out(study, manifest):
-        return True
-    return _is_stale(study, "ratio_report", "", recorded)
+    is_copied = manifest is not None and report.is_copied(study, manifest)
+    return not is_copied or _is_stale(study, "ratio_report", "", recorded)
 
 
 def lacking(study: Study, cells: Iterable[Cell]) -> list[Cell]:
@@ -150,8 +138,8 @@ def lacking(study: Study, cells: Iterable[Cell]) -> list[Cell]:
 
 
 def shared_out(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells in as many parts as runs may hold the device, of about equal optimizer steps: the longest first, each
-    to the part with the fewest steps.
+    """The cells in one part for each run that may hold the device, with about equal optimizer steps: each cell, the
+    longest first, goes to the part with the fewest steps.
     """
     steps = {cell: sum(adapters.steps_of(study, one) for one in lacking(study, [cell])) for cell in cells}
     runs = study.profile.device.max_concurrent_runs if any(steps.values()) else 1
@@ -164,11 +152,6 @@ def shared_out(study: Study, cells: Sequence[Cell]) -> list[list[Cell]]:
 def is_judge_in_process(study: Study) -> bool:
     """Whether a judge is a model on this machine's device."""
     return any(spec.backend in HOLDS_DEVICE for spec in study.profile.judges)
-
-
-def _sweep(study: Study, cells: Sequence[Cell]) -> Run:
-    holds_model = bool(lacking(study, cells)) or is_judge_in_process(study)
-    return Run("sweep", cells=tuple(cells), holds_model=holds_model)
 
 
 def _has(study: Study, asset: str) -> bool:
@@ -185,7 +168,6 @@ def _is_cell_stale(study: Study, recorded: Recorded, cell: Cell) -> bool:
 
 
 def _is_stale(study: Study, asset: str, partition: str, recorded: Recorded) -> bool:
-    """Also true where something before the artifact is missing."""
-    if study.resolver.state(asset, partition) is not State.CURRENT:
-        return True
-    return recorded(asset, partition) != study.resolver.need(asset, partition).self_digest
+    """Also true where an upstream artifact is missing."""
+    is_current = study.resolver.state(asset, partition) is State.CURRENT
+    return not is_current or recorded(asset, partition) != study.resolver.need(asset, partition).self_digest

@@ -1,4 +1,4 @@
-"""What the stages share that let the student write posts: inputs, requests, tables, facts, and the time it takes."""
+"""Shared by the stages in which the student writes posts: inputs, requests, tables, facts and time estimates."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from synthpost_dagster.inference.engine import Request
 
 DRAWING = "a seed for each post"
-"""How posts are sampled; another way makes other posts."""
+"""Names how posts are sampled, in fingerprints."""
 GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def _sampling_parts(sampling: PostSampling) -> dict[str, Any]:
-    """What of the sampling shapes a post; how many are written at a time does so only where the width is fixed."""
+    """The sampling arguments that change posts. The number of posts at a time does so only where it is fixed."""
     parts = sampling.model_dump(mode="json", exclude={"batch_size", "max_concurrent_sequences"})
     parts["slots"] = sampling.max_concurrent_sequences  # its name in fingerprints
     return {name: value for name, value in parts.items() if value is not None}
@@ -63,7 +63,7 @@ def common_inputs(study: Study) -> dict[str, Any]:
 
 
 def expected_posts(study: Study, posts: int) -> Expected:
-    """The time of so many posts of the student, from those that it wrote before."""
+    """The time of this number of the student's posts, from earlier ones."""
     resolver = study.resolver
     made = [manifest for cell in study.trainings for manifest in resolver.all_of("predictions", cell.place)]
     made += [manifest for asset in (BASELINE, CONTROL) for manifest in resolver.all_of(asset)]
@@ -73,12 +73,12 @@ def expected_posts(study: Study, posts: int) -> Expected:
 
 
 def require_suited(study: Study) -> None:
-    """Raises ModelError where the student is the embedded model and the task another than its own."""
+    """Raises ModelError where the student is the embedded model and the task is not the one it was trained for."""
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
 
 
 def requests_for(inputs: PostsInputs, texts: Iterable[str], adapter: int | None, contestant: str) -> list[Request]:
-    """One for each prompt, each under a seed of its own."""
+    """One request for each prompt, each with its own seed."""
     from synthpost_dagster.inference.engine import Request
 
     seed = seeded(inputs.sampling, contestant).seed
@@ -87,7 +87,7 @@ def requests_for(inputs: PostsInputs, texts: Iterable[str], adapter: int | None,
 
 
 def seeded(sampling: PostSampling, contestant: str) -> PostSampling:
-    """The sampling under a seed of the contestant's own, so that no two draw the same random numbers."""
+    """The sampling with the contestant's own seed, so that no two contestants draw the same random numbers."""
     return sampling.model_copy(update={"seed": sampling.seed + int(short_hash(contestant), 16) % 2**20})
 
 
@@ -106,7 +106,7 @@ def table_of(prompts: pd.DataFrame, replies: list[Completion], contestant: str, 
 def facts_of(
     table: pd.DataFrame, loaded: Loaded, replies: Sequence[Completion], seconds: float, peak_gib: float
 ) -> PostsFacts:
-    """What is known of posts. Reasoning in a reply is no part of a post; some replies hold nothing else."""
+    """Facts of posts. Reasoning in a reply is not part of the post; some replies hold nothing else."""
     parts = [split for reply in replies if (split := split_reasoning(reply.text)).text != reply.text]
     ignored: Mapping[str, Any] = {"ignored_generation_config": dict(loaded.ignored)} if loaded.ignored else {}
     return PostsFacts(

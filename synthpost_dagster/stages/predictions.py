@@ -1,4 +1,4 @@
-"""The stage `predictions`: what the tuned student writes, for one cell or for many from one loaded model."""
+"""The stage `predictions`: the tuned student's posts, of one cell or of many from one loaded model."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PredictionsInputs(PostsInputs):
-    """Those of all posts, and the adapter."""
+    """The inputs of all posts, and the adapter."""
 
     adapter: Manifest
     cell: Cell
-    """Of the partition; the seed of the sampling follows from it."""
+    """Not hashed: the adapter depends on it."""
     subset: Manifest
-    """The rows that the adapter was tuned on, with which the posts are compared."""
+    """The adapter's training rows, with which the posts are compared."""
     hashed_as: ClassVar[HashedAs] = {"cell": None, "subset": None}
 
 
@@ -47,7 +47,7 @@ class Posts(NamedTuple):
 
 
 class TunedStudent(NamedTuple):
-    """What one cell's posts are made of: the inputs, and a local folder with the adapter."""
+    """The inputs of one cell's posts, and a local folder with the adapter."""
 
     inputs: PredictionsInputs
     folder: Path

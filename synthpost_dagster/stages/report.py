@@ -1,4 +1,4 @@
-"""The stage that reports: what the artifacts of all cells say, as tables and as the page."""
+"""The stage `ratio_report`: the results of all cells as tables and as the page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.manifest import Manifest
-from synthpost_dagster.artifacts.store import ArtifactStore, Draft, write_whole
-from synthpost_dagster.errors import StorageError, UpstreamMissing
+from synthpost_dagster.artifacts.store import ArtifactStore, Draft, write_whole, writing
+from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.judging.verdicts import pairs
@@ -41,8 +41,8 @@ from synthpost_dagster.tasks.prompting import Brief
 if TYPE_CHECKING:
     import pandas as pd
 
-PUT_OUT = ("index.html", "ratios.csv", "compliance.csv", "ratio_report.parquet")
-"""Files of the report that are put into `$SYNTHPOST_HOME/report`."""
+COPIED = ("index.html", "ratios.csv", "compliance.csv", "ratio_report.parquet")
+"""Files of the report that are copied to `$SYNTHPOST_HOME/report`."""
 MILLION = 1e6
 
 
@@ -79,21 +79,18 @@ def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
 
 
 def _digest(content: page.ReportData, shown: str) -> str:
-    """Of the tables and the page, less the time at which it was made."""
+    """Hash of the tables and the page without the time at which it was made."""
     tables = [table_digest(content.ratios), table_digest(content.compliance)]
     return fingerprint({"tables": tables, "page": shown.replace(content.made_at, "")})
 
 
-def is_put_out(study: Study, manifest: Manifest) -> bool:
+def is_copied(study: Study, manifest: Manifest) -> bool:
     """Whether the files in `$SYNTHPOST_HOME/report` are those of the report."""
-    return all(_sha256(study.settings.home / "report" / name) == manifest.files[name].sha256 for name in PUT_OUT)
-
-
-def _sha256(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+    files = {name: study.settings.home / "report" / name for name in COPIED}
+    return all(
+        path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == manifest.files[name].sha256
+        for name, path in files.items()
+    )
 
 
 def require_cells(study: Study) -> None:
@@ -102,9 +99,9 @@ def require_cells(study: Study) -> None:
 
 
 def keep_labels(settings: Settings, file: Path) -> int:
-    """Puts a filled sheet into the home, for this report and later ones; how many pairs it labels.
+    """Copies a filled sheet to the home, for this report and later ones; the number of pairs that it labels.
 
-    Raises SpecError where it cannot be read.
+    Raises SpecError where the sheet cannot be read.
     """
     labels = read_labels(file)
     write_whole(settings.home / LABELS, file.read_bytes())
@@ -127,7 +124,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
             cells.append(_judged(inputs, store, one, briefs))
             yield cells[-1]
 
-    ratios = pd.DataFrame(ratio_rows(judged_cells(), groups, inputs.are_both_orders, inputs.seed))
+    ratios = pd.DataFrame(ratio_rows(judged_cells(), groups, not inputs.is_study_mode, inputs.seed))
     first = [one for one in cells if one.seed == inputs.seed]
     compliance = [
         row
@@ -200,7 +197,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
 def _separations(
     inputs: PageInputs, store: ArtifactStore, chosen: Judged, mains: Sequence[Made], baselines: pd.DataFrame
 ) -> tuple[Separation, ...]:
-    """The traits of style that separate a cell's outcomes against `base`; the rubric says itself what it counts."""
+    """The traits of style that separate a cell's outcomes against `base`; none for the rubric, which counts them."""
     if inputs.is_rubric_alone:
         return ()
     main = next(one for one in mains if one.cell.main == chosen.cell)
@@ -238,7 +235,7 @@ def _trust(
     people, unknown = findings.with_people(verdicts, inputs.labels)
     table = store.read_table(inputs.controls) if inputs.controls else None
     return page.Trust(
-        judges=findings.judge_figures(verdicts, dict(inputs.judges), inputs.are_both_orders),
+        judges=findings.judge_figures(verdicts, dict(inputs.judges), not inputs.is_study_mode),
         student_family=inputs.student_family,
         teacher_family=inputs.teacher_family,
         length_effect=findings.length_effect(page.of_seed(ratios, inputs.seed), choice.cell if choice else None),
@@ -253,7 +250,7 @@ def _trust(
 
 
 def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> tuple[float, float]:
-    """Dollars and seconds of a kept row in the mean, by the tokens of all replies, those of rejected rows too."""
+    """Mean dollars and seconds of a kept row. Replies of rejected rows count too."""
     rows, prices = store.read_table(manifest), inputs.prices
     usd = 0.0
     if prices is not None:
@@ -265,38 +262,18 @@ def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> t
 
 
 def _training(inputs: PageInputs, store: ArtifactStore, made: Made) -> page.Training:
-    facts = AdapterFacts.of(made.adapter)
-    return page.Training(
-        made.cell.main,
-        inputs.seed_of(made.cell),
-        facts.wall_seconds,
-        facts.peak_gib,
-        facts.device,
-        store.read_table(made.adapter),
-        store.read_table(made.adapter, "forgetting"),
-    )
+    facts, seed = AdapterFacts.of(made.adapter), inputs.seed_of(made.cell)
+    tables = store.read_table(made.adapter), store.read_table(made.adapter, "forgetting")
+    return page.Training(made.cell.main, seed, facts.wall_seconds, facts.peak_gib, facts.device, *tables)
 
 
-def _put_out(study: Study, manifest: Manifest) -> None:
+def _copy(study: Study, manifest: Manifest) -> None:
     folder = study.settings.home / "report"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in PUT_OUT:
+        for name in COPIED:
             write_whole(folder / name, study.store.read_file(manifest, name))
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be written ({error.strerror}); free space or set SYNTHPOST_HOME"
-        ) from None
 
 
-STAGES = (
-    Stage(
-        "ratio_report",
-        "report",
-        _inputs,
-        _make,
-        ("verdicts", "control_verdicts"),
-        _refuse_without_cells,
-        finish=_put_out,
-    ),
-)
+_UPSTREAM = ("verdicts", "control_verdicts")
+STAGES = (Stage("ratio_report", "report", _inputs, _make, _UPSTREAM, _refuse_without_cells, finish=_copy),)

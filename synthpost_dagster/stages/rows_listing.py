@@ -14,6 +14,7 @@ from rich.text import Text
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.quality.explanations import reason_remedy, shortened
+from synthpost_dagster.schemas import FACTOR_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,22 +25,8 @@ if TYPE_CHECKING:
     from synthpost_dagster.stages.synthetic_rows import RowsFound
 
 TEXT_HEAD, TEXT_TAIL = 240, 80
-"""Characters shown of the beginning and of the end of a reply."""
-_SHOWN = (
-    "prompt_id",
-    "attempt",
-    "company",
-    "product",
-    "post_type",
-    "tone",
-    "length",
-    "status",
-    "reason",
-    "finish_reason",
-    "completion_tokens",
-    "post",
-    "raw_reply",
-)
+"""Characters shown from the start and the end of a reply."""
+_SHOWN = [*FACTOR_COLUMNS, "attempt", "status", "reason", "finish_reason", "completion_tokens", "post", "raw_reply"]
 
 
 class ReasonLine(NamedTuple):
@@ -52,15 +39,14 @@ class ReasonLine(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The source of the rows, the counts over all of them, and the chosen rows."""
+    """The source of the rows, the counts over all of them, and the first of the `matching` rows."""
 
     source: str
     replies: int
     kept: int
     reasons: tuple[ReasonLine, ...]
-    rows: pd.DataFrame
     matching: int
-    """Number of rows that match, of which `rows` are the first."""
+    rows: pd.DataFrame
 
 
 def listing(study: Study, found: RowsFound, is_rejected: bool, reason: str | None, limit: int) -> Listing:
@@ -79,7 +65,7 @@ def listing(study: Study, found: RowsFound, is_rejected: bool, reason: str | Non
         for name, count in counts.items()
     )
     kept = len(table) - int(counts.sum())
-    return Listing(_source(found), len(table), kept, lines, chosen.head(limit), len(chosen))
+    return Listing(_source(found), len(table), kept, lines, len(chosen), chosen.head(limit))
 
 
 def _source(found: RowsFound) -> str:
@@ -96,9 +82,9 @@ def reasons_table(listed: Listing) -> Table:
     table.add_column("replies", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("cause; what to change", overflow="fold")
-    table.add_row("kept", f"{listed.kept:,}", _percent(listed.kept / listed.replies), "")
+    table.add_row("kept", f"{listed.kept:,}", f"{listed.kept / listed.replies:.1%}", "")
     for line in listed.reasons:
-        table.add_row(Text(line.reason), f"{line.replies:,}", _percent(line.share), Text(line.remedy))
+        table.add_row(Text(line.reason), f"{line.replies:,}", f"{line.share:.1%}", Text(line.remedy))
     return table
 
 
@@ -116,17 +102,6 @@ def row_lines(listed: Listing) -> Iterator[Text]:
 
 def as_json(listed: Listing) -> str:
     """The counts, and the chosen rows with their full texts."""
-    rows: list[dict[str, Any]] = json.loads(listed.rows[list(_SHOWN)].to_json(orient="records"))
-    content = {
-        "source": listed.source,
-        "replies": listed.replies,
-        "kept": listed.kept,
-        "reasons": [line._asdict() for line in listed.reasons],
-        "matching": listed.matching,
-        "rows": rows,
-    }
-    return json.dumps(content, ensure_ascii=True, indent=1)
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
+    rows: list[dict[str, Any]] = json.loads(listed.rows[_SHOWN].to_json(orient="records"))
+    content = listed._asdict() | {"reasons": [line._asdict() for line in listed.reasons], "rows": rows}
+    return json.dumps(content, indent=1)

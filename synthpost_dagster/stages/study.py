@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from synthpost_dagster.artifacts.manifest import GateEntry, Manifest
 from synthpost_dagster.artifacts.resolver import Record, Resolver
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class AnyStage(Protocol):
-    """What a study needs from a stage."""
-
-    @property
-    def job(self) -> str:
-        """The Dagster job that makes its asset."""
-
-    @property
-    def inputs(self) -> Callable[[Any, str], Record]:
-        """The inputs of a partition of a study."""
-
-
 @dataclass(frozen=True)
 class Study:
     """A task and a profile with the store of their artifacts, the devices and the journal."""
@@ -51,8 +39,8 @@ class Study:
     devices: Devices
     settings: Settings
     journal: Journal
-    stage_of: Callable[[str], AnyStage] = field(repr=False)
-    """The stage of an asset."""
+    stage_of: Callable[[str], Any] = field(repr=False)
+    """Asset → its `stages.stage.Stage`."""
     resolver: Resolver = field(init=False, compare=False, repr=False)
     """Remembers which artifacts exist."""
 
@@ -65,7 +53,8 @@ class Study:
 
     def inputs_of(self, asset: str, partition: str) -> Record:
         """Builds the record of an artifact's inputs; `resolver.inputs` remembers it."""
-        return self.stage_of(asset).inputs(self, partition)
+        record: Record = self.stage_of(asset).inputs(self, partition)
+        return record
 
     def remedy_of(self, asset: str, partition: str) -> str:
         """The remedy in the error about a missing artifact."""
@@ -134,11 +123,10 @@ class Study:
     def gate_entries(
         self, asset: str, table: pd.DataFrame, target: int | None, beside: Mapping[str, pd.DataFrame]
     ) -> list[GateEntry]:
-        """The verdicts of the gates on an asset's tables; those that failed are explained."""
-        found = gates.evaluate(asset, self.task, table, target=target, beside=beside)
+        """The verdicts of the gates on an asset's tables; failures are explained."""
         return [
             one.entry.model_copy(update={"explanation": explained(one, table, self.task, self.profile)})
-            for one in found
+            for one in gates.evaluate(asset, self.task, table, target=target, beside=beside)
         ]
 
     def with_current_gates(self, manifest: Manifest) -> Manifest:

@@ -6,8 +6,9 @@ One loaded model writes both, whichever is requested first.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.inference.answering import answers
@@ -21,33 +22,27 @@ from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
 
 
-class Contestant(NamedTuple):
-    """An untuned contestant: its name, and the column of the evaluation prompts that it is given."""
-
-    name: str
-    prompt: str
-
-
 @dataclass(frozen=True, slots=True)
 class UntunedInputs(posts.PostsInputs):
     """The inputs of all posts, and who writes them."""
 
     asset: str
-    contestants: tuple[Contestant, ...]
+    contestants: Mapping[str, str]
+    """Contestant → the column of the evaluation prompts that it gets."""
     hashed_as: ClassVar[HashedAs] = {"asset": None, "contestants": None}
 
 
 def _baseline_inputs(study: Study, partition: str) -> UntunedInputs:
     """The untuned model with the student prompt (`base`) and with the teacher prompt (`prompted`)."""
     del partition
-    contestants = (Contestant("base", "student_prompt"), Contestant("prompted", "teacher_prompt"))
+    contestants = {"base": "student_prompt", "prompted": "teacher_prompt"}
     return UntunedInputs(asset=BASELINE, contestants=contestants, **posts.common_inputs(study))
 
 
 def _control_inputs(study: Study, partition: str) -> UntunedInputs:
     """The untuned model with the student prompt, sampled twice at the temperature of the control."""
     del partition
-    contestants = tuple(Contestant(name, "student_prompt") for name in CONTROL_SETS)
+    contestants = dict.fromkeys(CONTROL_SETS, "student_prompt")
     sampling = study.profile.predictions.model_copy(update={"temperature": study.profile.control_temperature})
     return UntunedInputs(
         asset=CONTROL, contestants=contestants, **(posts.common_inputs(study) | {"sampling": sampling})
@@ -66,12 +61,11 @@ def _make(inputs: UntunedInputs, draft: Draft, bench: Workbench) -> PostsFacts:
     prompts, student = bench.store.read_table(inputs.evaluation_prompts), bench.student
     loaded = student.untuned()
     started, parts, written = time.perf_counter(), [], []
-    for name, column in inputs.contestants:
+    for name, column in inputs.contestants.items():
         requests, what = posts.requests_for(inputs, prompts[column], None, name), f"{name} posts"
         sampling = posts.seeded(inputs.sampling, name)
-        width = sampling.max_concurrent_sequences
-        progress = bench.progress
-        replies = dict(answers(loaded, [], requests, sampling, progress, what, student.limit_gib, width))
+        width, limit = sampling.max_concurrent_sequences, student.limit_gib
+        replies = dict(answers(loaded, [], requests, sampling, bench.progress, what, limit, width))
         in_order = [replies[place] for place in range(len(requests))]
         written += in_order
         parts.append(posts.table_of(prompts, in_order, name, inputs.student.model))
