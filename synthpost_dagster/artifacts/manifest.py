@@ -1,11 +1,12 @@
-"""What is known of an artifact: its manifest, with the verdicts of its gates."""
+"""The manifest of an artifact, with the verdicts of its gates."""
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
@@ -25,9 +26,18 @@ class FileEntry(BaseModel):
     bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, content: builtins.bytes) -> Self:
+        """The entry of a file with this content."""
+        return cls(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def is_of(self, content: builtins.bytes | None) -> bool:
+        """Whether this is the content of the file."""
+        return content is not None and hashlib.sha256(content).hexdigest() == self.sha256
+
 
 class GateEntry(BaseModel):
-    """A gate's verdict as the manifest keeps it."""
+    """A gate's verdict."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -42,7 +52,7 @@ class GateEntry(BaseModel):
     limits: dict[str, Any] = {}
     """The keys of the task's `quality` that the verdict depends on, with their values at that time."""
     explanation: Explanation | None = None
-    """Set where the gate failed."""
+    """None where the gate passed."""
 
     def sentence(self, title: str) -> str:
         """What failed on the artifact of that title, and what to do."""
@@ -54,10 +64,8 @@ class GateEntry(BaseModel):
     @property
     def details(self) -> list[str]:
         """The lines under the sentence: the finding where the sentence lacks it, reasons, examples."""
-        if self.explanation is None:
-            return []
-        finding = [f"{self.name}: {self.message}"] if self.explanation.cause else []
-        return finding + self.explanation.lines
+        why = self.explanation
+        return ([f"{self.name}: {self.message}"] if why and why.cause else []) + (why.lines if why else [])
 
 
 class Manifest(BaseModel):
@@ -133,9 +141,8 @@ def sealed(manifest: Manifest) -> Manifest:
 
 
 def _self_digest(content: Mapping[str, Any]) -> str:
-    """Hash of the JSON as written, so that a later version with further keys gets the same."""
-    rest = {name: value for name, value in content.items() if name != "self_digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    unsealed = {**content, "self_digest": ""}
+    return hashlib.sha256(json.dumps(unsealed, sort_keys=True).encode()).hexdigest()
 
 
 def as_bytes(manifest: Manifest) -> bytes:

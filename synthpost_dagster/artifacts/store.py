@@ -9,7 +9,6 @@ into a fingerprint, `quality` which gates there are.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import tempfile
@@ -91,8 +90,7 @@ class ArtifactStore:
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
         sizes = _sizes(folder)
-        is_whole = all(sizes.get(name) == entry.bytes for name, entry in manifest.files.items())
-        return manifest if is_whole else None
+        return manifest if all(sizes.get(name) == entry.bytes for name, entry in manifest.files.items()) else None
 
     def all_of(self, asset: str, partition: str = "") -> list[Manifest]:
         """Every whole artifact of an asset and partition, oldest first."""
@@ -104,7 +102,7 @@ class ArtifactStore:
         return [name for name in _sizes(self.root / asset / _safe(partition)) if not name.startswith(DAMAGED)]
 
     def set_aside(self, asset: str, partition: str = "") -> list[Manifest]:
-        """The manifests of damaged artifacts that were set aside, where they can be read."""
+        """The readable manifests of damaged artifacts that were set aside."""
         folder = self.root / asset / _safe(partition)
         found = [read_manifest(folder / name / MANIFEST) for name in _sizes(folder) if name.startswith(DAMAGED)]
         return [manifest for manifest in found if manifest]
@@ -126,7 +124,7 @@ class ArtifactStore:
         """
         with self._lock(plan, wait) as is_ours:
             manifest = self.find(plan.asset, plan.partition, plan.fingerprint)
-            if manifest and not manifest.failed_gates and not (is_ours and self._first_damaged(manifest)):
+            if manifest and not manifest.failed_gates and not (is_ours and self._is_damaged(manifest)):
                 return Outcome(manifest, is_reused=True)
             if not is_ours:
                 raise ArtifactBusy(f"{plan.title}: another process is making it; wait for that run")
@@ -167,7 +165,7 @@ class ArtifactStore:
         file = self._folder_of(manifest) / name
         for _ in range(READS):
             content = _content(file)
-            if content is not None and hashlib.sha256(content).hexdigest() == manifest.files[name].sha256:
+            if content is not None and manifest.files[name].is_of(content):
                 return content
         self.damages += 1
         what = "is missing" if content is None else "differs from its manifest"
@@ -190,25 +188,21 @@ class ArtifactStore:
         """The artifact's folder, for people."""
         return str(self._folder_of(manifest))
 
-    def _first_damaged(self, manifest: Manifest) -> str:
-        """The name of a file that is missing or differs from its hash, else empty."""
+    def _is_damaged(self, manifest: Manifest) -> bool:
+        """Whether a file is missing or differs from its hash."""
         folder = self._folder_of(manifest)
-        for name, entry in manifest.files.items():
-            content = _content(folder / name)
-            if content is None or hashlib.sha256(content).hexdigest() != entry.sha256:
-                return name
-        return ""
+        return any(not entry.is_of(_content(folder / name)) for name, entry in manifest.files.items())
 
     def _set_damaged_aside(self, one: Plan | Manifest) -> str:
-        """Renames a damaged artifact and gives its new folder; empty where it is not damaged. Its lock must be held.
+        """Renames a damaged artifact and returns its new folder; empty where it is not damaged. Needs its lock.
 
-        A folder without a manifest is the rest of a publication that was stopped, not damage.
+        A folder without a manifest is left from a publication that was stopped.
         """
         folder = self._folder_of(one)
         if not (folder / MANIFEST).exists():
             return ""
         manifest = self.find(one.asset, one.partition, one.fingerprint)
-        if manifest and not self._first_damaged(manifest):
+        if manifest and not self._is_damaged(manifest):
             return ""
         aside = folder.parent / f"{DAMAGED}{one.fingerprint}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         with writing(folder, STORAGE):
@@ -216,11 +210,20 @@ class ArtifactStore:
         return str(aside)
 
     def _why(self, plan: Plan) -> str:
-        """Why an artifact is made: the last one was damaged, or which inputs differ from the newest one's."""
+        """Why an artifact is made: the last one was damaged, or which of its inputs changed."""
         names = _sizes(self._folder_of(plan).parent)
         if any(name.startswith(f"{DAMAGED}{plan.fingerprint}-") for name in names):
             return "the last one was damaged"
-        return _difference(plan, self.all_of(plan.asset, plan.partition))
+        earlier = self.all_of(plan.asset, plan.partition)
+        if not earlier:
+            return "it is the first"
+        if failed := earlier[-1].failed_gates:
+            return f"the last one failed its check {failed[0].name}"
+        before = earlier[-1].parts
+        changed = [
+            name for name, part in plan.parts.items() if fingerprint({"": before.get(name)}) != fingerprint({"": part})
+        ]
+        return f"changed: {', '.join(changed)}" if changed else "the last one is not whole"
 
     def _folder(self, asset: str, partition: str, fingerprint: str) -> UPath:
         return self.root / asset / _safe(partition) / fingerprint
@@ -229,7 +232,7 @@ class ArtifactStore:
         return self._folder(one.asset, one.partition, one.fingerprint)
 
     def _publish(self, plan: Plan, draft: Draft) -> Manifest:
-        files = {path.name: _entry(path) for path in sorted(draft.folder.iterdir())}
+        files = {path.name: FileEntry.of(path.read_bytes()) for path in sorted(draft.folder.iterdir())}
         manifest = sealed(
             Manifest(
                 asset=plan.asset,
@@ -273,7 +276,7 @@ class ArtifactStore:
         path = folder / f"{one.asset}-{_safe(one.partition)}-{one.fingerprint}.lock"
         lock = FileLock(path)
         with writing(path):
-            reason = f"{one.title} is being made by another process"
+            reason = f"another process is making {one.title}"
             is_ours = is_acquired(lock, LOCK_SECONDS if wait else 0, reason)
         if wait and not is_ours:
             raise StorageError(
@@ -315,27 +318,8 @@ def write_whole(path: Path | UPath, content: bytes) -> None:
         raise
 
 
-def _difference(plan: Plan, earlier: list[Manifest]) -> str:
-    if not earlier:
-        return "it is the first"
-    last = earlier[-1]
-    if failed := last.failed_gates:
-        return f"the last one failed its check {failed[0].name}"
-    changed = [
-        name
-        for name, part in plan.parts.items()
-        if fingerprint({name: last.parts.get(name)}) != fingerprint({name: part})
-    ]
-    return f"changed: {', '.join(changed)}" if changed else "the last one is not whole"
-
-
-def _entry(path: Path) -> FileEntry:
-    content = path.read_bytes()
-    return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-
 def _sizes(folder: UPath) -> dict[str, int]:
-    """Name → bytes of what a folder holds, from one listing; empty where it does not exist."""
+    """Name → bytes of the entries of a folder, from one listing; empty where it does not exist."""
     folder.fs.invalidate_cache(folder.path)  # other processes write too
     try:
         entries = folder.fs.ls(folder.path, detail=True)

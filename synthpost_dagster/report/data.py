@@ -1,4 +1,4 @@
-"""What the page shows, gathered; no drawing and no reading of artifacts here."""
+"""The values that the page shows. Nothing is drawn and no artifact is read here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 SMALL_LENGTH_COEFFICIENT = 0.25
-"""Up to this, in both directions, a post one standard deviation longer has at most 1.2 times the odds."""
+"""Up to this coefficient, in both directions, a post one standard deviation longer has at most 1.2 times the odds."""
 
 
 def of_seed(ratios: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -85,18 +85,18 @@ class Cost(NamedTuple):
     """What a cell cost to make, without judging."""
 
     row_usd: float
-    """Paid for its rows: the mean price of a kept row times the data size."""
+    """Mean price of a kept row times the data size."""
     row_seconds: float
-    """Spent on its rows, likewise; NaN where it is not known, since all replies were in the journal."""
+    """Mean time of a kept row times the data size; NaN where all replies came from the journal."""
     training_seconds: float
 
 
 class Choice(NamedTuple):
-    """The cell with the highest lower bound against `base`, and what may be said of it after it was chosen."""
+    """The cell with the highest lower bound against `base`, with figures that allow for the choice."""
 
     cell: Cell
     ratio: Ratio
-    """Its interval is simultaneous over the sweep."""
+    """Its interval holds for all cells at once."""
     worst_case: Ratio
     """With every unscored pair counted as lost; its interval likewise."""
     chosen_among: int
@@ -105,7 +105,7 @@ class Choice(NamedTuple):
     alike: tuple[Cell, ...]
     """The cells it cannot be told apart from on the same prompts, in sweep order."""
     against_prompted: Ratio
-    """Against `prompted`; simultaneous over the sweep too, since the same tuned posts were chosen."""
+    """Against `prompted`; its interval holds for all cells at once, too."""
 
 
 class ControlResult(NamedTuple):
@@ -117,7 +117,7 @@ class ControlResult(NamedTuple):
 
 
 class Worth(NamedTuple):
-    """A step of the surface: what it gains in win rate against `base`, and what it costs more."""
+    """A step of the surface: its gain in win rate against `base`, and its additional cost."""
 
     axis: str
     """data or training."""
@@ -127,7 +127,7 @@ class Worth(NamedTuple):
     finding: str
     """gain, loss, not enough evidence or replicates (statistics.advice)."""
     more: Cost
-    """What the larger cell costs more than the smaller."""
+    """Cost of the larger cell less that of the smaller."""
 
 
 class Seeds(NamedTuple):
@@ -135,16 +135,16 @@ class Seeds(NamedTuple):
 
     cell: Cell
     seeds: tuple[int, ...]
-    """The first is the one that the rest of the page shows."""
+    """The first is that of the rest of the page."""
     spread: SeedSpread
 
 
 class JudgeFigures(NamedTuple):
-    """How one judge played all games of the sweep; a panel's members one by one, then the panel itself."""
+    """Figures of one judge over all games of the sweep; a panel counts as a judge too."""
 
     name: str
     family: str
-    """Of models, such as llama; empty where it is unknown, `rubric` for the criteria on text."""
+    """Family of models, such as llama; empty where unknown, `rubric` for the criteria on text."""
     games: int
     unscored: int
     order: OrderFigures | None
@@ -199,7 +199,7 @@ class Trust(NamedTuple):
     imitations: int
     """Games in which a post imitated a verdict, a mark or a special token."""
     unscored: tuple[Explanation, ...] = ()
-    """Of each judge of whose games too many could not be scored, why."""
+    """Why games were unscored, for each judge with too many of them."""
 
     @property
     def is_judge_trusted(self) -> bool:

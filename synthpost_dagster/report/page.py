@@ -1,7 +1,7 @@
-"""The report's page: puts values, tables and drawings together. The layout is in `templates/page.html.j2`.
+"""The report's page: combines values, tables and drawings. The layout is in `templates/page.html.j2`.
 
-The decision comes from `answer`, tables from `views`, drawings from `figures`, the posts from `browser`, sentences from
-the templates. Counts, ratios and intervals come with the data; none is computed here.
+The decision comes from `answer`, tables from `views`, drawings from `figures`, posts from `browser`, sentences from the
+templates. Counts, ratios and intervals come with the data.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ def _context(data: ReportData) -> dict[str, Any]:
     answer = answer_of(data, cells)
     best = answer.best.cell if answer.best else None
     shown = best or (cells[-1].cell if cells else None)
-    begin, other = views.steps_from(data.worth, best)
     breakdowns = [(view.cell, views.breakdowns(data, view.cell)) for view in cells]
     return {
         "data": data,
@@ -47,11 +46,11 @@ def _context(data: ReportData) -> dict[str, Any]:
         "cells_by_length": sorted(cells, key=lambda view: (view.cell.sweep_order[1:], view.cell.data_size)),
         "surface": views.surface(cells, data.missing),
         "replicates": views.replicates(cells),
-        "steps": begin,
-        "other_steps": other,
+        "steps": [step for step in data.worth if step.smaller == best],
+        "other_steps": [step for step in data.worth if step.smaller != best],
         "planned_widths": planned_widths(),
         "planned_share": (PLANNED_SHARE, pairs_to_detect(PLANNED_SHARE)),
-        "looks": sum(len(table.levels) for table in dict(breakdowns).get(best, ())) if best else 0,
+        "looks": sum(map(len, views.breakdowns(data, best).values())) if best else 0,
         "shown": shown,
         "breakdowns": breakdowns,
         "compliance_columns": views.compliance_columns(data.compliance),

@@ -20,7 +20,7 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.criteria import criteria_met
 from synthpost_dagster.judging.verdicts import pairs, panel_games
 from synthpost_dagster.schemas import FACTORS, OPPONENTS
-from synthpost_dagster.statistics.comparison import GameFigures, compare, game_figures
+from synthpost_dagster.statistics.comparison import Comparison, GameFigures, compare, game_figures
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
@@ -144,8 +144,9 @@ def _rows_of(one: Judged, group: int, is_main_seed: bool, are_both_orders: bool)
             if prompts not in compliance:
                 compliance[prompts] = _compliance(one, prompts, key if is_whole else (*key, factor, str(level)))
             games = _games_row(one, opponent, key) if is_whole and are_both_orders and len(part) else _NO_GAMES
-            figures = {**_figures(part["outcome"].to_list()), **compliance[prompts], **games}
-            rows.append({**names, "opponent": opponent, "factor": factor, "level": level, **figures})
+            figures = {**figures_of(compare(part["outcome"].to_list())), "p_adjusted": math.nan}
+            what = {**names, "opponent": opponent, "factor": factor, "level": level}
+            rows.append({**what, **figures, **compliance[prompts], **games})
     return rows
 
 
@@ -155,8 +156,8 @@ def _compliance(one: Judged, prompts: Sequence[str], key: tuple[str, ...]) -> di
     return {"compliance": found.value, "compliance_low": found.low, "compliance_high": found.high}
 
 
-def _figures(outcomes: Sequence[str]) -> dict[str, Any]:
-    compared = compare(outcomes)
+def figures_of(compared: Comparison) -> dict[str, Any]:
+    """The figures of a comparison, by column."""
     return {
         "pairs": compared.counts.pairs,
         **compared.counts._asdict(),
@@ -167,35 +168,40 @@ def _figures(outcomes: Sequence[str]) -> dict[str, Any]:
         "win_rate": compared.win_rate,
         "worst_case_ratio": compared.worst_case.value,
         "p_value": compared.p_value,
-        "p_adjusted": math.nan,
+    }
+
+
+def game_figures_of(figures: GameFigures) -> dict[str, Any]:
+    """The figures of both orders, by column."""
+    order, controlled = figures
+    return {
+        "order_consistency": order.consistency.value,
+        "slot_bias": order.slot_bias.value,
+        "length_controlled_ratio": controlled.value,
+        "length_controlled_low": controlled.low,
+        "length_controlled_high": controlled.high,
+        "length_note": controlled.reason,
     }
 
 
 _NO_GAMES: dict[str, Any] = {
-    "order_consistency": math.nan,
-    "slot_bias": math.nan,
-    "length_controlled_ratio": math.nan,
-    "length_controlled_low": math.nan,
-    "length_controlled_high": math.nan,
-    "length_coefficient": math.nan,
-    "length_coefficient_low": math.nan,
-    "length_coefficient_high": math.nan,
+    **dict.fromkeys(("order_consistency", "slot_bias"), math.nan),
+    **dict.fromkeys((f"length_controlled_{end}" for end in ("ratio", "low", "high")), math.nan),
+    **dict.fromkeys(("length_coefficient", "length_coefficient_low", "length_coefficient_high"), math.nan),
     "length_note": "",
 }
 
 
 def _games_row(one: Judged, opponent: str, key: tuple[str, ...]) -> dict[str, Any]:
     games = panel_games(one.verdicts[one.verdicts["opponent"] == opponent])
-    figures: GameFigures = game_figures(pairs_of_games(games), generator_of("games", *key))
+    figures = game_figures(pairs_of_games(games), generator_of("games", *key))
     controlled = figures.length_controlled
-    return {
-        "order_consistency": figures.order.consistency.value,
-        "slot_bias": figures.order.slot_bias.value,
-        "length_controlled_ratio": controlled.value,
-        "length_controlled_low": controlled.low,
-        "length_controlled_high": controlled.high,
-        "length_coefficient": controlled.length_coefficient,
-        "length_coefficient_low": controlled.length_coefficient_low,
-        "length_coefficient_high": controlled.length_coefficient_high,
-        "length_note": controlled.reason,
-    }
+    return (
+        _NO_GAMES
+        | game_figures_of(figures)
+        | {
+            "length_coefficient": controlled.length_coefficient,
+            "length_coefficient_low": controlled.length_coefficient_low,
+            "length_coefficient_high": controlled.length_coefficient_high,
+        }
+    )

@@ -1,6 +1,6 @@
-"""What the report's tables show, arranged: cells, the surface, factors, criteria. Figures stay numbers.
+"""Arranges the values of the report's tables: cells, the surface, factors, criteria.
 
-Filters of `report.rendering` print them; what is drawn is in `report.figures`.
+Figures stay numbers; the filters of `report.rendering` print them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from synthpost_dagster.statistics.ratio import Counts, Ratio, plotted_ratio
 if TYPE_CHECKING:
     import pandas as pd
 
-    from synthpost_dagster.report.data import PairsData, ReportData, Worth
+    from synthpost_dagster.report.data import PairsData, ReportData
     from synthpost_dagster.statistics.comparison import Comparison
 
 MAX_HEAT = 3
@@ -66,22 +66,12 @@ class Surface(NamedTuple):
     """Gaps that are in the sweep."""
 
 
-class Level(NamedTuple):
-    """One level of a factor; a score is None where that comparison was not made."""
-
-    name: str
-    scores: tuple[Score | None, ...]
-
-
-class Breakdown(NamedTuple):
-    """One comparison, or one cell, by one factor."""
-
-    title: str
-    levels: tuple[Level, ...]
+Levels = dict[str, tuple[Score | None, ...]]
+"""Level of a factor → its scores; None where a comparison was not made."""
 
 
 class CriterionShares(NamedTuple):
-    """A criterion with its text, the fewest and most posts it applies to, and the share that meets it by column."""
+    """A criterion, the lowest and highest number of posts that it applies to, and the share that meets it by column."""
 
     criterion: str
     text: str
@@ -133,40 +123,34 @@ def replicates(cells: Sequence[CellView]) -> list[list[CellView]]:
     return [[view for view in cells if view.replicate_group == number] for number in range(1, most + 1)]
 
 
-def breakdowns(data: ReportData, cell: Cell) -> tuple[Breakdown, ...]:
-    """One cell by each factor, the levels in the task's order."""
+def breakdowns(data: ReportData, cell: Cell) -> dict[str, Levels]:
+    """One cell by each factor (its title), the levels in the task's order."""
     ratios = data.shown_ratios
     of_cell = ratios[(ratios["data_size"] == cell.data_size) & (ratios["steps"] == cell.steps)]
-    return tuple(
-        Breakdown(title, _levels(of_cell[of_cell["factor"] == factor], data.levels.get(factor, ())))
+    return {
+        title: _levels(of_cell[of_cell["factor"] == factor], data.levels.get(factor, ()))
         for factor, title in FACTOR_NAMES.items()
-    )
+    }
 
 
-def _levels(rows: pd.DataFrame, order: Sequence[str]) -> tuple[Level, ...]:
-    found: dict[str, dict[str, Score]] = {}
-    for row in rows.itertuples():
-        found.setdefault(str(row.level), {})[str(row.opponent)] = _score(row)
-    return tuple(Level(level, tuple(map(found[level].get, OPPONENTS))) for level in in_order(found, order))
+def _levels(rows: pd.DataFrame, order: Sequence[str]) -> Levels:
+    scores = {(str(row.level), str(row.opponent)): _score(row) for row in rows.itertuples()}
+    levels = in_order((level for level, _ in scores), order)
+    return {level: tuple(scores.get((level, opponent)) for opponent in OPPONENTS) for level in levels}
 
 
-def outer_breakdowns(data: PairsData) -> tuple[Breakdown, ...]:
+def outer_breakdowns(data: PairsData) -> dict[str, Levels]:
     """Comparisons from elsewhere by each of their factors."""
-    found: dict[str, list[Level]] = {}
+    found: dict[str, Levels] = {}
     for one in data.levels:
-        found.setdefault(one.factor, []).append(Level(one.level, (score_of(one.comparison),)))
-    return tuple(Breakdown(factor, tuple(levels)) for factor, levels in found.items())
+        found.setdefault(one.factor, {})[one.level] = (score_of(one.comparison),)
+    return found
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
     """Each name once in the order given, then the names that the order lacks."""
     present = set(names)
     return [*(name for name in dict.fromkeys(order) if name in present), *sorted(present - set(order))]
-
-
-def steps_from(worth: Sequence[Worth], cell: Cell | None) -> tuple[list[Worth], list[Worth]]:
-    """The steps that begin at `cell`, and the others."""
-    return [step for step in worth if step.smaller == cell], [step for step in worth if step.smaller != cell]
 
 
 def checked_criteria(data: ReportData) -> list[str]:

@@ -26,7 +26,7 @@ from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import games_of
 from synthpost_dagster.report.data import LevelCounts, Match, PairsData, Side
 from synthpost_dagster.report.pairs_page import notice_texts, render_pairs_page
-from synthpost_dagster.report.tables import generator_of, to_csv
+from synthpost_dagster.report.tables import figures_of, game_figures_of, generator_of, to_csv
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures, compare, game_figures
@@ -345,50 +345,35 @@ def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def _figures(content: PairsData) -> dict[str, Any]:
     """The content of `figures.json`; infinite and undefined values are null."""
-    figures: dict[str, Any] = {"source": content.source, **_compared(content.comparison)}
-    if content.games is not None:
-        order, controlled = content.games
-        figures |= {
-            "order_consistency": order.consistency.value,
-            "slot_bias": order.slot_bias.value,
-            "length_controlled_ratio": controlled.value,
-            "length_controlled_low": controlled.low,
-            "length_controlled_high": controlled.high,
-            "length_note": controlled.reason,
-        }
-    figures["factors"] = {}
+    factors: dict[str, dict[str, Any]] = {}
     for level in content.levels:
-        figures["factors"].setdefault(level.factor, {})[level.level] = _compared(level.comparison)
-    figures["separated_by"] = [one.trait for one in content.separations]
-    figures |= {"is_strict": content.is_strict, "is_study_mode": content.is_study_mode, "prompts": content.prompts}
-    figures["missing"] = {reason: len(pair_ids) for reason, pair_ids in content.missing.items()}
-    figures["repairs"] = [
+        factors.setdefault(level.factor, {})[level.level] = _compared(level.comparison)
+    repairs = [
         {"label": repair.label, "outcome": repair.outcome, "count": repair.count, "how": repair.how}
         | ({"map": repair.argument} if repair.argument else {})
         for repair in content.repairs
     ]
+    figures: dict[str, Any] = {
+        "source": content.source,
+        **_compared(content.comparison),
+        **(game_figures_of(content.games) if content.games else {}),
+        "factors": factors,
+        "separated_by": [one.trait for one in content.separations],
+        "is_strict": content.is_strict,
+        "is_study_mode": content.is_study_mode,
+        "prompts": content.prompts,
+        "missing": {reason: len(pair_ids) for reason, pair_ids in content.missing.items()},
+        "repairs": repairs,
+    }
     return {name: _finite(value) for name, value in figures.items()}
 
 
 def _compared(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "pairs": comparison.counts.pairs,
-        **comparison.counts._asdict(),
-        "win_ratio": comparison.ratio.value,
-        "win_ratio_low": comparison.ratio.low,
-        "win_ratio_high": comparison.ratio.high,
-        "tie_aware_ratio": comparison.tie_aware,
-        "win_rate": comparison.win_rate,
-        "worst_case_ratio": comparison.worst_case.value,
-        "worst_case_low": comparison.worst_case.low,
-        "worst_case_high": comparison.worst_case.high,
-        "p_value": comparison.p_value,
-    }
+    worst = comparison.worst_case
+    return figures_of(comparison) | {"worst_case_low": worst.low, "worst_case_high": worst.high}
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
