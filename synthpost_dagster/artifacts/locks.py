@@ -21,17 +21,14 @@ def is_acquired(lock: FileLock, timeout: float, reason: str) -> bool:
     """
     if Path(lock.lock_file).is_symlink():
         raise OSError(errno.ELOOP, "it is a symbolic link")
-    if _is_free(lock, min(QUIET_SECONDS, timeout)):
-        return True
-    if timeout <= QUIET_SECONDS:
-        return False
-    Progress().note(f"{reason}; waiting for it")
-    return _is_free(lock, timeout - QUIET_SECONDS)
-
-
-def _is_free(lock: FileLock, timeout: float) -> bool:
     try:
-        lock.acquire(timeout=timeout, poll_interval=POLL_SECONDS)
+        try:
+            lock.acquire(timeout=min(QUIET_SECONDS, timeout), poll_interval=POLL_SECONDS)
+        except Timeout:
+            if timeout <= QUIET_SECONDS:
+                raise
+            Progress().note(f"{reason}; waiting for it")
+            lock.acquire(timeout=timeout - QUIET_SECONDS, poll_interval=POLL_SECONDS)
     except Timeout:
         return False
     return True

@@ -71,14 +71,12 @@ def _build(name: str, row: Row, partitions: Partitions, profile: Profile) -> Ass
 
 
 def _pool(row: Row, profile: Profile) -> str | None:
-    holders: dict[str, Sequence[ChatSpec | JudgeSpec]] = {"teacher": [profile.teacher], "judge": profile.judges}
-    return POOL if row.holds == "student" else pool_of(holders.get(row.holds, ()))
+    """The pool of an asset's steps: `gpu` if they hold a model in this process, else that of the first endpoint.
 
-
-def pool_of(specs: Sequence[ChatSpec | JudgeSpec]) -> str | None:
-    """`gpu` where any of the models is in this process, else the first endpoint's own pool: its rate limits hold in one
-    process.
+    The rate limits of an endpoint hold within one process.
     """
-    if any(spec.backend in HOLDS_DEVICE for spec in specs):
+    models: dict[str, Sequence[ChatSpec | JudgeSpec]] = {"teacher": [profile.teacher], "judge": profile.judges}
+    specs = models.get(row.holds, ())
+    if row.holds == "student" or any(spec.backend in HOLDS_DEVICE for spec in specs):
         return POOL
     return next((f"endpoint_{spec.endpoint}" for spec in specs if isinstance(spec, HostedChat)), None)

@@ -1,4 +1,4 @@
-"""What Dagster shows of a materialization: counts, a table preview, facts and a picture."""
+"""Metadata of a materialization in Dagster: counts, a table preview, facts and a picture."""
 
 import base64
 import html
@@ -34,7 +34,7 @@ def schema_metadata(asset: str) -> dict[str, Any]:
 
 
 def metadata_of(study: Study, outcomes: Sequence[Outcome], picture: "Picture | None" = None) -> dict[str, Any]:
-    """Metadata of the first outcome; the others are the same cell under further training seeds."""
+    """Metadata of the first outcome; the others are of the same cell under further training seeds."""
     (manifest, is_reused), *more_seeds = outcomes
     table = study.store.read_table(manifest)
     metadata: dict[str, Any] = {
@@ -50,7 +50,8 @@ def metadata_of(study: Study, outcomes: Sequence[Outcome], picture: "Picture | N
         seed = other.partition.rpartition("|")[2]
         metadata[f"location_{seed}"] = MetadataValue.path(study.store.location(other))
     if picture is not None:
-        metadata["picture"] = MetadataValue.md(f"![]({png_uri(picture(table, study.profile))})")
+        png = base64.b64encode(picture(table, study.profile)).decode()  # a data URI: the UI needs no file
+        metadata["picture"] = MetadataValue.md(f"![](data:image/png;base64,{png})")
     return metadata
 
 
@@ -61,17 +62,12 @@ def preview(rows: Sequence[Mapping[Any, Any]]) -> MetadataValue:
 
 
 def as_markdown(lines: Iterable[str]) -> str:
-    """The lines as a Markdown list; their own characters are not read as Markdown."""
-    return "\n".join(f"- {_MARKDOWN.sub(_escaped, line)}" for line in lines)
+    """The lines as a Markdown list, with Markdown's own characters escaped."""
 
+    def escaped(match: re.Match[str]) -> str:
+        return html.escape(match[0]) if match[0] in "<>&" else f"\\{match[0]}"
 
-def _escaped(match: re.Match[str]) -> str:
-    return html.escape(match[0]) if match[0] in "<>&" else f"\\{match[0]}"
-
-
-def png_uri(picture: bytes) -> str:
-    """A PNG as a data URI, so that the UI needs no file."""
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return "\n".join(f"- {_MARKDOWN.sub(escaped, line)}" for line in lines)
 
 
 def _short(value: Any) -> str | int | float | bool:

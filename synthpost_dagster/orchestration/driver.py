@@ -74,7 +74,8 @@ class Driver:
         if runs:
             self._prepare(cells)
         else:
-            self._show_current(cells)
+            for title in ("upstream", "subsets", *(f"cell {cell.key}" for cell in cells), "controls", "report"):
+                self.terminal.reused(title)
         while runs:
             started += runs
             failed |= self._start(runs)
@@ -91,15 +92,11 @@ class Driver:
             judges = [role for role in study.profile.roles if role != "teacher"]
             self.terminal.warn(doctor.require_endpoints(study, judges))
 
-    def _show_current(self, cells: Sequence[Cell]) -> None:
-        titles = ["upstream", "subsets", *(f"cell {cell.key}" for cell in cells), "controls", "report"]
-        for title in titles:
-            self.terminal.reused(title)
-
     def _start(self, runs: Sequence[Run]) -> dict[Run, errors.SynthpostError]:
         """Executes the runs and returns the errors of those that failed. Raises ArtifactDamaged."""
         tidy(self.instance, self.study.profile.device.max_concurrent_runs)
-        if (len(runs) > 1 and runs[0].cells) or any(self._has_own_process(run) for run in runs):
+        is_apart = self.study.profile.device.process_per_run and any(run.holds_model for run in runs)
+        if is_apart or (len(runs) > 1 and runs[0].cells):
             return self._run_apart(runs)
         failed = {}
         for run in runs:
@@ -115,9 +112,6 @@ class Driver:
             else:
                 self.terminal.finished(run.title)
         return failed
-
-    def _has_own_process(self, run: Run) -> bool:
-        return run.holds_model and self.study.profile.device.process_per_run
 
     def _run_apart(self, runs: Sequence[Run]) -> dict[Run, errors.SynthpostError]:
         places = enumerate(runs, start=1)

@@ -3,8 +3,7 @@
 Checks, sensor, driver and UI use it. `stages.planning` decides what runs next.
 """
 
-import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dagster import (
@@ -90,14 +89,10 @@ def is_orphan(instance: DagsterInstance, run: DagsterRun) -> bool:
     if sign.is_file():
         return is_dead(sign)
     # A run that has started has the file from its start to its end.
-    is_begun = run.status is DagsterRunStatus.STARTED or bool(process)
-    return is_begun and _age_seconds(instance, run) > SILENT_SECONDS
-
-
-def _age_seconds(instance: DagsterInstance, run: DagsterRun) -> float:
-    """Seconds since a run record last changed."""
+    if run.status is not DagsterRunStatus.STARTED and not process:
+        return False
     record = instance.get_run_record_by_id(run.run_id)
-    return (datetime.now(UTC) - record.update_timestamp.astimezone(UTC)).total_seconds() if record else math.inf
+    return record is None or datetime.now(UTC) - record.update_timestamp > timedelta(seconds=SILENT_SECONDS)
 
 
 def pool_slots(instance: DagsterInstance) -> int:

@@ -61,18 +61,14 @@ def _version_tags(instance: DagsterInstance, run_id: str, asset: str, cell: Cell
         DATA_VERSION_TAG: manifest.digest,
         DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
     }
+    partitions = {"subsets": str(cell.data_size), "cell": str(key_of(cell))}
     for upstream in stage_of(asset).upstream:
-        key = AssetKey(upstream)
-        record = instance.get_latest_data_version_record(key, partition_key=_partition(upstream, cell))
+        key, partition = AssetKey(upstream), partitions.get(stage_of(upstream).job)
+        record = instance.get_latest_data_version_record(key, partition_key=partition)
         version = extract_data_version_from_entry(record.event_log_entry) if record else None
         tags[get_input_data_version_tag(key)] = (version or DEFAULT_DATA_VERSION).value
         tags[get_input_event_pointer_tag(key)] = str(record.storage_id) if record else NULL_EVENT_POINTER
     return tags
-
-
-def _partition(asset: str, cell: Cell) -> str | None:
-    """The partition of an asset that a cell is made from."""
-    return {"subsets": str(cell.data_size), "cell": str(key_of(cell))}.get(stage_of(asset).job)
 
 
 def _evaluation(

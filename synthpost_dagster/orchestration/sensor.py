@@ -39,7 +39,9 @@ def build_sensor(jobs: Sequence[Job], graph: AssetGraph) -> SensorDefinition:
 
     def evaluate(context: SensorEvaluationContext, study: StudyResource) -> Iterator[RunRequest | SkipReason]:
         runs, reason = requested(study.open(), context.instance, graph)
-        yield from (_request(run) for run in runs)
+        for run in runs:
+            partition = str(run.size) if run.size is not None else None
+            yield RunRequest(job_name=run.job, partition_key=partition, run_config={"ops": ops_config(run)})
         if not runs:
             yield SkipReason(reason)
 
@@ -95,8 +97,3 @@ def _as_run(study: Study, run: DagsterRun) -> Run | None:
         keys = cells_of(run.run_config)
         return Run("sweep", cells=tuple(study.cells if keys is None else map(Cell.parse, keys)))
     return Run(run.job_name) if run.job_name in ("upstream", "controls", "report") else None
-
-
-def _request(run: Run) -> RunRequest:
-    partition = str(run.size) if run.size is not None else None
-    return RunRequest(job_name=run.job, partition_key=partition, run_config={"ops": ops_config(run)})

@@ -50,7 +50,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     if len(content) > MAX_JSON_BYTES:
         raise SpecError(f"{path}: larger than {MAX_JSON_BYTES // 1024**2:,} MiB; split it, or write it as parquet")
     text = _decoded(path, content)
-    records = _json_list(path, text) if path.suffix.lower() == ".json" else _json_lines(path, text)
+    records = _json_list(path, text) if path.suffix.lower() == ".json" else list(_json_lines(path, text))
     if not records:
         raise SpecError(f"{path}: has no comparison; write one object for each")
     return records
@@ -59,8 +59,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def columns_of(records: Iterable[Mapping[str, Any]], posts: tuple[str, ...]) -> Columns:
     """Records as columns: values that are not text become JSON; a key that a record lacks is missing."""
     rows = list(records)
+
+    def text_of(name: str, value: Any) -> str | None:
+        if value is None:
+            return None if name in posts else ""
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [_json_text(name, row.get(name), posts) for row in rows] for name in names}
+    return {name: [text_of(name, row.get(name)) for row in rows] for name in names}
 
 
 def _content(path: Path) -> bytes:
@@ -98,7 +104,8 @@ def _csv(path: Path, text: str, known: set[str], posts: tuple[str, ...]) -> Colu
                 _check_width(path, names)
                 columns, texts = [[] for _ in names], [{} for _ in names]
             elif fields or len(names) == 1:
-                for place, text_of in enumerate(_checked(path, fields or [""], names, reader.line_num)):
+                _check_fields(path, len(fields or [""]), len(names), reader.line_num)
+                for place, text_of in enumerate(fields or [""]):
                     is_missing = not text_of and names[place] in posts
                     columns[place].append(None if is_missing else texts[place].setdefault(text_of, text_of))
     except csv.Error as error:
@@ -109,13 +116,12 @@ def _csv(path: Path, text: str, known: set[str], posts: tuple[str, ...]) -> Colu
     return _named(path, names, columns)
 
 
-def _checked(path: Path, fields: list[str], names: list[str], line: int) -> list[str]:
-    if len(fields) != len(names):
+def _check_fields(path: Path, fields: int, names: int, line: int) -> None:
+    if fields != names:
         raise SpecError(
-            f"{path}: line {line} has {len(fields)} fields, the line of column names {len(names)}; "
-            "put a field that holds a separator or a line break in quotes"
+            f"{path}: line {line} has {fields} fields, the line of column names {names}; put a field that holds a "
+            "separator or a line break in quotes"
         )
-    return fields
 
 
 def _check_width(path: Path, names: list[str]) -> None:
@@ -188,11 +194,7 @@ def _json_list(path: Path, text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _json_lines(path: Path, text: str) -> list[dict[str, Any]]:
-    return list(_objects(path, text))
-
-
-def _objects(path: Path, text: str) -> Iterator[dict[str, Any]]:
+def _json_lines(path: Path, text: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
@@ -203,9 +205,3 @@ def _objects(path: Path, text: str) -> Iterator[dict[str, Any]]:
         if not isinstance(found, dict):
             raise SpecError(f"{path}: line {number} is not a JSON object; write one object for each comparison")
         yield found
-
-
-def _json_text(name: str, value: Any, posts: tuple[str, ...]) -> str | None:
-    if value is None:
-        return None if name in posts else ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -297,23 +297,13 @@ def _pair_ids(path: Path, columns: Columns) -> list[str]:
 
 
 def _factors(columns: Columns, names: Sequence[str], pair_ids: Sequence[str]) -> tuple[str, ...]:
-    """The first columns that are factors."""
-    are_unique = len(set(pair_ids)) == len(pair_ids)
-    found = (
-        name
-        for name in names
-        if not name.startswith("(column ")
-        and _has_few_levels(columns[name])
-        and (are_unique or _is_one_a_pair(columns[name], pair_ids))
-    )
+    """The first columns with a few levels and one level for each pair."""
+    first = {pair_id: place for place, pair_id in reversed(list(enumerate(pair_ids)))}
+
+    def is_factor(values: Sequence[str | None]) -> bool:
+        levels = set(values)
+        has_few = len(levels) <= MAX_LEVELS and len(levels - {None}) >= MIN_LEVELS
+        return has_few and all(values[first[pair_id]] == value for pair_id, value in zip(pair_ids, values, strict=True))
+
+    found = (name for name in names if not name.startswith("(column ") and is_factor(columns[name]))
     return tuple(islice(found, MAX_FACTORS))
-
-
-def _has_few_levels(values: Sequence[str | None]) -> bool:
-    levels = set(values)
-    return len(levels) <= MAX_LEVELS and len(levels - {None}) >= MIN_LEVELS
-
-
-def _is_one_a_pair(values: Sequence[str | None], pair_ids: Sequence[str]) -> bool:
-    first: dict[str, str | None] = {}
-    return all(first.setdefault(pair_id, value) == value for pair_id, value in zip(pair_ids, values, strict=True))

@@ -1,6 +1,6 @@
-"""The answer on the page's first screen: tune, do not tune, or not enough evidence, and what follows from it.
+"""The answer on the page's first screen: tune, do not tune, or not enough evidence, and the next steps.
 
-The decision is made here, as values; its sentences are in `templates/_answer.html.j2`.
+The decision is made here as values; its sentences are in `templates/_answer.html.j2`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.report.data import Cost, ReportData, Worth
+from synthpost_dagster.report.data import ReportData, Worth
 from synthpost_dagster.report.views import CellView
 from synthpost_dagster.statistics.choice import is_placeable, is_too_unscored
 from synthpost_dagster.statistics.power import PLANNED_SHARE, pairs_to_detect
@@ -57,7 +57,7 @@ class Baseline(NamedTuple):
 
 
 class Next(NamedTuple):
-    """Something to do next; `kind` names its sentence, `about` is what it is about."""
+    """A next step: `kind` selects its sentence, `about` is its cell, step or number."""
 
     kind: str
     about: Cell | Worth | int | None = None
@@ -75,13 +75,13 @@ class Answer(NamedTuple):
     undecided: int
     """Other cells without a decisive pair."""
     smallest: Cell | None
-    """Of the best cell and those that it cannot be told apart from."""
+    """Smallest of the best cell and its equals; `cheapest` likewise."""
     cheapest: Cell | None
     next: tuple[Next, ...]
 
 
 def answer_of(data: ReportData, cells: Sequence[CellView]) -> Answer:
-    """What the sweep shows. No cell is named where the judge cannot be trusted or style decides the outcomes."""
+    """The answer. No cell is named where the judge cannot be trusted or style decides the outcomes."""
     reason = _reason(data, cells)
     is_open = reason in ("judge failed", "style decides")
     best = None if is_open else _best(data, cells)
@@ -157,19 +157,18 @@ def _baselines(data: ReportData, best: CellView | None) -> list[Baseline]:
 
 def _least(data: ReportData, cells: Sequence[CellView], equal: Sequence[Cell]) -> tuple[Cell, Cell | None]:
     """The smallest and the cheapest of the cells that cannot be told apart."""
+
+    def price(cell: Cell) -> tuple[float, float]:
+        cost = data.costs[cell]
+        return cost.row_usd, cost.training_seconds + (0.0 if math.isnan(cost.row_seconds) else cost.row_seconds)
+
     done = {view.cell: view.optimizer_steps for view in cells}
-    known = [cell for cell in equal if cell in data.costs]
-    cheapest = min(known, key=lambda cell: _cost_order(data.costs[cell]), default=None)
+    cheapest = min((cell for cell in equal if cell in data.costs), key=price, default=None)
     return min(equal, key=lambda cell: (cell.data_size, done[cell])), cheapest
 
 
-def _cost_order(cost: Cost) -> tuple[float, float]:
-    generated = 0.0 if math.isnan(cost.row_seconds) else cost.row_seconds
-    return cost.row_usd, generated + cost.training_seconds
-
-
 def _next(data: ReportData, cells: Sequence[CellView], answer: Answer) -> list[Next]:
-    """What to do next, the most useful first."""
+    """The next steps, the most useful first."""
     if answer.reason == "judge failed":
         return [Next("replace the judge")]
     if answer.reason == "style decides":
@@ -184,12 +183,17 @@ def _next(data: ReportData, cells: Sequence[CellView], answer: Answer) -> list[N
     if answer.reason == "worse than the long prompt":
         found.append(Next("use the long prompt"))
     elif answer.decision == "unclear":
-        found.append(_more_prompts(data))
+        # As many prompts as show that 60 % of the decided pairs were won; with that many, a larger effect is needed.
+        needed = math.ceil(pairs_to_detect(PLANNED_SHARE) / (data.decisive_share or 1.0))
+        is_more = needed > data.evaluation_prompts
+        found.append(Next("judge more prompts", needed) if is_more else Next("try more rows or steps"))
     if answer.decision != "no" and answer.cheapest and answer.cheapest != answer.best.cell:
         found.append(Next("consider the cheaper cell", answer.cheapest))
     gains = [step for step in data.worth if step.smaller == answer.best.cell and step.finding == "gain"]
     found += [Next("take the larger cell", step) for step in gains]
-    if not gains and _is_largest(answer.best, cells):
+    sizes, lengths = ({view.cell.data_size for view in cells}, {view.optimizer_steps for view in cells})
+    is_largest = (answer.best.cell.data_size, answer.best.optimizer_steps) == (max(sizes), max(lengths))
+    if not gains and is_largest:
         found.append(Next("extend the sweep", answer.best.cell))
     if data.trust.missing_controls:
         found.append(Next("test the judge"))
@@ -198,15 +202,3 @@ def _next(data: ReportData, cells: Sequence[CellView], answer: Answer) -> list[N
     if not any(one.cell == answer.best.cell for one in data.seeds):
         found.append(Next("train another seed", answer.best.cell))
     return found
-
-
-def _more_prompts(data: ReportData) -> Next:
-    """As many prompts as tell 60 % won from half, or a larger effect where there were already that many."""
-    needed = math.ceil(pairs_to_detect(PLANNED_SHARE) / (data.decisive_share or 1.0))
-    return Next("judge more prompts", needed) if needed > data.evaluation_prompts else Next("try more rows or steps")
-
-
-def _is_largest(best: CellView, cells: Sequence[CellView]) -> bool:
-    return best.cell.data_size == max(view.cell.data_size for view in cells) and best.optimizer_steps == max(
-        view.optimizer_steps for view in cells
-    )

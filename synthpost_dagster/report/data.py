@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.cell import Cell
+from synthpost_dagster.judging.controls import Controlled
 from synthpost_dagster.pairs.table import Contradictions, Repair
 from synthpost_dagster.statistics.agreement import Agreement
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures
-from synthpost_dagster.statistics.control import Control
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.order import OrderFigures
 from synthpost_dagster.statistics.paired import Difference
 from synthpost_dagster.statistics.perplexity import Perplexities, whole
-from synthpost_dagster.statistics.ratio import Counts, Ratio
+from synthpost_dagster.statistics.ratio import Ratio
 from synthpost_dagster.statistics.seeds import SeedSpread
 from synthpost_dagster.statistics.style import Separation
 
@@ -108,14 +108,6 @@ class Choice(NamedTuple):
     """Against `prompted`; its interval holds for all cells at once, too."""
 
 
-class ControlResult(NamedTuple):
-    """A comparison whose answer is known; `name` is one of schemas.COMPARISONS."""
-
-    name: str
-    counts: Counts
-    control: Control
-
-
 class Worth(NamedTuple):
     """A step of the surface: its gain in win rate against `base`, and its additional cost."""
 
@@ -186,7 +178,7 @@ class Trust(NamedTuple):
     teacher_family: str
     length_effect: LengthEffect
     """Of the headline cell against `base`."""
-    controls: tuple[ControlResult, ...]
+    controls: tuple[Controlled, ...]
     """Empty where the controls have not been judged."""
     missing_controls: str
     """Why there are no controls, else empty."""

@@ -1,4 +1,4 @@
-"""Turns a template into a page that needs no network: styles and one script inside, named by its hash in the policy.
+"""Renders a template to a page that needs no network: it holds its styles and one script, whose hash is in its policy.
 
 Numbers become strings in the filters registered here (`report.texts`), and nowhere else.
 """
@@ -47,7 +47,6 @@ _GLOBALS = {
     "names": texts.CONTESTANT_NAMES,
     "factors": texts.FACTOR_NAMES,
     "metrics": texts.METRIC_NAMES,
-    "metric_meanings": texts.METRIC_MEANINGS,
     "opponents": OPPONENTS,
     "outcomes": OUTCOMES,
 }

@@ -1,4 +1,4 @@
-"""How figures are written, on the page and in the terminal, and the names of what they belong to."""
+"""Text of figures, on the page and in the terminal, and display names."""
 
 from __future__ import annotations
 
@@ -23,16 +23,6 @@ METRIC_NAMES = {
     "self_bleu": "self-BLEU",
     "vendi": "Vendi score",
     "semantic_near_share": "alike in meaning",
-}
-METRIC_MEANINGS = {
-    "distinct_1": "Different words, divided by all words. Higher is more varied.",
-    "distinct_2": "The same for pairs of words that follow each other.",
-    "distinct_3": "The same for three words that follow each other.",
-    "compression_ratio": "How many times smaller the posts become when they are compressed. Lower is more varied.",
-    "opening_share": "Share of the posts that begin with the same five words. Lower is more varied.",
-    "self_bleu": "How much the posts of a sample resemble each other, from 0 to 100. Lower is more varied.",
-    "vendi": "The number of entirely different posts that would be as varied in meaning. Higher is more varied.",
-    "semantic_near_share": "Share of the posts that mean nearly the same as an earlier one. Lower is more varied.",
 }
 SHARES = ("opening_share", "semantic_near_share")
 """Metrics that are printed in percent."""

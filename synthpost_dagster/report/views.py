@@ -81,16 +81,12 @@ class CriterionShares(NamedTuple):
 
 def cell_views(ratios: pd.DataFrame) -> list[CellView]:
     """The cells in sweep order. `ratios` follows RatioReport, of one training seed."""
-    rows: dict[Cell, dict[str, Any]] = {}
+    views: dict[Cell, CellView] = {}
     for row in ratios[ratios["factor"] == "all"].itertuples():
-        rows.setdefault(Cell(int(row.data_size), str(row.steps)), {})[str(row.opponent)] = row
-    return [_cell_view(cell, rows[cell]) for cell in sorted(rows, key=lambda cell: cell.sweep_order)]
-
-
-def _cell_view(cell: Cell, rows: dict[str, Any]) -> CellView:
-    row = next(iter(rows.values()))
-    scores = {name: _score(rows[name]) for name in OPPONENTS if name in rows}
-    return CellView(cell, int(row.rows_seen), int(row.optimizer_steps), int(row.replicate_group), scores)
+        cell = Cell(int(row.data_size), str(row.steps))
+        view = CellView(cell, int(row.rows_seen), int(row.optimizer_steps), int(row.replicate_group), {})
+        views.setdefault(cell, view).scores[str(row.opponent)] = _score(row)
+    return sorted(views.values(), key=lambda view: view.cell.sweep_order)
 
 
 def _score(row: Any) -> Score:

@@ -31,7 +31,11 @@ def stage_costs(
 
 
 def _cost(stage: str, work: str, facts: Sequence[Facts]) -> StageCost:
-    return StageCost(stage, work, _total([one.usage for one in facts]), _total([one.estimate.usage for one in facts]))
+    estimates = [one.estimate for one in facts]
+    expected = [
+        Usage(one.requests, one.prompt_tokens + one.completion_tokens, one.usd, one.seconds) for one in estimates
+    ]
+    return StageCost(stage, work, _total([one.usage for one in facts]), _total(expected))
 
 
 def _total(usages: Sequence[Usage]) -> Usage:

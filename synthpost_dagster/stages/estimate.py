@@ -33,8 +33,9 @@ def estimate(study: Study, cells: Sequence[Cell]) -> list[Line]:
         [cell for cell in trainings if not study.resolver.has(asset, cell.place)]
         for asset in ("adapters", "predictions", "verdicts")
     )
-    prompts, first = training_prompts(study.task), _untuned_posts(study)
-    tuned = len(silent) * study.evaluation_count
+    sets = {BASELINE: len(OPPONENTS), CONTROL: len(CONTROL_SETS)}
+    first = study.evaluation_count * sum(count for asset, count in sets.items() if not study.resolver.has(asset))
+    prompts, tuned = training_prompts(study.task), len(silent) * study.evaluation_count
     steps = sum(adapters.steps_of(study, cell) for cell in untuned)
     games = verdicts.games_of(study, len(unjudged) * study.evaluation_count * len(OPPONENTS))
     controls = (
@@ -50,9 +51,3 @@ def estimate(study: Study, cells: Sequence[Cell]) -> list[Line]:
         Line("verdicts", f"{games:,} games", verdicts.expected_verdicts(study, unjudged)),
         Line("controls", f"{controls:,} games", verdicts.expected_controls(study, bool(controls))),
     ]
-
-
-def _untuned_posts(study: Study) -> int:
-    sets = {BASELINE: len(OPPONENTS), CONTROL: len(CONTROL_SETS)}
-    missing = [count for asset, count in sets.items() if not study.resolver.has(asset)]
-    return sum(missing) * study.evaluation_count

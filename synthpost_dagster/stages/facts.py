@@ -11,25 +11,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.report.data import Usage
-
-
-class Estimate(BaseModel):
-    """The estimate from before an artifact was made; `seconds` is None where nothing was known."""
-
-    model_config = ConfigDict(frozen=True)
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    usd: float = 0.0
-    usd_at_most: float = 0.0
-    seconds: float | None = None
-    basis: str = ""
-
-    @property
-    def usage(self) -> Usage:
-        """The estimated requests, tokens, dollars and seconds."""
-        return Usage(self.requests, self.prompt_tokens + self.completion_tokens, self.usd, self.seconds)
 
 
 class Facts(BaseModel):
@@ -39,7 +22,8 @@ class Facts(BaseModel):
     made_because: str = ""
     rows: int = 0
     target_rows: int = 0
-    estimate: Estimate = Estimate()
+    estimate: Expected = Expected(0, 0, 0, 0.0, 0.0, None, "")
+    """From before the artifact was made."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:

@@ -1,7 +1,7 @@
-"""Records of inputs: what may shape an artifact, as a frozen dataclass whose hash is the artifact's fingerprint.
+"""Records of inputs: frozen dataclasses that hold everything an artifact depends on; their hash is its fingerprint.
 
-A record holds all of it and nothing else. Where a stage needs a part of the task, the record holds a task in which the
-rest is hidden (`narrowed`), so that code cannot depend on what is not hashed.
+Where a stage needs a part of the task, the record holds a task in which the rest is hidden (`narrowed`), so that code
+cannot depend on anything that is not hashed.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.manifest import Manifest
-from synthpost_dagster.tasks.spec import Company
 from synthpost_dagster.tasks.task import Task
 
 WORDING = ("name", "tones", "lengths", "universal_criteria", "post_types")
-"""Keys of task.yaml that prompts are made of."""
+"""Keys of task.yaml that prompts depend on."""
 HashedAs = Mapping[str, Callable[[Any], Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Base of the records. Every field counts by its value, a manifest by the digest of its content.
+    """Base of the records. Every field is hashed by its value, a manifest by the digest of its content.
 
-    A class names in `hashed_as` its fields that count by a function of their value, or not at all (None): those that
-    other fields determine, and those that shape no more than what gates say.
+    `hashed_as` names the fields that are hashed by a function of their value, or not at all (None): those that other
+    fields determine, and those that only affect gates.
     """
 
     hashed_as: ClassVar[HashedAs] = {}
@@ -42,20 +41,18 @@ class Inputs:
 def narrowed(task: Task, keep: Collection[str], split: str = "", roles: Collection[str] = ()) -> Task:
     """The task with these keys of task.yaml, the items of one split (or of both) and the templates of these roles.
 
-    What is left out is None or absent; reading it fails.
+    The rest is None or absent, so that reading it fails.
     """
     hidden = {name: None for name in type(task.spec).model_fields if name not in keep}
     catalog = task.catalog
     if split:
-        companies = tuple(_of_split(company, split) for company in catalog.companies)
+        hide = {"holdout" if split == "train" else "train": ()}
+        companies = tuple(
+            one.model_copy(update={"products": one.products.model_copy(update=hide)}) for one in catalog.companies
+        )
         catalog = catalog.model_copy(update={"companies": companies})
     sources = {role: text for role, text in task.sources.items() if role in roles}
     return replace(task, spec=task.spec.model_copy(update=hidden), catalog=catalog, sources=sources)
-
-
-def _of_split(company: Company, split: str) -> Company:
-    other = {"train": "holdout", "holdout": "train"}[split]
-    return company.model_copy(update={"products": company.products.model_copy(update={other: ()})})
 
 
 def _part(value: Any) -> Any:

@@ -14,7 +14,6 @@ from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
-from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.profiles.families import family_of
@@ -67,8 +66,6 @@ class PageInputs:
     prices: Prices | None
     """The teacher's prices, if it is hosted."""
     judges: tuple[Judging, ...]
-    is_rubric_alone: bool
-    """Whether no judge is a model."""
     is_study_mode: bool
     evaluation_count: int
     seed: int
@@ -136,7 +133,6 @@ def page_inputs(study: Study) -> PageInputs:
         judges=tuple(
             Judging(judge.name, family_of(spec)) for judge, spec in zip(study.judges, profile.judges, strict=True)
         ),
-        is_rubric_alone=all(isinstance(judge, Rubric) for judge in study.judges),
         is_study_mode=profile.study,
         evaluation_count=study.evaluation_count,
         seed=profile.training.seed,

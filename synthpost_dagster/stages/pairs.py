@@ -181,7 +181,18 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
         raise SpecError(f"{file}: pair_id {twice.iloc[0]!r} appears twice; for posts to judge, write one row a pair")
     judges = study.judges
     missing = labelled.missing(table)
-    contests = [_contest(study, row) for row in rows.to_dict("records") if row[PAIR_ID] not in missing]
+    contests = [
+        Contest(
+            {"prompt_id": short_hash(row["prompt"])},
+            _brief(study, row) or Request(row["prompt"]),
+            "baseline",
+            row["candidate"],
+            row["baseline"],
+            row[PAIR_ID],
+        )
+        for row in rows.to_dict("records")
+        if row[PAIR_ID] not in missing
+    ]
     if not contests:
         raise SpecError(f"{file}: every pair lacks a prompt or a post; fill the columns {', '.join(POSTS)}")
     rubric = any(isinstance(judge, Rubric) for judge in judges)
@@ -197,12 +208,6 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
     outcomes = rows[[PAIR_ID, *table.factors]].copy()
     outcomes.insert(1, "outcome", [played.get(name, "unscored") for name in rows[PAIR_ID]])
     return Evaluated(outcomes, verdicts=verdicts, missing=missing)
-
-
-def _contest(study: Study, row: Mapping[str, str]) -> Contest:
-    brief = _brief(study, row) or Request(row["prompt"])
-    labels = {"prompt_id": short_hash(row["prompt"])}
-    return Contest(labels, brief, "baseline", row["candidate"], row["baseline"], row[PAIR_ID])
 
 
 def _brief(study: Study, row: Mapping[str, str]) -> Brief | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from synthpost_dagster.artifacts.fingerprint import library_versions
 from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.inference.generate import Completion, chat
-from synthpost_dagster.inference.models import Loaded, check_suits_task, identity
+from synthpost_dagster.inference.models import Loaded, identity
 from synthpost_dagster.llm.estimate import Expected, local
 from synthpost_dagster.llm.reasoning import split_reasoning
 from synthpost_dagster.profiles.models import ModelSpec, PostSampling
@@ -70,11 +70,6 @@ def expected_posts(study: Study, posts: int) -> Expected:
     student = identity(study.profile.student)
     alike = [PostsFacts.of(one) for one in made if one.parts["student"] == student]
     return local(posts, sum(facts.wall_seconds for facts in alike), sum(facts.rows for facts in alike), "posts")
-
-
-def require_suited(study: Study) -> None:
-    """Raises ModelError where the student is the embedded model and the task is not the one it was trained for."""
-    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
 
 
 def requests_for(inputs: PostsInputs, texts: Iterable[str], adapter: int | None, contestant: str) -> list[Request]:

@@ -16,6 +16,7 @@ from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.judging.verdicts import pairs
+from synthpost_dagster.profiles.families import RUBRIC
 from synthpost_dagster.profiles.models import EMBEDDED
 from synthpost_dagster.quality.explanations import explained_unscored
 from synthpost_dagster.report import data as page
@@ -198,7 +199,7 @@ def _separations(
     inputs: PageInputs, store: ArtifactStore, chosen: Judged, mains: Sequence[Made], baselines: pd.DataFrame
 ) -> tuple[Separation, ...]:
     """The traits of style that separate a cell's outcomes against `base`; none for the rubric, which counts them."""
-    if inputs.is_rubric_alone:
+    if all(judge.family == RUBRIC for judge in inputs.judges):
         return ()
     main = next(one for one in mains if one.cell.main == chosen.cell)
     tuned = store.read_table(main.predictions).set_index("prompt_id")["post"]
@@ -239,7 +240,7 @@ def _trust(
         student_family=inputs.student_family,
         teacher_family=inputs.teacher_family,
         length_effect=findings.length_effect(page.of_seed(ratios, inputs.seed), choice.cell if choice else None),
-        controls=tuple(page.ControlResult(*found) for found in controlled(table)) if table is not None else (),
+        controls=tuple(controlled(table)) if table is not None else (),
         missing_controls=inputs.missing_controls,
         between_judges=findings.between_judges(verdicts),
         people=people,

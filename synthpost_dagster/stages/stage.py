@@ -22,7 +22,7 @@ from synthpost_dagster.errors import ArtifactBusy
 from synthpost_dagster.quality.explanations import explained_rejections, explained_unscored
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import BESIDE
-from synthpost_dagster.stages.facts import Estimate, Facts
+from synthpost_dagster.stages.facts import Facts
 from synthpost_dagster.stages.student import Student, holding
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def publish(
         expected = stage.announce(study, inputs, progress) if stage.announce else None
         draft.facts |= make(inputs, draft, _workbench(student, study, plan, progress)).content
         if expected is not None:
-            draft.facts["estimate"] = Estimate(**expected._asdict()).model_dump(mode="json")
+            draft.facts["estimate"] = expected._asdict()
         _add_gates(study, draft, stage, progress)
 
     outcome = study.store.reuse_or_make(plan, fill, progress.note, wait=wait)

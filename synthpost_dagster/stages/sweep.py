@@ -124,17 +124,12 @@ def fill(study: Study, cells: Sequence[Cell], progress: Progress) -> Filled:
             filled.report()
         else:
             missing.append(training)
-    with holding(study, progress, _steps_of(study, missing)) as student:
+    untuned = [training for training in missing if not study.resolver.has("adapters", training.place)]
+    with holding(study, progress, sum(adapters.steps_of(study, training) for training in untuned)) as student:
         tune = _tune_apart if study.profile.training.trainer in APART else _tune
         _write(study, tune(study, missing, student, filled), student, filled)
     filled.model_loads = loads.made - loads_before
     return filled
-
-
-def _steps_of(study: Study, trainings: Sequence[Cell]) -> int:
-    """Optimizer steps of the adapters that do not exist."""
-    missing = [one for one in trainings if not study.resolver.has("adapters", one.place)]
-    return sum(adapters.steps_of(study, training) for training in missing)
 
 
 def _tune(study: Study, trainings: Sequence[Cell], student: Student, filled: Filled) -> list[Cell]:

@@ -1,6 +1,6 @@
 """The stage `synthetic_rows`: the teacher's posts, kept or rejected with a reason.
 
-The table grows and never shrinks: every reply of an earlier table is used again where all that shaped it is the same.
+The table grows and never shrinks: a reply of an earlier table is used again if everything that shaped it is the same.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
 
 ASSET = "synthetic_rows"
 REJECTION_LIMITS = ("band_retries", "near_duplicate_jaccard", "leaked_words")
-"""Of the task's `quality`, what decides whether a row is kept."""
+"""Keys of the task's `quality` that decide whether a row is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowRules(Inputs):
-    """What decides which rows are kept, and what the gates say of them."""
+    """Everything that decides which rows are kept, and what their gates depend on."""
 
     quality: dict[str, Any]
     rules: int
     language: str
     embedder: str | None
     equal_rows: int
-    """Rows at which the variety of tables is compared."""
+    """Number of rows at which the variety of tables is compared."""
     holdout: str
-    """Hash of the holdout items, which no row may show."""
+    """Hash of the holdout items, which no row may mention."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowsInputs(RowRules):
-    """Prompts, teacher, and the number of kept rows that is asked for."""
+    """Prompts, teacher, and the requested number of kept rows."""
 
     task: Task
     prompts: Manifest
@@ -72,9 +72,7 @@ class RowsInputs(RowRules):
 
 
 class RowsFound(NamedTuple):
-    """Rows, kept and rejected (schema SyntheticRows), and their artifact; None where they are replies of the journal
-    that no table holds yet.
-    """
+    """Rows, kept and rejected (schema SyntheticRows), and their artifact; None for replies that no table holds yet."""
 
     table: pd.DataFrame
     manifest: Manifest | None
@@ -104,12 +102,11 @@ def embedder_of(inputs: RowRules) -> Path | None:
 
 
 def _inputs(study: Study, partition: str) -> RowsInputs:
-    """Those of the largest good table that exists; where none is good those of the smallest, and 0 rows without any."""
+    """Inputs of the largest table that passed its gates, or of the smallest that did not; 0 rows without a table."""
     del partition
     inputs = _of_rows(study, 0)
     tables = _present_tables(study, inputs)
-    good = [manifest for manifest in tables if not manifest.failed_gates]
-    chosen = good[-1:] or tables[:1]
+    chosen = [manifest for manifest in tables if not manifest.failed_gates][-1:] or tables[:1]
     return replace(inputs, rows=chosen[0].parts["rows"]) if chosen else inputs
 
 
@@ -128,9 +125,8 @@ def _of_rows(study: Study, rows: int) -> RowsInputs:
 
 
 def _present_tables(study: Study, inputs: RowsInputs) -> list[Manifest]:
-    """Every table of the present inputs but for the number of rows, smallest first."""
-    found = _alike(inputs, study.resolver.all_of(ASSET))
-    return sorted(found, key=lambda manifest: manifest.parts["rows"])
+    """The tables with the present inputs and any number of rows, smallest first."""
+    return sorted(_alike(inputs, study.resolver.all_of(ASSET)), key=lambda manifest: manifest.parts["rows"])
 
 
 def _alike(inputs: RowsInputs, tables: Sequence[Manifest]) -> list[Manifest]:
@@ -139,10 +135,12 @@ def _alike(inputs: RowsInputs, tables: Sequence[Manifest]) -> list[Manifest]:
 
 
 def _grow(study: Study, inputs: RowsInputs, rows: int | None) -> RowsInputs:
-    """The inputs for `rows`, or for as many as the largest table that is good or was damaged has."""
+    """The inputs for `rows`, or for the rows of the largest table that passed its gates or was damaged."""
     target = rows or max(study.profile.sweep.data_sizes)
     if target > study.task.training_prompts:
-        raise SpecError(f"{target} rows are asked for and the task has {study.task.training_prompts}; lower `rows`")
+        raise SpecError(
+            f"{target} rows are requested and the task has {study.task.training_prompts} training prompts; lower `rows`"
+        )
     good = [manifest for manifest in _present_tables(study, inputs) if not manifest.failed_gates]
     tables = good + _alike(inputs, study.store.set_aside(ASSET))
     return replace(inputs, rows=max(target, *(manifest.parts["rows"] for manifest in tables), 0))
@@ -180,14 +178,14 @@ def _make(inputs: RowsInputs, draft: Draft, bench: Workbench) -> RowsFacts:
 
 
 def _early_stop(inputs: RowsInputs, bench: Workbench) -> EarlyStop:
-    """Ends the run with what the first replies have in common, before more are paid for."""
+    """Ends the run if the first replies were rejected for a common reason, before more are paid for."""
 
     def stop(rows: pd.DataFrame) -> None:
         why = bench.explain_rejections(rows[rows["reason"] != ""])
         if why is not None:
             raise GateFailed(
                 f"synthetic_rows: {why.cause}; the teacher was stopped after its first {len(rows)} replies "
-                "(`stop_on_bad_start: false` in the profile goes on)",
+                "(`stop_on_bad_start: false` in the profile continues)",
                 details=why.lines,
             )
 
@@ -195,9 +193,9 @@ def _early_stop(inputs: RowsInputs, bench: Workbench) -> EarlyStop:
 
 
 def known_rows(study: Study) -> pd.DataFrame | None:
-    """Every row that any table of synthetic rows holds, each reply once; None where there is no table.
+    """The rows of all tables, each reply once; None where there is no table.
 
-    `is_settled` says which were judged by the rules of the present task.
+    `is_settled` marks rows that were judged by the rules of the present task.
     """
     return _known_rows(study.store, row_rules(study))
 
@@ -216,16 +214,16 @@ def _known_rows(store: ArtifactStore, parts: Mapping[str, Any]) -> pd.DataFrame 
 
 
 def _rules(parts: Mapping[str, Any]) -> tuple[object, ...]:
-    """What of the parts decides whether a row is kept."""
+    """The parts that decide whether a row is kept."""
     quality = parts.get("quality", {})
     limits = (quality.get(name) for name in REJECTION_LIMITS)
     return (parts.get("rules"), parts.get("language"), parts.get("holdout"), *limits)
 
 
 def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
-    """What the rows for a data size of `target` will take, less the replies that are known.
+    """The estimate of the rows for a data size of `target`, without known replies.
 
-    A prompt counts as often as this teacher was asked for each kept row before.
+    Each prompt counts with this teacher's mean number of replies per kept row.
     """
     spec, known = study.profile.teacher, known_rows(study)
     asks = first_asks(study.task, prompts, teacher_of(study), spec.max_replies_per_row, target, known)
@@ -243,19 +241,19 @@ def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
 
 
 def _max_replaced(study: Study, target: int) -> float:
-    """Prompts asked for each row, at most: a rejected prompt is replaced, up to the share that may be rejected."""
+    """Maximum prompts per kept row: a rejected prompt is replaced, up to the share that may be rejected."""
     left = 1 - study.task.spec.quality.max_rejected_share
     all_prompts = study.task.training_prompts / target
     return min(1 / left, all_prompts) if left else all_prompts
 
 
 def has_rows_to_ask(study: Study, target: int) -> bool:
-    """Whether the rows for a data size of `target` need replies that are neither in a table nor in the journal."""
+    """Whether the rows for a data size of `target` need replies that no table and no journal holds."""
     return expected_rows(study, training_prompts(study.task), target).requests > 0
 
 
 def latest_rows(study: Study) -> RowsFound:
-    """The newest table for this task and profile, whatever its gates say, or else the replies in the journal.
+    """The newest table for this task and profile, even if it failed its gates, or else the replies in the journal.
 
     Raises UpstreamMissing where there is neither.
     """

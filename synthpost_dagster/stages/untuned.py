@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.inference.answering import answers
+from synthpost_dagster.inference.models import check_suits_task
 from synthpost_dagster.llm.estimate import Expected
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import CONTROL_SETS
@@ -51,7 +52,7 @@ def _control_inputs(study: Study, partition: str) -> UntunedInputs:
 
 def _announce(study: Study, inputs: UntunedInputs, progress: Progress) -> Expected:
     del progress
-    posts.require_suited(study)
+    check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
     return posts.expected_posts(study, len(inputs.contestants) * study.evaluation_count)
 
 

@@ -1,9 +1,10 @@
-"""The stages that judge: `verdicts` of a cell, and `control_verdicts`, whose comparisons have a known answer."""
+"""The stages that judge: `verdicts` of a cell, and `control_verdicts` of comparisons whose answer is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.manifest import Manifest
@@ -39,12 +40,12 @@ from synthpost_dagster.tasks.task import Task
 
 @dataclass(frozen=True, slots=True)
 class JudgedInputs(Inputs):
-    """The judges, how games are played, and the posts of the untuned model."""
+    """The judges, the rules of games, and the posts of the untuned model."""
 
     judges: tuple[Judge, ...]
     rules: Rules
     task: Task
-    """The judges' identities hold its wording and checks, the posts their prompts."""
+    """Not hashed: the judges' identities hold its wording and checks, the posts their prompts."""
     baseline_predictions: Manifest
     hashed_as: ClassVar[HashedAs] = {
         "judges": lambda judges: [judge.identity for judge in judges],
@@ -66,13 +67,13 @@ class VerdictInputs(JudgedInputs):
 
     @property
     def sent(self) -> list[Manifest]:
-        """What the judges are shown."""
+        """The artifacts that the judges see."""
         return [self.predictions, self.baseline_predictions]
 
 
 @dataclass(frozen=True, slots=True)
 class ControlInputs(JudgedInputs):
-    """The posts of the controls. Those that are shuffled are of the last cell of the sweep that has any."""
+    """The posts of the controls; the shuffled posts are those of the last cell that has predictions."""
 
     control_predictions: Manifest
     predictions: Manifest
@@ -84,7 +85,7 @@ class ControlInputs(JudgedInputs):
 
     @property
     def sent(self) -> list[Manifest]:
-        """What the judges are shown."""
+        """The artifacts that the judges see."""
         return [self.control_predictions, self.baseline_predictions, self.predictions]
 
 
@@ -126,26 +127,24 @@ def _announce(study: Study, inputs: VerdictInputs | ControlInputs, progress: Pro
     return expected
 
 
-def _making(asset: str, prefix: str) -> Callable[[VerdictInputs | ControlInputs, Draft, Workbench], AskedFacts]:
-    """Every game of the asset's contests, judged; the counts of each comparison are facts named with the prefix."""
-
-    def make(inputs: VerdictInputs | ControlInputs, draft: Draft, bench: Workbench) -> AskedFacts:
-        judges, contests = list(inputs.judges), inputs.contests(bench.store)
-        table = judge_contests(inputs.task, judges, contests, inputs.rules, [bench.progress] * len(judges))
-        for why in bench.explain_unscored(table):
-            for line in (why.cause, *why.lines):
-                bench.progress.note(line)
-        draft.table(asset, table)
-        groups = pairs(table).groupby("opponent")
-        counts = {f"{prefix}{name}": count(group["outcome"])._asdict() for name, group in groups}
-        return AskedFacts(**tallied(judges).facts).with_figures(counts)
-
-    return make
+def _make(
+    inputs: VerdictInputs | ControlInputs, draft: Draft, bench: Workbench, *, asset: str, prefix: str
+) -> AskedFacts:
+    """Judges every game; the counts of each comparison are facts whose names start with the prefix."""
+    judges, contests = list(inputs.judges), inputs.contests(bench.store)
+    table = judge_contests(inputs.task, judges, contests, inputs.rules, [bench.progress] * len(judges))
+    for why in bench.explain_unscored(table):
+        for line in (why.cause, *why.lines):
+            bench.progress.note(line)
+    draft.table(asset, table)
+    groups = pairs(table).groupby("opponent")
+    counts = {f"{prefix}{name}": count(group["outcome"])._asdict() for name, group in groups}
+    return AskedFacts(**tallied(judges).facts).with_figures(counts)
 
 
 def expected_verdicts(study: Study, cells: Sequence[Cell]) -> Expected:
-    """What judging the cells will take, less the known replies. Posts that are not written yet count with the mean
-    length of the teacher's.
+    """The estimate of judging the cells, without known replies. Posts that are not written yet count with the mean
+    length of the teacher's posts.
     """
     contests: list[Contest] = []
     for cell in cells:
@@ -159,17 +158,17 @@ def expected_verdicts(study: Study, cells: Sequence[Cell]) -> Expected:
 
 
 def expected_controls(study: Study, is_missing: bool) -> Expected:
-    """What judging the controls will take, where they are missing."""
+    """The estimate of judging the controls, if they are missing."""
     return _expected(study, study.judges, [], len(COMPARISONS) * study.evaluation_count * is_missing)
 
 
 def games_of(study: Study, contests: int) -> int:
-    """Games of so many contests."""
+    """The number of games of this number of contests."""
     return contests * len(study.rules.orders) * len(study.profile.judges)
 
 
 def _expected(study: Study, judges: Sequence[Judge], contests: Sequence[Contest], unknown: int) -> Expected:
-    """What the judges will take for these contests, and for so many whose posts are not written yet."""
+    """The estimate for these contests and for a number of contests whose posts are not written yet."""
     parts = []
     for judge, spec in zip(judges, study.profile.judges, strict=True):
         if isinstance(spec, RubricJudge):
@@ -181,17 +180,13 @@ def _expected(study: Study, judges: Sequence[Judge], contests: Sequence[Contest]
 
 
 def _by_rubric(study: Study, games: int) -> Expected:
-    made = [
-        AskedFacts.of(manifest)
-        for cell in study.trainings
-        for manifest in study.resolver.all_of("verdicts", cell.place)
-    ]
-    done = [facts for facts in made if not facts.asked_now]
+    made = [one for cell in study.trainings for one in study.resolver.all_of("verdicts", cell.place)]
+    done = [facts for facts in map(AskedFacts.of, made) if not facts.asked_now]
     return local(games, sum(facts.ask_seconds for facts in done), sum(facts.rows for facts in done), "games")
 
 
 def _missing_characters(study: Study, judge: Judge, contests: Sequence[Contest]) -> list[int]:
-    """Of the first request of each game that the journal does not hold."""
+    """Characters of the first request of each game that the journal does not hold."""
     if not isinstance(judge, ModelReader) or not contests:
         return []
     asks = judge.asks(study.task, games_between(contests, study.rules), 0)
@@ -208,23 +203,29 @@ def _guessed_characters(study: Study, contests: int) -> list[int]:
 
 
 def _mean_post(study: Study) -> int:
-    """Characters of a post: the mean of the known rows, else the most that a post may have."""
+    """Characters of a post: the mean of the known rows, or the maximum length."""
     known = known_rows(study)
     if known is not None and len(known):
         return round(float(known["post"].str.len().mean()))
     return round(study.profile.predictions.max_new_tokens * CHARACTERS_PER_TOKEN)
 
 
-_VERDICTS = Stage(
-    "verdicts", "cell", _verdict_inputs, _making("verdicts", "against_"), ("predictions", BASELINE), _announce
+STAGES = (
+    Stage(
+        "verdicts",
+        "cell",
+        _verdict_inputs,
+        partial(_make, asset="verdicts", prefix="against_"),
+        ("predictions", BASELINE),
+        _announce,
+    ),
+    Stage(
+        "control_verdicts",
+        "controls",
+        _control_inputs,
+        partial(_make, asset="control_verdicts", prefix=""),
+        (BASELINE, CONTROL, "predictions"),
+        _announce,
+        notes_failed_gates=True,
+    ),
 )
-_CONTROLS = Stage(
-    "control_verdicts",
-    "controls",
-    _control_inputs,
-    _making("control_verdicts", ""),
-    (BASELINE, CONTROL, "predictions"),
-    _announce,
-    notes_failed_gates=True,
-)
-STAGES = (_VERDICTS, _CONTROLS)

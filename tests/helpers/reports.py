@@ -15,11 +15,11 @@ import pandas as pd
 
 from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.cell import Cell
+from synthpost_dagster.judging.controls import Controlled
 from synthpost_dagster.pairs.table import Contradictions, Repair
 from synthpost_dagster.report.browser import FACTORS
 from synthpost_dagster.report.data import (
     Choice,
-    ControlResult,
     Cost,
     Game,
     JudgeFigures,
@@ -146,10 +146,10 @@ def choice(
     return Choice(cell, headline_ratio(found, among), worst, among, better, alike, against_prompted)
 
 
-def control(name: str, *counts: int) -> ControlResult:
+def control(name: str, *counts: int) -> Controlled:
     """A control with these counts and its verdict."""
     found = Counts(*counts)
-    return ControlResult(name, found, (control_verdict if name == "resampled" else null_verdict)(found))
+    return Controlled(name, found, (control_verdict if name == "resampled" else null_verdict)(found))
 
 
 GOOD_CONTROLS = (
