@@ -111,7 +111,7 @@ def test_report_of_nothing_says_what_to_materialize(fresh: SmallStudy) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["run", "--help"], ["demo", "-h"]], ids=" ".join)
-def test_help_says_what_there_is_and_writes_nothing(fresh: SmallStudy, arguments: list[str]) -> None:
+def test_help_lists_the_commands_and_writes_nothing(fresh: SmallStudy, arguments: list[str]) -> None:
     done = fresh.command(*arguments)
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: ")

@@ -94,9 +94,7 @@ def test_the_figures_on_the_page_are_those_of_the_table(whole: Whole, show: Call
         assert f"{row.wins} {row.losses} {row.ties} {row.unscored}" in text
 
 
-def test_filters_leave_the_pairs_that_were_asked_for_and_stand_in_the_address(
-    whole: Whole, show: Callable[..., Any]
-) -> None:
+def test_filters_select_pairs_and_are_in_the_address(whole: Whole, show: Callable[..., Any]) -> None:
     page = show(address_of(whole))
     page.select_option("[data-filter=cell]", "8|3")
     assert "of 11 pairs" in page.inner_text("#shown")
@@ -162,7 +160,7 @@ def test_the_blind_sheet_is_saved_and_what_people_fill_in_is_read_back(
     assert set(read_labels(sheet).values()) == {"win", "loss"}
 
 
-def test_the_page_is_worked_by_keyboard_alone(whole: Whole, show: Callable[..., Any]) -> None:
+def test_page_can_be_used_with_the_keyboard_alone(whole: Whole, show: Callable[..., Any]) -> None:
     page = show(address_of(whole))
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"

@@ -55,7 +55,7 @@ def test_the_whole_study_was_made_without_a_connection(whole: Whole) -> None:
     assert whole.offline.refused
 
 
-def test_nothing_is_expected_of_a_study_that_is_there(whole: Whole) -> None:
+def test_estimate_of_a_finished_study_is_zero(whole: Whole) -> None:
     lines = by_stage(whole.study, "8|3", "16|1-epoch")
     assert list(lines) == ["synthetic rows", "untuned posts", "training", "predictions", "verdicts", "controls"]
     assert {line.expected.requests for line in lines.values()} == {0}
@@ -76,7 +76,7 @@ def test_larger_data_are_expected_at_the_journals_own_means(whole: Whole, change
     assert steps and 0.2 < steps / (sum(f["wall_seconds"] for f in adapters) / 2) < 5
 
 
-def test_a_hosted_judge_is_reckoned_from_real_prompts_prices_and_pace(changeable: SmallStudy) -> None:
+def test_hosted_judge_is_estimated_from_prompts_prices_and_pace(changeable: SmallStudy) -> None:
     hosted(changeable, "judge")
     expected = by_stage(changeable, "8|3", "8|1-epoch")["verdicts"].expected
     assert expected.requests == 2 * 11 * 4
@@ -104,7 +104,7 @@ def test_the_doctor_finds_nothing_wrong_with_the_small_study(whole: Whole) -> No
     assert {"home", "device", "journal", "student", "teacher"} <= {finding.subject for finding in findings}
 
 
-def test_the_doctor_names_a_missing_key_and_an_endpoint_out_of_reach_and_fails(changeable: SmallStudy) -> None:
+def test_doctor_fails_on_missing_key_and_unreachable_endpoint(changeable: SmallStudy) -> None:
     hosted(changeable, "teacher")
     hosted(changeable, "judge", api_key=None)
     seen = changeable.call("doctor")
@@ -121,7 +121,7 @@ def test_the_doctor_shows_that_a_key_is_there_and_never_the_key(changeable: Smal
     assert CANARY not in seen.stdout + seen.stderr
 
 
-def test_a_run_whose_endpoint_is_out_of_reach_ends_before_anything_is_made(changeable: SmallStudy) -> None:
+def test_unreachable_endpoint_ends_the_run_before_anything_is_made(changeable: SmallStudy) -> None:
     hosted(changeable, "judge")
     before = changeable.run_ids()
     ran = changeable.call("run", CANARY_KEY=CANARY)
@@ -130,14 +130,14 @@ def test_a_run_whose_endpoint_is_out_of_reach_ends_before_anything_is_made(chang
     assert changeable.run_ids() == before
 
 
-def test_the_doctor_finds_a_student_without_room_and_says_so(changeable: SmallStudy) -> None:
+def test_doctor_reports_a_student_that_does_not_fit(changeable: SmallStudy) -> None:
     edit_yaml(changeable.profile, lambda profile: profile["student"].update(memory_gib=9_000.0))
     (bad,) = [finding for finding in examine(changeable.open()) if not finding.is_good]
     assert isinstance(bad, Finding)
     assert (bad.subject, "9000 are needed" in bad.text) == ("device", True)
 
 
-def test_the_journal_command_gives_back_what_a_killed_process_had_set_aside(changeable: SmallStudy) -> None:
+def test_journal_command_releases_reservations_of_a_killed_process(changeable: SmallStudy) -> None:
     gone = {"id": "gone", "process": f"{socket.gethostname()}:1:1", "profile": "paid", "begun_at": 0.0, "seen_at": 0.0}
     journal = changeable.open().journal
     with journal.begin() as connection:

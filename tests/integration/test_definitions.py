@@ -128,7 +128,7 @@ def test_assets_have_these_groups_pools_dependencies_and_partitions(definitions:
     assert found == ASSETS
 
 
-def test_a_hosted_teacher_and_judge_stand_in_the_pools_of_their_endpoints(tmp_path: Path) -> None:
+def test_hosted_teacher_and_judge_use_the_pools_of_their_endpoints(tmp_path: Path) -> None:
     from synthpost_dagster.orchestration.build import build_definitions
 
     graph = build_definitions(read_settings(str(tmp_path), "sales_posts", "llama3-8b")).resolve_asset_graph()
@@ -158,7 +158,7 @@ def test_jobs_materialize_these_assets_with_their_checks(definitions: Definition
     assert named == {*JOBS, "sweep"}
 
 
-def test_the_sweep_is_one_op_in_the_pool_of_the_device_and_takes_the_cells_of_the_profile(
+def test_sweep_is_one_op_in_the_pool_of_the_device(
     definitions: Definitions,
 ) -> None:
     job = definitions.resolve_job_def("sweep")

@@ -59,7 +59,7 @@ def test_second_process_waits_and_gets_the_lease_when_the_first_is_killed(
     assert not (tmp_path / "first.done").exists()
 
 
-def test_a_lease_that_is_not_freed_in_time_is_an_error_that_says_so(
+def test_lease_that_is_not_freed_in_time_is_an_error(
     start: Callable[..., subprocess.Popen[bytes]], until: Callable[..., object], tmp_path: Path
 ) -> None:
     start("first")

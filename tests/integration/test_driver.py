@@ -102,7 +102,7 @@ def test_sweep_writes_nothing_but_its_figures(guarded: Guarded) -> None:
     assert "cell 16|3" in guarded.done.stdout
 
 
-def test_cell_in_a_process_of_its_own_gives_what_it_gives_in_the_driver(guarded: Guarded, whole: Whole) -> None:
+def test_cell_in_its_own_process_gives_the_same_artifacts(guarded: Guarded, whole: Whole) -> None:
     def digests(study: SmallStudy) -> dict[str, str]:
         found = [Manifest.model_validate_json(path.read_text()) for path in study.manifests()]
         return {f"{manifest.asset} {manifest.partition}": manifest.digest for manifest in found}
@@ -117,7 +117,7 @@ def in_processes_of_their_own(study: SmallStudy, slots: int) -> None:
     edit_yaml(study.profile, lambda profile: profile["device"].update(process_per_run=True, max_concurrent_runs=slots))
 
 
-def test_several_sweeps_at_a_time_give_what_one_gives_and_the_cells_adopt_it(changeable: SmallStudy) -> None:
+def test_several_sweeps_at_a_time_give_the_same_artifacts_as_one(changeable: SmallStudy) -> None:
     def digests() -> dict[str, str]:
         found = [Manifest.model_validate_json(path.read_text()) for path in changeable.manifests()]
         return {f"{one.asset} {one.partition}": one.digest for one in found if one.asset in ("adapters", "predictions")}
@@ -172,7 +172,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return found
 
 
-def test_what_holds_no_model_runs_in_the_driver(changeable: SmallStudy, recorded: Recorded) -> None:
+def test_run_without_a_model_is_in_the_drivers_process(changeable: SmallStudy, recorded: Recorded) -> None:
     in_processes_of_their_own(changeable, slots=1)
     shutil.rmtree(changeable.home / "storage" / "verdicts")
     (changeable.home / "report" / "index.html").unlink()
@@ -180,7 +180,7 @@ def test_what_holds_no_model_runs_in_the_driver(changeable: SmallStudy, recorded
     assert recorded == Recorded([], ["sweep (4 cells)"])
 
 
-def test_what_holds_a_judge_on_the_device_has_a_process_of_its_own(changeable: SmallStudy, recorded: Recorded) -> None:
+def test_run_with_a_judge_on_the_device_has_its_own_process(changeable: SmallStudy, recorded: Recorded) -> None:
     in_processes_of_their_own(changeable, slots=1)
     edit_yaml(changeable.profile, lambda profile: profile.update(judges=[profile["teacher"]]))
     changeable.sweep("8|3")

@@ -36,7 +36,7 @@ def test_a_further_seed_trains_each_cell_again_and_shows_the_spread(changeable: 
     assert changeable.sweep("8|3") == []
 
 
-def test_a_report_without_controls_says_that_they_are_missing(changeable: SmallStudy) -> None:
+def test_report_without_controls_names_them_as_missing(changeable: SmallStudy) -> None:
     shutil.rmtree(changeable.home / "storage" / "control_verdicts")
     trust = report_of(changeable).trust
     assert (trust.controls, "control_verdicts" in trust.missing_controls) == ((), True)
@@ -45,7 +45,7 @@ def test_a_report_without_controls_says_that_they_are_missing(changeable: SmallS
     assert "control_verdicts" in page
 
 
-def test_peoples_choices_stand_beside_the_judges(changeable: SmallStudy, tmp_path: Path) -> None:
+def test_report_compares_peoples_choices_with_the_judge(changeable: SmallStudy, tmp_path: Path) -> None:
     study = changeable.open()
     games = study.store.read_table(study.resolver.need("verdicts", study.cells[0].place))
     decided = games[(games["outcome"] != "tie") & games["is_candidate_first"]].head(8)

@@ -68,7 +68,7 @@ def test_cells_are_filled_under_every_seed_and_then_cost_nothing(
     filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (0, 4, 0, 0, 0)
     assert filled.model_loads == 0
-    assert filled.text == "4 there before"
+    assert filled.text == "4 reused"
     assert made_files(changeable) == before
 
 
@@ -79,7 +79,7 @@ def assert_same_posts(one: Study, other: Study) -> None:
         assert ours.parts == theirs.parts
 
 
-def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy, retuned: SmallStudy) -> None:
+def test_cells_posts_are_the_same_alone_and_with_other_cells(changeable: SmallStudy, retuned: SmallStudy) -> None:
     together, single = retuned.open(), other_learning_rate(changeable, steps=[3])
     for cell in single.cells:
         materialize(single, "adapters", cell.place)
@@ -87,7 +87,7 @@ def test_a_cells_posts_are_the_same_alone_and_with_others(changeable: SmallStudy
     assert_same_posts(single, together)
 
 
-def test_a_cells_posts_are_the_same_alone_and_with_others_in_few_slots(retuned: SmallStudy, tmp_path: Path) -> None:
+def test_cells_posts_are_the_same_with_few_concurrent_sequences(retuned: SmallStudy, tmp_path: Path) -> None:
     edit_yaml(retuned.profile, lambda profile: profile["predictions"].update(max_concurrent_sequences=6))
     together, single = retuned.copy_to(tmp_path / "together").open(), retuned.open()
     assert counts(fill(together, together.cells, SILENT)) == (2, 0, 0, 0, 0)
@@ -96,7 +96,7 @@ def test_a_cells_posts_are_the_same_alone_and_with_others_in_few_slots(retuned: 
     assert_same_posts(single, together)
 
 
-def test_slots_make_posts_anew_only_where_they_are_given(changeable: SmallStudy) -> None:
+def test_fixed_number_of_concurrent_sequences_changes_the_fingerprint(changeable: SmallStudy) -> None:
     study = changeable.open()
     plan = study.resolver.plan("predictions", study.cells[0].place)
     assert "slots" not in plan.parts["sampling"]
@@ -104,7 +104,7 @@ def test_slots_make_posts_anew_only_where_they_are_given(changeable: SmallStudy)
     assert changeable.open().resolver.fingerprint("predictions", study.cells[0].place) != plan.fingerprint
 
 
-def test_both_sets_of_the_untuned_models_posts_are_written_by_one_loaded_model(changeable: SmallStudy) -> None:
+def test_one_loaded_model_writes_both_sets_of_untuned_posts(changeable: SmallStudy) -> None:
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
     study, before = changeable.open(), loads.made
     assert not materialize(study, "control_predictions").is_reused
@@ -112,7 +112,7 @@ def test_both_sets_of_the_untuned_models_posts_are_written_by_one_loaded_model(c
     assert loads.made == before + 1
 
 
-def test_a_set_of_posts_that_another_process_is_writing_is_left_to_it(changeable: SmallStudy) -> None:
+def test_posts_that_another_process_is_writing_are_skipped(changeable: SmallStudy) -> None:
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_new_tokens=9))
     study = changeable.open()
     plan = study.resolver.plan("control_predictions")
@@ -121,7 +121,7 @@ def test_a_set_of_posts_that_another_process_is_writing_is_left_to_it(changeable
     assert not study.resolver.has("control_predictions")
 
 
-def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others(changeable: SmallStudy) -> None:
+def test_failed_cell_or_missing_subset_does_not_stop_other_cells(changeable: SmallStudy) -> None:
     study = other_learning_rate(changeable, steps=[3], data_sizes=[8, 16, 24])
     (subset,) = (changeable.home / "storage" / "data_subsets" / "8").glob("*/data_subsets.parquet")
     subset.write_bytes(bytes(subset.stat().st_size))
@@ -138,7 +138,7 @@ def test_a_cell_that_fails_or_whose_subset_is_not_there_does_not_stop_the_others
     assert [one.place for one in planning.lacking(study, study.cells)] == ["8|3", "24|3"]
 
 
-def test_a_loss_that_is_no_number_fails_its_cell_alone_and_leaves_no_adapter(changeable: SmallStudy) -> None:
+def test_loss_that_is_not_a_number_fails_only_its_cell(changeable: SmallStudy) -> None:
     study = other_learning_rate(changeable, steps=[3])
     edit_yaml(changeable.profile, lambda profile: profile["training"].update(learning_rate=1.0e30, warmup_steps=0))
     filled = fill(changeable.open(), study.cells, SILENT)
@@ -164,7 +164,7 @@ def test_memory_that_runs_out_after_a_training_fails_its_cell_alone(
     assert filled.failed["8|3"].startswith("CPU ran out of memory while general text was measured; stop what else")
 
 
-def test_a_student_that_does_not_fit_is_loaded_once_for_all_cells_and_nothing_of_it_stays(
+def test_student_that_does_not_fit_is_loaded_once_and_freed(
     changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, tries = other_learning_rate(changeable, steps=[3]), []
@@ -184,14 +184,14 @@ def test_a_student_that_does_not_fit_is_loaded_once_for_all_cells_and_nothing_of
         assert held._loaded is None, "it may have a part of an adapter on it"
 
 
-def test_what_another_process_is_making_is_left_to_it(retuned: SmallStudy) -> None:
+def test_artifact_that_another_process_is_making_is_skipped(retuned: SmallStudy) -> None:
     study = retuned.open()
     plan = study.resolver.plan("adapters", "8|3")
     retuned.remove(f"adapters/8_3/{plan.fingerprint}", "predictions")
     with FileLock(retuned.home / "locks" / f"adapters-8_3-{plan.fingerprint}.lock"):
         filled = fill(study.fresh(), study.cells, SILENT)
     assert counts(filled) == (1, 0, 1, 0, 0)
-    assert filled.text == "1 made, 1 left to another run"
+    assert filled.text == "1 made, 1 made by another run"
     assert [one.place for one in planning.lacking(study.fresh(), study.cells)] == ["8|3"]
 
 
@@ -217,7 +217,7 @@ def test_damaged_adapter_is_made_again_while_the_others_are_filled(retuned: Smal
     assert list(weights.parent.parent.glob("damaged-*")), "the damaged one is kept"
 
 
-def test_a_trainer_that_needs_a_process_of_its_own_tunes_the_same_adapters_there(
+def test_trainer_in_its_own_process_tunes_the_same_adapters(
     changeable: SmallStudy, retuned: SmallStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = retuned.open()

@@ -199,7 +199,7 @@ def test_sensor_tries_again_after_the_next_upstream(changeable: SmallStudy) -> N
     assert requests(changeable) == [("sweep", None, [cell.key for cell in ALL])]
 
 
-def test_sensor_gives_up_what_runs_again_and_again(changeable: SmallStudy) -> None:
+def test_sensor_stops_runs_that_repeat_too_often(changeable: SmallStudy) -> None:
     from synthpost_dagster.orchestration.sensor import MAX_RUNS_AN_HOUR
 
     shutil.rmtree(changeable.home / "report")

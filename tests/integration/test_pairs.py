@@ -41,7 +41,7 @@ def labelled(study: SmallStudy, *more: str, column: str = "label") -> tuple[dict
     return figures(out), (out / "index.html").read_text(encoding="utf-8")
 
 
-def test_the_studys_labels_are_read_as_they_were_meant(fresh: SmallStudy) -> None:
+def test_labels_of_the_study_are_read_correctly(fresh: SmallStudy) -> None:
     found, page = labelled(fresh)
     assert {name: found[name] for name in ("wins", "losses", "ties", "unscored")} == {
         "wins": 81,
@@ -60,7 +60,7 @@ def test_the_studys_labels_are_read_as_they_were_meant(fresh: SmallStudy) -> Non
     assert not (fresh.home / "storage").exists(), "comparisons made elsewhere are no part of the study"
 
 
-def test_strict_counts_exact_labels_alone_and_shows_the_others_as_unscored(fresh: SmallStudy) -> None:
+def test_strict_counts_only_exact_labels(fresh: SmallStudy) -> None:
     found, _ = labelled(fresh, "--strict", "--label-column", "verdict", column="verdict")
     assert (found["wins"], found["losses"], found["unscored"]) == (80, 11, 4)
     assert found["win_ratio"] == pytest.approx(80 / 11)
@@ -116,7 +116,7 @@ def played(study: SmallStudy, rows: list[list[str]]) -> tuple[dict[str, Any], st
     return figures(study.root / "out"), page, ran.stdout
 
 
-def test_posts_are_played_by_the_profiles_judges_in_both_orders(fresh: SmallStudy) -> None:
+def test_profiles_judges_judge_posts_in_both_orders(fresh: SmallStudy) -> None:
     found, page, said = played(fresh, posts(fresh))
     assert (found["wins"], found["losses"], found["prompts"]) == (11, 0, 11)
     assert (found["order_consistency"], found["slot_bias"]) == (1.0, 0.0)
@@ -145,7 +145,7 @@ def test_pairs_of_one_prompt_are_no_independent_prompts(fresh: SmallStudy) -> No
     assert (games["prompt_id"].nunique(), games["pair_id"].nunique()) == (4, 11)
 
 
-def test_a_missing_post_is_not_played_as_an_empty_one(fresh: SmallStudy) -> None:
+def test_missing_post_is_not_judged_as_an_empty_post(fresh: SmallStudy) -> None:
     rows = posts(fresh)
     rows[0][2], rows[1][0] = "", ""
     found, page, _ = played(fresh, rows)
@@ -161,7 +161,7 @@ def test_a_file_whose_posts_are_all_missing_is_refused(fresh: SmallStudy) -> Non
     assert (ran.returncode, "every pair lacks" in ran.stderr) == (2, True)
 
 
-def test_study_mode_is_said_on_the_page_and_in_the_terminal(fresh: SmallStudy) -> None:
+def test_study_mode_is_labelled_on_the_page_and_in_the_terminal(fresh: SmallStudy) -> None:
     rows = posts(fresh)
     edit_yaml(fresh.task / "task.yaml", lambda task: task["evaluation"].update(prompts=95))
     edit_yaml(fresh.profile, lambda profile: profile.update(study=True, evaluation_prompts=None))
@@ -184,7 +184,7 @@ def test_study_mode_is_said_on_the_page_and_in_the_terminal(fresh: SmallStudy) -
         (["pair_id", "prompt", "baseline", "candidate"], [["1", "p", "b", "c"]] * 2, [], ["pair_id '1'"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(
+def test_error_is_one_sentence(
     fresh: SmallStudy, columns: list[str], rows: list[list[str]], more: list[str], said: list[str]
 ) -> None:
     file = write(fresh.root / "wrong.csv", columns, rows)

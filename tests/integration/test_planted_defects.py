@@ -98,7 +98,7 @@ def run_together(study: SmallStudy, partition: str, *assets: str) -> tuple[bool,
     return result.success, result.run_id, made
 
 
-def test_rows_and_subset_selected_together_are_checked_each_on_its_own_table(changeable: SmallStudy) -> None:
+def test_rows_and_subset_in_one_run_are_checked_on_their_own_tables(changeable: SmallStudy) -> None:
     success, _, made = run_together(changeable, "16", "synthetic_rows", "data_subsets")
     assert success
     assert made == {"synthetic_rows", "data_subsets"}
@@ -113,7 +113,7 @@ def test_a_failed_check_stops_what_is_downstream_in_its_run(changeable: SmallStu
         assert offending_ids(failed_check(instance, run_id, "duplicates")) == set(planted_ids)
 
 
-def test_subset_that_lacks_strata_fails_its_check_and_no_adapter_is_tuned_on_it(
+def test_subset_that_lacks_strata_fails_and_stops_its_adapters(
     changeable: SmallStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from synthpost_dagster.console import Terminal

@@ -53,7 +53,7 @@ def errors_of_steps(instance: DagsterInstance) -> dict[str, str]:
     return found
 
 
-def test_run_stops_after_the_first_replies_and_goes_on_once_mended(rambling: SmallStudy, server: ChatServer) -> None:
+def test_run_stops_after_bad_first_replies_and_resumes_when_fixed(rambling: SmallStudy, server: ChatServer) -> None:
     failed = rambling.command("run")
     assert failed.returncode == 2
     sentence, *details = failed.stderr.strip().splitlines()
@@ -80,7 +80,7 @@ def test_run_stops_after_the_first_replies_and_goes_on_once_mended(rambling: Sma
     assert RowsFacts.of(materialize(study, "synthetic_rows").manifest).kept == 24
 
 
-def test_going_on_ends_in_checks_that_say_why(rambling: SmallStudy, server: ChatServer) -> None:
+def test_run_that_continues_ends_in_checks_with_reasons(rambling: SmallStudy, server: ChatServer) -> None:
     edit_yaml(rambling.profile, lambda profile: profile.update(stop_on_bad_start=False))
     failed = rambling.command("run")
     assert failed.returncode == 2

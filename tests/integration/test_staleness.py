@@ -51,7 +51,7 @@ def by_us(study: SmallStudy, sizes: tuple[int, ...] = SIZES) -> set[str]:
         return found | ({"report"} if planning.is_report_stale(opened, recorded) else set())
 
 
-def test_after_a_sweep_dagster_and_we_call_everything_fresh(whole: Whole) -> None:
+def test_everything_is_fresh_after_a_sweep(whole: Whole) -> None:
     assert by_dagster(whole.study) == set()
     assert by_us(whole.study) == set()
 
@@ -81,7 +81,7 @@ def test_home_of_another_format_is_made_again(changeable: SmallStudy) -> None:
     assert changeable.sweep(*CELLS) == []
 
 
-def test_asset_materialized_alone_leaves_nothing_stale_for_ever(changeable: SmallStudy) -> None:
+def test_asset_materialized_alone_leaves_nothing_stale(changeable: SmallStudy) -> None:
     def change(catalog: dict[str, Any]) -> None:
         catalog["companies"][0]["products"]["holdout"][0]["description"] = "described in other words"
 

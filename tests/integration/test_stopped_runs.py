@@ -100,7 +100,7 @@ def assert_next_succeeds(server: Server, cell: str) -> None:
 
 
 @pytest.mark.parametrize("job", ["sweep", "cell"])
-def test_a_run_that_is_cancelled_while_it_trains_leaves_nothing_and_the_next_on_its_cell_succeeds(
+def test_run_cancelled_in_training_leaves_nothing_and_can_be_repeated(
     server: Server, until: Callable[..., object], job: str
 ) -> None:
     cell = {"sweep": "8|25", "cell": "16|25"}[job]
@@ -114,7 +114,7 @@ def test_a_run_that_is_cancelled_while_it_trains_leaves_nothing_and_the_next_on_
     assert_next_succeeds(server, cell)
 
 
-def test_a_run_whose_interrupt_was_lost_ends_when_it_next_tells_of_its_progress(
+def test_run_whose_interrupt_was_lost_ends_at_its_next_progress_event(
     server: Server, until: Callable[..., object]
 ) -> None:
     run_id = begin(server, until, "16|26")

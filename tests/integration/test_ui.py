@@ -78,7 +78,7 @@ def test_lineage_is_the_graph_of_the_design(server: Server) -> None:
     assert {"8|3", "24|1-epoch"} <= set(nodes["verdicts"]["partitionKeys"])
 
 
-def test_columns_of_every_table_stand_beside_its_asset(server: Server) -> None:
+def test_asset_metadata_holds_the_columns_of_its_table(server: Server) -> None:
     from synthpost_dagster.schemas import TABLES
 
     for node in server.ask(LINEAGE)["assetNodes"]:
@@ -106,7 +106,7 @@ def test_schedule_and_sensors_are_there_and_switched_off(server: Server) -> None
     ]
 
 
-def test_a_dry_run_of_the_schedule_asks_for_one_run_of_the_upstream(server: Server) -> None:
+def test_dry_run_of_the_schedule_requests_one_upstream_run(server: Server) -> None:
     selector = {**REPOSITORY, "scheduleName": "weekly"}
     monday_at_six = 1_767_592_800.0
     result = server.ask(SCHEDULE_DRY_RUN, selectorData=selector, timestamp=monday_at_six)["scheduleDryRun"]
@@ -191,7 +191,7 @@ def test_jobs_launched_in_the_ui_follow_each_other_by_the_sensor(server: Server)
     assert next_runs(server) == {("report", None)}
 
 
-def test_one_partition_launched_in_the_ui_makes_its_assets_and_passes_its_checks(server: Server) -> None:
+def test_one_partition_launched_in_the_ui_is_made_and_checked(server: Server) -> None:
     tags = {"dagster/partition": "8|3", "dagster/partition/data_size": "8", "dagster/partition/steps": "3"}
     cell = server.run("cell", ["adapters", "predictions", "verdicts"], tags)
     assert cell["status"] == "SUCCESS"

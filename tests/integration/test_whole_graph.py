@@ -100,7 +100,7 @@ def test_report_has_every_cell_and_counts_that_sum_to_the_pairs(whole: Whole) ->
         assert (split == 11).all(), f"the levels of {factor} do not add up to the pairs of a cell"
 
 
-def test_page_and_tables_lie_in_the_home(whole: Whole) -> None:
+def test_page_and_tables_are_in_the_home(whole: Whole) -> None:
     folder = whole.study.home / "report"
     assert {path.name for path in folder.iterdir()} == {
         "index.html",
@@ -141,13 +141,13 @@ def test_nothing_is_left_over_beside_whole_artifacts(whole: Whole) -> None:
     assert not list((whole.study.home / "tmp").iterdir())
 
 
-def test_second_run_starts_no_run_and_makes_nothing_anew(changeable: SmallStudy) -> None:
+def test_second_run_starts_no_run_and_makes_nothing(changeable: SmallStudy) -> None:
     manifests = {path: path.stat().st_mtime_ns for path in changeable.manifests()}
     assert changeable.sweep(*CELLS) == []
     assert {path: path.stat().st_mtime_ns for path in changeable.manifests()} == manifests
 
 
-def test_other_criterion_phrases_judge_every_cell_anew_and_nothing_else(changeable: SmallStudy) -> None:
+def test_changed_criterion_phrases_only_judge_every_cell_again(changeable: SmallStudy) -> None:
     before, made = changeable.snapshot(), changeable.manifests()
 
     def change(task: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ def test_other_criterion_phrases_judge_every_cell_anew_and_nothing_else(changeab
     assert new == {"verdicts", "control_verdicts", "ratio_report"}
 
 
-def test_other_learning_rate_tunes_the_cell_anew_and_leaves_the_data(changeable: SmallStudy) -> None:
+def test_changed_learning_rate_trains_the_cell_again_on_the_same_data(changeable: SmallStudy) -> None:
     before, made = changeable.snapshot(), changeable.manifests()
 
     def change(profile: dict[str, Any]) -> None:
@@ -192,7 +192,7 @@ def product_of_larger(whole: Whole) -> str:
     return chosen[0]
 
 
-def test_other_product_description_asks_for_its_rows_alone(changeable: SmallStudy, product_of_larger: str) -> None:
+def test_changed_product_description_only_requests_its_rows(changeable: SmallStudy, product_of_larger: str) -> None:
     before = changeable.snapshot()
 
     def change(catalog: dict[str, Any]) -> None:
@@ -227,7 +227,7 @@ def test_other_product_description_asks_for_its_rows_alone(changeable: SmallStud
     assert facts["asked_now"] == (rows["product"] == product_of_larger).sum() > 0
 
 
-def test_larger_data_size_leaves_the_smaller_subsets_and_cells_as_they_were(changeable: SmallStudy) -> None:
+def test_larger_data_size_keeps_the_smaller_subsets_and_cells(changeable: SmallStudy) -> None:
     before = changeable.snapshot()
     edit_yaml(changeable.profile, lambda profile: profile["sweep"]["data_sizes"].append(24))
     runs = changeable.sweep("8|3", "16|3", "24|3")

@@ -12,7 +12,6 @@ NAMES = {path.stem for path in MODULES}
 MAX_LENGTH = 70
 NOT_YET = (
     "gpu/test_gpu_training.py",
-    "integration",
     "unit/test_console.py",
     "unit/test_settings.py",
     "unit/files",
