@@ -16,27 +16,24 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.profiles import Profile
-from synthpost_dagster.profiles.families import family_of
-from synthpost_dagster.profiles.models import HostedChat, Prices
 from synthpost_dagster.stages.facts import RowsFacts
 from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
-from synthpost_dagster.stages.synthetic_rows import teacher_of
 from synthpost_dagster.tasks.task import Task
 
 REPORT_FORMAT = 9
 """Increased when the page or its tables change, so that reports are made again."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
+SHOWN: dict[str, Any] = {
+    **dict.fromkeys(("name", "study", "evaluation_prompts", "judges"), True),
+    "student": {"model"},
+    "teacher": {"backend", "endpoint", "model", "prices"},
+    "training": {"seed"},
+}
+"""Keys of the profile that the page depends on."""
 NOT_SHOWN = {"system_prompt", "sweep", "evaluation", "quality"}
-"""Keys of task.yaml that the page does not read: their effects are in the artifacts and in other inputs."""
-
-
-class Judging(NamedTuple):
-    """Name of a judge and family of its model."""
-
-    name: str
-    family: str
+"""Keys of task.yaml that the page does not read, except `quality.max_perplexity_ratio`."""
 
 
 class Made(NamedTuple):
@@ -58,19 +55,8 @@ class PageInputs:
     format: int
     task: Task
     profile: Profile
-    """Its name is shown; its judges' settings explain unscored games."""
-    student: str
-    student_family: str
-    teacher: str
-    teacher_family: str
-    prices: Prices | None
-    """The teacher's prices, if it is hosted."""
-    judges: tuple[Judging, ...]
-    is_study_mode: bool
+    """`SHOWN` are the keys that the page depends on."""
     evaluation_count: int
-    seed: int
-    """The profile's training.seed."""
-    max_perplexity_ratio: float
     labels: dict[str, str]
     prompts: Manifest | None
     evaluation_prompts: Manifest | None
@@ -105,12 +91,12 @@ class PageInputs:
 
     def seed_of(self, cell: Cell) -> int:
         """The training seed of a cell."""
-        return self.seed if cell.seed is None else cell.seed
+        return self.profile.training.seed if cell.seed is None else cell.seed
 
 
 def page_inputs(study: Study) -> PageInputs:
     """The page's current inputs. They include artifacts whose gates failed, except verdicts."""
-    profile, found = study.profile, partial(_found, study)
+    found = partial(_found, study)
     adapters = _there({cell: found("adapters", cell.place) for cell in study.trainings})
     predictions = _there({cell: found("predictions", cell.place) for cell in study.trainings})
     verdicts, missing = _verdicts(study)
@@ -118,25 +104,13 @@ def page_inputs(study: Study) -> PageInputs:
         del verdicts[cell]
         missing.append((cell.place, "its adapter or its predictions are damaged; the next run makes them again"))
     controls, missing_controls = _needed(study, "control_verdicts")
-    teacher = profile.teacher
     rows, _ = _needed(study, "synthetic_rows")
     sizes = dict.fromkeys(cell.data_size for cell in study.cells)
     return PageInputs(
         format=REPORT_FORMAT,
         task=study.task,
-        profile=profile,
-        student=profile.student.model,
-        student_family=family_of(profile.student),
-        teacher=teacher_of(study).name,
-        teacher_family=family_of(teacher),
-        prices=teacher.prices if isinstance(teacher, HostedChat) else None,
-        judges=tuple(
-            Judging(judge.name, family_of(spec)) for judge, spec in zip(study.judges, profile.judges, strict=True)
-        ),
-        is_study_mode=profile.study,
+        profile=study.profile,
         evaluation_count=study.evaluation_count,
-        seed=profile.training.seed,
-        max_perplexity_ratio=study.task.spec.quality.max_perplexity_ratio,
         labels=labels_of(study),
         prompts=found("prompts"),
         evaluation_prompts=found("evaluation_prompts"),
@@ -228,9 +202,10 @@ def _plain(value: Any) -> Any:
         return value.self_digest or fingerprint(value.model_dump(mode="json"))
     if isinstance(value, Task):
         shown = value.spec.model_dump(mode="json", exclude=NOT_SHOWN)
-        return fingerprint({"spec": shown, "catalog": value.catalog})
+        limit = value.spec.quality.max_perplexity_ratio
+        return fingerprint({"spec": shown, "catalog": value.catalog, "max_perplexity_ratio": limit})
     if isinstance(value, Profile):
-        return [value.name, fingerprint({"judges": value.judges})]
+        return fingerprint(value.model_dump(mode="json", include=SHOWN))
     if isinstance(value, Cell):
         return value.place
     if isinstance(value, tuple):

@@ -16,8 +16,8 @@ from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.judging.verdicts import pairs
-from synthpost_dagster.profiles.families import RUBRIC
-from synthpost_dagster.profiles.models import EMBEDDED
+from synthpost_dagster.profiles.families import family_of
+from synthpost_dagster.profiles.models import EMBEDDED, HostedChat, RubricJudge
 from synthpost_dagster.quality.explanations import explained_unscored
 from synthpost_dagster.report import data as page
 from synthpost_dagster.report import findings
@@ -113,7 +113,8 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact that it needs is missing."""
     import pandas as pd
 
-    task, spec, read, made = inputs.task, inputs.task.spec, store.read_table, inputs.made
+    task, profile, read, made = inputs.task, inputs.profile, store.read_table, inputs.made
+    spec, seed = task.spec, profile.training.seed
     mains = [one for one in made if one.cell.seed is None]
     rows, untuned = required(inputs.rows, "synthetic_rows"), required(inputs.untuned, BASELINE)
     baselines, briefs = read(untuned), briefs_by_id(task)
@@ -125,8 +126,8 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
             cells.append(_judged(inputs, store, one, briefs))
             yield cells[-1]
 
-    ratios = pd.DataFrame(ratio_rows(judged_cells(), groups, not inputs.is_study_mode, inputs.seed))
-    first = [one for one in cells if one.seed == inputs.seed]
+    ratios = pd.DataFrame(ratio_rows(judged_cells(), groups, not profile.study, seed))
+    first = [one for one in cells if one.seed == seed]
     compliance = [
         row
         for name, posts in baselines.groupby("contestant", sort=False)
@@ -146,14 +147,14 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     return page.ReportData(
         task=spec.name,
         task_description=spec.description,
-        profile=inputs.profile.name,
-        student=inputs.student,
-        teacher=inputs.teacher,
-        judges=tuple(judge.name for judge in inputs.judges),
-        is_embedded=inputs.student == EMBEDDED,
-        is_study_mode=inputs.is_study_mode,
+        profile=profile.name,
+        student=profile.student.model,
+        teacher=profile.teacher.name,
+        judges=tuple(judge.name for judge in profile.judges),
+        is_embedded=profile.student.model == EMBEDDED,
+        is_study_mode=profile.study,
         evaluation_prompts=inputs.evaluation_count,
-        training_seed=inputs.seed,
+        training_seed=seed,
         ratios=ratios,
         compliance=pd.DataFrame(compliance),
         choice=choice,
@@ -166,7 +167,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         quality=data_quality(inputs, store),
         costs=costs,
         training=tuple(_training(inputs, store, one) for one in made),
-        max_perplexity_ratio=inputs.max_perplexity_ratio,
+        max_perplexity_ratio=spec.quality.max_perplexity_ratio,
         stage_costs=stage_costs(
             rows,
             [untuned, required(inputs.samples, CONTROL)],
@@ -199,7 +200,7 @@ def _separations(
     inputs: PageInputs, store: ArtifactStore, chosen: Judged, mains: Sequence[Made], baselines: pd.DataFrame
 ) -> tuple[Separation, ...]:
     """The traits of style that separate a cell's outcomes against `base`; none for the rubric, which counts them."""
-    if all(judge.family == RUBRIC for judge in inputs.judges):
+    if all(isinstance(judge, RubricJudge) for judge in inputs.profile.judges):
         return ()
     main = next(one for one in mains if one.cell.main == chosen.cell)
     tuned = store.read_table(main.predictions).set_index("prompt_id")["post"]
@@ -234,25 +235,27 @@ def _trust(
     # The same posts in two cells are the same pair, with the same reply.
     verdicts = pd.concat([one.verdicts for one in cells]).drop_duplicates(played)
     people, unknown = findings.with_people(verdicts, inputs.labels)
-    table = store.read_table(inputs.controls) if inputs.controls else None
+    profile, families = inputs.profile, {judge.name: family_of(judge) for judge in inputs.profile.judges}
+    main_ratios = page.of_seed(ratios, profile.training.seed)
     return page.Trust(
-        judges=findings.judge_figures(verdicts, dict(inputs.judges), not inputs.is_study_mode),
-        student_family=inputs.student_family,
-        teacher_family=inputs.teacher_family,
-        length_effect=findings.length_effect(page.of_seed(ratios, inputs.seed), choice.cell if choice else None),
-        controls=tuple(controlled(table)) if table is not None else (),
+        judges=findings.judge_figures(verdicts, families, not profile.study),
+        student_family=family_of(profile.student),
+        teacher_family=family_of(profile.teacher),
+        length_effect=findings.length_effect(main_ratios, choice.cell if choice else None),
+        controls=tuple(controlled(store.read_table(inputs.controls))) if inputs.controls else (),
         missing_controls=inputs.missing_controls,
         between_judges=findings.between_judges(verdicts),
         people=people,
         unknown_labels=unknown,
         imitations=int(verdicts["has_imitation"].sum()),
-        unscored=tuple(explained_unscored(verdicts, inputs.task, inputs.profile)),
+        unscored=tuple(explained_unscored(verdicts, inputs.task, profile)),
     )
 
 
 def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> tuple[float, float]:
     """Mean dollars and seconds of a kept row. Replies of rejected rows count too."""
-    rows, prices = store.read_table(manifest), inputs.prices
+    rows, teacher = store.read_table(manifest), inputs.profile.teacher
+    prices = teacher.prices if isinstance(teacher, HostedChat) else None
     usd = 0.0
     if prices is not None:
         usd = float(rows["prompt_tokens"].sum()) * prices.input + float(rows["completion_tokens"].sum()) * prices.output

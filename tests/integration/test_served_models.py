@@ -143,5 +143,5 @@ def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address:
     again = fresh.command("run", "--data-sizes", "8", "--steps", "3")
     assert again.stdout.count("up to date") == 5, again.stdout
     page = (fresh.home / "report" / "index.html").read_text(encoding="utf-8")
-    assert "What it took" in page and json.dumps(record["spent_usd"])[:4] in page
+    assert "Cost and time" in page and json.dumps(record["spent_usd"])[:4] in page
     without_a_teacher(fresh)

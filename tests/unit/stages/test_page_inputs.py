@@ -130,7 +130,7 @@ def test_every_input_of_the_page_is_a_part_of_its_plan(study: Study) -> None:
         replace(inputs, labels={"pair": "first"}),
         replace(inputs, missing=(("88|50", "another reason"),)),
         replace(inputs, prompts=inputs.prompts.model_copy(update={"self_digest": "another"})),
-        replace(inputs, seed=99),
+        replace(inputs, evaluation_count=99),
     ):
         assert changed.parts != inputs.parts
 
