@@ -1,6 +1,6 @@
-"""Private folders in which artifacts are made. Those of killed processes are removed.
+"""Private folders in which artifacts are made: `tmp/<random>/files` in the home, next to a heartbeat file.
 
-A draft is `tmp/<random>/files` in the home, beside the heartbeat file of its process.
+The folders of killed processes are removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAME = re.compile(r"tmp[a-z0-9_]{8}")
 
 @contextlib.contextmanager
 def draft_folder(home: Path) -> Iterator[Path]:
-    """An empty folder that is removed at the end, whatever happens. Raises OSError where it cannot be created."""
+    """An empty folder that is always removed at the end. Raises OSError where it cannot be created."""
     base = home / "tmp"
     base.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=base))
@@ -37,7 +37,7 @@ def draft_folder(home: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(home: Path) -> int:
-    """Removes the drafts whose processes are dead, and gives their number."""
+    """Removes the drafts of dead processes; their number."""
     base = home / "tmp"
     folders = [] if base.is_symlink() or not base.is_dir() else list(base.iterdir())
     abandoned = [one for one in folders if _NAME.fullmatch(one.name) and not one.is_symlink() and _is_abandoned(one)]

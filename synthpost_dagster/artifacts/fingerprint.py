@@ -18,7 +18,7 @@ LENGTH = 16
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """16 hex digits over the parts, whatever the order of keys; pydantic models count by their content."""
+    """16 hex digits over the parts in any order of keys; pydantic models count by their content."""
     text = json.dumps(parts, sort_keys=True, default=_plain, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
@@ -26,7 +26,7 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 def table_digest(table: pd.DataFrame) -> str:
     """16 hex digits over a table's columns and rows in order.
 
-    It hashes values and not the file, so that another parquet writer gives the same digest.
+    It hashes values instead of the file, so that the digest does not depend on the parquet writer.
     """
     digest = hashlib.sha256()
     digest.update(json.dumps(list(table.columns)).encode())

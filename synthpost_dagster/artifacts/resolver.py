@@ -92,7 +92,7 @@ class Resolver:
         return self._fingerprints[key]
 
     def find(self, asset: str, partition: str = "") -> Manifest | None:
-        """The artifact, whatever its gates say; None where it or its inputs do not exist."""
+        """The artifact, even if it failed its gates; None where it or its inputs do not exist."""
         try:
             return self._manifest(asset, partition, self.fingerprint(asset, partition))
         except SynthpostError:
@@ -123,7 +123,7 @@ class Resolver:
         return self.state(asset, partition) in (State.CURRENT, State.RECHECK)
 
     def all_of(self, asset: str, partition: str = "") -> list[Manifest]:
-        """Every whole artifact of an asset and partition, whatever its inputs were, oldest first."""
+        """Every complete artifact of an asset and partition, with any inputs, oldest first."""
         key = (asset, partition)
         self._note_reader(key)
         if key not in self._listings:

@@ -57,7 +57,7 @@ class Draft:
         self.digest = ""
         self.tables: dict[str, pd.DataFrame] = {}
         self.target_rows: int | None = None
-        """Rows that were asked for; None for the rows of the main table."""
+        """Requested rows; None for the rows of the main table."""
 
     def table(self, name: str, table: pd.DataFrame) -> None:
         """Writes `<name>.parquet`; the first table's digest is the artifact's, unless its stage sets another."""

@@ -24,7 +24,7 @@ OWNERS = ["team:ml-engineering"]
 
 
 class RowsConfig(Config):
-    """How many rows a run asks for."""
+    """The number of rows that a run requests."""
 
     rows: int | None = Field(default=None, description="Kept rows wanted; by default the profile's largest data size")
 

@@ -26,7 +26,7 @@ _MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+!|<>&~]")
 
 
 def schema_metadata(asset: str) -> dict[str, Any]:
-    """The table's pandera schema, as Dagster shows it beside the asset."""
+    """The table's pandera schema, as Dagster shows it with the asset."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BetaWarning)
         table_type = pandera_schema_to_dagster_type(TABLES[asset])

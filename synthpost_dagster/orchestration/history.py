@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 FOLDERS = {"history": ("runs.db", "runs/index.db"), "schedules": ("schedules.db",)}
-"""Folders of Dagster's home that are set aside as a whole, and the databases in them that are looked at."""
+"""Folders of Dagster's home, and the databases in them; a folder with a damaged database is set aside as a whole."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

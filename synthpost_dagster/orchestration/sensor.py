@@ -87,7 +87,7 @@ def _given_up(study: Study, instance: DagsterInstance) -> list[Run]:
 
 
 def _as_run(study: Study, run: DagsterRun) -> Run | None:
-    """A Dagster run as the planning sees it; None for other jobs, such as an asset materialized by hand."""
+    """A Dagster run as the planning sees it; None for other jobs, such as an asset materialized on its own."""
     partition = run.tags.get(PARTITION_TAG, "")
     if run.job_name == "subsets" and partition.isdecimal():
         return Run("subsets", size=int(partition))

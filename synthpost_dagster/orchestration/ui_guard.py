@@ -57,7 +57,7 @@ class HostGuard:
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:
-    """The values of a header; ASGI servers give names in lower case."""
+    """The values of a header; ASGI servers send names in lower case."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 

@@ -22,7 +22,7 @@ ALPACA_MEANING = Meaning(win="2", loss="1", tie="1.5")
 
 
 class Format(NamedTuple):
-    """The columns of a file and what its format tells about them; the note is empty for Synthpost's own form."""
+    """The columns of a file and facts of its format; the note is empty for Synthpost's own format."""
 
     columns: Columns
     note: str = ""
@@ -32,7 +32,7 @@ class Format(NamedTuple):
     baseline: str = ""
     """Names of the contestants, empty if the file does not name exactly one each."""
     is_candidate_first: tuple[bool, ...] = ()
-    """Whether the candidate stood first, one entry a row, where labels name places."""
+    """Whether the candidate's post was first, one entry a row, where labels name places."""
 
 
 def is_arena_hard(record: Mapping[str, Any]) -> bool:

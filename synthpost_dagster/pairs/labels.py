@@ -17,7 +17,7 @@ from synthpost_dagster.text.normalize import plain
 
 MAX_ERRORS = 2
 MAX_SHORT = 2
-"""Labels of at most this many letters are also words (a, no): they need punctuation or a new line behind them."""
+"""Labels of at most this many letters are also words (a, no): punctuation or a new line must follow them."""
 MIN_MISSPELT = 4
 """Shorter labels are too near to other words to be recognised when misspelt."""
 MIN_LONG = 6
@@ -96,7 +96,7 @@ class _Label(NamedTuple):
     key: str
     marks: str
     mention: re.Pattern[str]
-    """The label as a word of its own, whatever its place."""
+    """The label as a separate word, anywhere."""
     at_start: re.Pattern[str]
     at_end: re.Pattern[str]
 

@@ -55,16 +55,6 @@ class Browser(NamedTuple):
     content: str
 
 
-class _Strings:
-    """Texts by number, each once."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def put(self, text: str) -> int:
-        return self.numbers.setdefault(printable(text), len(self.numbers))
-
-
 def cell_sides(
     one: Judged, tuned: pd.DataFrame, baselines: pd.DataFrame, briefs: Mapping[str, Brief]
 ) -> Iterator[Side]:
@@ -119,10 +109,9 @@ def report_browser(data: ReportData, start: Cell | None) -> Browser:
 
 def pairs_browser(data: PairsData) -> Browser:
     """The pairs of a file."""
-    factors = list(dict.fromkeys(one.factor for one in data.levels))
     filters = tuple(
         Filter(f"{name}_" if name in RESERVED else name, name, _options(side.values[place] for side in data.pairs))
-        for place, name in enumerate(factors)
+        for place, name in enumerate(data.levels)
     )
     has_posts = any(any(side.posts) for side in data.pairs)
     opponents, every = (Option("baseline", data.baseline),), range(len(filters))
@@ -144,46 +133,48 @@ def _content(
     sides: Sequence[Side],
 ) -> str:
     """`brief` and `shown` are the filters whose values belong to the brief, and those that a card shows."""
-    strings = _Strings()
-    criteria: dict[tuple[str, ...], int] = {}
-    places = [{option.value: place for place, option in enumerate(one.options)} for one in filters]
+    script = _Script([{option.value: place for place, option in enumerate(one.options)} for one in filters])
     content = {
-        "rows": [_row(side, strings, criteria, places) for side in sides],
+        "rows": [script.row(side) for side in sides],
         "brief": brief,
         "shown": shown,
         "columns": [candidate, *(option.label for option in opponents)],
         "outcomes": OUTCOMES,
-        "criteria": [[name.replace("_", " ") for name in names] for names in criteria],
-        "strings": list(strings.numbers),
+        "criteria": [[name.replace("_", " ") for name in names] for names in script.criteria],
+        "strings": list(script.strings),
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _row(
-    side: Side, strings: _Strings, criteria: dict[tuple[str, ...], int], places: Sequence[dict[str, int]]
-) -> list[Any]:
-    """A row as the script reads it: title, about, label, values, posts, matches."""
-    return [
-        [strings.put(text) for text in side.title],
-        strings.put(side.about),
-        strings.put(side.label),
-        [of_filter[printable(value)] for of_filter, value in zip(places, side.values, strict=True)],
-        [strings.put(text) for text in side.posts],
-        [
-            [match.pair_id, OUTCOMES.index(match.outcome), [_game(game, strings, criteria) for game in match.games]]
-            for match in side.matches
-        ],
-    ]
+class _Script:
+    """The rows as the script reads them; each text and each tuple of criteria is stored once and has a number."""
 
+    def __init__(self, places: Sequence[dict[str, int]]) -> None:
+        self.places = places
+        self.strings: dict[str, int] = {}
+        self.criteria: dict[tuple[str, ...], int] = {}
 
-def _game(game: Game, strings: _Strings, criteria: dict[tuple[str, ...], int]) -> list[Any]:
-    """Judge, whether the candidate came first, outcome, sentence, number of the criteria, a digit for each."""
-    names = tuple(name for name, _ in game.criteria)
-    return [
-        strings.put(game.judge),
-        int(game.is_candidate_first),
-        OUTCOMES.index(game.outcome),
-        strings.put(game.why),
-        criteria.setdefault(names, len(criteria)),
-        "".join(str(OUTCOMES.index(outcome)) for _, outcome in game.criteria),
-    ]
+    def put(self, *texts: str) -> list[int]:
+        return [self.strings.setdefault(printable(text), len(self.strings)) for text in texts]
+
+    def row(self, side: Side) -> list[Any]:
+        """Title, about, label, values, posts, matches."""
+        values = zip(self.places, side.values, strict=True)
+        return [
+            self.put(*side.title),
+            *self.put(side.about, side.label),
+            [of_filter[printable(value)] for of_filter, value in values],
+            self.put(*side.posts),
+            [
+                [match.pair_id, OUTCOMES.index(match.outcome), [self.game(game) for game in match.games]]
+                for match in side.matches
+            ],
+        ]
+
+    def game(self, game: Game) -> list[Any]:
+        """Judge, whether the candidate came first, outcome, sentence, number of the criteria, a digit for each."""
+        names = tuple(name for name, _ in game.criteria)
+        judge, why = self.put(game.judge, game.why)
+        asked = self.criteria.setdefault(names, len(self.criteria))
+        picks = "".join(str(OUTCOMES.index(outcome)) for _, outcome in game.criteria)
+        return [judge, int(game.is_candidate_first), OUTCOMES.index(game.outcome), why, asked, picks]

@@ -298,14 +298,6 @@ class ReportData:
         return of_seed(self.ratios, self.training_seed)
 
 
-class LevelCounts(NamedTuple):
-    """One level of a factor of comparisons made elsewhere."""
-
-    factor: str
-    level: str
-    comparison: Comparison
-
-
 @dataclass(frozen=True)
 class PairsData:
     """Everything on the page of `synthpost pairs`."""
@@ -326,14 +318,15 @@ class PairsData:
     missing: Mapping[str, Sequence[str]]
     """Why pairs could not be judged → their ids."""
     comparison: Comparison
-    levels: tuple[LevelCounts, ...]
+    levels: Mapping[str, Mapping[str, Comparison]]
+    """Factor → level → its figures."""
     corners: tuple[Corner, ...]
     ignored: tuple[str, ...]
     """Columns with too many values to be factors."""
     judges: tuple[JudgeFigures, ...]
     """Empty where labels were read."""
     games: GameFigures | None
-    """None where no pair has a game in each order, or it is not known which post stood first."""
+    """None where no pair has a game in each order, or the order is unknown."""
     separations: tuple[Separation, ...]
     """Traits of style that separate the outcomes."""
     repairs: tuple[Repair, ...]

@@ -26,7 +26,7 @@ MAX_SHARED = 5
 
 
 class GateLine(NamedTuple):
-    """The verdict of a gate on an artifact; `partition` is empty where there is none."""
+    """The verdict of a gate on an artifact; `partition` is empty for assets without partitions."""
 
     asset: str
     partition: str

@@ -57,7 +57,7 @@ def judged(cell: Cell, seed: int, trained: Trained, verdicts: pd.DataFrame, met:
 
 
 def generator_of(*names: str) -> np.random.Generator:
-    """Random numbers of one figure: its own and always the same, whatever else is computed."""
+    """Random numbers of one figure, which do not depend on other figures."""
     return np.random.default_rng(int(short_hash(*names), 16))
 
 

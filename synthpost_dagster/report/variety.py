@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class MetricLine(NamedTuple):
-    """A metric of one subset beside the draws of the same size; `is_outside` on the worse side of them."""
+    """A metric of one subset and of draws of the same size; `is_outside` where it is worse than the draws."""
 
     metric: str
     rows: int

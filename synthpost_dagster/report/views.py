@@ -137,10 +137,10 @@ def _levels(rows: pd.DataFrame, order: Sequence[str]) -> Levels:
 
 def outer_breakdowns(data: PairsData) -> dict[str, Levels]:
     """Comparisons from elsewhere by each of their factors."""
-    found: dict[str, Levels] = {}
-    for one in data.levels:
-        found.setdefault(one.factor, {})[one.level] = (score_of(one.comparison),)
-    return found
+    return {
+        factor: {level: (score_of(comparison),) for level, comparison in levels.items()}
+        for factor, levels in data.levels.items()
+    }
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:

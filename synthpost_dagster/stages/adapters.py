@@ -20,7 +20,7 @@ from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.profiles.models import ModelSpec
 from synthpost_dagster.runtime.child_processes import run_apart
 from synthpost_dagster.runtime.devices import memory_for
-from synthpost_dagster.runtime.progress import Event, Progress
+from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.facts import AdapterFacts, Facts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs
@@ -98,15 +98,10 @@ def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bo
     Without `wait`, an adapter that another process is making is skipped. After the last one, it raises a SynthpostError
     with all failures.
     """
-
-    def forward(event: Event, title: str) -> None:
-        del title
-        progress.pass_on(event)
-
     missing = [tuple(cell) for cell in cells if not study.resolver.has("adapters", cell.place)]
     calls = {"training": (study.settings, missing, wait)} if missing else {}
     try:
-        run_apart(_tune_here, calls, forward, lambda title, is_good: None)  # noqa: ARG005 - nothing to report
+        run_apart(_tune_here, calls, lambda event, _: progress.pass_on(event), lambda *_: None)
     finally:
         fresh = study.fresh().resolver
         for cell in cells:

@@ -21,7 +21,7 @@ MAX_RUNS = 12
 
 
 def data_quality(inputs: PageInputs, store: ArtifactStore) -> quality.DataQuality:
-    """The data behind the report. It includes artifacts that failed their gates, though nothing was made from them."""
+    """The data of the report. It includes artifacts that failed their gates, from which nothing was made."""
     rows = required(inputs.rows, "synthetic_rows")
     upstream = [
         inputs.prompts,

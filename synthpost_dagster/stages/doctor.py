@@ -21,7 +21,7 @@ from synthpost_dagster.inference.models import (
     ignored_sampling,
     load_tokenizer,
 )
-from synthpost_dagster.inference.templates import Chat, ChatTemplate, check_template
+from synthpost_dagster.inference.templates import ChatTemplate, check_template
 from synthpost_dagster.llm.chat_models import Context, Work, ask_for, chat_model
 from synthpost_dagster.llm.client import HostedModel
 from synthpost_dagster.llm.journal import Journal
@@ -39,14 +39,14 @@ from synthpost_dagster.tasks.prompting import render_prompt
 
 GIB = 1024**3
 MIN_DISK_GIB = 2.0
-"""For tables, the journal and a few adapters."""
+"""Enough for tables, the journal and a few adapters."""
 SAMPLE_PROMPTS = 3
 """Prompts that are rendered in a model's chat template."""
-PROBE = b"written to see whether artifacts can be"
+PROBE = b"synthpost doctor"
 
 
 class Finding(NamedTuple):
-    """What was checked, whether it is sufficient, and the result, with the remedy where it is not."""
+    """What was checked, whether it passed, and the result; the remedy where it did not."""
 
     subject: str
     is_good: bool
@@ -54,9 +54,9 @@ class Finding(NamedTuple):
 
 
 def examine(study: Study, may_pay: bool = False) -> Iterator[Finding]:
-    """The requirements of a run of this study, checked one after the other.
+    """Checks the requirements of a run of this study one after the other.
 
-    The teacher gets one request where that is free, or where this `may_pay`.
+    The teacher gets one request if that is free or `may_pay` is true.
     """
     yield Finding("task", True, f"{study.task.spec.name}, {study.task.training_prompts:,} training prompts")
     yield Finding("profile", True, f"{study.profile.name}, {len(study.cells)} cells")
@@ -74,10 +74,10 @@ def _checks(study: Study) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "storage", partial(_storage, study)
     yield "device", partial(_device, study)
     yield "journal", partial(_journal, study)
-    yield "student", partial(_student, study)
+    yield "student", partial(_model, study, study.profile.student, is_trained=True)
     for role, spec in study.profile.roles.items():
         if isinstance(spec, InProcessChat):
-            yield role, partial(_teacher_or_judge, study, spec.model)
+            yield role, partial(_model, study, spec.model)
         elif isinstance(spec, HostedChat):
             yield f"{role}'s key", partial(_key, spec)
             yield f"{role}'s endpoint", partial(_endpoint, study, spec)
@@ -160,29 +160,20 @@ def _device(study: Study) -> str:
 
 
 def _journal(study: Study) -> str:
-    replies = sum(record["replies"] for record in study.journal.summary())
-    return f"{replies:,} replies in {study.journal.name}"
+    return f"{sum(record['replies'] for record in study.journal.summary()):,} replies in {study.journal.name}"
 
 
-def _student(study: Study) -> str:
-    """As `_model`, with the student's prompts and the conversations that it is trained on."""
-    prompts = evaluation_prompts(study.task, SAMPLE_PROMPTS)
-    chats = [chat(text, study.system_prompt) for text in (*prompts["student_prompt"], *prompts["teacher_prompt"])]
-    return _model(study, study.profile.student, chats, is_trained=True)
-
-
-def _teacher_or_judge(study: Study, spec: ModelSpec) -> str:
-    chats = [chat(text) for text in evaluation_prompts(study.task, SAMPLE_PROMPTS)["teacher_prompt"]]
-    return _model(study, spec, chats, is_trained=False)
-
-
-def _model(study: Study, spec: ModelSpec, chats: Sequence[Chat], is_trained: bool) -> str:
-    """Checks a model's files without reading its weights, and renders the chats."""
+def _model(study: Study, spec: ModelSpec, is_trained: bool = False) -> str:
+    """Checks a model's files without reading its weights, and renders prompts in its chat template."""
     check_suits_task(spec, study.task, study.profile.allow_untrained_task)
     check_files(spec)
     tokenizer, given = load_tokenizer(spec), generation_config(spec)
     if tokenizer.eos_token is None:
         raise ModelError(f"{spec.model} has no end token; choose an instruct model")
+    prompts = evaluation_prompts(study.task, SAMPLE_PROMPTS)
+    columns = ("student_prompt", "teacher_prompt") if is_trained else ("teacher_prompt",)
+    system = study.system_prompt if is_trained else None
+    chats = [chat(text, system) for column in columns for text in prompts[column]]
     template = ChatTemplate(tokenizer, spec.chat_template_kwargs)
     check_template(template, chats, is_trained, ends_of(given, tokenizer))
     ignored = ", ".join(f"{key} {value}" for key, value in ignored_sampling(given).items())
@@ -224,7 +215,7 @@ def _first_reply(study: Study, may_pay: bool) -> str:
     except DeviceError:
         return "not requested, because another process holds the device"
     with tempfile.TemporaryDirectory() as folder:
-        # A journal of its own: the other prompts of a batch shape a reply, and this prompt has none.
+        # A separate journal: a reply depends on the other prompts of its batch, and this prompt has none.
         journal = Journal(f"sqlite:///{folder}/journal.sqlite")
         return _reply_text(study, study.context._replace(journal=journal))
 

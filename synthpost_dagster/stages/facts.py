@@ -16,7 +16,7 @@ from synthpost_dagster.report.data import Usage
 
 
 class Facts(BaseModel):
-    """Facts of any artifact; `target_rows` is the number of rows that was asked for."""
+    """Facts of any artifact; `target_rows` is the requested number of rows."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     made_because: str = ""

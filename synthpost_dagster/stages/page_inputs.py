@@ -164,7 +164,7 @@ def _needed(study: Study, asset: str, partition: str = "") -> tuple[Manifest | N
 
 
 def _found(study: Study, asset: str, partition: str = "") -> Manifest | None:
-    """The artifact, whatever its gates say; None where it or its inputs do not exist, or where it is damaged."""
+    """The artifact, even if it failed its gates; None where it or its inputs are missing or damaged."""
     try:
         manifest = study.resolver.find(asset, partition)
         return study.checked(manifest) if manifest else None

@@ -24,7 +24,7 @@ from synthpost_dagster.pairs.table import PAIR_ID, POSTS, Contradictions, Order,
 from synthpost_dagster.profiles.families import family_of
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import games_of
-from synthpost_dagster.report.data import LevelCounts, Match, PairsData, Side
+from synthpost_dagster.report.data import Match, PairsData, Side
 from synthpost_dagster.report.pairs_page import notice_texts, render_pairs_page
 from synthpost_dagster.report.tables import figures_of, game_figures_of, generator_of, to_csv
 from synthpost_dagster.runtime.progress import Progress
@@ -230,11 +230,11 @@ def _brief(study: Study, row: Mapping[str, str]) -> Brief | None:
 
 def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evaluated: Evaluated) -> PairsData:
     outcomes, verdicts = evaluated.outcomes, evaluated.verdicts
-    levels = [
-        LevelCounts(factor, str(level), compare(part["outcome"].to_list()))
+    levels = {
+        factor: {str(level): compare(part["outcome"].to_list()) for level, part in outcomes.groupby(factor, sort=False)}
         for factor in table.factors
-        for level, part in outcomes.groupby(factor, sort=False)
-    ]
+    }
+    counts = {(factor, level): one.counts for factor, found in levels.items() for level, one in found.items()}
     families = {judge.name: family_of(spec) for judge, spec in zip(study.judges, study.profile.judges, strict=True)}
     are_both = len(study.rules.orders) > 1
     # The rubric itself lists what it counts in a post.
@@ -250,8 +250,8 @@ def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evalua
         prompts=labelled.prompt_count(table),
         missing=_by_reason(evaluated.missing),
         comparison=compare(outcomes["outcome"].to_list()),
-        levels=tuple(levels),
-        corners=tuple(weak_corners({(one.factor, one.level): one.comparison.counts for one in levels})),
+        levels=levels,
+        corners=tuple(weak_corners(counts)),
         ignored=table.ignored,
         judges=findings.judge_figures(verdicts, families, are_both) if verdicts is not None else (),
         games=_game_figures(evaluated, table) if are_both or table.is_candidate_first else None,
@@ -350,9 +350,6 @@ def _shown(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def _figures(content: PairsData) -> dict[str, Any]:
     """The content of `figures.json`; infinite and undefined values are null."""
-    factors: dict[str, dict[str, Any]] = {}
-    for level in content.levels:
-        factors.setdefault(level.factor, {})[level.level] = _compared(level.comparison)
     repairs = [
         {"label": repair.label, "outcome": repair.outcome, "count": repair.count, "how": repair.how}
         | ({"map": repair.argument} if repair.argument else {})
@@ -362,7 +359,10 @@ def _figures(content: PairsData) -> dict[str, Any]:
         "source": content.source,
         **_compared(content.comparison),
         **(game_figures_of(content.games) if content.games else {}),
-        "factors": factors,
+        "factors": {
+            factor: {level: _compared(one) for level, one in levels.items()}
+            for factor, levels in content.levels.items()
+        },
         "separated_by": [one.trait for one in content.separations],
         "is_strict": content.is_strict,
         "is_study_mode": content.is_study_mode,

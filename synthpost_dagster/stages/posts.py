@@ -32,9 +32,7 @@ GENERATION_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 def _sampling_parts(sampling: PostSampling) -> dict[str, Any]:
     """The sampling arguments that change posts. The number of posts at a time does so only where it is fixed."""
-    parts = sampling.model_dump(mode="json", exclude={"batch_size", "max_concurrent_sequences"})
-    parts["slots"] = sampling.max_concurrent_sequences  # its name in fingerprints
-    return {name: value for name, value in parts.items() if value is not None}
+    return sampling.model_dump(mode="json", exclude={"batch_size"}, exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class ControlInputs(JudgedInputs):
 
     control_predictions: Manifest
     predictions: Manifest
-    deal: int
+    shuffle_version: int
 
     def contests(self, store: ArtifactStore) -> list[Contest]:
         """The pairs of posts whose outcome is known."""
@@ -108,7 +108,10 @@ def _control_inputs(study: Study, partition: str) -> ControlInputs:
     del partition
     samples = study.resolver.need(CONTROL)
     return ControlInputs(
-        control_predictions=samples, predictions=_last_predictions(study), deal=SHUFFLE_VERSION, **_judged_inputs(study)
+        control_predictions=samples,
+        predictions=_last_predictions(study),
+        shuffle_version=SHUFFLE_VERSION,
+        **_judged_inputs(study),
     )
 
 

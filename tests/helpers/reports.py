@@ -24,7 +24,6 @@ from synthpost_dagster.report.data import (
     Game,
     JudgeFigures,
     LengthEffect,
-    LevelCounts,
     Match,
     PairsData,
     ReportData,
@@ -348,10 +347,9 @@ def pairs_report(**changes: Any) -> PairsData:
         prompts=None,
         missing={},
         comparison=compare(outcomes),
-        levels=(
-            LevelCounts("tone", "Witty", compare(outcomes[:50])),
-            LevelCounts("tone", "Calm", compare(outcomes[50:])),
-        ),
+        levels={
+            "tone": {"Witty": compare(outcomes[:50]), "Calm": compare(outcomes[50:])},
+        },
         corners=(),
         note="",
         contradictions=Contradictions(),

@@ -99,7 +99,7 @@ def test_cells_posts_are_the_same_with_few_concurrent_sequences(retuned: SmallSt
 def test_fixed_number_of_concurrent_sequences_changes_the_fingerprint(changeable: SmallStudy) -> None:
     study = changeable.open()
     plan = study.resolver.plan("predictions", study.cells[0].place)
-    assert "slots" not in plan.parts["sampling"]
+    assert "max_concurrent_sequences" not in plan.parts["sampling"]
     edit_yaml(changeable.profile, lambda profile: profile["predictions"].update(max_concurrent_sequences=6))
     assert changeable.open().resolver.fingerprint("predictions", study.cells[0].place) != plan.fingerprint
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from synthpost_dagster.pairs.table import Repair
-from synthpost_dagster.report.data import LevelCounts
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.pairs_page import render_pairs_page
 from synthpost_dagster.statistics.comparison import compare
@@ -88,7 +87,7 @@ def test_pairs_that_were_not_played_are_counted_and_listed(page: str) -> None:
 
 
 def test_file_without_factors_pairs_or_posts_is_reported() -> None:
-    text = Reader(render_pairs_page(pairs_report(levels=(), pairs=()))).text
+    text = Reader(render_pairs_page(pairs_report(levels={}, pairs=()))).text
     assert "The file names no factor" in text
     assert "The file holds no pairs." in text
     bare = pairs_report(pairs=(outer_pair(posts=("", "")),))
@@ -101,7 +100,7 @@ def test_hostile_text_stays_text() -> None:
         candidate=HOSTILE,
         baseline=HOSTILE,
         ignored=(HOSTILE,),
-        levels=(LevelCounts(HOSTILE, HOSTILE, compare(["win"])),),
+        levels={HOSTILE: {HOSTILE: compare(["win"])}},
         repairs=(Repair(HOSTILE, "win", 1, HOSTILE),),
         pairs=(outer_pair(HOSTILE, about=HOSTILE, values=(HOSTILE,), label=HOSTILE),),
     )

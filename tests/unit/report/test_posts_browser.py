@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.report.browser import Browser, pairs_browser, report_browser
-from synthpost_dagster.report.data import LevelCounts, Match
+from synthpost_dagster.report.data import Match
 from synthpost_dagster.statistics.comparison import compare
 from tests.helpers.reports import HOSTILE, A, B, game, outer_pair, pair, pairs_report, report
 
@@ -88,7 +88,7 @@ def test_pairs_from_elsewhere_are_filtered_by_their_own_factors() -> None:
         outer_pair(values=("Witty", "x")),
         outer_pair("8", values=("Calm", "y")),
     )
-    levels = tuple(LevelCounts(factor, "x", compare(["win"])) for factor in ("tone", "text"))
+    levels = {factor: {"x": compare(["win"])} for factor in ("tone", "text")}
     browser = pairs_browser(pairs_report(pairs=pairs, levels=levels))
     assert [(one.name, one.title) for one in browser.filters] == [("tone", "tone"), ("text_", "text")]
     assert [option.value for option in browser.filters[0].options] == ["Calm", "Witty"]
@@ -102,4 +102,4 @@ def test_pairs_without_posts_show_labels_alone() -> None:
     browser = pairs_browser(pairs_report(pairs=(outer_pair(posts=("", "")),)))
     assert not browser.has_posts
     assert content(browser)["rows"][0][POSTS] == []
-    assert pairs_browser(pairs_report(pairs=(), levels=())).filters == ()
+    assert pairs_browser(pairs_report(pairs=(), levels={})).filters == ()
