@@ -206,7 +206,7 @@ class ArtifactStore:
             return ""
         aside = folder.parent / f"{DAMAGED}{one.fingerprint}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         with writing(folder, STORAGE):
-            _move(folder, aside)
+            folder.fs.mv(folder.path, aside.path, recursive=True)
         return str(aside)
 
     def _why(self, plan: Plan) -> str:
@@ -256,7 +256,7 @@ class ArtifactStore:
                 write_whole(folder / MANIFEST, as_bytes(manifest))
         except StorageError:
             with contextlib.suppress(OSError):
-                _remove(folder)
+                folder.fs.rm(folder.path, recursive=True)
             raise
         return manifest
 
@@ -337,23 +337,6 @@ def _content(file: UPath) -> bytes | None:
     except OSError as error:
         raise StorageError(f"{file}: cannot be read ({error.strerror or error}); check the storage") from error
     return content
-
-
-def _move(folder: UPath, target: UPath) -> None:
-    """Renames a folder of files; object stores have no folders, so there each file is copied and removed."""
-    if getattr(folder, "protocol", "") in ("", "file", "local"):
-        Path(str(folder)).rename(str(target))
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    for child in list(folder.iterdir()):
-        (target / child.name).write_bytes(child.read_bytes())
-    _remove(folder)
-
-
-def _remove(folder: UPath) -> None:
-    for child in folder.iterdir():
-        child.unlink()
-    folder.rmdir()
 
 
 def _safe(partition: str) -> str:

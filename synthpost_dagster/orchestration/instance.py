@@ -18,6 +18,7 @@ from dagster import (
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.runtime.heartbeats import SILENT_SECONDS, is_dead
@@ -28,13 +29,7 @@ DRIVER_TAG = "synthpost/driver"
 """On runs of the command line. It starts the next runs itself, so the sensor waits for it to end."""
 PROCESS_TAG = ".dagster/synthpost_process"
 """The process that executes a run inside itself. Dagster's UI hides tags with this prefix."""
-UNFINISHED = (
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-)
+UNFINISHED = RunsFilter(statuses=NOT_FINISHED_STATUSES)
 MANIFEST_DIGEST = "manifest_digest"
 """Metadata of a materialization: the digest of the manifest, by which a later change of the artifact is noticed."""
 
@@ -115,7 +110,7 @@ def free_abandoned(instance: DagsterInstance) -> None:
 
     Dagster does not notice that a process which executed a run inside itself was killed, and would wait for its slot.
     """
-    for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))):
+    for run in instance.get_runs(UNFINISHED):
         if is_orphan(instance, run):
             instance.report_run_failed(run, "the process that drove this run was killed")
     for sign in sign_of_life(instance, "").glob("[!.]*"):

@@ -58,9 +58,7 @@ def build_sensor(jobs: Sequence[Job], graph: AssetGraph) -> SensorDefinition:
 
 def requested(study: Study, instance: DagsterInstance, graph: AssetGraph) -> tuple[list[Run], str]:
     """The runs to request, or why there are none."""
-    unfinished = [
-        run for run in instance.get_runs(RunsFilter(statuses=list(UNFINISHED))) if not is_orphan(instance, run)
-    ]
+    unfinished = [run for run in instance.get_runs(UNFINISHED) if not is_orphan(instance, run)]
     if any(DRIVER_TAG in run.tags for run in unfinished):
         return [], "the command line is running this study"
     in_progress = [one for run in unfinished if (one := _as_run(study, run))]

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.pairs.labels import Read, bare
+from synthpost_dagster.schemas import OUTCOMES
 
-OUTCOMES = ("win", "loss", "tie", "unscored")
 MAPPED = "--map"
 NO_MAP: Mapping[str, str] = MappingProxyType({})
 

@@ -29,20 +29,11 @@ def read_place(label: str, is_candidate_first: bool) -> Read:
     """The outcome for the candidate of a label that names a place."""
     bare = label.strip("[]()\"' ").casefold()
     if compared := _COMPARED.fullmatch(label):
-        pick = _picked(compared)
+        left, sign, right = compared["left"], compared["sign"][0], compared["right"]
+        pick = "" if left == right else "tie" if sign == "=" else left if sign == ">" else right
         return Read(game_outcome(pick, is_candidate_first), "" if pick else "names neither")
     for names, pick in ((_FIRST, "A"), (_SECOND, "B"), (_TIE, "tie")):
         if bare in names:
             return Read(game_outcome(pick, is_candidate_first), "")
     read = read_label(label, _PLACES)
     return Read(game_outcome(_PICKS.get(read.outcome, ""), is_candidate_first), read.how)
-
-
-def _picked(compared: re.Match[str]) -> str:
-    """A, B or tie; empty where a text compares one place with itself."""
-    left, sign, right = compared["left"], compared["sign"], compared["right"]
-    if left == right:
-        return ""
-    if sign[0] == "=":
-        return "tie"
-    return left if sign[0] == ">" else right

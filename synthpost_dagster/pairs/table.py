@@ -20,9 +20,10 @@ from synthpost_dagster.pairs import formats
 from synthpost_dagster.pairs.files import JSON_SUFFIXES, Columns, columns_of, listed, read_columns, read_records
 from synthpost_dagster.pairs.formats import Format
 from synthpost_dagster.pairs.labels import Meaning, Read, read_label
-from synthpost_dagster.pairs.mapping import MAPPED, NO_MAP, OUTCOMES, read_mapped
+from synthpost_dagster.pairs.mapping import MAPPED, NO_MAP, read_mapped
 from synthpost_dagster.pairs.places import is_word_of_place, names_places, read_place
 from synthpost_dagster.pairs.preferences import WEIGHTED, range_text, scale_of
+from synthpost_dagster.schemas import OUTCOMES
 
 if TYPE_CHECKING:
     import pandas as pd

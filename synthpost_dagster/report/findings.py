@@ -19,7 +19,6 @@ from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.order import order_figures
 from synthpost_dagster.statistics.paired import standing
 from synthpost_dagster.statistics.ratio import count
-from synthpost_dagster.statistics.replicates import Trained, replicate_groups
 from synthpost_dagster.statistics.seeds import seed_spread
 
 if TYPE_CHECKING:
@@ -41,11 +40,6 @@ def choose(cells: Sequence[Judged]) -> Choice | None:
     better, same = (tuple(sorted(group, key=lambda cell: cell.sweep_order)) for group in (others.better, others.alike))
     prompted = next(one for one in cells if one.cell == chosen.key).against(PROMPTED)
     return Choice(*chosen, better, same, headline_ratio(count(prompted.values()), chosen.cells))
-
-
-def replicates(cells: Mapping[Cell, Trained]) -> dict[Cell, int]:
-    """Cell → the number of its group of replicates, from 1, or 0."""
-    return dict(zip(cells, replicate_groups(list(cells.values())), strict=True))
 
 
 def worth(cells: Sequence[Judged], costs: Mapping[Cell, Cost]) -> tuple[Worth, ...]:

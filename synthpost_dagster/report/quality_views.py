@@ -5,16 +5,18 @@ The records are in `report.data_quality`, the drawings in `report.quality_figure
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.quality.result import PREVIEW_CHARACTERS
 from synthpost_dagster.report.texts import cut
-from synthpost_dagster.report.variety import history, measured, metric_lines, run_figures
+from synthpost_dagster.report.variety import at_equal, history, measured, metric_lines
 from synthpost_dagster.text.normalize import folded, letters, placed_letters
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data_quality import DataQuality, GateLine
+    from synthpost_dagster.rows.diversity import Spread
 
 HEATS = ((1.0, "heat2"), (0.9, "heat1"), (0.75, "heat-1"), (0.5, "heat-2"), (0.0, "heat-3"))
 """Share of its target number of rows from which a stratum has a colour."""
@@ -58,7 +60,7 @@ def quality_view(data: DataQuality) -> dict[str, Any]:
         "metrics": measured([*data.subsets.values(), *(run.table for run in data.runs)]),
         "variety": metric_lines(data.subsets.values()),
         "columns": columns,
-        "runs": [(run, run_figures(run, columns)) for run in data.runs],
+        "runs": [(run, [_mean(at_equal(run, metric)) for metric in columns]) for run in data.runs],
         "history": history(data.runs),
         "leakage": [line for line in gates if line.gate.name == "leakage"],
         "leaks": list(_leaks(data.gates))[:MAX_LEAKS],
@@ -68,6 +70,10 @@ def quality_view(data: DataQuality) -> dict[str, Any]:
         ],
         "samples": _samples(data),
     }
+
+
+def _mean(figure: Spread | None) -> float:
+    return math.nan if figure is None else figure.mean
 
 
 def _fault(row: Mapping[str, str]) -> dict[str, str]:

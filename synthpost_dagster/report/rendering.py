@@ -20,27 +20,17 @@ from synthpost_dagster.schemas import OPPONENTS, OUTCOMES
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _FILTERS = {
+    # The function `number_text` of `report.texts` is the filter `number`, and so on.
+    **{name.removesuffix("_text"): found for name, found in vars(texts).items() if name.endswith("_text")},
     "thousands": "{:,.0f}".format,
     "ratio": lambda found: texts.ratio_text(*found),
     "interval": lambda found: texts.interval_text(found[-2], found[-1]),
-    "number": texts.number_text,
-    "signed": texts.signed_text,
-    "points": texts.points_text,
-    "percent": texts.percent_text,
     "p_value": texts.p_text,
-    "probability": texts.probability_text,
-    "counts": texts.counts_text,
     "counted": texts.counted,
     "words": lambda name: name.replace("_", " "),
     "sentence": lambda text: text[:1].upper() + text[1:],
-    "cell": texts.cell_text,
-    "place": texts.place_text,
     "steps": steps_label,
-    "duration": texts.duration_text,
-    "dollars": texts.dollars_text,
     "exp": math.exp,
-    "times": texts.times_text,
-    "metric": texts.metric_text,
     "names": texts.listed,
 }
 _GLOBALS = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.cell import Cell
+from synthpost_dagster.errors import SpecError
 
 if TYPE_CHECKING:
     from synthpost_dagster.statistics.ratio import Counts
@@ -30,7 +30,6 @@ NO_DECISIVE_PAIR = "no decisive pair"
 MINUS = "\u2212"
 MAX_LISTED = 20
 """Names in a list of pairs or columns."""
-_PLACE = re.compile(r"([1-9]\d*)\|([1-9]\d*(?:-epoch)?)(?:\|(\d+))?")
 
 
 def ratio_text(ratio: float, low: float, high: float) -> str:
@@ -112,11 +111,11 @@ def cell_text(cell: Cell) -> str:
 
 def place_text(place: str) -> str:
     """A cell's place with its seed, if any: `88|50|7` → `88 rows | 50 steps | seed 7`; other text as it is."""
-    found = _PLACE.fullmatch(place)
-    if found is None:
+    try:
+        cell = Cell.at(place)
+        return f"{cell.label} | seed {cell.seed}" if cell.seed is not None else cell.label
+    except (SpecError, ValueError):
         return place
-    label = Cell(int(found[1]), found[2]).label
-    return f"{label} | seed {found[3]}" if found[3] else label
 
 
 def times_text(ratio: float) -> str:

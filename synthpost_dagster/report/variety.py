@@ -82,11 +82,6 @@ def at_equal(run: Run, metric: str) -> Spread | None:
     return None
 
 
-def run_figures(run: Run, metrics: Sequence[str]) -> list[float]:
-    """A run's figures for these metrics; NaN where one was not measured."""
-    return [math.nan if (found := at_equal(run, metric)) is None else found.mean for metric in metrics]
-
-
 def history(runs: Sequence[Run]) -> History | None:
     """The present run against the run before; None where the present one is not among them."""
     place = next((at for at, run in enumerate(runs) if run.is_present), None)

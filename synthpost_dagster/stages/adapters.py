@@ -57,7 +57,7 @@ def _inputs(study: Study, partition: str) -> AdapterInputs:
     return AdapterInputs(
         subset=subset,
         student=study.profile.student,
-        training=study.training_of(cell),
+        training=training if cell.seed is None else training.model_copy(update={"seed": cell.seed}),
         system_prompt=study.system_prompt,
         steps=optimizer_steps(cell.steps, Facts.of(subset).rows, training.rows_per_step),
         libraries=_trainer_libraries(training.trainer),

@@ -105,7 +105,7 @@ def tuned_posts(
         first.sampling,
         progress,
         "tuned posts",
-        student.limit_gib,
+        student.lease.device.limit_gib,
         first.sampling.max_concurrent_sequences,
     ):
         number, row = divmod(place, len(prompts))

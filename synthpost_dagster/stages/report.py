@@ -35,7 +35,7 @@ from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.statistics.comparison import Comparison, compare
 from synthpost_dagster.statistics.power import expected_intervals
-from synthpost_dagster.statistics.replicates import Trained
+from synthpost_dagster.statistics.replicates import Trained, replicate_groups
 from synthpost_dagster.statistics.style import Separation, separations
 from synthpost_dagster.tasks.prompting import Brief
 
@@ -118,7 +118,7 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     mains = [one for one in made if one.cell.seed is None]
     rows, untuned = required(inputs.rows, "synthetic_rows"), required(inputs.untuned, BASELINE)
     baselines, briefs = read(untuned), briefs_by_id(task)
-    groups = findings.replicates({one.cell: _trained(one) for one in mains})
+    groups = dict(zip((one.cell for one in mains), replicate_groups([_trained(one) for one in mains]), strict=True))
     cells: list[Judged] = []
 
     def judged_cells() -> Iterator[Judged]:

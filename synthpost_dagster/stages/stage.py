@@ -168,7 +168,15 @@ def publish(
 
     def fill(draft: Draft) -> None:
         expected = stage.announce(study, inputs, progress) if stage.announce else None
-        draft.facts |= make(inputs, draft, _workbench(student, study, plan, progress)).content
+        bench = Workbench(
+            study.store,
+            progress,
+            student,
+            study.checkpoints_of(partition, plan.fingerprint),
+            lambda rows: explained_rejections(rows, study.task, study.profile),
+            lambda games: explained_unscored(games, study.task, study.profile),
+        )
+        draft.facts |= make(inputs, draft, bench).content
         if expected is not None:
             draft.facts["estimate"] = expected._asdict()
         _add_gates(study, draft, stage, progress)
@@ -180,18 +188,6 @@ def publish(
     if stage.finish:
         stage.finish(study, outcome.manifest)
     return outcome
-
-
-def _workbench(student: Student, study: Study, plan: Plan, progress: Progress) -> Workbench:
-    task, profile = study.task, study.profile
-    return Workbench(
-        study.store,
-        progress,
-        student,
-        study.checkpoints_of(plan.partition, plan.fingerprint),
-        lambda rows: explained_rejections(rows, task, profile),
-        lambda games: explained_unscored(games, task, profile),
-    )
 
 
 def _add_gates(study: Study, draft: Draft, stage: Stage[Any], progress: Progress) -> None:

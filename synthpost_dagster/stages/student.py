@@ -35,7 +35,7 @@ class Student:
         self._failure: SynthpostError | None = None
 
     def tuner(self, steps: int) -> Tuner:
-        """The tuner; compiled for the planned steps, or for these where they are more."""
+        """The tuner; compiled for the planned steps, or for `steps` if that is more."""
         if self._tuner is None:
             profile, device = self._study.profile, self.lease.device
             kind = trainer(profile.training.trainer)
@@ -55,11 +55,6 @@ class Student:
             self._lease = self._stack.enter_context(self._study.devices.lease(memory, waiting=self._progress.note))
         return self._lease
 
-    @property
-    def limit_gib(self) -> float | None:
-        """Limit of the GPU memory that it may use; None for none."""
-        return self.lease.device.limit_gib
-
     def untuned(self) -> Loaded:
         """The plain base model, without a tuner."""
         self._untune()
@@ -70,7 +65,7 @@ class Student:
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:
-        """A model that cannot be loaded is freed, and is not tried again for the next cell."""
+        """Frees a model that cannot be loaded, and does not load it again for the next cell."""
         if self._failure is not None:
             raise type(self._failure)(str(self._failure))
         try:
@@ -98,7 +93,7 @@ class Student:
 
 @contextlib.contextmanager
 def holding(study: Study, progress: Progress, steps: int = 0) -> Iterator[Student]:
-    """The student for the duration of the context; `steps` are all optimizer steps that are planned, where known."""
+    """The student for the duration of the context; `steps` are the planned optimizer steps, where known."""
     student = Student(study, progress, steps)
     try:
         yield student

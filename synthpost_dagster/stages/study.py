@@ -15,7 +15,7 @@ from synthpost_dagster.judging.judges import build_judges
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, STUDY_MODE, Judge, Rules
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.llm.journal import Journal
-from synthpost_dagster.profiles import Profile, TrainingSpec
+from synthpost_dagster.profiles import Profile
 from synthpost_dagster.quality import gates
 from synthpost_dagster.quality.explanations import explained
 from synthpost_dagster.quality.posts import PERSONAL_DATA
@@ -89,11 +89,6 @@ class Study:
     def seeds_of(self, cell: Cell) -> list[Cell]:
         """The cell under training.seed, then under each further seed of the sweep."""
         return [cell, *(cell._replace(seed=seed) for seed in self.profile.sweep.more_seeds)]
-
-    def training_of(self, cell: Cell) -> TrainingSpec:
-        """The hyper-parameters of a cell, with its seed."""
-        training = self.profile.training
-        return training if cell.seed is None else training.model_copy(update={"seed": cell.seed})
 
     @property
     def rules(self) -> Rules:

@@ -65,7 +65,7 @@ def _make(inputs: UntunedInputs, draft: Draft, bench: Workbench) -> PostsFacts:
     for name, column in inputs.contestants.items():
         requests, what = posts.requests_for(inputs, prompts[column], None, name), f"{name} posts"
         sampling = posts.seeded(inputs.sampling, name)
-        width, limit = sampling.max_concurrent_sequences, student.limit_gib
+        width, limit = sampling.max_concurrent_sequences, student.lease.device.limit_gib
         replies = dict(answers(loaded, [], requests, sampling, bench.progress, what, limit, width))
         in_order = [replies[place] for place in range(len(requests))]
         written += in_order

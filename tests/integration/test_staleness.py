@@ -71,7 +71,7 @@ def test_growth_leaves_the_smaller_subset_and_its_cells_fresh(changeable: SmallS
 
 
 def test_home_of_another_format_is_made_again(changeable: SmallStudy) -> None:
-    manifests = changeable.manifests()
+    manifests = [path for path in changeable.manifests() if path.parts[-4] != "ratio_report"]
     for path in manifests:
         content = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(content | {"format": MANIFEST_FORMAT - 1}), encoding="utf-8")
