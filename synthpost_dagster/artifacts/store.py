@@ -9,6 +9,7 @@ into a fingerprint, `quality` which gates there are.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import tempfile
@@ -17,12 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from upath import UPath
 
 from synthpost_dagster.artifacts.drafts import draft_folder
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
-from synthpost_dagster.artifacts.locks import is_acquired
 from synthpost_dagster.artifacts.manifest import (
     FileEntry,
     GateEntry,
@@ -34,7 +34,7 @@ from synthpost_dagster.artifacts.manifest import (
     sealed,
 )
 from synthpost_dagster.errors import ArtifactBusy, ArtifactDamaged, SpecError, StorageError
-from synthpost_dagster.runtime.progress import SILENT
+from synthpost_dagster.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,9 @@ MANIFEST = "manifest.json"
 DAMAGED = "damaged-"
 STORAGE = "set `storage` in the profile"
 LOCK_SECONDS = 6 * 3600
+QUIET_SECONDS = 1.0
+"""A shorter wait for a lock is not reported."""
+POLL_SECONDS = 0.2
 READS = 2
 """A file counts as damaged when this number of reads fails."""
 
@@ -276,8 +279,12 @@ class ArtifactStore:
         path = folder / f"{one.asset}-{_safe(one.partition)}-{one.fingerprint}.lock"
         lock = FileLock(path)
         with writing(path):
-            reason = f"another process is making {one.title}"
-            is_ours = is_acquired(lock, LOCK_SECONDS if wait else 0, reason)
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, "it is a symbolic link")
+            is_ours = _is_acquired(lock, 0 if not wait else QUIET_SECONDS)
+            if wait and not is_ours:
+                Progress().note(f"another process is making {one.title}; waiting for it")
+                is_ours = _is_acquired(lock, LOCK_SECONDS)
         if wait and not is_ours:
             raise StorageError(
                 f"{one.title}: another process has been making it for {LOCK_SECONDS // 3600} hours; stop that run first"
@@ -316,6 +323,14 @@ def write_whole(path: Path | UPath, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _is_acquired(lock: FileLock, timeout: float) -> bool:
+    try:
+        lock.acquire(timeout=timeout, poll_interval=POLL_SECONDS)
+    except Timeout:
+        return False
+    return True
 
 
 def _sizes(folder: UPath) -> dict[str, int]:

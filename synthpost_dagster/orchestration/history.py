@@ -1,4 +1,4 @@
-"""Dagster's own databases in the home: which are damaged, and what the system says when they cannot be written.
+"""Dagster's own databases in the home: finds damaged ones, and explains errors of writing them.
 
 They hold the history of runs. Artifacts are found by their fingerprints without it, so a new one costs no work.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def set_damaged_aside(dagster_home: Path) -> list[Path]:
-    """Renames the folders with a damaged database, so that Dagster begins new ones; where they are now.
+    """Renames the folders with a damaged database, so that Dagster starts new ones; returns the new paths.
 
     Raises OSError where they cannot be renamed.
     """
@@ -32,18 +33,18 @@ def set_damaged_aside(dagster_home: Path) -> list[Path]:
 
 
 def storage_sentence(error: BaseException, home: Path) -> str:
-    """What an error that came from a full or read-only disk, or a damaged database, is to a person; else nothing."""
+    """A sentence about an error that a full or read-only disk or a damaged database caused; empty for other errors."""
     for cause in _chain(error):
         text = str(cause).lower()
         is_database = isinstance(cause, sqlite3.Error)
         if (isinstance(cause, OSError) and cause.errno in FULL) or (is_database and "disk is full" in text):
-            return f"{home}: the disk is full; free space, or set SYNTHPOST_HOME, and run again to go on from there"
+            return f"{home}: the disk is full; free space, or set SYNTHPOST_HOME, and run again to continue"
         if (isinstance(cause, OSError) and cause.errno == errno.EROFS) or (is_database and "readonly" in text):
             return f"{home}: cannot be written (read-only); make it writable, or set SYNTHPOST_HOME"
         if is_database and ("malformed" in text or "not a database" in text):
             return (
-                f"{home}: a database is damaged ({cause}); run again, and Dagster's history of runs is set aside where "
-                "it is the one: no artifact is lost with it"
+                f"{home}: a database is damaged ({cause}); run again: if it is Dagster's history of runs, it is set "
+                "aside and no artifact is lost"
             )
     return ""
 
@@ -60,12 +61,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _is_damaged(database: Path) -> bool:
     if not database.is_file() or not database.stat().st_size:
         return False
-    connection = sqlite3.connect(database, timeout=10.0)
     try:
-        return connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]
+        with closing(sqlite3.connect(database, timeout=10.0)) as connection:
+            return connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]
     except sqlite3.OperationalError:
-        return False  # locked by another process, or not to be opened: no damage is known
+        return False  # another process holds it, or it cannot be opened: no damage is known
     except sqlite3.DatabaseError:
         return True
-    finally:
-        connection.close()

@@ -274,8 +274,9 @@ def _nearest(written: str, is_alone: bool, labels: list[_Label]) -> Read | None:
     from rapidfuzz.distance import OSA
 
     key = _key(written)
+    allowed = {label.key: sum(len(label.key) >= least for least in (MIN_MISSPELT, MIN_LONG)) for label in labels}
     errors = sorted((OSA.distance(key, label.key, score_cutoff=MAX_ERRORS), label.key, label) for label in labels)
-    near = [(count, label) for count, _, label in errors if count <= _allowed_errors(label.key)]
+    near = [(count, label) for count, _, label in errors if count <= allowed[label.key]]
     if not near or errors[0][0] == 0:
         return None
     count, label = near[0]
@@ -287,7 +288,3 @@ def _nearest(written: str, is_alone: bool, labels: list[_Label]) -> Read | None:
     if has_rival or is_other or starts_other or _marks(written) != label.marks:
         return COULD_BE_EITHER
     return Read(label.outcome, MISSPELT)
-
-
-def _allowed_errors(key: str) -> int:
-    return 0 if len(key) < MIN_MISSPELT else 1 if len(key) < MIN_LONG else MAX_ERRORS

@@ -6,7 +6,7 @@ templates. Counts, ratios and intervals come with the data.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -27,16 +27,12 @@ if TYPE_CHECKING:
 
 def render_page(data: ReportData) -> str:
     """The whole page as HTML, without a reference to anything outside it; the same text for the same data."""
-    return render("page.html.j2", _context(data))
-
-
-def _context(data: ReportData) -> dict[str, Any]:
     cells = views.cell_views(data.shown_ratios)
     answer = answer_of(data, cells)
     best = answer.best.cell if answer.best else None
     shown = best or (cells[-1].cell if cells else None)
     breakdowns = [(view.cell, views.breakdowns(data, view.cell)) for view in cells]
-    return {
+    context = {
         "data": data,
         "answer": answer,
         "best": best,
@@ -62,6 +58,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "figures": _figures(data, views.checked_criteria(data), shown),
         "browser": report_browser(data, best),
     }
+    return render("page.html.j2", context)
 
 
 def _figures(data: ReportData, criteria: Sequence[str], shown: Cell | None) -> dict[str, Markup]:

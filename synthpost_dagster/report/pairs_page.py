@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -19,20 +19,17 @@ MAX_REPAIRS = 200
 
 def render_pairs_page(data: PairsData) -> str:
     """The whole page as HTML, without a reference to anything outside it; the same text for the same data."""
-    return render("pairs.html.j2", _context(data))
-
-
-def notice_texts(data: PairsData) -> tuple[str, ...]:
-    """The notices of the page as plain text, for the terminal."""
-    _, *notices = render("_pairs_notices.html.j2", {"data": data}).split('<div class="notice')
-    return tuple(Markup(f"<div{notice}").striptags() for notice in notices)  # noqa: S704 - for its text alone
-
-
-def _context(data: PairsData) -> dict[str, Any]:
-    return {
+    context = {
         "data": data,
         "score": views.score_of(data.comparison),
         "breakdowns": views.outer_breakdowns(data),
         "browser": pairs_browser(data),
         "repairs": data.repairs[:MAX_REPAIRS],
     }
+    return render("pairs.html.j2", context)
+
+
+def notice_texts(data: PairsData) -> tuple[str, ...]:
+    """The notices of the page as plain text, for the terminal."""
+    _, *notices = render("_pairs_notices.html.j2", {"data": data}).split('<div class="notice')
+    return tuple(Markup(f"<div{notice}").striptags() for notice in notices)  # noqa: S704 - for its text alone

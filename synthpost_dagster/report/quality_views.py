@@ -16,7 +16,6 @@ from synthpost_dagster.text.normalize import folded, letters, placed_letters
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data_quality import DataQuality, GateLine
-    from synthpost_dagster.rows.diversity import Spread
 
 HEATS = ((1.0, "heat2"), (0.9, "heat1"), (0.75, "heat-1"), (0.5, "heat-2"), (0.0, "heat-3"))
 """Share of its target number of rows from which a stratum has a colour."""
@@ -51,6 +50,7 @@ def quality_view(data: DataQuality) -> dict[str, Any]:
     gates = sorted(data.gates, key=lambda line: _SEVERITY.index(line.mark))
     failed = [line for line in gates if line.mark != "good"]
     columns = measured([run.table for run in data.runs])
+    figures = [[at.mean if (at := at_equal(run, metric)) else math.nan for metric in columns] for run in data.runs]
     return {
         "failed": [
             (line, [_fault(row) for row in line.gate.offending] if place < MAX_CHECKS_WITH_ROWS else [])
@@ -60,7 +60,7 @@ def quality_view(data: DataQuality) -> dict[str, Any]:
         "metrics": measured([*data.subsets.values(), *(run.table for run in data.runs)]),
         "variety": metric_lines(data.subsets.values()),
         "columns": columns,
-        "runs": [(run, [_mean(at_equal(run, metric)) for metric in columns]) for run in data.runs],
+        "runs": list(zip(data.runs, figures, strict=True)),
         "history": history(data.runs),
         "leakage": [line for line in gates if line.gate.name == "leakage"],
         "leaks": list(_leaks(data.gates))[:MAX_LEAKS],
@@ -70,10 +70,6 @@ def quality_view(data: DataQuality) -> dict[str, Any]:
         ],
         "samples": _samples(data),
     }
-
-
-def _mean(figure: Spread | None) -> float:
-    return math.nan if figure is None else figure.mean
 
 
 def _fault(row: Mapping[str, str]) -> dict[str, str]:

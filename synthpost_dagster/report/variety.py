@@ -82,11 +82,9 @@ def at_equal(run: Run, metric: str) -> Spread | None:
     return None
 
 
-def history(runs: Sequence[Run]) -> History | None:
-    """The present run against the run before; None where the present one is not among them."""
-    place = next((at for at, run in enumerate(runs) if run.is_present), None)
-    if place is None:
-        return None
+def history(runs: Sequence[Run]) -> History:
+    """The present run against the run before."""
+    place = next(at for at, run in enumerate(runs) if run.is_present)
     present, before = runs[place], runs[place - 1] if place else None
     size = rows_compared(present.table)
     if before is None:

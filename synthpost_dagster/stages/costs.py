@@ -30,12 +30,19 @@ def stage_costs(
     )
 
 
-def _cost(stage: str, work: str, facts: Sequence[Facts]) -> StageCost:
+def _cost(stage: str, work: str, facts: Sequence[AskedFacts | TimedFacts]) -> StageCost:
     estimates = [one.estimate for one in facts]
     expected = [
         Usage(one.requests, one.prompt_tokens + one.completion_tokens, one.usd, one.seconds) for one in estimates
     ]
-    return StageCost(stage, work, _total([one.usage for one in facts]), _total(expected))
+    return StageCost(stage, work, _total([_usage_of(one) for one in facts]), _total(expected))
+
+
+def _usage_of(facts: AskedFacts | TimedFacts) -> Usage:
+    if isinstance(facts, TimedFacts):
+        return Usage(seconds=facts.wall_seconds)
+    tokens = facts.prompt_tokens_asked + facts.completion_tokens_asked
+    return Usage(facts.asked_now, tokens, facts.cost_usd + facts.lost_usd, facts.ask_seconds)
 
 
 def _total(usages: Sequence[Usage]) -> Usage:

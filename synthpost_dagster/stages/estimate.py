@@ -38,11 +38,8 @@ def estimate(study: Study, cells: Sequence[Cell]) -> list[Line]:
     prompts, tuned = training_prompts(study.task), len(silent) * study.evaluation_count
     steps = sum(adapters.steps_of(study, cell) for cell in untuned)
     games = verdicts.games_of(study, len(unjudged) * study.evaluation_count * len(OPPONENTS))
-    controls = (
-        0
-        if study.resolver.has("control_verdicts")
-        else verdicts.games_of(study, len(COMPARISONS) * study.evaluation_count)
-    )
+    unjudged_controls = 0 if study.resolver.has("control_verdicts") else len(COMPARISONS)
+    controls = verdicts.games_of(study, unjudged_controls * study.evaluation_count)
     return [
         Line("synthetic rows", f"{rows:,} rows", synthetic_rows.expected_rows(study, prompts, rows)),
         Line("untuned posts", f"{first:,} posts", posts.expected_posts(study, first)),

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 
 from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.llm.estimate import Expected
-from synthpost_dagster.report.data import Usage
 
 
 class Facts(BaseModel):
@@ -39,11 +38,6 @@ class Facts(BaseModel):
         """The facts that were set, as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
 
-    @property
-    def usage(self) -> Usage:
-        """What making the artifact used."""
-        return Usage()
-
 
 class AskedFacts(Facts):
     """Facts of artifacts made of chat models' replies, such as verdicts; tokens and dollars count new replies only."""
@@ -57,23 +51,12 @@ class AskedFacts(Facts):
     lost_usd: float = 0.0
     ask_seconds: float = 0.0
 
-    @property
-    def usage(self) -> Usage:
-        """New requests, their tokens and dollars, and the seconds that they took."""
-        tokens = self.prompt_tokens_asked + self.completion_tokens_asked
-        return Usage(self.asked_now, tokens, self.cost_usd + self.lost_usd, self.ask_seconds)
-
 
 class TimedFacts(Facts):
     """Facts of an artifact made by the student on this machine."""
 
     wall_seconds: float = 0.0
     peak_gib: float = 0.0
-
-    @property
-    def usage(self) -> Usage:
-        """Seconds on this machine."""
-        return Usage(seconds=self.wall_seconds)
 
 
 class CatalogFacts(Facts):

@@ -228,7 +228,7 @@ def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
     spec, known = study.profile.teacher, known_rows(study)
     asks = first_asks(study.task, prompts, teacher_of(study), spec.max_replies_per_row, target, known)
     found = study.journal.find([ask.key for ask in asks])
-    own = [] if known is None else list(known.loc[known["teacher_model"] == teacher_of(study).name, "status"])
+    own = [] if known is None else list(known.loc[known["teacher_model"] == spec.name, "status"])
     attempts = len(own) / own.count("kept") if "kept" in own else 1.0
     return expect(
         study.journal,

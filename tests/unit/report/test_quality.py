@@ -179,7 +179,6 @@ def test_only_failed_checks_list_rows_up_to_a_limit() -> None:
 )
 def test_only_a_drop_beyond_chance_is_a_change(figures: dict[str, Any], worse: tuple[Change, ...]) -> None:
     found = history([run(3), run(5, is_present=True, **figures)])
-    assert found is not None
     assert (found.rows, found.is_comparable, found.worse) == (88, True, worse)
 
 
@@ -187,19 +186,17 @@ def test_drop_is_against_the_run_before_and_no_other() -> None:
     low, high = {"distinct_1": (0.1, 0.1, 0.005)}, {"distinct_1": (0.3, 0.3, 0.005)}
     dropped = history([run(1, **low), run(3, **high), run(5, is_present=True, **low)])
     steady = history([run(1, **high), run(3, **low), run(5, is_present=True, **low), run(7, **high)])
-    assert dropped is not None and steady is not None
     assert (len(dropped.worse), len(steady.worse)) == (1, 0)
 
 
 @pytest.mark.usefixtures("no_drawing")
 def test_first_run_and_runs_without_draws_are_not_compared() -> None:
     alone = history([run(5, is_present=True)])
-    assert alone is not None and alone.before is None
+    assert alone.before is None
     assert "Variety of each run" not in text_of(runs=(run(5, is_present=True),))
     undrawn = dict.fromkeys(FIGURES, (0.5, NAN, NAN))
     found = history([run(3, **undrawn), run(5, is_present=True, **undrawn)])
-    assert found is not None and not found.is_comparable
-    assert history([]) is None
+    assert not found.is_comparable
 
 
 @pytest.mark.usefixtures("no_drawing")
