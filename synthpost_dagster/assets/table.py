@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from synthpost_dagster.profiles.spec import Profile
-from synthpost_dagster.report.data import of_seed
 from synthpost_dagster.report.figures import cells_png, loss_png
 from synthpost_dagster.stages.stage import BASELINE, CONTROL
 
@@ -75,7 +74,7 @@ ROWS: Mapping[str, Row] = {
         "evaluation",
         ("pandas", "html"),
         "Win ratios with their intervals, by cell and factor, as parquet, CSV and a page.",
-        picture=lambda ratios, profile: cells_png(of_seed(ratios, profile.training.seed)),
+        picture=lambda ratios, profile: cells_png(ratios[ratios["seed"] == profile.training.seed]),
     ),
 }
 """Asset → its row, in the order data flows."""

@@ -31,11 +31,6 @@ SMALL_LENGTH_COEFFICIENT = 0.25
 """Up to this coefficient, in both directions, a post one standard deviation longer has at most 1.2 times the odds."""
 
 
-def of_seed(ratios: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The rows (schema RatioReport) of one training seed."""
-    return ratios[ratios["seed"] == seed]
-
-
 class Training(NamedTuple):
     """How one cell was trained."""
 
@@ -295,7 +290,7 @@ class ReportData:
     @property
     def shown_ratios(self) -> pd.DataFrame:
         """The rows of `ratios` that the page shows as its cells."""
-        return of_seed(self.ratios, self.training_seed)
+        return self.ratios[self.ratios["seed"] == self.training_seed]
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def _trust(
     verdicts = pd.concat([one.verdicts for one in cells]).drop_duplicates(played)
     people, unknown = findings.with_people(verdicts, inputs.labels)
     profile, families = inputs.profile, {judge.name: family_of(judge) for judge in inputs.profile.judges}
-    main_ratios = page.of_seed(ratios, profile.training.seed)
+    main_ratios = ratios[ratios["seed"] == profile.training.seed]
     return page.Trust(
         judges=findings.judge_figures(verdicts, families, not profile.study),
         student_family=family_of(profile.student),

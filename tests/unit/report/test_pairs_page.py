@@ -74,7 +74,7 @@ def test_pairs_that_share_prompts_are_said_to_be_taken_as_independent(page: str)
     assert "independent" not in render_pairs_page(pairs_report(prompts=95)) + page
 
 
-def test_pairs_that_were_not_played_are_counted_and_listed(page: str) -> None:
+def test_pairs_that_were_not_judged_are_counted_and_listed(page: str) -> None:
     missing = {
         "post missing": tuple(str(number) for number in range(1, 31)),
         "prompt missing": ["x"],

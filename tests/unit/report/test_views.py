@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.report.data import of_seed
 from synthpost_dagster.report.texts import place_text
 from synthpost_dagster.report.views import cell_views, criterion_shares, surface
 from tests.helpers.reports import RATIOS, A, B, C, D, ratio_row, ratios, report
@@ -30,14 +29,16 @@ def test_colour_goes_by_the_log_of_the_ratio(counts: tuple[int, int, int, int], 
 
 
 def test_cells_are_those_of_the_profiles_seed_in_sweep_order() -> None:
-    views = cell_views(of_seed(RATIOS, 1))
+    views = cell_views(RATIOS[RATIOS["seed"] == 1])
     assert [view.cell for view in views] == [A, D, B, C]
     assert views[0].scores["base"].counts == (81, 14, 3, 2)
     assert [view.replicate_group for view in views] == [0, 0, 1, 1]
 
 
 def test_the_surface_has_a_place_for_every_size_and_length() -> None:
-    found = surface(cell_views(of_seed(RATIOS, 1)), [("8800|1-epoch", "not trained"), ("88|50|2", "no verdicts")])
+    found = surface(
+        cell_views(RATIOS[RATIOS["seed"] == 1]), [("8800|1-epoch", "not trained"), ("88|50|2", "no verdicts")]
+    )
     assert found.lengths == ("50", "1-epoch")
     assert [size for size, _ in found.rows] == [88, 1760, 8800]
     gaps = [cell for _, tiles in found.rows for cell, view in tiles if view is None]
