@@ -84,7 +84,8 @@ def fill(context: OpExecutionContext, config: SweepConfig, study: StudyResource)
 
     filled = complete(opened, cells, progress_of(context), record, release_pool)
     context.log.info(f"trainings: {filled.text}; models loaded: {filled.model_loads}")
-    shown = filled.counts | {"failed": filled.failed, "skipped": filled.skipped, "model_loads": filled.model_loads}
+    failed = {place: str(error) for place, error in filled.errors.items()}
+    shown = filled.counts | {"failed": failed, "skipped": filled.skipped, "model_loads": filled.model_loads}
     context.add_output_metadata({name.replace(" ", "_"): value for name, value in shown.items()})
     _raise_failures(filled, len(cells))
 

@@ -21,7 +21,7 @@ from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
 
-REPORT_FORMAT = 9
+REPORT_FORMAT = 10
 """Increased when the page or its tables change, so that reports are made again."""
 LABELS = "labels.csv"
 """People's choices, in the home."""
@@ -99,19 +99,22 @@ def page_inputs(study: Study) -> PageInputs:
     found = partial(_found, study)
     adapters = _there({cell: found("adapters", cell.place) for cell in study.trainings})
     predictions = _there({cell: found("predictions", cell.place) for cell in study.trainings})
-    verdicts, missing = _verdicts(study)
+    judged = {cell: _needed(study, "verdicts", cell.place) for cell in study.trainings}
+    verdicts = {cell: manifest for cell, (manifest, _) in judged.items() if manifest}
+    missing = [(cell.place, why) for cell, (manifest, why) in judged.items() if not manifest]
     for cell in [cell for cell in verdicts if cell not in adapters or cell not in predictions]:
         del verdicts[cell]
         missing.append((cell.place, "its adapter or its predictions are damaged; the next run makes them again"))
     controls, missing_controls = _needed(study, "control_verdicts")
     rows, _ = _needed(study, "synthetic_rows")
+    labels = study.settings.home / LABELS
     sizes = dict.fromkeys(cell.data_size for cell in study.cells)
     return PageInputs(
         format=REPORT_FORMAT,
         task=study.task,
         profile=study.profile,
         evaluation_count=study.evaluation_count,
-        labels=labels_of(study),
+        labels=read_labels(labels) if labels.is_file() else {},
         prompts=found("prompts"),
         evaluation_prompts=found("evaluation_prompts"),
         rows=rows,
@@ -129,30 +132,11 @@ def page_inputs(study: Study) -> PageInputs:
     )
 
 
-def labels_of(study: Study) -> dict[str, str]:
-    """People's labels in the home, by pair."""
-    file = study.settings.home / LABELS
-    return read_labels(file) if file.is_file() else {}
-
-
 def required(manifest: Manifest | None, asset: str) -> Manifest:
     """The manifest. Raises UpstreamMissing where it is None."""
     if manifest is None:
         raise UpstreamMissing(f"{asset} does not exist for this task and profile yet; use `synthpost run`")
     return manifest
-
-
-def _verdicts(study: Study) -> tuple[dict[Cell, Manifest], list[tuple[str, str]]]:
-    """The verdicts of each cell and seed of the profile; (place, reason) of those that are missing."""
-    verdicts: dict[Cell, Manifest] = {}
-    missing: list[tuple[str, str]] = []
-    for cell in study.trainings:
-        manifest, why = _needed(study, "verdicts", cell.place)
-        if manifest is None:
-            missing.append((cell.place, why))
-        else:
-            verdicts[cell] = manifest
-    return verdicts, missing
 
 
 def _needed(study: Study, asset: str, partition: str = "") -> tuple[Manifest | None, str]:

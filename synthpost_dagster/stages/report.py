@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from synthpost_dagster.artifacts.fingerprint import fingerprint, table_digest
 from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.artifacts.store import ArtifactStore, Draft, write_whole, writing
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.judging.people import read_labels
@@ -38,6 +39,8 @@ from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.replicates import Trained, replicate_groups
 from synthpost_dagster.statistics.style import Separation, separations
 from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.spec import TaskSpec
+from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,37 +114,13 @@ def keep_labels(settings: Settings, file: Path) -> int:
 
 def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
     """All that the page shows. Raises UpstreamMissing or ArtifactDamaged where an artifact that it needs is missing."""
-    import pandas as pd
-
     task, profile, read, made = inputs.task, inputs.profile, store.read_table, inputs.made
-    spec, seed = task.spec, profile.training.seed
-    mains = [one for one in made if one.cell.seed is None]
+    spec, mains = task.spec, [one for one in made if one.cell.seed is None]
     rows, untuned = required(inputs.rows, "synthetic_rows"), required(inputs.untuned, BASELINE)
     baselines, briefs = read(untuned), briefs_by_id(task)
-    groups = dict(zip((one.cell for one in mains), replicate_groups([_trained(one) for one in mains]), strict=True))
-    cells: list[Judged] = []
-
-    def judged_cells() -> Iterator[Judged]:
-        for one in made:
-            cells.append(_judged(inputs, store, one, briefs))
-            yield cells[-1]
-
-    ratios = pd.DataFrame(ratio_rows(judged_cells(), groups, not profile.study, seed))
-    first = [one for one in cells if one.seed == seed]
-    compliance = [
-        row
-        for name, posts in baselines.groupby("contestant", sort=False)
-        for row in compliance_rows(str(name), met_by_prompt(posts, briefs, spec))
-    ]
-    compliance += [row for one in first for row in compliance_rows("tuned", one.met, one.cell)]
-    choice = findings.choose(first)
-    usd, seconds = _row_cost(inputs, store, rows)
-    costs = {
-        one.cell: page.Cost(
-            usd * one.cell.data_size, seconds * one.cell.data_size, AdapterFacts.of(main.adapter).wall_seconds
-        )
-        for one, main in zip(first, mains, strict=True)
-    }
+    ratios, cells = _ratios(inputs, store, briefs)
+    first = [one for one in cells if one.seed == profile.training.seed]
+    costs, choice = _costs(inputs, store, rows), findings.choose(first)
     chosen = next((one for one in first if choice and one.cell == choice.cell), None)
     decisive = findings.decisive_share(chosen) if chosen else None
     return page.ReportData(
@@ -154,9 +133,9 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         is_embedded=profile.student.model == EMBEDDED,
         is_study_mode=profile.study,
         evaluation_prompts=inputs.evaluation_count,
-        training_seed=seed,
+        training_seed=profile.training.seed,
         ratios=ratios,
-        compliance=pd.DataFrame(compliance),
+        compliance=_compliance(first, baselines, briefs, spec),
         choice=choice,
         prompting=_prompting(read(inputs.controls)) if inputs.controls else None,
         trust=_trust(inputs, store, cells, ratios, choice),
@@ -184,16 +163,52 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         ),
         missing=inputs.missing,
         criteria={c.id: c.text for kind in spec.post_types for c in spec.criteria_of(kind)},
-        levels={
-            "post_type": tuple(kind.name for kind in spec.post_types),
-            "tone": spec.tones,
-            "length": tuple(length.name for length in spec.lengths),
-            "company": tuple(company.name for company in task.catalog.companies),
-        },
+        levels=_levels(task),
         prompt_tokens=baselines.groupby("contestant")["prompt_tokens"].mean().to_dict(),
         fingerprint=fingerprint(inputs.parts),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _ratios(inputs: PageInputs, store: ArtifactStore, briefs: Mapping[str, Brief]) -> tuple[pd.DataFrame, list[Judged]]:
+    """The table of ratios and the judged cells. Cells are read while the ratios of others are computed."""
+    import pandas as pd
+
+    mains = [one for one in inputs.made if one.cell.seed is None]
+    groups = dict(zip((one.cell for one in mains), replicate_groups([_trained(one) for one in mains]), strict=True))
+    cells: list[Judged] = []
+
+    def judged_cells() -> Iterator[Judged]:
+        for one in inputs.made:
+            met = met_by_prompt(store.read_table(one.predictions), briefs, inputs.task.spec)
+            verdicts, seed = store.read_table(one.verdicts), inputs.seed_of(one.cell)
+            cells.append(judged(one.cell.main, seed, _trained(one), verdicts, met))
+            yield cells[-1]
+
+    rows = ratio_rows(judged_cells(), groups, not inputs.profile.study, inputs.profile.training.seed)
+    return pd.DataFrame(rows), cells
+
+
+def _compliance(
+    cells: Sequence[Judged], baselines: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSpec
+) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        row
+        for name, posts in baselines.groupby("contestant", sort=False)
+        for row in compliance_rows(str(name), met_by_prompt(posts, briefs, spec))
+    ]
+    return pd.DataFrame(rows + [row for one in cells for row in compliance_rows("tuned", one.met, one.cell)])
+
+
+def _levels(task: Task) -> dict[str, tuple[str, ...]]:
+    return {
+        "post_type": tuple(kind.name for kind in task.spec.post_types),
+        "tone": task.spec.tones,
+        "length": tuple(length.name for length in task.spec.lengths),
+        "company": tuple(company.name for company in task.catalog.companies),
+    }
 
 
 def _separations(
@@ -213,12 +228,6 @@ def _separations(
 def _trained(made: Made) -> Trained:
     facts = AdapterFacts.of(made.adapter)
     return Trained(made.cell.data_size, facts.optimizer_steps, facts.rows_seen)
-
-
-def _judged(inputs: PageInputs, store: ArtifactStore, made: Made, briefs: Mapping[str, Brief]) -> Judged:
-    met = met_by_prompt(store.read_table(made.predictions), briefs, inputs.task.spec)
-    verdicts = store.read_table(made.verdicts)
-    return judged(made.cell.main, inputs.seed_of(made.cell), _trained(made), verdicts, met)
 
 
 def _prompting(controls: pd.DataFrame) -> Comparison:
@@ -252,8 +261,11 @@ def _trust(
     )
 
 
-def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> tuple[float, float]:
-    """Mean dollars and seconds of a kept row. Replies of rejected rows count too."""
+def _costs(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> dict[Cell, page.Cost]:
+    """The costs of each cell under the profile's seed, from the mean dollars and seconds of a kept row.
+
+    Replies of rejected rows count too.
+    """
     rows, teacher = store.read_table(manifest), inputs.profile.teacher
     prices = teacher.prices if isinstance(teacher, HostedChat) else None
     usd = 0.0
@@ -262,7 +274,15 @@ def _row_cost(inputs: PageInputs, store: ArtifactStore, manifest: Manifest) -> t
     timed = RowsFacts.of(inputs.timed_rows) if inputs.timed_rows else None
     seconds = timed.ask_seconds / timed.asked_now * len(rows) if timed else math.nan
     kept = max(1, RowsFacts.of(manifest).kept)
-    return usd / MILLION / kept, seconds / kept
+    return {
+        one.cell: page.Cost(
+            usd / MILLION / kept * one.cell.data_size,
+            seconds / kept * one.cell.data_size,
+            AdapterFacts.of(one.adapter).wall_seconds,
+        )
+        for one in inputs.made
+        if one.cell.seed is None
+    }
 
 
 def _training(inputs: PageInputs, store: ArtifactStore, made: Made) -> page.Training:

@@ -41,11 +41,6 @@ class Filled:
     """Number of models that this process loaded for it: 1, or 0 where nothing had to be made."""
 
     @property
-    def failed(self) -> dict[str, str]:
-        """Place of a training → the message of its error."""
-        return {place: str(error) for place, error in self.errors.items()}
-
-    @property
     def counts(self) -> dict[str, int]:
         """Trainings by result."""
         results = (self.made, self.reused, self.elsewhere, len(self.errors), len(self.skipped))

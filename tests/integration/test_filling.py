@@ -34,7 +34,7 @@ FILLED = ("adapters", "predictions")
 
 
 def counts(filled: Filled) -> tuple[int, int, int, int, int]:
-    return filled.made, filled.reused, filled.elsewhere, len(filled.failed), len(filled.skipped)
+    return filled.made, filled.reused, filled.elsewhere, len(filled.errors), len(filled.skipped)
 
 
 def made_files(study: SmallStudy) -> dict[Path, int]:
@@ -128,7 +128,7 @@ def test_failed_cell_or_missing_subset_does_not_stop_other_cells(changeable: Sma
     notes: list[str] = []
     filled = fill(study, study.cells, Progress(lambda event: notes.append(event.text)))
     assert counts(filled) == (1, 0, 0, 1, 1)
-    assert "differs from its manifest" in filled.failed["8|3"]
+    assert "differs from its manifest" in str(filled.errors["8|3"])
     assert "needs 24 kept rows" in filled.skipped["24|3"]
     assert [note.partition(":")[0] for note in notes if "manifest" in note or "kept rows" in note] == [
         "8|3",
@@ -143,7 +143,7 @@ def test_loss_that_is_not_a_number_fails_only_its_cell(changeable: SmallStudy) -
     edit_yaml(changeable.profile, lambda profile: profile["training"].update(learning_rate=1.0e30, warmup_steps=0))
     filled = fill(changeable.open(), study.cells, SILENT)
     assert counts(filled) == (0, 0, 0, 2, 0)
-    assert all("the loss is not a number" in reason for reason in filled.failed.values())
+    assert all("the loss is not a number" in reason for reason in map(str, filled.errors.values()))
     assert not list((changeable.home / "tmp").iterdir())
 
 
@@ -161,7 +161,7 @@ def test_memory_that_runs_out_after_a_training_fails_its_cell_alone(
     monkeypatch.setattr(forgetting, "forgetting", short_once)
     filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (1, 0, 0, 1, 0)
-    assert filled.failed["8|3"].startswith("CPU ran out of memory while general text was measured; stop what else")
+    assert str(filled.errors["8|3"]).startswith("CPU ran out of memory while general text was measured; stop what else")
 
 
 def test_student_that_does_not_fit_is_loaded_once_and_freed(
@@ -176,7 +176,9 @@ def test_student_that_does_not_fit_is_loaded_once_and_freed(
     monkeypatch.setattr(Tuner, "_wrapped", short)
     filled = fill(study, study.cells, SILENT)
     assert counts(filled) == (0, 0, 0, 2, 0)
-    assert {reason[:50] for reason in filled.failed.values()} == {"CPU ran out of memory while the student was loaded"}
+    assert {reason[:50] for reason in map(str, filled.errors.values())} == {
+        "CPU ran out of memory while the student was loaded"
+    }
     assert (len(tries), filled.model_loads) == (1, 1)
     with student.holding(study, SILENT) as held:
         with pytest.raises(DeviceError):
