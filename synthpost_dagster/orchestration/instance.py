@@ -112,7 +112,7 @@ def free_abandoned(instance: DagsterInstance) -> None:
     """
     for run in instance.get_runs(UNFINISHED):
         if is_orphan(instance, run):
-            instance.report_run_failed(run, "the process that drove this run was killed")
+            instance.report_run_failed(run, "the process that executed this run was killed")
     for sign in sign_of_life(instance, "").glob("[!.]*"):
         if is_dead(sign):
             sign.unlink(missing_ok=True)

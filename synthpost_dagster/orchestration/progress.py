@@ -1,4 +1,4 @@
-"""Progress of a step: it goes to the run's log, and ends the run when someone has cancelled it."""
+"""Progress of a step: goes to the run's log, and ends the run once it is cancelled."""
 
 import time
 
@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, DagsterExecutionInterruptedError, Dag
 from synthpost_dagster.runtime.progress import Event, Listener, Progress, to_log
 
 CHECK_SECONDS = 2.0
-"""Between two looks at whether the run was cancelled."""
+"""Seconds between two checks whether the run was cancelled."""
 
 
 def progress_of(context: AssetExecutionContext | OpExecutionContext) -> Progress:
@@ -18,8 +18,8 @@ def progress_of(context: AssetExecutionContext | OpExecutionContext) -> Progress
 def _end_if_cancelled(context: AssetExecutionContext | OpExecutionContext) -> Listener:
     """A listener that raises DagsterExecutionInterruptedError once the run is cancelled.
 
-    Dagster also interrupts the run by an exception. Where that is raised in a finalizer, Python drops it and the run
-    would continue.
+    Dagster also raises an exception in the run. Python drops it if it is raised in a finalizer, and the run would
+    continue.
     """
     checked = {"at": time.monotonic()}
 

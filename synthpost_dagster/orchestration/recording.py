@@ -1,4 +1,4 @@
-"""Records materializations and check results of artifacts that a run made outside an asset's own step.
+"""Records materializations and check results of artifacts that a run made outside the steps of assets.
 
 https://docs.dagster.io/guides/build/assets/external-assets describes materializations that an op logs. They carry the
 data version of the artifact and of its inputs, as those of an asset's step do, so that Dagster calls them fresh.

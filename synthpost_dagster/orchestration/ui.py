@@ -1,6 +1,6 @@
 """The Dagster UI of one study: the webserver in this process, the daemon and the code server in child processes.
 
-`dagster dev` does the same and answers every request; `ui_guard` decides which requests are answered here.
+`dagster dev` does the same but answers every request; here `ui_guard` decides which requests are answered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from synthpost_dagster.settings import Settings
 MODULE = "synthpost_dagster.definitions"
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - named, not bound
 CLOSING_SECONDS = 5
-"""How long open connections are waited for when the UI stops."""
+"""Seconds that open connections get to close when the UI stops."""
 ENDING_SECONDS = 30.0
 
 

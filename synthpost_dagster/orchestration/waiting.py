@@ -1,8 +1,8 @@
-"""How a run waits for a slot of a Dagster pool: it says what it waits for, sleeps, frees the slots of processes that
-ended, and ends when it is cancelled.
+"""How a run waits for a slot of a Dagster pool: it reports the holder, sleeps, frees the slots of ended processes, and
+ends when it is cancelled.
 
-Dagster's in-process executor does none of this; it polls the clock and ignores signals. `build` applies this class to
-every run, from the command line and from the UI.
+Dagster's in-process executor only polls the clock and ignores signals. `build` applies this class to every run, of the
+command line and of the UI.
 """
 
 import time
@@ -18,35 +18,34 @@ from synthpost_dagster.runtime.progress import Progress
 
 LOOK_SECONDS = 1.0
 FREE_SECONDS = 5.0
-"""Between two checks for slots of processes that ended."""
+"""Seconds between two checks for slots of ended processes."""
 
 
 class WaitingClaims(InstanceConcurrencyContext):
     """Claims pool slots for the steps of one run."""
 
     _freed_at = -FREE_SECONDS
-    _told = ""
+    _reported = ""
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
-        """Whether the step has its slot; if not, it returns after a pause.
+        """Whether the step has its slot; if not, returns after a pause.
 
         Raises DagsterExecutionInterruptedError when this process or this run is cancelled.
         """
         if super().claim(concurrency_key, step_key, step_priority):
             return True
-        self._pending_timeouts[step_key] = 0.0  # the pause is made here, by a clock that does not step
+        self._pending_timeouts[step_key] = 0.0  # this class pauses itself, by a monotonic clock
         with raise_execution_interrupts():
-            self._tell(concurrency_key)
+            self._report_holder(concurrency_key)
             self._end_if_cancelled()
             self._free(concurrency_key)
             time.sleep(LOOK_SECONDS)
         return False
 
-    def _tell(self, pool: str) -> None:
-        """Says once which run holds the slot."""
+    def _report_holder(self, pool: str) -> None:
         others = [run_id for run_id in holders(self._instance, pool) if run_id != self._run_id]
-        if others and others[0] != self._told:
-            self._told = others[0]
+        if others and others[0] != self._reported:
+            self._reported = others[0]
             Progress().note(f"waiting for a slot of pool {pool}: {run_title(self._instance, others[0])} holds it")
 
     def _end_if_cancelled(self) -> None:
@@ -66,5 +65,5 @@ class WaitingClaims(InstanceConcurrencyContext):
 
 
 def use_waiting_claims() -> None:
-    """From now on, runs executed in this process wait in this way."""
+    """Makes runs that this process executes wait in this way."""
     vars(in_process)["InstanceConcurrencyContext"] = WaitingClaims

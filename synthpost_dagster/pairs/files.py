@@ -140,7 +140,7 @@ def _named(path: Path, names: list[str], columns: list[list[str | None]]) -> Col
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str:
-    """The columns of a file, for a message."""
+    """The columns of a file, for an error message."""
     every = ["one without a name" if name.startswith("(column ") else name for name in names]
     more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
     return f"its columns: {', '.join(every[:limit])}{more}"

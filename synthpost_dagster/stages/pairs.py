@@ -51,7 +51,7 @@ BRIEF_COLUMNS = ("company", "product", "post_type", "tone")
 
 
 class Labels(NamedTuple):
-    """How to read the labels of a file; `column` None is `label`, or the posts if there is no such column."""
+    """How to read the labels of a file. Without `column` it is `label`; without such a column posts are judged."""
 
     column: str | None
     win: str | None

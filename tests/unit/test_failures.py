@@ -1,4 +1,4 @@
-"""Of a failed run the first error of ours is told, with its details; the command line prints both."""
+"""The first Synthpost error of a failed run is reported with its details; the command line prints both."""
 
 from __future__ import annotations
 
@@ -57,24 +57,24 @@ def test_full_and_read_only_storage_name_place_and_remedy(number: int) -> None:
         (SynthpostError("place and remedy"), OSError(28, "No space left on device")),
     ],
 )
-def test_error_of_ours_is_told_and_not_what_it_was_raised_from(error: Exception, cause: Exception) -> None:
+def test_synthpost_error_is_reported_instead_of_its_cause(error: Exception, cause: Exception) -> None:
     assert why(kept_of(raise_from(error, cause))).sentence == str(error)
 
 
-def test_first_of_two_errors_of_ours_is_told() -> None:
+def test_first_of_two_synthpost_errors_is_reported() -> None:
     inner = ModelError("the inner one")
     assert why(kept_of(raise_from(DeviceError("the outer one"), inner))).sentence == "the outer one"
 
 
-def test_error_of_ours_within_another_library_is_found() -> None:
+def test_synthpost_error_within_another_library_is_found() -> None:
     assert why(kept_of(raise_from(ValueError("library"), ModelError("ours")))).sentence == "ours"
 
 
-def test_without_an_error_of_ours_the_root_cause_is_told() -> None:
+def test_root_cause_is_reported_without_a_synthpost_error() -> None:
     assert why(kept_of(raise_from(ValueError("outer"), KeyError("root")))).sentence == "KeyError: 'root'"
 
 
-def test_class_of_the_same_name_elsewhere_is_not_ours() -> None:
+def test_class_of_the_same_name_elsewhere_is_not_a_synthpost_error() -> None:
     class StorageError(Exception):
         """Another library's."""
 
