@@ -68,7 +68,7 @@ def test_whole_empty_missing_and_locked_databases_stay(home: Path) -> None:
         (ValueError("a defect"), ""),
     ],
 )
-def test_the_root_of_an_error_chain_is_told_with_the_home(cause: Exception, part: str, tmp_path: Path) -> None:
+def test_root_of_an_error_chain_is_reported_with_the_home(cause: Exception, part: str, tmp_path: Path) -> None:
     try:
         raise RuntimeError("while a run was created") from cause
     except RuntimeError as error:

@@ -134,12 +134,12 @@ def test_panels_are_drawn_only_for_opponents_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("draw", [figures.all_cells, figures.ratio_by_size, figures.ratio_by_length])
-def test_no_cell_at_all_is_said(draw: object) -> None:
+def test_figure_without_cells_holds_a_sentence(draw: object) -> None:
     assert callable(draw)
     assert texts(draw(NO_ROWS)) == ["No cell has been judged yet."]
 
 
-def test_no_training_and_no_criterion_are_said() -> None:
+def test_figure_without_training_or_criteria_holds_a_sentence() -> None:
     assert texts(figures.loss_curves([])) == ["No cell has been trained yet."]
     assert texts(figures.compliance(shares(), [], None)) == ["No criterion has been checked yet."]
 

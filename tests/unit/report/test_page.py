@@ -173,7 +173,7 @@ def test_no_winner_and_no_advice_where_the_judge_cannot_be_trusted() -> None:
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_study_mode_is_said_above_the_headline_and_beside_the_ratios() -> None:
+def test_study_mode_is_labelled_in_notice_and_ratios() -> None:
     page = render_page(report(is_study_mode=True))
     assert page.index("Study mode.") < page.index("<h1>")
     tag = '<span class="tag warning">study mode: one order</span>'

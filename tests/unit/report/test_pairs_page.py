@@ -43,7 +43,7 @@ def test_repairs_are_listed(page: str) -> None:
     assert 'id="repairs"' not in render_pairs_page(pairs_report(repairs=()))
 
 
-def test_strict_mode_is_said(page: str) -> None:
+def test_strict_mode_is_labelled(page: str) -> None:
     assert "Exact labels alone were counted" in render_pairs_page(pairs_report(is_strict=True))
     assert "Exact labels alone were counted" not in page
 
@@ -57,7 +57,7 @@ def test_a_judge_has_its_trust_lines_and_its_warning_above_the_headline() -> Non
     assert "Can the judge be trusted?" not in Reader(render_pairs_page(pairs_report())).text
 
 
-def test_study_mode_is_said_above_the_headline_and_beside_every_figure(page: str) -> None:
+def test_study_mode_is_labelled_in_notice_and_figures(page: str) -> None:
     found = render_pairs_page(judged_pairs_report(is_study_mode=True, games=None))
     assert found.index("in one order only, the baseline&#39;s post first") < found.index("<h1>")
     tag = '<span class="tag warning">study mode: one order</span>'
@@ -66,7 +66,7 @@ def test_study_mode_is_said_above_the_headline_and_beside_every_figure(page: str
     assert "study mode" not in page
 
 
-def test_pairs_that_share_prompts_are_said_to_be_taken_as_independent(page: str) -> None:
+def test_pairs_that_share_prompts_cause_a_notice(page: str) -> None:
     found = render_pairs_page(judged_pairs_report(prompts=19))
     notice = Reader(found[: found.index("<h1>")]).text
     assert "95 pairs share 19 prompts" in notice

@@ -23,7 +23,7 @@ from tests.helpers.reports import RATIOS, A, B, C, D, ratio_row, ratios, report
         ((0, 0, 9, 0), "heat"),
     ],
 )
-def test_colour_goes_by_the_log_of_the_ratio(counts: tuple[int, int, int, int], heat: str) -> None:
+def test_colour_depends_on_the_log_of_the_ratio(counts: tuple[int, int, int, int], heat: str) -> None:
     (view,) = cell_views(ratios(ratio_row(A, counts)))
     assert view.scores["base"].heat == heat
 
