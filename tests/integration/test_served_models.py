@@ -120,7 +120,7 @@ def test_a_small_run_with_a_served_teacher_and_judge(fresh: SmallStudy, address:
 
     edit_yaml(fresh.profile, serve)
     doctor = fresh.command("doctor")
-    assert (doctor.returncode, "served is there" in doctor.stdout) == (0, True), doctor.stdout
+    assert (doctor.returncode, "served is reachable" in doctor.stdout) == (0, True), doctor.stdout
     made = fresh.command("run", "--data-sizes", "8", "--steps", "3", timeout=1200)
     assert made.returncode == 0, made.stdout + made.stderr
     study = fresh.open()
