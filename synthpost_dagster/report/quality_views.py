@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpost_dagster.quality.result import PREVIEW_CHARACTERS
+from synthpost_dagster.quality.result import MAX_CHARACTERS
 from synthpost_dagster.report.texts import cut
 from synthpost_dagster.report.variety import History, MetricLine, history, measured, metric_lines, run_figures
 from synthpost_dagster.text.normalize import folded, letters, placed_letters
@@ -109,7 +109,7 @@ def _fault(row: Mapping[str, str]) -> Fault:
 
 def _ended(text: str) -> str:
     """The text with a mark where the manifest cut it."""
-    return f"{text} …" if len(text) == PREVIEW_CHARACTERS else text
+    return f"{text} …" if len(text) == MAX_CHARACTERS else text
 
 
 def heat(found: int, due: int) -> str:

@@ -138,4 +138,4 @@ def test_failed_control_is_named_with_its_games_and_blocks_nothing(small_task: T
     assert not resampled.is_passed
     assert resampled.is_severe
     assert "against itself, which must come out near 1: untrusted; won 33, lost 0" in resampled.message
-    assert set(resampled.offending["outcome"]) == {"win"}
+    assert {row["outcome"] for row in resampled.offending} == {"win"}

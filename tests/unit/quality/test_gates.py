@@ -13,7 +13,7 @@ import pytest
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.quality import gates
-from synthpost_dagster.quality.gates import GateResult
+from synthpost_dagster.quality.result import MAX_ROWS, finding
 from synthpost_dagster.rows import diversity
 from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.memorisation import memorisation
@@ -105,41 +105,46 @@ def with_quality(task: Task, **limits: object) -> Task:
     return replace(task, spec=task.spec.model_copy(update={"quality": quality}))
 
 
-def verdicts(task: Task, table: pd.DataFrame, target: int = 88) -> dict[str, GateResult]:
+def verdicts(task: Task, table: pd.DataFrame, target: int = 88) -> dict[str, GateEntry]:
     """Of all gates on synthetic rows."""
     kept = table[table["status"] == "kept"]
     beside = {"diversity": diversity_table(kept, kept, task, task.spec.sweep.data_sizes[0])}
     return by_name(gates.evaluate("synthetic_rows", task, table, target=target, beside=beside))
 
 
-def subset_verdicts(task: Task, table: pd.DataFrame, many: pd.DataFrame, target: int = 88) -> dict[str, GateResult]:
+def subset_verdicts(task: Task, table: pd.DataFrame, many: pd.DataFrame, target: int = 88) -> dict[str, GateEntry]:
     """Of all gates on a subset of `many` rows."""
     kept = many[many["status"] == "kept"]
     beside = {"diversity": diversity_table(table, kept, task, len(table))}
     return by_name(gates.evaluate("data_subsets", task, table, target=target, beside=beside))
 
 
-def prompt_verdicts(task: Task, table: pd.DataFrame, asset: str) -> dict[str, GateResult]:
+def prompt_verdicts(task: Task, table: pd.DataFrame, asset: str) -> dict[str, GateEntry]:
     return by_name(gates.evaluate(asset, task, table))
 
 
-def beside_verdicts(task: Task, asset: str, table: pd.DataFrame, **beside: pd.DataFrame) -> dict[str, GateResult]:
+def beside_verdicts(task: Task, asset: str, table: pd.DataFrame, **beside: pd.DataFrame) -> dict[str, GateEntry]:
     """Of all gates on an asset with a further table, which must follow its schema."""
     checked = {name: BESIDE[name].validate(other) for name, other in beside.items()}
     return by_name(gates.evaluate(asset, task, table, beside=checked))
 
 
-def by_name(results: list[GateResult]) -> dict[str, GateResult]:
+def by_name(results: list[GateEntry]) -> dict[str, GateEntry]:
     return {result.name: result for result in results}
 
 
-def failed(found: dict[str, GateResult]) -> list[str]:
+def failed(found: dict[str, GateEntry]) -> list[str]:
     return [name for name, result in found.items() if not result.is_passed]
 
 
-def ids(result: GateResult) -> set[str]:
+def values(result: GateEntry, name: str) -> list[str]:
+    """The values of the rows at fault."""
+    return [row[name] for row in result.offending]
+
+
+def ids(result: GateEntry) -> set[str]:
     """The prompts whose rows a gate names."""
-    return set(result.offending["prompt_id"])
+    return set(values(result, "prompt_id"))
 
 
 def ids_at(table: pd.DataFrame, places: list[int] | slice) -> set[str]:
@@ -155,7 +160,7 @@ def test_a_clean_table_passes_every_gate(small_task: Task, rows: pd.DataFrame) -
     found = verdicts(small_task, rows)
     assert list(found) == gates.gate_names("synthetic_rows")
     assert failed(found) == []
-    assert all(result.offending.empty for result in found.values())
+    assert all(not result.offending for result in found.values())
     assert found["rejected_share"].figures == {"rejected_share": 0.0}
 
 
@@ -163,7 +168,7 @@ def test_a_clean_subset_passes_every_gate(small_task: Task, many: pd.DataFrame) 
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert list(found) == gates.gate_names("data_subsets")
     assert failed(found) == []
-    assert all(result.offending.empty for result in found.values())
+    assert all(not result.offending for result in found.values())
 
 
 def test_a_table_without_a_kept_row_is_judged_and_fails_for_its_rejects_alone(
@@ -171,7 +176,7 @@ def test_a_table_without_a_kept_row_is_judged_and_fails_for_its_rejects_alone(
 ) -> None:
     found = verdicts(small_task, rejected(rows.head(55)), target=55)
     assert failed(found) == ["rejected_share"]
-    assert GateEntry.model_validate_json(found["diversity"].entry.model_dump_json()) == found["diversity"].entry
+    assert GateEntry.model_validate_json(found["diversity"].model_dump_json()) == found["diversity"]
 
 
 def test_the_gates_are_on_the_assets_that_the_study_names() -> None:
@@ -217,7 +222,7 @@ def test_one_near_duplicate_is_named_with_its_neighbour_and_passes(small_task: T
     rows.loc[40, "post"] = nearly(rows["post"].iloc[7])
     found = verdicts(small_task, rows)
     assert failed(found) == []
-    (named,) = found["near_duplicates"].offending.to_dict("records")
+    (named,) = found["near_duplicates"].offending
     assert named["prompt_id"] == rows["prompt_id"].iloc[40]
     assert (named["near"], named["near_post"]) == (rows["prompt_id"].iloc[7], rows["post"].iloc[7])
     assert named["jaccard"] == f"{11 / 13:.2f}"
@@ -231,8 +236,8 @@ def test_more_near_duplicates_than_the_limit_block_alone_and_are_named(small_tas
     assert failed(found) == ["near_duplicates"]
     named = found["near_duplicates"]
     assert named.is_blocking
-    assert named.offending["prompt_id"].tolist() == rows["prompt_id"].iloc[40:45].tolist()
-    assert named.offending["near"].tolist() == rows["prompt_id"].iloc[:5].tolist()
+    assert values(named, "prompt_id") == rows["prompt_id"].iloc[40:45].tolist()
+    assert values(named, "near") == rows["prompt_id"].iloc[:5].tolist()
     assert "5.7%; the limit is 5%" in named.message
     assert failed(verdicts(with_quality(small_task, max_near_duplicate_share=0.06), rows)) == []
     assert failed(verdicts(with_quality(small_task, near_duplicate_jaccard=0.9), rows)) == []
@@ -263,7 +268,7 @@ def test_one_opening_in_four_posts_fails_openings_alone_and_they_are_named(
     assert failed(found) == ["openings"]
     assert not found["openings"].is_blocking
     assert ids(found["openings"]) == ids_at(rows, places)
-    assert set(found["openings"].offending["opening"]) == {FIRST_FIVE.lower()}
+    assert set(values(found["openings"], "opening")) == {FIRST_FIVE.lower()}
     assert found["openings"].figures == {"common_openings": 1.0, "commonest_opening": 4.0}
     assert failed(verdicts(with_quality(small_task, max_opening_share=0.05), rows)) == []
 
@@ -288,9 +293,9 @@ def test_a_figure_of_variety_past_the_limit_of_the_task_fails_diversity_alone_an
         task = with_quality(small_task, diversity=DiversityLimits.model_validate({name: limit}))
         found = verdicts(task, rows)
         assert failed(found) == expected
-        assert found["diversity"].offending["metric"].tolist() == [metric] * len(expected)
+        assert values(found["diversity"], "metric") == [metric] * len(expected)
     assert not found["diversity"].is_blocking
-    assert "quality.diversity" in found["diversity"].offending["fault"].iloc[0]
+    assert "quality.diversity" in found["diversity"].offending[0]["fault"]
 
 
 def test_limits_of_variety_are_for_the_smallest_data_size(small_task: Task, many: pd.DataFrame) -> None:
@@ -309,7 +314,7 @@ def test_a_subset_less_varied_than_draws_of_its_size_fails_diversity_alone_and_t
     many.loc[many["prompt_id"].isin(chosen["prompt_id"]), "post"] = dull
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == ["diversity"]
-    assert {"distinct_1", "distinct_2", "compression_ratio"} <= set(found["diversity"].offending["metric"])
+    assert {"distinct_1", "distinct_2", "compression_ratio"} <= set(values(found["diversity"], "metric"))
     assert "the edge of draws of 88 rows" in found["diversity"].message
 
 
@@ -334,7 +339,7 @@ def test_too_many_posts_of_the_wrong_length_fail_sentence_band_alone_and_are_nam
         assert failed(found) == expected
     assert not found["sentence_band"].is_blocking
     assert found["sentence_band"].figures == {"out_of_band_share": 62 / 88}
-    assert len(found["sentence_band"].offending) == gates.PREVIEW_ROWS
+    assert len(found["sentence_band"].offending) == MAX_ROWS
     assert ids(found["sentence_band"]) <= ids_at(rows, slice(62))
     assert failed(verdicts(with_quality(small_task, max_out_of_band_share=0.75), rows)) == []
 
@@ -347,7 +352,7 @@ def test_a_training_row_that_names_a_holdout_product_fails_leakage_alone_and_is_
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == ["leakage"]
     assert found["leakage"].is_blocking
-    (named,) = found["leakage"].offending.to_dict("records")
+    (named,) = found["leakage"].offending
     assert named["prompt_id"] == many["prompt_id"].iloc[20]
     assert (named["holdout_product"], named["shared"]) == (product.name, product.name.upper())
 
@@ -362,7 +367,7 @@ def test_a_run_of_a_holdout_products_text_fails_leakage_alone_from_eight_words_o
     many.loc[20, "post"] = f"{many['post'].iloc[20]} {' '.join(run)}"
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == expected
-    assert found["leakage"].offending["shared"].tolist() == [" ".join(run)] * len(expected)
+    assert values(found["leakage"], "shared") == [" ".join(run)] * len(expected)
     assert found["leakage"].figures["longest_words"] == (words if expected else 0)
 
 
@@ -385,7 +390,7 @@ def test_a_memorised_post_is_reported_with_its_run_and_no_verdict_changes(
     found = beside_verdicts(small_task, "predictions", predictions, memorisation=memorised)
     assert failed(found) == []
     assert not found["memorisation"].is_blocking
-    first, second = found["memorisation"].offending.head(2).to_dict("records")
+    first, second = found["memorisation"].offending[:2]
     assert (first["prompt_id"], first["shared"]) == (predictions["prompt_id"].iloc[50], normalised(run))
     assert (second["prompt_id"], second["training_post"]) == (
         predictions["prompt_id"].iloc[51],
@@ -434,10 +439,10 @@ def test_forgetting_warns_where_general_text_as_a_whole_is_above_the_limit_or_un
     is_bad = "prose" in changes or math.isnan(changes.get("poem", 0))
     assert failed(found) == (["forgetting"] if is_bad else [])
     assert not result.is_blocking and not result.is_severe
-    assert result.offending["kind"].tolist() == kinds, "the kinds above it are named, the worst first"
+    assert values(result, "kind") == kinds, "the kinds above it are named, the worst first"
     assert "1.15 (quality.max_perplexity_ratio)" in result.message
     assert ("undefined" in result.message) is math.isnan(changes.get("poem", 0))
-    assert result.entry == GateEntry.model_validate_json(result.entry.model_dump_json())
+    assert result == GateEntry.model_validate_json(result.model_dump_json())
 
 
 def test_the_limit_on_forgetting_is_the_tasks(small_task: Task) -> None:
@@ -467,7 +472,7 @@ def test_supervised_tokens_fails_where_every_label_is_masked(small_task: Task, s
     (result,) = gates.evaluate("adapters", small_task, curve, "supervised_tokens", beside={"supervision": masked})
     assert not result.is_passed
     assert result.figures == {"supervised_share": 0.0}
-    assert len(result.offending) == gates.PREVIEW_ROWS
+    assert len(result.offending) == MAX_ROWS
 
 
 @pytest.mark.parametrize(
@@ -483,7 +488,7 @@ def test_personal_data_in_a_post_fails_personal_data_alone_and_is_named(
     result = found["personal_data"]
     assert not result.is_blocking
     assert ids(result) == ids_at(rows, [20])
-    assert result.offending["found"].tolist() == [f"{kind} {text}"]
+    assert values(result, "found") == [f"{kind} {text}"]
     assert result.figures[f"rows_with_{kind.replace('-', '')}"] == 1
     assert sum(result.figures.values()) == 1
     assert f"{kind} in 1" in result.message
@@ -535,7 +540,7 @@ def test_an_entry_holds_figures_and_rows_at_fault_and_survives_json(
     plant(rows)
     found = verdicts(small_task, rows)
     assert failed(found) == [gate]
-    entry = found[gate].entry
+    entry = found[gate]
     assert GateEntry.model_validate_json(entry.model_dump_json()) == entry
     assert (entry.name, entry.is_passed, entry.is_blocking) == (gate, False, found[gate].is_blocking)
     assert entry.figures == found[gate].figures
@@ -543,9 +548,14 @@ def test_an_entry_holds_figures_and_rows_at_fault_and_survives_json(
     assert all(len(value) <= 300 for row in entry.offending for value in row.values())
 
 
-def test_an_entry_leaves_out_a_figure_that_is_not_finite() -> None:
-    result = GateResult("diversity", True, False, "", {"self_bleu": math.nan, "distinct_1": 0.5}, pd.DataFrame())
-    assert result.entry.figures == {"distinct_1": 0.5}
+def test_an_entry_leaves_out_a_figure_that_is_not_finite(
+    small_task: Task, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = finding(True, "", pd.DataFrame(), self_bleu=math.nan, distinct_1=0.5)
+    gate = gates.DUPLICATES[-1]._replace(check=lambda task, table, target: found)
+    monkeypatch.setitem(gates.GATES, "synthetic_rows", (gate._replace(table=""),))
+    (result,) = gates.evaluate("synthetic_rows", small_task, rows, "diversity", 88)
+    assert result.figures == {"distinct_1": 0.5}
 
 
 def test_a_stratum_that_is_off_its_share_fails_factor_coverage_alone_and_is_named(
@@ -557,8 +567,8 @@ def test_a_stratum_that_is_off_its_share_fails_factor_coverage_alone_and_is_name
     found = verdicts(small_task, rows)
     assert failed(found) == ["factor_coverage"]
     named = found["factor_coverage"]
-    assert set(rows.loc[planted, "prompt_id"]) <= set(named.offending["prompt_id"])
-    assert set(zip(named.offending["post_type"], named.offending["tone"], strict=True)) == {("Interactive", "Witty")}
+    assert set(rows.loc[planted, "prompt_id"]) <= set(values(named, "prompt_id"))
+    assert set(zip(values(named, "post_type"), values(named, "tone"), strict=True)) == {("Interactive", "Witty")}
     assert "Interactive × Witty" in named.message
 
 
@@ -566,7 +576,7 @@ def test_an_unknown_level_fails_factor_coverage_and_is_named(small_task: Task, r
     rows.loc[rows["rank"] == 11, "tone"] = "Grumpy"
     found = verdicts(small_task, rows)
     assert failed(found) == ["factor_coverage"]
-    assert found["factor_coverage"].offending["tone"].tolist() == ["Grumpy"]
+    assert values(found["factor_coverage"], "tone") == ["Grumpy"]
     assert "Grumpy" in found["factor_coverage"].message
 
 
@@ -578,7 +588,7 @@ def test_too_many_rejected_prompts_fail_rejected_share_alone_and_are_named(
     found = verdicts(small_task, table)
     assert failed(found) == ["rejected_share"]
     named = found["rejected_share"]
-    assert len(named.offending) == gates.PREVIEW_ROWS
+    assert len(named.offending) == MAX_ROWS
     assert ids(named) <= set(extra["prompt_id"])
     assert named.figures["rejected_share"] == pytest.approx(30 / 118)
     assert "25.4%" in named.message
@@ -613,9 +623,8 @@ def test_a_value_that_breaks_the_schema_is_named_with_its_row(
     rows.loc[17, column] = value
     found = by_name(gates.evaluate("synthetic_rows", small_task, rows))
     assert failed(found) == ["schema"]
-    shown = found["schema"].offending
-    assert shown["check"].str.contains(check).any()
-    assert "17" in set(shown["index"])
+    assert any(check in broken for broken in values(found["schema"], "check"))
+    assert "17" in values(found["schema"], "index")
     assert "break the schema" in found["schema"].message
 
 
@@ -624,14 +633,14 @@ def test_an_id_that_stands_twice_breaks_the_schema_of_a_subset(small_task: Task,
     table.loc[30, "prompt_id"] = table.loc[60, "prompt_id"]
     found = by_name(gates.evaluate("data_subsets", small_task, table))
     assert failed(found) == ["schema"]
-    assert set(found["schema"].offending["failure_case"]) == {table.loc[60, "prompt_id"]}
+    assert set(values(found["schema"], "failure_case")) == {table.loc[60, "prompt_id"]}
 
 
 @pytest.mark.parametrize("column", ["post", "status", "rank", "reply_key"])
 def test_a_missing_column_breaks_the_schema_and_is_named(small_task: Task, rows: pd.DataFrame, column: str) -> None:
     found = by_name(gates.evaluate("synthetic_rows", small_task, rows.drop(columns=column)))
     assert failed(found) == ["schema"]
-    assert column in set(found["schema"].offending["failure_case"])
+    assert column in set(values(found["schema"], "failure_case"))
 
 
 def test_an_extra_column_and_a_wrong_type_break_the_schema(small_task: Task, rows: pd.DataFrame) -> None:
@@ -656,7 +665,7 @@ def test_a_gate_asked_for_by_name_says_what_it_says_among_the_others(small_task:
     beside = {"diversity": diversity_table(kept, kept, small_task, small_task.spec.sweep.data_sizes[0])}
     for name in gates.gate_names("synthetic_rows"):
         (alone,) = gates.evaluate("synthetic_rows", small_task, rows, name, 88, beside)
-        assert alone.entry == among[name].entry
+        assert alone == among[name]
 
 
 def test_evaluation_prompts_of_one_tone_fail_factor_coverage(small_task: Task) -> None:
@@ -711,17 +720,8 @@ def test_a_full_subset_with_one_row_of_a_stratum_rejected_passes_every_gate(
     assert failed(subset_verdicts(small_task, full, many, 220)) == []
 
 
-def test_gate_whose_table_an_earlier_version_did_not_make_stops_nothing(small_task: Task) -> None:
-    curve = pd.DataFrame({"step": [1], "loss": [2.0], "learning_rate": [1e-4]})
-    found = {result.name: result for result in gates.evaluate("adapters", small_task, curve)}
-    assert found["schema"].is_passed
-    for name in ("supervised_tokens", "forgetting"):
-        assert (found[name].is_passed, found[name].is_blocking, found[name].is_severe) == (False, False, False)
-    assert gates.are_current("adapters", small_task, [result.entry for result in found.values()])
-
-
 def test_verdicts_are_current_under_the_limits_they_were_given_under(small_task: Task, edit_task: EditTask) -> None:
-    entries = [result.entry for result in gates.evaluate("prompts", small_task, training_prompts(small_task))]
+    entries = [*gates.evaluate("prompts", small_task, training_prompts(small_task))]
     assert {entry.name: entry.limits for entry in entries} == {
         "schema": {},
         "factor_coverage": {"max_rejected_share": 0.2},

@@ -214,4 +214,4 @@ def test_a_collapsed_teacher_is_told_by_the_limits_that_ship(sales_posts: Task, 
     rows = all_prompts.head(880).assign(post=[" ".join(generator.choice(words, 40)) for _ in range(880)])
     found = gates.diversity(sales_posts, diversity_table(rows, rows, sales_posts, 88), len(rows))
     assert not found.is_passed
-    assert {"distinct_1", "distinct_2"} <= set(found.offending["metric"])
+    assert {"distinct_1", "distinct_2"} <= set(found.rows["metric"])

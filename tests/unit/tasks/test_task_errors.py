@@ -211,7 +211,7 @@ def test_a_key_that_stands_twice_is_named_with_its_line(small_task: Task, name: 
     append(path, f"{first}: again\n")
     message = error_of(small_task)
     assert message.startswith(f"{path}: ")
-    assert f"the key {first!r} stands twice (line {line})" in message
+    assert f"the key {first!r} occurs twice; remove one (line {line})" in message
 
 
 @pytest.mark.parametrize("name", ["task.yaml", "catalog.yaml", "prompts/teacher.j2"])
