@@ -148,7 +148,7 @@ def combined(problems: Iterable[SpecError]) -> SpecError:
     return SpecError("\n".join(dict.fromkeys(line for problem in problems for line in str(problem).split("\n"))))
 
 
-def _error(problem: str, mark: yaml.Mark) -> yaml.YAMLError:
+def _error(problem: str, mark: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
