@@ -70,14 +70,12 @@ def evaluation_prompts(task: Task, count: int) -> pd.DataFrame:
 
 
 def shuffled_strata(task: Task) -> list[tuple[str, str]]:
-    """The strata in the order in which they get the rows that do not divide evenly: by a hash, so that no type or
-    tone is favoured.
-    """
+    """The strata in the order in which they get the remainder: by a hash, so that no type or tone is favoured."""
     return sorted(task.strata, key=lambda stratum: short_hash(task.spec.name, *stratum))
 
 
 def shares(strata: list[tuple[str, str]], count: int) -> dict[tuple[str, str], int]:
-    """How many of `count` rows each stratum gets; the first strata get the remainder."""
+    """Stratum → its share of `count` rows; the first strata get the remainder."""
     whole, rest = divmod(count, len(strata))
     return {stratum: whole + (place < rest) for place, stratum in enumerate(strata)}
 

@@ -23,12 +23,12 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_file_is_read_into_its_record(tmp_path: Path) -> None:
+def test_file_is_read_into_its_record(tmp_path: Path) -> None:
     path = written(tmp_path, "# a shop\nname: Größe 🎉\nshelves: {top: [1, 2]}\n")
     assert read_record(path, Shop) == Shop(name="Größe 🎉", shelves={"top": [1, 2]})
 
 
-def test_a_file_at_the_size_limit_is_read_and_one_above_is_refused(tmp_path: Path) -> None:
+def test_file_at_the_size_limit_is_read_and_one_above_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.yaml"
     path.write_bytes(b"#" * MAX_BYTES)
     assert len(read_text(path)) == MAX_BYTES
@@ -46,7 +46,7 @@ def test_nested_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         read_record(path, Shop)
 
 
-def test_a_wrong_type_is_named_by_its_place(tmp_path: Path) -> None:
+def test_wrong_type_is_named_by_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, "name: x\nshelves: {top: [1, two]}\n")
     with pytest.raises(SpecError, match=r"shop.yaml: shelves.top\[1\]: "):
         read_record(path, Shop)
@@ -93,7 +93,7 @@ def test_values_a_hundred_levels_deep_are_read(tmp_path: Path) -> None:
     assert len(read_mapping(path)["shelves"]) == 200
 
 
-def test_a_record_cannot_be_changed(tmp_path: Path) -> None:
+def test_record_cannot_be_changed(tmp_path: Path) -> None:
     from synthpost_dagster.tasks.spec import Product
 
     product = read_record(written(tmp_path, "name: Lamp\ndescription: a lamp\n"), Product)

@@ -40,7 +40,7 @@ def why(task: Task, profile: Profile, *reasons: str) -> Explanation:
     return found
 
 
-def test_commonest_reason_is_told_with_key_and_value(small_task: Task, profile: Profile) -> None:
+def test_most_frequent_reason_is_given_with_key_and_value(small_task: Task, profile: Profile) -> None:
     found = why(small_task, profile, *["truncated"] * 5, "empty", "refusal", "empty")
     assert found.cause == ("5 of 8 rejected replies were cut off at teacher.sampling.max_new_tokens (320); raise it")
     assert [(one.reason, one.count) for one in found.reasons] == [("truncated", 5), ("empty", 2), ("refusal", 1)]
@@ -80,14 +80,14 @@ def test_every_gate_has_a_remedy() -> None:
     assert default == {"memorisation"}, "memorisation is reported and never fails"
 
 
-def test_replies_to_prompts_that_were_answered_later_do_not_count(small_task: Task) -> None:
+def test_rejected_replies_to_prompts_with_a_kept_row_do_not_count(small_task: Task) -> None:
     first, second = rejected(small_task, "truncated", "empty"), kept_rows(small_task, ["A post."])
     rows = pd.concat([first, second.assign(attempt=1)], ignore_index=True)
     assert unanswered(rows)["reason"].tolist() == ["empty"]
 
 
 @pytest.mark.parametrize("gate", [REPLIES[0], COVERAGE], ids=lambda gate: gate.name)
-def test_gates_on_rows_tell_why_replies_were_rejected(small_task: Task, profile: Profile, gate: gates.Gate) -> None:
+def test_gates_on_rows_explain_why_replies_were_rejected(small_task: Task, profile: Profile, gate: gates.Gate) -> None:
     rows = rejected(small_task, *["truncated"] * 8)
     (result,) = gates.evaluate("synthetic_rows", small_task, rows, gate.name, 220)
     found = explained(result, rows, small_task, profile)
@@ -99,7 +99,7 @@ def test_gates_on_rows_tell_why_replies_were_rejected(small_task: Task, profile:
     )
 
 
-def test_gate_without_rejected_replies_names_figure_limit_and_key(small_task: Task, profile: Profile) -> None:
+def test_gate_without_rejected_replies_gives_figure_and_remedy(small_task: Task, profile: Profile) -> None:
     rows = kept_rows(small_task, [*["The same words in one long post of many."] * 7, "Other."])
     (result,) = gates.evaluate("synthetic_rows", small_task, rows, "duplicates", 8)
     found = explained(result, rows, small_task, profile)
@@ -137,7 +137,7 @@ def test_shortened_text_is_one_printable_line() -> None:
     assert long == "xxxxxxxxxx … xxend"
 
 
-def test_reasons_beyond_the_fifth_are_added_up(small_task: Task, profile: Profile) -> None:
+def test_reasons_beyond_the_fifth_are_summed(small_task: Task, profile: Profile) -> None:
     found = why(small_task, profile, *["a"] * 3, *["b"] * 2, "c", "d", "e", "f", "g")
     assert found.lines[0] == "reasons: 3 a, 2 b, 1 c, 1 d, 1 e, 2 for other reasons"
 
@@ -148,7 +148,7 @@ def games(judge: str, *reasons: str) -> pd.DataFrame:
     return pd.DataFrame({"judge": judge, "outcome": outcomes, "reason": reasons, "raw_reply": "I like A"})
 
 
-def test_judge_that_is_unread_is_told_with_reason_key_and_example(small_task: Task, profile: Profile) -> None:
+def test_judge_with_many_unscored_games_is_explained(small_task: Task, profile: Profile) -> None:
     (found,) = explained_unscored(games("rubric", *["reply cut off"] * 3, ""), small_task, profile)
     assert found.cause.startswith("3 of 4 games of rubric are unscored: 3 replies were cut off at")
     assert "judges.0.sampling.max_new_tokens" in found.cause
