@@ -148,7 +148,7 @@ def diversity(task: Task, table: pd.DataFrame, target: int) -> Finding:
 
 
 def _fault(row: Any, limits: dict[str, float]) -> str:
-    """What is wrong with a metric's figure, or an empty string."""
+    """Why a metric fails, or an empty string."""
     is_own_size = row.rows == row.equal_rows
     figure = row.value if is_own_size or row.draws_mean != row.draws_mean else row.draws_mean
     better = IS_MORE_BETTER[row.metric]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpost_dagster.rows.corpus import Corpus
 from synthpost_dagster.rows.embeddings import meaning
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.schemas import METRICS
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.text.normalize import first_words
 
@@ -33,17 +34,8 @@ SPREADS = 3.0
 SELF_BLEU_POSTS = 50
 SEED = 0
 OPENING_WORDS = 5
-IS_MORE_BETTER = {
-    "distinct_1": True,
-    "distinct_2": True,
-    "distinct_3": True,
-    "compression_ratio": False,
-    "opening_share": False,
-    "self_bleu": False,
-    "vendi": True,
-    "semantic_near_share": False,
-}
-"""The metrics, and whether a higher figure means more variety."""
+IS_MORE_BETTER = {metric: metric.startswith(("distinct", "vendi")) for metric in METRICS}
+"""Metric → whether a higher figure means more variety."""
 
 
 class Spread(NamedTuple):

@@ -15,18 +15,6 @@ from synthpost_dagster.tasks.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-PROFILE_FIELDS = (
-    "industry",
-    "mission",
-    "unique_selling_point",
-    "target_market",
-    "offering",
-    "size",
-    "history",
-    "audience",
-    "short_description",
-)
-
 
 def catalog_table(task: Task) -> pd.DataFrame:
     """One row a product (schema Catalog), in the file's order."""
@@ -38,7 +26,7 @@ def catalog_table(task: Task) -> pd.DataFrame:
             "product_description": product.description,
             "split": split,
             "company": company.name,
-            **{field: getattr(company, field) for field in PROFILE_FIELDS},
+            **company.model_dump(exclude={"name", "products"}),
         }
         for company in task.catalog.companies
         for split in ("train", "holdout")
