@@ -293,7 +293,7 @@ class RatioReport(Table):
     p_value: Series[float] = pa.Field(ge=0, le=1, description="Exact sign test")
     p_adjusted: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="Holm, over the cells of the sweep")
     order_consistency: Series[float] = pa.Field(nullable=True, ge=0, le=1)
-    slot_bias: Series[float] = pa.Field(nullable=True, ge=-0.5, le=0.5, description="P(first slot chosen) - 1/2")
+    slot_bias: Series[float] = pa.Field(nullable=True, ge=-0.5, le=0.5, description="P(first output chosen) - 1/2")
     length_controlled_ratio: Series[float] = pa.Field(nullable=True, ge=0)
     length_controlled_low: Series[float] = pa.Field(nullable=True, ge=0, description="95 %, bootstrap over prompts")
     length_controlled_high: Series[float] = pa.Field(nullable=True, ge=0)

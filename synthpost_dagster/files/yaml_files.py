@@ -126,7 +126,7 @@ def read_document(path: Path) -> Document:
 
 
 def record_of(content: dict[Any, Any], documents: Sequence[Document], model: type[Model]) -> Model:
-    """Merged content of some files as a record of `model`; `documents` holds them, the one that overrides all first.
+    """Merged content of some files as a record of `model`; `documents` holds them, the overriding one first.
 
     Raises SpecError with a line for each mistake, naming file, line and key.
     """

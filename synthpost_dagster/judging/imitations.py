@@ -29,5 +29,5 @@ _IMITATION = re.compile(
 
 
 def imitates(post: str) -> bool:
-    """Whether a post holds a verdict, a mark, a special token or an order to the judge."""
+    """Whether a post contains a verdict, a mark, a special token or an instruction to the judge."""
     return bool(verdicts_in(post)) or _IMITATION.search(post) is not None

@@ -55,7 +55,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "raise it, or lower the model's reasoning effort",
     ),
     ("filter", "were held back by the endpoint's filter", _OTHER_WORDS),
-    ("schema", "do not follow the JSON schema that was asked for", "change {teacher.structured_output}"),
+    ("schema", "do not follow the requested JSON schema", "change {teacher.structured_output}"),
     ("refused by the endpoint", "were refused by the endpoint", "correct `teacher` in the profile as its message says"),
     ("refusal", "decline to write", _OTHER_WORDS),
     ("placeholder", "hold placeholders such as [Name]", _OTHER_WORDS),
@@ -92,7 +92,7 @@ JUDGE_REASONS: tuple[tuple[str, str, str], ...] = (
         "used up {judge.sampling.max_new_tokens} on the judge's reasoning",
         "raise it, or lower the judge's reasoning effort",
     ),
-    ("schema", "do not follow the JSON schema that was asked for", "change {judge.structured_output}"),
+    ("schema", "do not follow the requested JSON schema", "change {judge.structured_output}"),
     ("refused|filter", "were {reason}", "reword prompts/judge.j2 or change {judge.model}"),
     ("", "were unscored as “{reason}”", "change {judge.model}, or reword prompts/judge.j2"),
 )

@@ -240,7 +240,7 @@ def evaluate(
     """The entries of all gates on an asset's table, or of the one named.
 
     `target` is the number of rows requested; by default the number of rows of the table. `beside` holds the artifact's
-    other tables by name. A table that breaks its schema gets that entry alone; a gate asked for by name then fails.
+    other tables by name. A table that breaks its schema gets that entry alone; any other gate that is named then fails.
     """
     tables, rows = {asset: table, **(beside or {})}, len(table) if target is None else target
     schema, *others = gates_of(asset)

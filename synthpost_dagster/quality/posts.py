@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_COMMON_OPENING = 3
-"""Number of rows that may begin alike in a table of any size."""
+"""Rows that may have the same opening in a table of any size."""
 TEXT_COLUMNS = ("teacher_prompt", "student_prompt", "post")
 
 
@@ -76,7 +76,7 @@ def openings(task: Task, table: pd.DataFrame, target: int) -> Finding:
     message = (
         f"{len(common)} openings begin more than {most:g} of {len(rows)} posts (quality.max_opening_share "
         f"{limit:.0%}, at least {MIN_COMMON_OPENING})"
-        + (f"; the commonest, {counts.index[0]!r}, begins {top}" if top > 1 else "")
+        + (f"; the most frequent, {counts.index[0]!r}, begins {top}" if top > 1 else "")
     )
     named = rows[first.isin(common.index)]
     return finding(

@@ -29,8 +29,8 @@ ROWS = "synthetic rows"
 """Purpose of a teacher's replies in the journal."""
 MAX_REPLIES = 10
 """Limit of `max_replies_per_row` in a profile."""
-MIN_PROMPTS_TO_GIVE_UP = 50
-"""Prompts with a final result before a teacher is given up for too many rejections."""
+MIN_PROMPTS_TO_STOP = 50
+"""Prompts with a final result before a teacher is stopped for too many rejections."""
 PILOT = 64
 """Replies per round before that."""
 FIRST_REPLIES = 20
@@ -61,9 +61,9 @@ def synthesize(
 ) -> pd.DataFrame:
     """Rows (schema SyntheticRows) for a data size of `target`: each stratum's share of kept rows, if prompts suffice.
 
-    `known` holds rows of earlier runs, whose replies are reused if their key is the one requested. If the column
-    `is_settled` says that a row was judged by the present rules, its verdict stays. A teacher whose share of rejected
-    prompts passes the task's limit is given up; the gate on that share then fails.
+    `known` has rows of earlier runs. Their replies are reused if their key is unchanged. If the column `is_settled` is
+    true, the row was checked under the present rules and its result stays. A teacher whose share of rejected
+    prompts exceeds the task's limit is stopped; the gate on that share then fails.
     """
     work = _Work(task, prompts, teacher, max_replies, target, known)
     while wanted := work.wanted():
@@ -167,7 +167,7 @@ class _Work:
         self.teacher, self.max_replies = teacher, max_replies
         self.share = shares(shuffled_strata(task), target)
         # Prompts with the same text get different replies: each numbers its attempts from its own start.
-        prompts = prompts.assign(twin=prompts.groupby("teacher_prompt").cumcount())
+        prompts = prompts.assign(repetition=prompts.groupby("teacher_prompt").cumcount())
         self.queues = {
             stratum: group.to_dict("records") for stratum, group in prompts.groupby(["post_type", "tone"], sort=False)
         }
@@ -197,7 +197,7 @@ class _Work:
     def wanted(self) -> list[_Item]:
         """The next replies to request, in rank order: all that are missing, or PILOT until the teacher is trusted."""
         items = self.missing()
-        most = PILOT if self.kept + self.given_up < MIN_PROMPTS_TO_GIVE_UP else len(items)
+        most = PILOT if self.kept + self.given_up < MIN_PROMPTS_TO_STOP else len(items)
         self.retries += items[most:]
         return items[:most]
 
@@ -246,7 +246,7 @@ class _Work:
     def is_hopeless(self) -> bool:
         """Whether the share of prompts that stayed rejected has passed the task's limit."""
         done = self.kept + self.given_up
-        return done >= MIN_PROMPTS_TO_GIVE_UP and self.given_up > self.max_rejected_share * done
+        return done >= MIN_PROMPTS_TO_STOP and self.given_up > self.max_rejected_share * done
 
     def is_bad_start(self) -> bool:
         """Whether too many of the first replies were rejected for one reason.
@@ -267,5 +267,5 @@ class _Work:
 
     def ask(self, item: _Item) -> Ask:
         """The request for an item, under the key of everything that shapes the reply."""
-        number = item.row["twin"] * MAX_REPLIES + item.attempt
+        number = item.row["repetition"] * MAX_REPLIES + item.attempt
         return ask_for(self.teacher, chat(item.row["teacher_prompt"]), number)

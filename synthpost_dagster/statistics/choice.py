@@ -42,8 +42,8 @@ def is_placeable(counts: Counts) -> bool:
 def headline_ratio(counts: Counts, cells: int, confidence: float = CONFIDENCE) -> Ratio:
     """The win ratio of a cell that was chosen among `cells`, with the exact interval at Šidák's confidence.
 
-    All intervals of the sweep hold at once with `confidence`, so that of the chosen cell does, whatever the rule of
-    choice.
+    All intervals of the sweep are simultaneous at `confidence`, so the interval of the chosen cell is valid under any
+    rule of choice.
     """
     return win_ratio(counts, simultaneous_confidence(confidence, cells))
 
