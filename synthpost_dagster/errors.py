@@ -6,7 +6,7 @@ SynthpostError
 ├── GateFailed         an artifact exists, but failed a check
 ├── StorageError       the home folder or the storage cannot be read or written
 │   └── ArtifactDamaged  a file of an artifact is missing or differs; the next run makes the artifact again
-├── DeviceError        no device, too little memory, or another process has the lease
+├── DeviceError        no device, too little memory, or another process holds the lease
 ├── ModelError         a model cannot be loaded, or does not fit the task
 ├── EndpointError      an endpoint is unreachable, refuses, or asks for a pause above max_retry_wait_seconds
 └── BudgetReached      the next request could exceed the budget
