@@ -17,7 +17,6 @@ import pandas as pd
 from measuring import Meter, write_record
 
 from synthpost_dagster.quality import gates
-from synthpost_dagster.quality.structure import schema
 from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.memorisation import memorisation
 from synthpost_dagster.rows.prompts import shuffled_strata
@@ -95,11 +94,6 @@ def rows_table(task: Task, count: int) -> pd.DataFrame:
     )
 
 
-def gates_of(asset: str) -> dict[str, gates.Judge]:
-    """The asset's gates by name, the schema first."""
-    return {"schema": partial(schema, asset)} | {name: gate.judge for name, gate in gates.GATES[asset].items()}
-
-
 def timed(seconds: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
     """What the work gives; its seconds are put down."""
     start = time.perf_counter()
@@ -128,10 +122,10 @@ def main() -> None:
     }
     verdicts: dict[str, bool] = {}
     for asset, rows in (("synthetic_rows", table), ("data_subsets", subset)):
-        for name, gate in gates_of(asset).items():
-            looked_at = rows if gates.table_of(asset, name) == asset else beside[asset]
-            found = timed(seconds, f"{asset}: {name}", partial(gate, task, looked_at, len(rows)))
-            verdicts[f"{asset}: {name}"] = found.is_passed
+        for gate in gates.gates_of(asset):
+            checked = beside[asset] if gate.table == "diversity" else rows
+            found = timed(seconds, f"{asset}: {gate.name}", partial(gate.check, task, checked, len(rows)))
+            verdicts[f"{asset}: {gate.name}"] = bool(found.is_passed)
     timed(seconds, "memorisation", lambda: memorisation(tuned, subset))
     write_record(
         arguments.out,

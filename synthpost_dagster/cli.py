@@ -1,13 +1,15 @@
 """The command line: reads arguments, calls the driver, prints results and errors. The graph does all the work."""
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
+from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SpecError, SynthpostError
 from synthpost_dagster.orchestration.history import set_damaged_aside, storage_sentence
 from synthpost_dagster.runtime.output import show_any_text
@@ -16,6 +18,7 @@ from synthpost_dagster.settings import Settings, prepare, read_settings
 if TYPE_CHECKING:
     from synthpost_dagster.console import Terminal
     from synthpost_dagster.orchestration.driver import Driver
+    from synthpost_dagster.stages.study import Study
 
 MAX_STATED_USD = 1e9
 HOME_HELP = "Folder of runs, artifacts and the report; default: .synthpost.  [env: SYNTHPOST_HOME]"
@@ -23,32 +26,31 @@ EXIT_STATUS = "Exit status: 0 on success, 2 on an error (the message says what t
 DOCTOR_STATUS = (
     "Exit status: 0 if a run can start, 1 if it cannot, 2 for an error in the task, profile or home, 130 if stopped."
 )
-DEMO_CELLS = ("88|1-epoch", "88|50", "176|1-epoch", "176|50")
+DEMO_CELLS = (Cell(88, "1-epoch"), Cell(88, "50"), Cell(176, "1-epoch"), Cell(176, "50"))
 
 
-def _common_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--home", help=HOME_HELP),
-        click.option(
-            "--profile", help="Name of a packaged profile, or a YAML file; default: tiny.  [env: SYNTHPOST_PROFILE]"
-        ),
-        click.option(
-            "--task", help="Name of a packaged task, or a folder; default: sales_posts.  [env: SYNTHPOST_TASK]"
-        ),
-    ):
-        command = option(command)
-    return command
+def _study_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that choose home, task and profile; the command gets them as its first argument `settings`."""
+
+    @click.option("--task", help="Name of a packaged task, or a folder; default: sales_posts.  [env: SYNTHPOST_TASK]")
+    @click.option(
+        "--profile", help="Name of a packaged profile, or a YAML file; default: tiny.  [env: SYNTHPOST_PROFILE]"
+    )
+    @click.option("--home", help=HOME_HELP)
+    @functools.wraps(command)
+    def with_settings(home: str | None, profile: str | None, task: str | None, **options: Any) -> None:
+        command(read_settings(home, task, profile), **options)
+
+    return with_settings
 
 
 def _cell_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option(
-            "--steps", metavar="S,S", help="Training lengths, such as 50,1-epoch; default: all of the profile."
-        ),
-        click.option("--data-sizes", metavar="N,N", help="Data sizes, such as 88,176; default: all of the profile."),
-    ):
-        command = option(command)
-    return command
+    """Adds the options that choose cells of the profile."""
+    sizes = click.option("--data-sizes", metavar="N,N", help="Data sizes, such as 88,176; default: all of the profile.")
+    steps = click.option(
+        "--steps", metavar="S,S", help="Training lengths, such as 50,1-epoch; default: all of the profile."
+    )
+    return sizes(steps(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,59 +62,50 @@ def main() -> None:
 @click.option("--home", help=HOME_HELP)
 def demo(home: str | None) -> None:
     """Run a small study on this machine's CPU: no API key, no network, a few minutes."""
-    settings = read_settings(home, "sales_posts", "tiny")
-    _sweep(settings, list(DEMO_CELLS))
+    _sweep(read_settings(home, "sales_posts", "tiny"), list(DEMO_CELLS))
 
 
 @main.command(epilog=EXIT_STATUS)
-@_common_options
+@_study_options
 @_cell_options
-def run(home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None) -> None:
+def run(settings: Settings, data_sizes: str | None, steps: str | None) -> None:
     """Train and judge the cells that are missing or out of date, then write the report."""
-    settings = read_settings(home, task, profile)
-    _sweep(settings, _cells(settings, data_sizes, steps))
+    _sweep(settings, _cells(_open_study(settings), data_sizes, steps))
 
 
 @main.command(epilog=EXIT_STATUS)
-@_common_options
+@_study_options
 @_cell_options
-def estimate(
-    home: str | None, profile: str | None, task: str | None, data_sizes: str | None, steps: str | None
-) -> None:
+def estimate(settings: Settings, data_sizes: str | None, steps: str | None) -> None:
     """Estimate requests, tokens, dollars and hours of a run. Sends no request."""
-    from synthpost_dagster.cell import Cell
     from synthpost_dagster.console import estimate_table, power_text
     from synthpost_dagster.report.texts import needed_lines
     from synthpost_dagster.stages.estimate import estimate as estimate_of
-    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.statistics.power import expected_intervals
 
-    settings = read_settings(home, task, profile)
     prepare(settings)
-    study = open_study(settings)
-    cells = [Cell.parse(key) for key in _cells(settings, data_sizes, steps)]
-    Console().print(estimate_table(estimate_of(study, cells), study.profile.budget))
-    Console().print(power_text(study.evaluation_count, expected_intervals(study.evaluation_count)))
-    Console().print("\n".join(needed_lines()))
+    study = _open_study(settings)
+    console, lines = Console(), estimate_of(study, _cells(study, data_sizes, steps))
+    console.print(estimate_table(lines, study.profile.budget))
+    console.print(power_text(study.evaluation_count, expected_intervals(study.evaluation_count)))
+    console.print("\n".join(needed_lines()))
 
 
 @main.command(epilog=DOCTOR_STATUS)
-@_common_options
+@_study_options
 @click.option(
     "--ask", is_flag=True, help="Request one reply from the teacher even if it costs money; the reply is cached."
 )
-def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -> None:
+def doctor(settings: Settings, ask: bool) -> None:
     """Check whether a run can start here, and show what to fix if it cannot."""
     from synthpost_dagster.console import finding_line
     from synthpost_dagster.orchestration.driver import open_instance
     from synthpost_dagster.orchestration.instance import pool_slots
     from synthpost_dagster.stages.doctor import Finding, examine
-    from synthpost_dagster.stages.opening import open_study
 
-    settings = read_settings(home, task, profile)
     prepare(settings)
     _set_history_aside(settings)
-    study, console, is_good = open_study(settings), Console(highlight=False, soft_wrap=True), True
+    study, console, is_good = _open_study(settings), Console(highlight=False, soft_wrap=True), True
     for finding in examine(study, may_pay=ask):
         console.print(finding_line(finding))
         is_good &= finding.is_good
@@ -128,7 +121,7 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
 
 
 @main.command(epilog=EXIT_STATUS)
-@_common_options
+@_study_options
 @click.option(
     "--settle",
     metavar="NAME",
@@ -141,12 +134,11 @@ def doctor(home: str | None, profile: str | None, task: str | None, ask: bool) -
     help="Set what this profile has spent in total, from the provider's bill. Needed after a damaged journal lost "
     "records of spending; until then a run with a budget sends no request.",
 )
-def journal(home: str | None, profile: str | None, task: str | None, settle: str | None, spent: str | None) -> None:
+def journal(settings: Settings, settle: str | None, spent: str | None) -> None:
     """Verify the cached replies, and show their number and cost."""
     from synthpost_dagster.console import journal_tables
     from synthpost_dagster.llm.journal import Journal
 
-    settings = read_settings(home, task, profile)
     prepare(settings)
     kept, console = Journal(settings.journal_url), Console(highlight=False)
     if settle is not None:
@@ -168,7 +160,7 @@ def journal(home: str | None, profile: str | None, task: str | None, settle: str
 
 
 @main.command(epilog=EXIT_STATUS)
-@_common_options
+@_study_options
 @click.option("--rejected", is_flag=True, help="Show rejected replies only.")
 @click.option("--reason", metavar="R", help="Show only replies rejected for this reason.")
 @click.option(
@@ -180,27 +172,17 @@ def journal(home: str | None, profile: str | None, task: str | None, settle: str
     help="Maximum number of replies to show.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print counts and full replies as JSON.")
-def rows(
-    home: str | None,
-    profile: str | None,
-    task: str | None,
-    rejected: bool,
-    reason: str | None,
-    limit: int,
-    is_json: bool,
-) -> None:
+def rows(settings: Settings, rejected: bool, reason: str | None, limit: int, is_json: bool) -> None:
     """Show the teacher's replies, kept and rejected, with reasons and keys to change.
 
     Reads the newest table of rows, even if it failed its checks, or else the replies in the journal. Exits with 2 if
     there are no replies, or none with the given reason.
     """
-    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
     from synthpost_dagster.stages.synthetic_rows import latest_rows
 
-    settings = read_settings(home, task, profile)
     prepare(settings)
-    study = open_study(settings)
+    study = _open_study(settings)
     listed = listing(study, latest_rows(study), rejected, reason, limit)
     if is_json:
         click.echo(as_json(listed))
@@ -212,18 +194,17 @@ def rows(
 
 
 @main.command(epilog=EXIT_STATUS)
-@_common_options
+@_study_options
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Filled-in blind sheet of the report, with people's labels; later reports use it too.",
 )
-def report(home: str | None, profile: str | None, task: str | None, labels: Path | None) -> None:
+def report(settings: Settings, labels: Path | None) -> None:
     """Write the report of the cells that are complete."""
     from synthpost_dagster.stages.report import keep_labels
 
-    settings = read_settings(home, task, profile)
     if labels is not None:
         prepare(settings)
         click.echo(f"{keep_labels(settings, labels):,} labelled pairs saved")
@@ -254,8 +235,9 @@ def report(home: str | None, profile: str | None, task: str | None, labels: Path
     "--win and --loss.",
 )
 @click.option("--candidate-first", metavar="VALUE", help="Value of --order-column if the candidate's post came first.")
-@_common_options
+@_study_options
 def pairs(
+    settings: Settings,
     file: Path,
     out: Path,
     win: str | None,
@@ -266,9 +248,6 @@ def pairs(
     strict: bool,
     order_column: str | None,
     candidate_first: str | None,
-    home: str | None,
-    profile: str | None,
-    task: str | None,
 ) -> None:
     """Evaluate comparisons from a FILE of another tool: CSV, parquet, JSON or JSON lines.
 
@@ -283,19 +262,17 @@ def pairs(
     from synthpost_dagster.pairs.mapping import parse_map
     from synthpost_dagster.pairs.table import Order
     from synthpost_dagster.runtime.progress import Progress, subscribed
-    from synthpost_dagster.stages.opening import open_study
     from synthpost_dagster.stages.pairs import Labels, evaluate_pairs
 
     if (order_column is None) != (candidate_first is None):
         raise SpecError("--order-column and --candidate-first need each other; give both")
     order = None if order_column is None or candidate_first is None else Order(order_column, candidate_first)
-    settings = read_settings(home, task, profile)
     prepare(settings)
     terminal = Terminal()
     try:
         with subscribed(terminal.heard):
             labels = Labels(label_column, win, loss, tie, strict, order, parse_map(mapped))
-            made = evaluate_pairs(open_study(settings), file, labels, out, Progress())
+            made = evaluate_pairs(_open_study(settings), file, labels, out, Progress())
     finally:
         terminal.close()
     terminal.console.print(comparison_table(made.comparison, made.is_study_mode))
@@ -311,7 +288,7 @@ def pairs(
 
 
 @main.command(epilog=EXIT_STATUS)
-@_common_options
+@_study_options
 @click.option("--port", default=3000, show_default=True, help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -322,15 +299,7 @@ def pairs(
     help="Accept requests for this host name too, such as that of a proxy with a log-in; repeatable.",
 )
 @click.option("--read-only", is_flag=True, help="Let nobody start, stop or change anything.")
-def ui(
-    home: str | None,
-    profile: str | None,
-    task: str | None,
-    port: int,
-    host: str,
-    allowed: tuple[str, ...],
-    read_only: bool,
-) -> None:
+def ui(settings: Settings, port: int, host: str, allowed: tuple[str, ...], read_only: bool) -> None:
     """Serve the Dagster UI with the daemon that runs schedules and sensors.
 
     The UI has no log-in, so by default it listens on 127.0.0.1 only and accepts only requests for the host names
@@ -340,10 +309,8 @@ def ui(
     from synthpost_dagster.orchestration.driver import open_instance
     from synthpost_dagster.orchestration.instance import tidy
     from synthpost_dagster.orchestration.ui import serve
-    from synthpost_dagster.stages.opening import open_study
 
-    settings = read_settings(home, task, profile)
-    study = open_study(settings)
+    study = _open_study(settings)
     prepare(settings)
     _set_history_aside(settings)
     remove_abandoned(settings.home)
@@ -374,6 +341,13 @@ def entry() -> None:
         sys.exit(2)
 
 
+def _open_study(settings: Settings) -> "Study":
+    """The study of the settings; loads libraries that `--help` does not need."""
+    from synthpost_dagster.stages import opening
+
+    return opening.open_study(settings)
+
+
 def _set_history_aside(settings: Settings) -> None:
     """Moves a damaged history of Dagster aside, so that Dagster starts a new one, and prints where it is."""
     from synthpost_dagster.artifacts.store import writing
@@ -399,10 +373,8 @@ def _stated(text: str) -> tuple[str, float]:
     return name, usd
 
 
-def _sweep(settings: Settings, cells: list[str]) -> None:
-    from synthpost_dagster.cell import Cell
-
-    _drive(settings, lambda sweep: sweep.run([Cell.parse(key) for key in cells]))
+def _sweep(settings: Settings, cells: list[Cell]) -> None:
+    _drive(settings, lambda sweep: sweep.run(cells))
 
 
 def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
@@ -411,10 +383,9 @@ def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
     from synthpost_dagster.orchestration.driver import open_driver
     from synthpost_dagster.runtime.processes import resend_lost_interrupts
     from synthpost_dagster.runtime.progress import subscribed
-    from synthpost_dagster.stages.opening import open_study
 
     resend_lost_interrupts()
-    open_study(settings)  # a mistake in task or profile ends the command before anything is written
+    _open_study(settings)  # a mistake in task or profile ends the command before any file is written
     prepare(settings)
     _set_history_aside(settings)
     terminal = Terminal()
@@ -426,37 +397,34 @@ def _drive(settings: Settings, work: "Callable[[Driver], None]") -> None:
     _show_result(settings, terminal)
 
 
-def _cells(settings: Settings, data_sizes: str | None, steps: str | None) -> list[str]:
-    """Keys of the chosen cells. Raises SpecError for a level that the profile does not have."""
-    from synthpost_dagster.stages.opening import open_study
+def _cells(study: "Study", data_sizes: str | None, steps: str | None) -> list[Cell]:
+    """The chosen cells. Raises SpecError for a level that the profile does not have."""
+    sweep = study.profile.sweep
+    sizes = _levels(study, "--data-sizes", data_sizes, sweep.data_sizes)
+    lengths = _levels(study, "--steps", steps, sweep.steps)
+    return [Cell(int(size), length) for size in sizes for length in lengths]
 
-    study = open_study(settings)
-    chosen = []
-    for flag, text, levels in (
-        ("--data-sizes", data_sizes, study.profile.sweep.data_sizes),
-        ("--steps", steps, study.profile.sweep.steps),
-    ):
-        known = [str(level) for level in levels]
-        wanted = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else known
-        for level in wanted:
-            if level not in known:
-                raise SpecError(
-                    f"{flag}: profile {study.profile.name} has no level {level} (its levels: {', '.join(known)}); "
-                    "choose one of them, or add it to `sweep` in the profile"
-                )
-        chosen.append(wanted)
-    return [f"{size}|{length}" for size in chosen[0] for length in chosen[1]]
+
+def _levels(study: "Study", flag: str, text: str | None, levels: Sequence[int | str]) -> list[str]:
+    """The levels named in an option, without repetitions; all of the profile's where none is named."""
+    known = [str(level) for level in levels]
+    chosen = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else known
+    if unknown := [level for level in chosen if level not in known]:
+        raise SpecError(
+            f"{flag}: profile {study.profile.name} has no level {unknown[0]} (its levels: {', '.join(known)}); "
+            "choose one of them, or add it to `sweep` in the profile"
+        )
+    return chosen
 
 
 def _show_result(settings: Settings, terminal: "Terminal") -> None:
     import pandas as pd
 
     from synthpost_dagster.console import cells_table
-    from synthpost_dagster.stages.opening import open_study
 
     folder: Path = settings.home / "report"
     ratios = pd.read_parquet(folder / "ratio_report.parquet")
-    terminal.console.print(cells_table(ratios, open_study(settings).profile.study))
+    terminal.console.print(cells_table(ratios, _open_study(settings).profile.study))
     terminal.console.print(f"Report: {folder / 'index.html'}", soft_wrap=True)
 
 

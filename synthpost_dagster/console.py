@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from synthpost_dagster.statistics.ratio import Ratio
 
 QUIET_SECONDS = 10.0
-"""Where the output is no terminal, at most one line about a run in this time."""
+"""Least time between two lines about a run where the output is not a terminal."""
 
 
 class Terminal:
-    """Shows runs and the progress inside them: a bar with the time left for each kind of work of each run, redrawn in
-    place. Where the output is a file or a pipe, it writes lines.
+    """Shows runs and their progress: a bar with the time left for each run, or lines where the output is not a
+    terminal.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -58,7 +58,7 @@ class Terminal:
         self._tasks[title] = self._bars.add_task(title, total=None, count="")
 
     def heard(self, event: Event, title: str = "") -> None:
-        """Progress inside a run, by default the latest. An argument to `progress.subscribed`."""
+        """Shows progress inside a run, by default the latest. Pass it to `progress.subscribed`."""
         title = title or next(reversed(self._began), "")
         text = f"{title}: {event.text}" if title else event.text
         if event.total and title in self._tasks:
@@ -68,66 +68,55 @@ class Terminal:
             self.console.print(f"  {text}", soft_wrap=True, markup=False)
 
     def finished(self, title: str) -> None:
-        """A run ended well."""
+        """A run succeeded."""
         self.console.print(f"[green]✓[/] {title} ({self._ended(title):.1f} s)")
 
     def failed(self, title: str) -> None:
-        """A run failed; the reason is printed when all have ended."""
+        """A run failed; the caller prints the reason when all have ended."""
         self.console.print(f"[bold red]✗[/] {title} failed ({self._ended(title):.1f} s)")
 
     def reused(self, title: str) -> None:
-        """Nothing to do for it."""
+        """A stage is up to date."""
         self.console.print(f"[green]✓[/] {title} (up to date)")
 
     def warn(self, warnings: Sequence[str]) -> None:
-        """A line for each."""
+        """Prints each warning on a line of its own."""
         for warning in warnings:
             self.console.print(Text.assemble(("! ", "bold yellow"), warning))
 
     def close(self) -> None:
-        """Leaves the terminal as it was, also after an error."""
-        self._stop()
+        """Removes the bars."""
+        if self._bars.live.is_started:  # otherwise rich would print an empty line
+            self._bars.stop()
 
     def _draw(self, task: TaskID, event: Event, description: str) -> None:
-        """The bar of a run; another kind of work begins a new estimate of the time left."""
+        """Updates the bar of a run; another kind of work starts a new estimate of the time left."""
         is_new = self._bars.tasks[self._bars.task_ids.index(task)].description != description
         if is_new:
             self._bars.reset(task, description=description, total=event.total)
         count = f"{event.done:,} of {event.total:,} {event.unit}"
         self._bars.update(task, completed=event.done, total=event.total, count=count, refresh=is_new)
 
-    def _stop(self) -> None:
-        if self._bars.live.is_started:  # otherwise rich would print an empty line
-            self._bars.stop()
-
     def _is_line_due(self, title: str) -> bool:
         return time.monotonic() - self._last_line.get(title, -QUIET_SECONDS) >= QUIET_SECONDS
 
     def _ended(self, title: str) -> float:
-        """Seconds that the run took."""
+        """Removes the bar of a run; returns the seconds that the run took."""
         if title in self._tasks:
             self._bars.remove_task(self._tasks.pop(title))
         if not self._tasks:
-            self._stop()
+            self.close()
         self._last_line.pop(title, None)
         return time.monotonic() - self._began.pop(title)
 
 
 def estimate_table(lines: Sequence[Line], budget: float | None) -> Table:
-    """What the stages are expected to take."""
+    """The expected requests, tokens, cost and time of each stage."""
     from synthpost_dagster.report.texts import count_text, dollars_text, duration_text
 
-    table = Table(
-        title="What is expected",
-        caption=_estimate_caption(lines, budget),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("stage", no_wrap=True)
-    table.add_column("to do")
-    for column in ("requests", "tokens", "cost", "time"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table("What is expected", ("stage", "to do"), ("requests", "tokens", "cost", "time"))
+    table.caption, table.caption_justify = _estimate_caption(lines, budget), "left"
+    table.columns[0].no_wrap = True
     for stage, work, expected in lines:
         table.add_row(
             stage,
@@ -156,16 +145,13 @@ def _estimate_caption(lines: Sequence[Line], budget: float | None) -> str:
 
 
 def journal_tables(name: str, replies: list[dict[str, Any]], spending: list[dict[str, Any]]) -> tuple[Table, Table]:
-    """What the journal holds, by endpoint, model and purpose; and the dollars of each profile."""
+    """The journal's replies by endpoint, model and purpose; and the dollars of each profile."""
     from synthpost_dagster.report.texts import count_text
 
-    held = Table(title=f"Replies in {name}", box=box.SIMPLE_HEAD, pad_edge=False)
-    held.add_column("model", overflow="fold", min_width=22)
-    held.add_column("for", no_wrap=True)
-    for column in ("replies", "tokens", "cost", "mean time"):
-        held.add_column(column, justify="right", no_wrap=True)
+    cached = _table(f"Replies in {name}", ("model", "for"), ("replies", "tokens", "cost", "mean time"))
+    cached.columns[0].overflow, cached.columns[0].min_width, cached.columns[1].no_wrap = "fold", 22, True
     for record in replies:
-        held.add_row(
+        cached.add_row(
             f"{record['endpoint']}/{record['model']}",
             record["purpose"],
             f"{record['replies']:,}",
@@ -173,34 +159,24 @@ def journal_tables(name: str, replies: list[dict[str, Any]], spending: list[dict
             f"${record['cost_usd']:,.4f}",
             f"{record['latency_seconds']:.2f} s",
         )
-    caption = (
-        "lost: tries without a reply that may have been billed; set aside: by running processes; "
-        "unsettled: under way when a process was killed (`synthpost journal --settle PROFILE` gives it back)"
+    paid = _table("Dollars by profile", ("profile",), ("spent or lost", "reserved", "unsettled"))
+    paid.caption_justify = "left"
+    paid.caption = (
+        "lost: attempts without a reply that may have been billed; reserved: by running processes; unsettled: in "
+        "flight when a process was killed (`synthpost journal --settle PROFILE` releases it)"
     )
-    paid = Table(
-        title="Dollars by profile", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for column in ("profile", "spent or lost", "set aside", "unsettled"):
-        paid.add_column(column, justify="left" if column == "profile" else "right")
     for record in spending:
-        paid.add_row(
-            record["profile"], *(f"${record[key]:,.4f}" for key in ("spent_usd", "claimed_usd", "unsettled_usd"))
-        )
-    return held, paid
+        amounts = (record[key] for key in ("spent_usd", "claimed_usd", "unsettled_usd"))
+        paid.add_row(record["profile"], *(f"${amount:,.4f}" for amount in amounts))
+    return cached, paid
 
 
 def comparison_table(comparison: Comparison, is_study_mode: bool = False) -> Table:
-    """The counts of one comparison and what they come to; labelled where one order was played."""
+    """The counts and ratios of one comparison; labelled where one order was played."""
     from synthpost_dagster.report.texts import number_text, ratio_text
 
-    table = Table(
-        title=_labelled("Candidate against baseline", is_study_mode),
-        caption="pairs won (W), lost (L), tied (T), unscored (X); ratios with their exact 95 % interval",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for column in ("W", "L", "T", "X"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table(_labelled("Candidate against baseline", is_study_mode), (), ("W", "L", "T", "X"))
+    table.caption = "pairs won (W), lost (L), tied (T), unscored (X); ratios with their exact 95 % interval"
     for column in ("win ratio", "all unscored lost", "sign test"):
         table.add_column(_labelled(column, is_study_mode))
     table.add_row(
@@ -212,39 +188,14 @@ def comparison_table(comparison: Comparison, is_study_mode: bool = False) -> Tab
     return table
 
 
-def power_text(prompts: int, expected: Sequence[Ratio]) -> str:
-    """What so many prompts can show, were every pair won or lost."""
-    from synthpost_dagster.report.texts import number_text
-
-    shown = "; ".join(
-        f"{number_text(ratio.value)} would lie between {number_text(ratio.low)} and {number_text(ratio.high)}"
-        for ratio in expected
-    )
-    return f"With {prompts:,} prompts, all decided, a win ratio of {shown}."
-
-
-def finding_line(finding: Finding) -> Text:
-    """A finding of the doctor in one line."""
-    mark = Text("✓ ", style="green") if finding.is_good else Text("✗ ", style="bold red")
-    return mark.append_text(Text(f"{finding.subject}: ", style="bold")).append(finding.text)
-
-
-def _labelled(name: str, is_study_mode: bool) -> str:
-    return f"{name} (study mode: one order)" if is_study_mode else name
-
-
 def cells_table(ratios: pd.DataFrame, is_study_mode: bool = False) -> Table:
     """The cells' figures against both baselines (schema RatioReport); labelled where one order was played."""
     from synthpost_dagster.report.texts import ratio_text
 
-    table = Table(
-        title=_labelled("Tuned posts against the untuned model", is_study_mode),
-        caption="pairs won (W), lost (L), tied (T), unscored (X); win ratio with its exact 95 % interval",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = _table(_labelled("Tuned posts against the untuned model", is_study_mode), (), ("rows",))
+    table.caption = "pairs won (W), lost (L), tied (T), unscored (X); win ratio with its exact 95 % interval"
     has_seeds = ratios["seed"].nunique() > 1
-    for column in ("rows", "training", *(["seed"] if has_seeds else []), "against", "W", "L", "T", "X"):
+    for column in ("training", *(["seed"] if has_seeds else []), "against", "W", "L", "T", "X"):
         table.add_column(column, justify="left" if column in ("training", "against") else "right", no_wrap=True)
     table.add_column(_labelled("win ratio", is_study_mode))
     for row in ratios[ratios["factor"] == "all"].itertuples():
@@ -257,3 +208,34 @@ def cells_table(ratios: pd.DataFrame, is_study_mode: bool = False) -> Table:
             ratio_text(row.win_ratio, row.win_ratio_low, row.win_ratio_high),
         )
     return table
+
+
+def power_text(prompts: int, expected: Sequence[Ratio]) -> str:
+    """The expected interval of win ratios if a judge decides every comparison."""
+    from synthpost_dagster.report.texts import number_text
+
+    shown = "; ".join(
+        f"{number_text(ratio.value)} would have an interval from {number_text(ratio.low)} to {number_text(ratio.high)}"
+        for ratio in expected
+    )
+    return f"With {prompts:,} prompts, all decided, a win ratio of {shown}."
+
+
+def finding_line(finding: Finding) -> Text:
+    """A finding of the doctor in one line."""
+    mark = Text("✓ ", style="green") if finding.is_good else Text("✗ ", style="bold red")
+    return mark.append_text(Text(f"{finding.subject}: ", style="bold")).append(finding.text)
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """A table with columns of texts, then of numbers."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in left:
+        table.add_column(column)
+    for column in right:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _labelled(name: str, is_study_mode: bool) -> str:
+    return f"{name} (study mode: one order)" if is_study_mode else name

@@ -1,10 +1,11 @@
-"""The schema of every table, one pandera model each: types, ranges, allowed levels, unique ids, no nulls.
+"""The schema of every table as a pandera model: types, ranges, allowed levels, unique ids, no nulls.
 
-What a table means is said here; the checks that need a task's levels, or look across rows, are in `quality`.
+Checks that need the task or several rows are in `quality`.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import pandera.pandas as pa
@@ -21,32 +22,24 @@ OPPONENTS = ("base", "prompted")
 CONTROL_SETS = ("control_a", "control_b")
 """Contestants of the control: the untuned model, student prompt, sampled under two seeds."""
 COMPARISONS = ("resampled", "empty", "shuffled", "prompting")
-"""Of `control_verdicts`. resampled: the untuned model against itself under another seed. empty: an empty post against
-the baseline. shuffled: tuned posts dealt to wrong prompts against the tuned posts of these prompts; none where there is
-one prompt. prompting: the untuned model with the teacher prompt against itself with the student prompt."""
+"""Comparisons in `control_verdicts`. resampled: the untuned model against itself under another seed. empty: an empty
+post against the baseline. shuffled: tuned posts of other prompts against the tuned post of the prompt; needs two
+prompts. prompting: the untuned model with the teacher prompt against itself with the student prompt."""
 FACTORS = ("post_type", "tone", "length", "company")
-"""What results are broken down by."""
+"""Factors by which results are broken down."""
 FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")
-"""What a post is written for, in every table from the prompts on."""
+"""Columns that identify the prompt of a post, in every table from the prompts on."""
 FINISH_REASON = (
     r"stop|length|content_filter|invalid|refused|refusal|reasoning|unanswered|unknown:\w{1,12}|part:\w{1,12}"
 )
-"""stop: whole. length: cut off. content_filter: held back by the endpoint. invalid: against the schema that was asked
-for. refused: the endpoint did not answer this request; the text is its reason. refusal: the model says that it will
-not; the text is what it says. reasoning: cut off before its answer began. unanswered: it ended with its reasoning.
-unknown: it ended with a finish reason of that name, which does not say whether it is whole. part: it holds a part of
-that kind, which is no text."""
-STRIPPED = (
-    "",
-    "fence",
-    "preamble",
-    "quotes",
-    "fence and preamble",
-    "fence and quotes",
-    "preamble and quotes",
-    "fence and preamble and quotes",
+"""stop: complete. length: cut off. content_filter: held back by the endpoint. invalid: violates the requested JSON
+schema. refused: the endpoint refused the request; the text is its reason. refusal: the model declines; the text is its
+reply. reasoning: cut off before the answer. unanswered: ended after the reasoning. unknown: an unknown finish reason of
+that name, so the reply may be incomplete. part: the reply has a part of that kind, which is not text."""
+STRIPPED = tuple(
+    " and ".join(parts) for count in range(4) for parts in combinations(("fence", "preamble", "quotes"), count)
 )
-"""What cleaning may take off a reply."""
+"""Parts that cleaning removed from a reply; empty for none."""
 METRICS = (
     "distinct_1",
     "distinct_2",
@@ -57,13 +50,13 @@ METRICS = (
     "vendi",
     "semantic_near_share",
 )
-"""Of variety, as `rows.diversity` and `rows.embeddings` define them."""
+"""Metrics of diversity, defined in `rows.diversity` and `rows.embeddings`."""
 OUTCOMES = ("win", "loss", "tie", "unscored")
-"""Of a game or a pair, seen from the tuned post."""
+"""Outcomes of a game or a pair, seen from the candidate."""
 
 
 class Table(pa.DataFrameModel):
-    """Base of all tables: no column more or less, in any order, and no silent conversion."""
+    """Base of all tables: exactly these columns, in any order, without conversion of types."""
 
     class Config:
         """Pandera's settings."""
@@ -73,7 +66,7 @@ class Table(pa.DataFrameModel):
 
 
 class Factors(Table):
-    """The columns that say what a post was to be written for."""
+    """The columns that identify the prompt of a post."""
 
     prompt_id: Series[str] = pa.Field(str_matches=ID, description="Hash of task, company, product, post type, tone")
     company: Series[str] = pa.Field(str_length={"min_value": 1}, description="Company's name")
@@ -84,11 +77,11 @@ class Factors(Table):
 
 
 class Catalog(Table):
-    """One row a product, with its company's profile."""
+    """One row per product, with its company's profile."""
 
     product: Series[str] = pa.Field(unique=True, str_length={"min_value": 1}, description="Product's name")
     product_description: Series[str] = pa.Field(str_length={"min_value": 1}, description="The product in one line")
-    split: Series[str] = pa.Field(isin=SPLITS, description="train: in training prompts; holdout: in evaluation alone")
+    split: Series[str] = pa.Field(isin=SPLITS, description="train: training prompts; holdout: evaluation prompts")
     company: Series[str] = pa.Field(str_length={"min_value": 1}, description="Company's name")
     industry: Series[str] = pa.Field(str_length={"min_value": 1})
     mission: Series[str] = pa.Field(str_length={"min_value": 1})
@@ -98,26 +91,26 @@ class Catalog(Table):
     size: Series[str] = pa.Field(str_length={"min_value": 1}, description="The company's size in words")
     history: Series[str] = pa.Field(str_length={"min_value": 1})
     audience: Series[str] = pa.Field(str_length={"min_value": 1})
-    short_description: Series[str] = pa.Field(str_length={"min_value": 1}, description="All the student is told")
+    short_description: Series[str] = pa.Field(str_length={"min_value": 1}, description="Used in student prompts")
 
 
 class EvaluationPrompts(Factors):
-    """One row a prompt that every contestant answers, on holdout products."""
+    """One row per prompt that every contestant answers, on holdout products."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
     teacher_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="With profile and criteria")
-    student_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="With neither")
+    student_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="Without profile and criteria")
 
 
 class Prompts(EvaluationPrompts):
-    """One row a training prompt, on train products."""
+    """One row per training prompt, on train products."""
 
     stratum_rank: Series[int] = pa.Field(ge=0, description="Place within post type × tone, by a hash of the id")
     rank: Series[int] = pa.Field(ge=0, unique=True, description="Place in the stratified order of all prompts")
 
 
 class SyntheticRows(Factors):
-    """One row an attempt of the teacher; a rejected one stays, with its reason."""
+    """One row per reply of the teacher, kept or rejected with a reason."""
 
     rank: Series[int] = pa.Field(ge=0, description="Rank of the prompt")
     stratum_rank: Series[int] = pa.Field(ge=0)
@@ -125,10 +118,10 @@ class SyntheticRows(Factors):
     student_prompt: Series[str] = pa.Field(str_length={"min_value": 1})
     post: Series[str] = pa.Field(description="The reply, cleaned; empty where nothing could be kept")
     status: Series[str] = pa.Field(isin=("kept", "rejected"))
-    reason: Series[str] = pa.Field(description="Why it was rejected, else empty")
-    stripped: Series[str] = pa.Field(isin=STRIPPED, description="What was taken off the reply, or empty")
-    is_in_band: Series[bool] = pa.Field(description="As many sentences as the length asks for")
-    raw_reply: Series[str] = pa.Field(description="The reply as it came")
+    reason: Series[str] = pa.Field(description="Reason of rejection, else empty")
+    stripped: Series[str] = pa.Field(isin=STRIPPED, description="Parts removed from the reply, or empty")
+    is_in_band: Series[bool] = pa.Field(description="Number of sentences is within the length")
+    raw_reply: Series[str] = pa.Field(description="The raw reply")
     finish_reason: Series[str] = pa.Field(str_matches=rf"^(?:{FINISH_REASON})$")
     prompt_tokens: Series[int] = pa.Field(ge=0)
     completion_tokens: Series[int] = pa.Field(ge=0)
@@ -137,67 +130,67 @@ class SyntheticRows(Factors):
 
     @pa.dataframe_check(name="reason_if_rejected")
     def reason_if_rejected(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
-        """A rejected row says why, a kept one holds a post."""
+        """A rejected row has a reason, a kept one a post."""
         return ((rows["status"] == "rejected") == (rows["reason"] != "")) & (
             (rows["status"] == "rejected") | (rows["post"].str.strip() != "")
         )
 
 
 class DataSubsets(Factors):
-    """One row a training conversation."""
+    """One row per training conversation."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
     rank: Series[int] = pa.Field(ge=0, unique=True)
     student_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="The user's turn")
-    post: Series[str] = pa.Field(str_length={"min_value": 1}, description="The assistant's turn, which is learned")
+    post: Series[str] = pa.Field(str_length={"min_value": 1}, description="The assistant's turn")
 
 
 class Diversity(Table):
-    """One row a metric of variety: of the artifact's posts, and over draws of so many kept rows."""
+    """One row per metric of diversity: of the artifact's posts, and over draws of `equal_rows` kept rows."""
 
     metric: Series[str] = pa.Field(isin=METRICS, unique=True)
     value: Series[float] = pa.Field(nullable=True, ge=0, description="Of all posts of the artifact; NaN: too few")
     rows: Series[int] = pa.Field(ge=0, description="Posts of the artifact")
     equal_rows: Series[int] = pa.Field(ge=1, description="Rows at which it is compared")
-    draws_mean: Series[float] = pa.Field(nullable=True, ge=0, description="Over draws of so many; NaN: none drawn")
+    draws_mean: Series[float] = pa.Field(nullable=True, ge=0, description="Over draws of equal_rows; NaN: no draws")
     draws_deviation: Series[float] = pa.Field(nullable=True, ge=0, description="Standard deviation of the draws")
 
 
 class Supervision(Table):
-    """One row a training conversation: what of it is learned."""
+    """One row per training conversation: its supervised tokens."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
-    tokens: Series[int] = pa.Field(ge=0, description="Of the whole conversation")
+    tokens: Series[int] = pa.Field(ge=0, description="Tokens of the conversation")
     supervised_tokens: Series[int] = pa.Field(ge=0, description="Tokens whose label is not masked")
-    is_end_supervised: Series[bool] = pa.Field(description="An end-of-turn token is among them, as the last word")
+    is_end_supervised: Series[bool] = pa.Field(description="The end-of-turn token is supervised")
     is_begin_doubled: Series[bool] = pa.Field(description="The conversation begins with two begin tokens")
-    learned: Series[str] = pa.Field(description="The supervised tokens, decoded; of the first rows, else empty")
+    learned: Series[str] = pa.Field(description="The supervised tokens, decoded; only for the first rows")
 
 
 class Memorisation(Table):
-    """One row a tuned post: the longest run of words that a training post of its cell holds as well."""
+    """One row per tuned post: the longest run of words that it shares with a training post of its cell."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
     product: Series[str] = pa.Field(str_length={"min_value": 1})
     post_words: Series[int] = pa.Field(ge=0)
     shared_words: Series[int] = pa.Field(ge=0)
     shared: Series[str] = pa.Field(description="The run, without case and punctuation")
-    training_prompt_id: Series[str] = pa.Field(description="Of the first training post that holds it, or empty")
+    training_prompt_id: Series[str] = pa.Field(description="Of the first training post with the run, or empty")
     training_post: Series[str] = pa.Field(description="That post, or empty")
 
 
 class Forgetting(Table):
-    """One row a kind of general text: how likely it is to the student with its adapter and without."""
+    """One row per kind of general text: its perplexity with and without the adapter."""
 
     kind: Series[str] = pa.Field(unique=True, str_length={"min_value": 1})
     passages: Series[int] = pa.Field(ge=1)
-    tokens: Series[int] = pa.Field(ge=0, description="Predicted: all of a passage but the first")
+    tokens: Series[int] = pa.Field(ge=0, description="Predicted tokens: all of a passage but the first")
     base_perplexity: Series[float] = pa.Field(nullable=True, ge=1, description="exp of the mean; NaN where undefined")
     tuned_perplexity: Series[float] = pa.Field(nullable=True, ge=1)
 
 
 class LossCurve(Table):
-    """One row an optimizer step."""
+    """One row per optimizer step."""
 
     step: Series[int] = pa.Field(ge=1, unique=True)
     loss: Series[float] = pa.Field(ge=0, description="Mean cross-entropy of the supervised tokens")
@@ -205,7 +198,7 @@ class LossCurve(Table):
 
 
 class Predictions(Factors):
-    """One row a post of a contestant, on an evaluation prompt."""
+    """One row per post of a contestant on an evaluation prompt."""
 
     contestant: Series[str] = pa.Field(isin=CONTESTANTS)
     post: Series[str] = pa.Field(description="As generated, white space at the ends removed")
@@ -221,17 +214,17 @@ class Predictions(Factors):
 
 
 class Games(Factors):
-    """One row a game of one judge: a candidate's post against an opponent's, in one order."""
+    """One row per game of one judge: a candidate's post against an opponent's, in one order."""
 
     pair_id: Series[str] = pa.Field(str_matches=ID, description="Hash of prompt, opponent and the two posts")
     opponent: Series[str]
-    is_candidate_first: Series[bool] = pa.Field(description="Whether the candidate's post stood in slot A")
-    pick: Series[str] = pa.Field(isin=("A", "B", "tie", ""), description="What the judge chose; empty if unscored")
-    outcome: Series[str] = pa.Field(isin=OUTCOMES, description="The game, seen from the candidate")
-    reason: Series[str] = pa.Field(description="Why a game is unscored, else empty")
-    why: Series[str] = pa.Field(description="The judge's sentence; empty where it gave none")
-    criteria: Series[str] = pa.Field(description="JSON: criterion id → A, B or tie; {} where the judge named none")
-    raw_reply: Series[str] = pa.Field(description="The judge's reply as it came")
+    is_candidate_first: Series[bool] = pa.Field(description="Whether the candidate's post was A")
+    pick: Series[str] = pa.Field(isin=("A", "B", "tie", ""), description="The judge's choice; empty if unscored")
+    outcome: Series[str] = pa.Field(isin=OUTCOMES, description="Outcome for the candidate")
+    reason: Series[str] = pa.Field(description="Reason why the game is unscored, else empty")
+    why: Series[str] = pa.Field(description="The judge's sentence, or empty")
+    criteria: Series[str] = pa.Field(description="JSON: criterion id → A, B or tie; may be {}")
+    raw_reply: Series[str] = pa.Field(description="The judge's raw reply")
     attempts: Series[int] = pa.Field(ge=1)
     prompt_tokens: Series[int] = pa.Field(ge=0, description="Of the last attempt")
     completion_tokens: Series[int] = pa.Field(ge=0)
@@ -243,18 +236,18 @@ class Games(Factors):
 
     @pa.dataframe_check(name="reason_if_unscored")
     def reason_if_unscored(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
-        """An unscored game says why; a scored one has a pick."""
+        """An unscored game has a reason, a scored one a pick."""
         unscored = rows["outcome"] == "unscored"
         return (unscored == (rows["reason"] != "")) & (unscored == (rows["pick"] == ""))
 
     @pa.dataframe_check(name="one_game_a_judge_and_order")
     def one_game_a_judge_and_order(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
-        """A judge plays a pair once in each order."""
+        """A judge plays a pair once per order."""
         return ~rows.duplicated(["pair_id", "judge", "is_candidate_first"], keep=False)
 
 
 class ControlPredictions(Predictions):
-    """One row a post of the untuned model, for the control."""
+    """One row per post of the untuned model, for the control."""
 
     contestant: Series[str] = pa.Field(isin=CONTROL_SETS)
 
@@ -266,21 +259,21 @@ class Verdicts(Games):
 
 
 class ControlVerdicts(Games):
-    """Games whose answer is known, and those of the long prompt; `opponent` names the comparison."""
+    """Games with a known answer, and those of `prompting`; `opponent` names the comparison."""
 
     opponent: Series[str] = pa.Field(isin=COMPARISONS)
 
 
 class RatioReport(Table):
-    """One row a cell × seed × opponent × level of a factor; factor `all` is the whole cell.
+    """One row per cell × seed × opponent × level of a factor; factor `all` is the whole cell.
 
-    What takes games in both orders, or all prompts, is NaN on the levels and in study mode.
+    Figures that need games in both orders, or all prompts, are NaN on the levels and in study mode.
     """
 
     data_size: Series[int] = pa.Field(ge=1, description="Rows of the subset")
-    steps: Series[str] = pa.Field(str_matches=r"^([1-9]\d*|[1-9]\d?-epoch)$", description="Length asked for")
-    seed: Series[int] = pa.Field(ge=0, description="Of the training")
-    optimizer_steps: Series[int] = pa.Field(ge=1, description="Steps done")
+    steps: Series[str] = pa.Field(str_matches=r"^([1-9]\d*|[1-9]\d?-epoch)$", description="Training length")
+    seed: Series[int] = pa.Field(ge=0, description="Training seed")
+    optimizer_steps: Series[int] = pa.Field(ge=1, description="Optimizer steps of the training")
     rows_seen: Series[int] = pa.Field(ge=1, description="min(rows, steps × batch)")
     replicate_group: Series[int] = pa.Field(ge=0, description="Cells with the same number, from 1, are replicates")
     opponent: Series[str] = pa.Field(isin=OPPONENTS)
@@ -300,7 +293,7 @@ class RatioReport(Table):
     p_value: Series[float] = pa.Field(ge=0, le=1, description="Exact sign test")
     p_adjusted: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="Holm, over the cells of the sweep")
     order_consistency: Series[float] = pa.Field(nullable=True, ge=0, le=1)
-    slot_bias: Series[float] = pa.Field(nullable=True, ge=-0.5, le=0.5, description="P(first slot chosen) - 1/2")
+    slot_bias: Series[float] = pa.Field(nullable=True, ge=-0.5, le=0.5, description="P(first output chosen) - 1/2")
     length_controlled_ratio: Series[float] = pa.Field(nullable=True, ge=0)
     length_controlled_low: Series[float] = pa.Field(nullable=True, ge=0, description="95 %, bootstrap over prompts")
     length_controlled_high: Series[float] = pa.Field(nullable=True, ge=0)
@@ -319,7 +312,7 @@ class RatioReport(Table):
 
 
 class Compliance(Table):
-    """One row a cell × contestant × criterion: the share of posts that meet it."""
+    """One row per cell × contestant × criterion: the share of posts that meet it."""
 
     data_size: Series[int] = pa.Field(ge=0, description="0 for the contestants without an adapter")
     steps: Series[str] = pa.Field(description="Empty for the contestants without an adapter")
@@ -351,4 +344,4 @@ BESIDE: dict[str, type[Table]] = {
     "memorisation": Memorisation,
     "compliance": Compliance,
 }
-"""Schemas of the tables that artifacts hold beside their main one."""
+"""Schemas of the other tables of artifacts."""

@@ -1,1 +1,1 @@
-"""Files that people give us: YAML and tables."""
+"""Reads files of users: YAML and tables."""

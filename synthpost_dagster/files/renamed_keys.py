@@ -14,9 +14,9 @@ RENAMED_KEYS = {
     "predictions.slots": "max_concurrent_sequences",
     "teacher.attempts": "max_replies_per_row",
 }
-"""Old key, after the key that it is in → new name."""
+"""Old key with the key that contains it → new name."""
 
 
 def new_name(place: Sequence[int | str]) -> str | None:
-    """The present name of the key at a place; None if it was never renamed."""
+    """The new name of the key at a place; None if it was not renamed."""
     return RENAMED_KEYS.get(".".join([str(part) for part in place if isinstance(part, str)][-2:]))

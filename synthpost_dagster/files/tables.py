@@ -1,6 +1,6 @@
-"""Reads parquet files that people bring, within bounds: a file of a kilobyte may say that it holds a billion rows.
+"""Reads parquet files of users within limits: a file of a kilobyte can decode to a billion rows.
 
-What the columns mean is up to the callers; the tables of artifacts are written and read by `artifacts.store`.
+`artifacts.store` writes and reads the tables of artifacts.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 from synthpost_dagster.errors import SpecError
 
 MAX_VALUES = 200_000_000
-"""In all columns, by the file's footer."""
+"""Values of all columns, by the file's footer."""
 MAX_TEXT_BYTES = 4 * 1024**3
-"""Of all values once they are decoded."""
+"""Bytes of all decoded values."""
 _BATCH_ROWS = 16_384
 
 
@@ -22,9 +22,9 @@ def read_parquet(
 ) -> Any:
     """The file's columns, or those named, as a `pyarrow.Table`.
 
-    Counts and sizes in the footer are looked at before anything is read. A value that stands for many rows is kept
-    once (as a dictionary) until the size of the rows is known, so that memory stays near the size of the file.
-    Raises SpecError naming the file where it is no parquet file or too large.
+    The counts and sizes in the footer are checked first. Repeated values stay dictionary-encoded until the decoded size
+    is known, so that memory stays near the size of the file. Raises SpecError naming the file if it is no parquet file
+    or too large.
     """
     import pyarrow
     import pyarrow.parquet
@@ -43,7 +43,7 @@ def read_parquet(
         raise SpecError(f"{path}: there is no such file; give the path of a parquet file") from None
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise SpecError(f"{path}: not a parquet file that can be read ({reason}); write it again, or as CSV") from None
+        raise SpecError(f"{path}: not a readable parquet file ({reason}); write it again, or as CSV") from None
 
 
 def _check_footer(path: Path, footer: Any, max_values: int, max_bytes: int) -> None:
@@ -54,13 +54,13 @@ def _check_footer(path: Path, footer: Any, max_values: int, max_bytes: int) -> N
         sum(group.column(number).num_values for group in groups for number in range(group.num_columns)),
     )
     if values > max_values:
-        raise _too_large(path, f"it says that it holds {footer.num_rows:,} rows and {values:,} values")
+        raise _too_large(path, f"its footer states {footer.num_rows:,} rows and {values:,} values")
     if size > max_bytes:
-        raise _too_large(path, f"it says that it takes {_gib(size)}")
+        raise _too_large(path, f"its footer states {_gib(size)}")
 
 
 def _too_large(path: Path, why: str) -> SpecError:
-    return SpecError(f"{path}: too large to be read: {why}; split the file, or keep only the columns that are needed")
+    return SpecError(f"{path}: too large: {why}; split the file, or keep only the columns that are needed")
 
 
 def _gib(size: int) -> str:
@@ -76,7 +76,7 @@ def _texts(schema: Any) -> list[str]:
 
 
 def _decoded_bytes(column: Any) -> int:
-    """What a column takes once each row has its own value."""
+    """Size of a column with a value of its own for each row."""
     import pyarrow
     import pyarrow.compute
 

@@ -1,13 +1,14 @@
-"""Reads YAML files that people write into records, with errors that name file, line, key and remedy, all at once.
+"""Reads YAML files of users into records. An error names file, line, key and remedy of everything that is wrong.
 
-Only safe loading, only files of a sane size, and a key that stands twice is an error. What the records mean is
-the business of `tasks.spec` and `profiles`.
+Only values of plain types, no merge keys, limited size and depth. The records are in `tasks.spec` and `profiles`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,20 +18,18 @@ from pydantic import BaseModel, ValidationError
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.files.renamed_keys import new_name
 
-try:  # libyaml: seven times faster, and every command waits for its task and profile
+try:  # libyaml is seven times faster, and every command reads its task and profile
     from yaml import CSafeLoader as SafeLoader
 except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 100
-"""Values in each other; libyaml's loader crashes the process at some ten thousand."""
+"""Nested collections; libyaml's loader crashes the process at some ten thousand."""
 MAX_VALUES = 1_000_000
-"""With every alias written out; a long text counts as one for each of its hundred characters."""
-MAX_MERGED = 10_000
-"""Keys of a mapping that merges others."""
+"""Values with every alias written out; a long text counts as one for each of its hundred characters."""
 MAX_PROBLEMS = 20
-"""Of a file, that are told at once."""
+"""Mistakes in a file that are listed."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -38,14 +37,14 @@ Place = tuple[int | str, ...]
 
 
 class Document(NamedTuple):
-    """A file's keys and values, and the nodes that know their lines."""
+    """A file's keys and values, and its nodes with their lines."""
 
     path: Path
     content: dict[Any, Any]
     root: yaml.MappingNode
 
     def node_at(self, place: Place) -> tuple[yaml.Node, int]:
-        """The node at a place, or the innermost one around it that the file has; and how many parts lead to it."""
+        """The node at a place, or the innermost one around it in the file; and the number of parts that lead to it."""
         node: yaml.Node = self.root
         for depth, part in enumerate(place):
             found = _child(node, part)
@@ -56,61 +55,32 @@ class Document(NamedTuple):
 
 
 class _Loader(SafeLoader):
-    """Safe loader: a mapping with one key twice, and a value that cannot be built, are errors with their line."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._flat: set[int] = set()
+    """Safe loader. A key that occurs twice, a merge key and a value that cannot be built are errors with their line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         kind = node.tag.rsplit(":", 1)[-1]
         if kind in ("int", "float") and isinstance(node, yaml.ScalarNode) and _is_misread(node.value):
             problem = f"{node.value!r} would be read in base 8 or 60; write it in base 10, or as text in quotes"
-            raise _error(problem, node)
+            raise _error(problem, node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
             value = repr(node.value) if isinstance(node, yaml.ScalarNode) else "this value"
             shown = value if len(value) <= 60 else f"{value[:50]}…'"
-            raise _error(f"{shown} is no {kind}; correct it, or put it in quotes where text is meant", node) from None
+            problem = f"{shown} is no {kind}; correct it, or put it in quotes where text is meant"
+            raise _error(problem, node.start_mark) from None
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Puts the keys of merged mappings (`<<`) in, where the mapping has no such key itself."""
-        if id(node) in self._flat:
-            return
-        self._flat.add(id(node))
-        merges = [value for key, value in node.value if key.tag == _MERGE]
-        self._check_once([key for key, _ in node.value if key.tag != _MERGE])
-        if not merges:
-            return
-        if sum(len(one.value) if isinstance(one, yaml.SequenceNode) else 1 for one in merges) > MAX_DEPTH:
-            raise _error("too many mappings are merged", node)
-        super().flatten_mapping(node)
-        last = {self._name(key): (key, value) for key, value in node.value}
-        node.value = list(last.values())
-        if len(node.value) > MAX_MERGED:
-            raise _error(f"more than {MAX_MERGED:,} keys are merged", node)
-
-    def _check_once(self, keys: list[yaml.Node]) -> None:
-        seen: set[Hashable] = set()
-        for key in keys:
-            name = self._name(key)
-            if name in seen:
-                raise _error(f"the key {name!r} stands twice", key)
-            seen.add(name)
-
-    def _name(self, key: yaml.Node) -> Hashable:
-        name = self.construct_object(key, deep=True)
-        if not isinstance(name, Hashable):
-            raise _error("a key is a list or a mapping; write text", key)
-        return name
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    return loader.construct_mapping(node)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+        """Checks the keys of a mapping; the base class merges others into it here."""
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _error("a key is a list or a mapping; write text", key.start_mark)
+            if key.tag == _MERGE:
+                raise _error("merge keys (<<) are not supported; write the keys out", key.start_mark)
+            if key.value in seen:
+                raise _error(f"the key {key.value!r} occurs twice; remove one", key.start_mark)
+            seen.add(key.value)
 
 
 def read_text(path: Path) -> str:
@@ -142,26 +112,23 @@ def read_document(path: Path) -> Document:
     """The file's keys and values with their lines; raises as `read_mapping`."""
     text = read_text(path)
     try:
-        if _is_deeper_than(MAX_DEPTH, text):
-            raise _too_deep(path)
+        _check_depth(text)
         loader = _Loader(text)
         root = loader.get_single_node()
-        if root is not None:
-            _check_expanded(root)
+        if root is not None and _expanded(root, {}) > MAX_VALUES:
+            raise _error(f"its aliases stand for more than {MAX_VALUES:,} values; write fewer", root.start_mark)
         content = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {_problem(error)}") from None
-    except RecursionError:  # by aliases or merge keys, each of which takes from the one before
-        raise _too_deep(path) from None
     if not isinstance(content, dict) or not isinstance(root, yaml.MappingNode):
         raise SpecError(f"{path}: a mapping of keys is expected at the top")
     return Document(path, content, root)
 
 
 def record_of(content: dict[Any, Any], documents: Sequence[Document], model: type[Model]) -> Model:
-    """Content, laid over each other from some files, as a record of `model`; the file that is over all comes first.
+    """Merged content of some files as a record of `model`; `documents` holds them, the overriding one first.
 
-    Raises SpecError with a line for each thing that is wrong, naming file, line and key.
+    Raises SpecError with a line for each mistake, naming file, line and key.
     """
     try:
         return model.model_validate(content)
@@ -181,8 +148,8 @@ def combined(problems: Iterable[SpecError]) -> SpecError:
     return SpecError("\n".join(dict.fromkeys(line for problem in problems for line in str(problem).split("\n"))))
 
 
-def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+def _error(problem: str, mark: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def _problem(error: yaml.YAMLError) -> str:
@@ -192,52 +159,30 @@ def _problem(error: yaml.YAMLError) -> str:
     return f"{' '.join(said.split())} (line {error.problem_mark.line + 1})"
 
 
-def _too_deep(path: Path) -> SpecError:
-    return SpecError(f"{path}: nested too deeply to be read; a task or profile has a few levels")
-
-
 def _is_misread(value: str) -> bool:
     """Whether YAML 1.1 takes a number for another than it says: 1:30 for 90, 010 for 8."""
     digits = value.lstrip("+-")
     return ":" in digits or (len(digits) > 1 and digits[0] == "0" and digits.isdigit())
 
 
-def _is_deeper_than(most: int, text: str) -> bool:
-    """Whether collections stand in each other so deep. Told from the parser's events, which takes no recursion."""
+def _check_depth(text: str) -> None:
+    """Refuses deep nesting; reads the parser's events, which needs no recursion."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > most:
-            return True
-    return False
+        if depth > MAX_DEPTH:
+            raise _error(f"nested more than {MAX_DEPTH} levels deep; a task or profile has a few", event.start_mark)
 
 
-def _check_expanded(root: yaml.Node) -> None:
-    """Refuses aliases that stand for more values, or for deeper ones, than a file may hold."""
-    sizes: dict[int, tuple[int, int]] = {}
-
-    def size_of(node: yaml.Node) -> tuple[int, int]:
-        if id(node) not in sizes:
-            sizes[id(node)] = (1, 1)  # a value that contains itself is refused when it is built
-            if isinstance(node, yaml.ScalarNode):
-                sizes[id(node)] = (1 + len(node.value) // 100, 1)
-            else:
-                inner = [size_of(child) for child in _children(node)]
-                deepest = 1 + max((depth for _, depth in inner), default=0)
-                sizes[id(node)] = (1 + sum(size for size, _ in inner), deepest)
-        return sizes[id(node)]
-
-    size, depth = size_of(root)
-    if size > MAX_VALUES:
-        raise _error(f"its aliases stand for more than {MAX_VALUES:,} values; write fewer", root)
-    if depth > MAX_DEPTH + 1:
-        raise RecursionError
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+def _expanded(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """The number of values of a node with its aliases written out; infinite for one that contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value) // 100
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf
+        children = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_expanded(child, sizes) for child in children)
+    return sizes[id(node)]
 
 
 def _child(node: yaml.Node, part: int | str) -> yaml.Node | None:
@@ -253,14 +198,14 @@ def _child(node: yaml.Node, part: int | str) -> yaml.Node | None:
 
 
 def _source(documents: Sequence[Document], place: Place) -> tuple[Document, int]:
-    """The file in which a place is written, and its line; for a key that is missing, those of what it is missing in."""
+    """The file that has a place, and its line; for a missing key those of the mapping that lacks it."""
     best = max(documents, key=lambda document: document.node_at(place)[1])
     node, _ = best.node_at(place)
     return best, getattr(node, "key_line", node.start_mark.line) + 1
 
 
 def _problems(error: ValidationError, content: Any, model: type[BaseModel]) -> dict[Place, str]:
-    """Place → error there; unknown keys come first, and alternatives of a union are joined."""
+    """Place → error; unknown keys come first, and alternatives of a union are joined."""
     found: dict[Place, list[str]] = {}
     for problem in sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden"):
         place, kind = _place(problem["loc"], content, problem["type"]), problem["type"]
@@ -270,7 +215,7 @@ def _problems(error: ValidationError, content: Any, model: type[BaseModel]) -> d
             if not any(old[:-1] == place[:-1] and new_name(old) == place[-1] for old in found):
                 found[place] = [f"the key {_written(place)} is missing; add it"]
         elif kind != "too_short" or len(problem["input"]) == problem["ctx"]["actual_length"]:
-            # Else the items are there, and each has an error of its own.
+            # Otherwise each item has an error of its own.
             name = f"{_written(place)}: " if place else ""
             lines = problem["msg"].removeprefix("Value error, ").split("\n")
             found.setdefault(place, []).append("\n".join(name + line for line in lines))
@@ -292,7 +237,7 @@ def _unknown(place: Place, allowed: list[str]) -> str:
 
 
 def _place(location: Place, content: Any, kind: str) -> Place:
-    """The location, without the parts that pydantic adds for unions."""
+    """The location without the parts that pydantic adds for unions."""
     place: list[int | str] = []
     here = content
     for position, part in enumerate(location):
@@ -315,7 +260,7 @@ def _written(place: Place) -> str:
 
 
 def _allowed(model: type[BaseModel], location: Place) -> list[str]:
-    """The keys of the record that a location's last part stands in."""
+    """The keys of the record that has the last part of a location."""
     schema = model.model_json_schema()
     here = [schema]
     for part in location[:-1]:
@@ -325,7 +270,7 @@ def _allowed(model: type[BaseModel], location: Place) -> list[str]:
 
 
 def _variants(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schema itself, or each of those that it may be."""
+    """The schema itself and its alternatives."""
     if "$ref" in schema:
         return _variants(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
     choices = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
@@ -333,7 +278,7 @@ def _variants(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[
 
 
 def _inside(schema: dict[str, Any], part: int | str, definitions: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schemas of an item, of a key's value, or of the choice that a union's tag names."""
+    """The schemas of an item, of a key's value, or of the alternative that a union's tag names."""
     found = []
     for one in _variants(schema, definitions):
         if isinstance(part, int):

@@ -1,1 +1,1 @@
-"""Who plays the games: criteria on text, the rubric and model judges, reading their replies."""
+"""Judges: criteria on text, the rubric, model judges, and reading of their replies."""

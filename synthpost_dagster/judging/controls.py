@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 CONTROLS = {"resampled": control_verdict, "empty": null_verdict, "shuffled": null_verdict}
 """Comparison → the test of its counts."""
 SHUFFLE_VERSION = 2
-"""Raise it when the assignment of posts to wrong prompts changes, so that the controls are made again."""
+"""Raise it when the assignment of posts to other prompts changes, so that the controls are judged again."""
 
 
 class Controlled(NamedTuple):
-    """A control's counts, seen from the candidate, and its finding about the judge; no pairs where it was left out."""
+    """A control's counts, seen from the candidate, and its finding about the judge; no pairs if it was left out."""
 
     name: str
     counts: Counts

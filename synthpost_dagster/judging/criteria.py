@@ -1,6 +1,6 @@
 """Evaluates a task's criteria on the text of a post.
 
-One function a kind of check; what counts as a sentence, a hashtag or an opening is decided here and nowhere else.
+One function per kind of check; sentences, hashtags and openings are defined here only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from synthpost_dagster.text.normalize import EDGE, holds, letters, number_of, pl
 from synthpost_dagster.text.sentences import sentences as sentences_of
 
 RULES = 2
-"""Raise it when a check changes, so that the rubric judges again."""
+"""Raise it when a check changes, so that the rubric judges all games again."""
 MAX_PATTERN_SECONDS = 1.0
 """For one pattern in one post. A slower pattern is stopped, and its criterion is not scored."""
 MAX_PATTERN_TIMEOUTS = 5
@@ -45,7 +45,7 @@ _PATTERN_PART = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA
 
 
 def without_hashtags(post: str) -> str:
-    """The post less its hashtags, which are no sentences."""
+    """The post without its hashtags."""
     return str(_HASHTAG.sub("", post))
 
 
@@ -116,13 +116,13 @@ def _opening(found: list[str], max_words: int) -> bool:
 
 
 class _Pattern:
-    """A task's regular expression, sought in a post's form for comparison, with a limit on its time."""
+    """A task's regular expression, searched for in the normal form of a post, with a time limit."""
 
     def __init__(self, source: str) -> None:
         self.timeouts = 0
         try:
             self._compiled = regex.compile(_in_plain_form(source), regex.IGNORECASE)
-        except regex.error:  # such as a range of characters that have one form
+        except regex.error:  # such as a range of characters with the same normal form
             self._compiled = regex.compile(source, regex.IGNORECASE)
         self.is_in = lru_cache(maxsize=1_024)(self._is_in)
 
@@ -138,7 +138,7 @@ _pattern = cache(_Pattern)
 
 
 def _in_plain_form(source: str) -> str:
-    """The regular expression with every character in the form that it has in `plain`."""
+    """The regular expression with its characters in the normal form of `plain`."""
 
     def part(match: re.Match[str]) -> str:
         code = match[1] or match[2] or match[3]

@@ -1,6 +1,6 @@
 """Posts that imitate what only a judge or a chat template may write.
 
-They are flagged; an imitation may leave its game unscored and never turns it.
+They are flagged. An imitation can leave its game unscored but cannot change who wins.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from synthpost_dagster.judging.replies import verdicts_in
 from synthpost_dagster.text.special_tokens import SPECIAL
 
-_SLOT = r"""["'“‘*(\[]{0,2}(?-i:[AB])["'”’*)\]]{0,2}(?=[ \t]*(?:$|[.,;:!?<{\[(]|(?:as|is)\b))"""
-"""A or B where it cannot be the article."""
+_POSITION = r"""["'“‘*(\[]{0,2}(?-i:[AB])["'”’*)\]]{0,2}(?=[ \t]*(?:$|[.,;:!?<{\[(]|(?:as|is)\b))"""
+"""A or B, except the article."""
 _NAMED = r"(?:post|text|option|slot|response)"
 _IMITATION = re.compile(
     rf"""["'“”]verdict\\?["'“”]\s*:           # the key of a verdict
     | <{{3}}|>{{3}}|</?{_NAMED}>              # the marks around a post
     | {SPECIAL}
-    | \b(?:pick|choose|select|answer|judge|prefer|vote\s+for)\s+(?:{_NAMED}\s+)?{_SLOT}
+    | \b(?:pick|choose|select|answer|judge|prefer|vote\s+for)\s+(?:{_NAMED}\s+)?{_POSITION}
     | \b(?:pick|choose|select|prefer|vote\s+for)\s+this\s+{_NAMED}\b
     | \b(?:dear|hey|note\s+to(?:\s+the)?)\s+judges?\b
     | \b{_NAMED}\s+[AB]\s+is\s+(?:the\s+)?(?:better|best)
@@ -29,5 +29,5 @@ _IMITATION = re.compile(
 
 
 def imitates(post: str) -> bool:
-    """Whether a post holds a verdict, a mark, a special token or an order to the judge."""
+    """Whether a post contains a verdict, a mark, a special token or an instruction to the judge."""
     return bool(verdicts_in(post)) or _IMITATION.search(post) is not None

@@ -13,7 +13,7 @@ from typing import Any
 
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.judging.criteria import RULES, criteria_met, unscored_reason
-from synthpost_dagster.judging.replies import READING, Said
+from synthpost_dagster.judging.replies import READING, JudgeReply
 from synthpost_dagster.judging.verdicts import Game, Judge, Request
 from synthpost_dagster.llm.chat_models import Ask, ChatModel, Context, Tally, Work, ask_for, chat_model
 from synthpost_dagster.profiles import Profile
@@ -22,7 +22,7 @@ from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.tasks.task import Task
 
 JUDGING = "judging"
-"""What the journal calls a judge's replies."""
+"""Purpose of a judge's replies in the journal."""
 
 
 def verdict_schema(task: Task, may_tie: bool) -> dict[str, Any]:
@@ -53,8 +53,8 @@ def verdict_schema(task: Task, may_tie: bool) -> dict[str, Any]:
 
 
 class Rubric:
-    """Prefers the post that meets more of the criteria that can be checked on text; equal numbers are a tie, also
-    where a model would be made to choose.
+    """Prefers the post that meets more of the criteria that can be checked on text; equal numbers are a tie, even if
+    the rules allow none.
     """
 
     name = "rubric"
@@ -78,7 +78,7 @@ class Rubric:
             },
         }
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
         """The verdict in JSON, with the preference by criterion and the criteria each post misses."""
         started, replies = time.monotonic(), []
         for done, game in enumerate(games, start=1):
@@ -89,18 +89,18 @@ class Rubric:
         return replies
 
 
-def _rubric_reply(task: Task, game: Game) -> Said:
+def _rubric_reply(task: Task, game: Game) -> JudgeReply:
     if isinstance(game.brief, Request):
         raise TypeError("the rubric needs a brief of the task, not a request in free words")
     met_a, met_b = (criteria_met(post, game.brief, task.spec) for post in (game.post_a, game.post_b))
     if slow := [why for met in (met_a, met_b) if (why := unscored_reason(met, game.brief, task.spec))]:
-        return Said("", failure=slow[0])
+        return JudgeReply("", failure=slow[0])
     verdict = {
         "criteria": [{"id": name, "preference": _better(met_a[name], met_b[name])} for name in met_a],
         "why": f"A {_missed(met_a)}; B {_missed(met_b)}.",
         "verdict": _better(sum(met_a.values()), sum(met_b.values())),
     }
-    return Said(json.dumps(verdict))
+    return JudgeReply(json.dumps(verdict))
 
 
 def _better(first: int, second: int) -> str:
@@ -112,8 +112,8 @@ def _missed(met: dict[str, bool]) -> str:
     return f"misses {', '.join(missed)}" if missed else "misses nothing"
 
 
-class ModelReader:
-    """A chat model that is shown the task's judge prompt."""
+class ModelJudge:
+    """A chat model with the task's judge prompt."""
 
     ties_when_forced = False
 
@@ -130,11 +130,11 @@ class ModelReader:
         """The request of each game."""
         return [ask_for(self.model, chat(game.prompt(task)), attempt) for game in games]
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
         """The model's replies as they came."""
         asks = self.asks(task, games, attempt)
         return [
-            Said(reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
+            JudgeReply(reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
             for reply in self.model.answers(asks, Work(JUDGING, len(games), progress))
         ]
 
@@ -149,7 +149,7 @@ def _rubric(_spec: RubricJudge, task: Task, _context: Context, _may_tie: bool) -
 
 
 def _model(spec: InProcessChat | HostedChat, task: Task, context: Context, may_tie: bool) -> Judge:
-    return ModelReader(task, chat_model(spec, context, verdict_schema(task, may_tie)), spec.max_replies_per_row)
+    return ModelJudge(task, chat_model(spec, context, verdict_schema(task, may_tie)), spec.max_replies_per_row)
 
 
 JUDGES: dict[type, Callable[[Any, Task, Context, bool], Judge]] = {
@@ -157,11 +157,11 @@ JUDGES: dict[type, Callable[[Any, Task, Context, bool], Judge]] = {
     InProcessChat: _model,
     HostedChat: _model,
 }
-"""How the judge of each kind of spec is built."""
+"""Kind of spec → function that builds its judge."""
 
 
 def tallied(judges: list[Judge]) -> Tally:
-    """The tallies of all judges together."""
+    """The sum of the judges' tallies."""
     whole = Tally()
     for judge in judges:
         whole.merge(judge.tally)

@@ -1,6 +1,6 @@
-"""People's choices on a blind sheet: reads the file, and turns each choice into the outcome of a pair.
+"""Reads people's choices from a blind sheet as outcomes of pairs.
 
-The report page exports the sheet; `is_candidate_first` is the rule by which it hides which post is the candidate's.
+The report page exports the sheet; `is_candidate_first` decides which post comes first on it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ MAX_BYTES = 50_000_000
 
 
 def is_candidate_first(pair_id: str) -> bool:
-    """Whether the candidate's post stands first on the sheet: where the id, a hash in hex, is an even number."""
+    """Whether the candidate's post comes first on the sheet: if the id, a hash in hex, is an even number."""
     return int(pair_id, 16) % 2 == 0
 
 
 def read_labels(path: Path) -> dict[str, str]:
     """Pair id → outcome seen from the candidate, of the pairs with a choice; several people are a panel.
 
-    The file is CSV with the columns `pair_id` and `choice` (1, 2 or tie); an empty choice is none. Raises SpecError
-    naming the line.
+    The file is CSV with the columns `pair_id` and `choice` (1, 2 or tie, or empty). Raises SpecError naming the line.
     """
-    said: dict[str, list[str]] = {}
+    outcomes: dict[str, list[str]] = {}
     for line, pair_id, choice in _entries(path):
         if not choice:
             continue
@@ -44,8 +43,8 @@ def read_labels(path: Path) -> dict[str, str]:
             raise SpecError(
                 f"{path}: line {line}: pair_id {pair_id!r} is not one of the sheet's; copy it whole"
             ) from None
-        said.setdefault(pair_id, []).append(game_outcome(pick, is_first))
-    return {pair_id: panel_outcome(outcomes) for pair_id, outcomes in said.items()}
+        outcomes.setdefault(pair_id, []).append(game_outcome(pick, is_first))
+    return {pair_id: panel_outcome(found) for pair_id, found in outcomes.items()}
 
 
 def _entries(path: Path) -> list[tuple[int, str, str]]:

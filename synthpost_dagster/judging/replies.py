@@ -1,4 +1,4 @@
-"""Reading a judge's reply: its verdict, its sentence, its preference by criterion. It never guesses."""
+"""Reads a judge's reply: its verdict, its reason, its preference by criterion. An unclear reply has no verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synthpost_dagster.llm.messages import Content, stored_content
 from synthpost_dagster.llm.reasoning import begins_with_tag, holds_tag
 from synthpost_dagster.llm.responses import PART, UNKNOWN
 
-_NOT_SAID = {
+_NO_REPLY = {
     "length": "reply cut off",
     "content_filter": "reply held back by the endpoint's filter",
     "invalid": "reply against the schema",
@@ -23,9 +23,9 @@ _NOT_SAID = {
     UNKNOWN: "unknown finish reason",
     PART: "part of another kind",
 }
-"""By the finish reason, or by the part of it before the colon."""
+"""Finish reason, or the part of it before the colon → reason why a game is unscored."""
 READING = 2
-"""Raise it when replies are read or shown differently, so that model judges' replies are read again."""
+"""Raise it when replies are read differently, so that all replies of model judges are read again."""
 NO_VERDICT = "no verdict in the reply"
 TWO_VERDICTS = "two verdicts in one reply"
 OF_A_POST = "a verdict of a post in the reply"
@@ -35,46 +35,46 @@ _PICKS = {"a": "A", "b": "B", "tie": "tie"}
 _EDGE = r"(?:[^\w?]|_)*"
 _GAP = r"[\W_]+"
 _NAME = rf"(?:(?:post|text|option|slot|response|answer){_GAP}|an? +(?=tie))?((?a:a|b|tie))"
-_SAYS = rf"(?:verdict|answer|winner|choice)(?:{_GAP}is)?"
+_HEADING = rf"(?:verdict|answer|winner|choice)(?:{_GAP}is)?"
 _VALUE = re.compile(_EDGE + _NAME + _EDGE, re.IGNORECASE)
 _BARE = re.compile(rf"{_EDGE}{_NAME}(?:[^\w?:]|_)*", re.IGNORECASE)
-"""A line with nothing but A, B or tie, and no heading."""
-_SPOKEN = re.compile(rf"{_EDGE}(?:(?:the|my|final|overall){_GAP})*{_SAYS}{_GAP}{_NAME}{_EDGE}", re.IGNORECASE)
-"""A line of prose that is nothing but a verdict."""
-_MENTIONED = re.compile(rf"{_SAYS}[\W_]*{_NAME}(?![ \t-]*[^\W_])", re.IGNORECASE)
-"""A verdict as JSON, prose or anything between writes it."""
+"""A line with only A, B or tie."""
+_STATED = re.compile(rf"{_EDGE}(?:(?:the|my|final|overall){_GAP})*{_HEADING}{_GAP}{_NAME}{_EDGE}", re.IGNORECASE)
+"""A line of prose that holds only a verdict with a heading."""
+_MENTIONED = re.compile(rf"{_HEADING}[\W_]*{_NAME}(?![ \t-]*[^\W_])", re.IGNORECASE)
+"""A verdict in JSON, prose or a mixture."""
 _ESCAPED = re.compile(r"\\(?:u([0-9a-f]{4})|.)", re.IGNORECASE | re.DOTALL)
 _FENCED = re.compile(r"```\w*\s(.*)```", re.DOTALL)
 _BRACE = re.compile(r"[{}]")
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 _STRAIGHT = str.maketrans("“”„", '"""')
 _CLOSING = re.compile(r"""[{,]\s*["'“]verdict["'”]\s*:\s*["'“]([^"'“”{}]*)["'”]\s*,?\s*}\Z""", re.IGNORECASE)
-"""A verdict at the end of an object."""
+"""A verdict at the end of a JSON object."""
 
 
-class Said(NamedTuple):
-    """A judge's raw reply to a game, why it ended (`schemas.FINISH_REASON`), and its tokens."""
+class JudgeReply(NamedTuple):
+    """A judge's raw reply to a game, its finish reason (`schemas.FINISH_REASON`), and its tokens."""
 
     text: str
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
     failure: str = ""
-    """Why the judge can give no verdict, where it says so itself."""
+    """Why the judge itself gives no verdict, or empty."""
 
 
-class Pick(NamedTuple):
-    """What a reply says: `A`, `B`, `tie`, or nothing with the reason why; and, where it says so, why it chose."""
+class Verdict(NamedTuple):
+    """A reply's `pick`: `A`, `B` or `tie`, or empty with the `reason`; `why` is the judge's own sentence."""
 
     pick: str
     reason: str
     why: str = ""
-    criteria: dict[str, str] = {}  # noqa: RUF012 - never changed
+    criteria: dict[str, str] = {}  # noqa: RUF012 - never modified
     """Criterion id → `A`, `B` or `tie`."""
 
 
 class _Object(list[tuple[str, Any]]):
-    """A JSON object with every key it has, repeated ones too."""
+    """A JSON object with all its keys, repeated ones included."""
 
     def values_of(self, name: str) -> list[Any]:
         return [value for key, value in self if key.lower() == name]
@@ -83,29 +83,29 @@ class _Object(list[tuple[str, Any]]):
 _DECODER = json.JSONDecoder(object_pairs_hook=_Object, strict=False)
 
 
-def read_reply(said: Said, posts: tuple[str, ...] = (), may_tie: bool = True) -> Pick:
+def read_reply(reply: JudgeReply, posts: tuple[str, ...] = (), may_tie: bool = True) -> Verdict:
     """The last well-formed verdict in a reply: a JSON object whose `verdict` is A, B or tie, in any case and quotes;
-    where there is no such object, the last line that says nothing but a verdict.
+    without such an object, the last line that holds only a verdict.
 
-    Anything else is unscored, with the reason: both names or neither, a tie where there `may` be none, and a reply that
-    was cut off, held back or refused. What stands in another object, in a string or in the judge's thoughts is no
-    verdict. A verdict that stands in one of the `posts` too may be a quotation, so it counts only where it is the whole
-    reply, and where it is not, it leaves other verdicts in doubt.
+    Any other reply is unscored, with the reason: both names or neither, a tie if `may_tie` is false, or a reply that
+    was cut off, held back or refused. Text in another object, in a string or in the judge's reasoning is no verdict. A
+    verdict that one of the `posts` contains may be a quotation. It counts only if it is the whole reply; otherwise the
+    reply has no verdict.
     """
-    kind, _, name = said.finish_reason.partition(":")
-    content = _content(said.text, posts)
+    kind, _, name = reply.finish_reason.partition(":")
+    content = _content(reply.text, posts)
     if kind == "length" and content.reasoning and not content.text.strip():
         kind = "reasoning"
-    if kind in _NOT_SAID:
-        return Pick("", f"{_NOT_SAID[kind]}: {name}" if name else _NOT_SAID[kind])
+    if kind in _NO_REPLY:
+        return Verdict("", f"{_NO_REPLY[kind]}: {name}" if name else _NO_REPLY[kind])
     if not content.text.strip():
-        return Pick("", _NOT_SAID["unanswered"] if content.reasoning else "empty reply")
+        return Verdict("", _NO_REPLY["unanswered"] if content.reasoning else "empty reply")
     read = _own_verdict(_answer(content.text), posts)
-    return Pick("", NO_CHOICE) if read.pick == "tie" and not may_tie else read
+    return Verdict("", NO_CHOICE) if read.pick == "tie" and not may_tie else read
 
 
 def verdicts_in(post: str) -> set[str]:
-    """The verdicts that a post holds, in whatever form and under whatever escapes."""
+    """The verdicts that a post contains, in any form, escaped or not."""
     unescaped = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else " ", post)
     return {_PICKS[match[1].lower()] for text in (post, unescaped) for match in _MENTIONED.finditer(text)}
 
@@ -113,7 +113,7 @@ def verdicts_in(post: str) -> set[str]:
 def _content(raw: str, posts: tuple[str, ...]) -> Content:
     """A reply without the judge's reasoning.
 
-    Where a post holds a tag too, one in the reply may be a quotation, so that it counts only if it begins the reply.
+    If a post contains a reasoning tag, a tag in the reply may be a quotation; it counts only at the reply's beginning.
     """
     if any(map(holds_tag, posts)) and not begins_with_tag(raw):
         return Content(raw)
@@ -126,20 +126,20 @@ def _answer(text: str) -> str:
     return (fenced[1] if fenced and "```" not in fenced[1] else text).strip()
 
 
-def _own_verdict(text: str, posts: tuple[str, ...]) -> Pick:
+def _own_verdict(text: str, posts: tuple[str, ...]) -> Verdict:
     places = list(_objects(text))
     if _parsed(text) is not None or (not places and len(text.splitlines()) == 1):
         posts = ()
     written = [pick for start, end in places if (pick := _written(text[start:end]))]
-    claims = [*_spoken(_outside(text, places), posts), *written]
+    claims = [*_stated(_outside(text, places), posts), *written]
     if not claims:
-        return Pick("", NO_VERDICT)
+        return Verdict("", NO_VERDICT)
     of_posts = {pick for post in posts for pick in verdicts_in(post)}
-    return Pick("", OF_A_POST) if any(claim.pick in of_posts for claim in claims) else claims[-1]
+    return Verdict("", OF_A_POST) if any(claim.pick in of_posts for claim in claims) else claims[-1]
 
 
 def _objects(text: str) -> Iterator[tuple[int, int]]:
-    """Where the JSON objects in a text begin and end that lie in no other, those that cannot be parsed too."""
+    """Start and end of each outermost JSON object in a text, valid or not."""
     start = text.find("{")
     while start >= 0:
         end = _end_of_object(text, start)
@@ -148,7 +148,7 @@ def _objects(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_object(text: str, start: int) -> int:
-    """Where it can be parsed, its end; else where as many braces are closed as were opened, or the end of the text."""
+    """The end of a valid object; else where its braces are balanced, or the end of the text."""
     with contextlib.suppress(ValueError, RecursionError):
         return _DECODER.raw_decode(text, start)[1]
     depth = 0
@@ -166,18 +166,18 @@ def _outside(text: str, places: list[tuple[int, int]]) -> str:
     return " object ".join(text[end:start] for end, start in zip(ends, starts, strict=True))
 
 
-def _written(text: str) -> Pick | None:
-    """What an object says; of one that cannot be parsed, the verdict that closes it."""
+def _written(text: str) -> Verdict | None:
+    """The verdict of an object; of an invalid one, the verdict at its end."""
     found = _parsed(text) or _parsed(tidy := _TRAILING_COMMA.sub("", text)) or _parsed(tidy.translate(_STRAIGHT))
     if found is None:
         closing = _CLOSING.search(text) if text.count("{") == text.count("}") else None
         pick = _named(closing[1]) if closing else ""
-        return Pick(pick, "") if pick else None
+        return Verdict(pick, "") if pick else None
     picks = {_named(value) for value in found.values_of("verdict")}
     if len(picks) > 1:
-        return Pick("", TWO_VERDICTS)
+        return Verdict("", TWO_VERDICTS)
     pick = next(iter(picks), "")
-    return Pick(pick, "", _sentence(found), _preferences(found)) if pick else None
+    return Verdict(pick, "", _sentence(found), _preferences(found)) if pick else None
 
 
 def _parsed(text: str) -> _Object | None:
@@ -188,7 +188,7 @@ def _parsed(text: str) -> _Object | None:
 
 
 def _named(value: Any) -> str:
-    """The slot that a value names, or `tie`; nothing where it is anything else."""
+    """The `A`, `B` or `tie` that a value names; else an empty string."""
     match = _VALUE.fullmatch(value) if isinstance(value, str) else None
     return _PICKS[match[1].lower()] if match else ""
 
@@ -198,8 +198,8 @@ def _sentence(found: _Object) -> str:
 
 
 def _preferences(found: _Object) -> dict[str, str]:
-    """`criteria` as the schema has it, a list of {id, preference}, or as one object; what is unreadable is left out."""
-    said: dict[str, str] = {}
+    """`criteria` as a list of {id, preference}, as in the schema, or as one object; unreadable entries are left out."""
+    read: dict[str, str] = {}
     for value in found.values_of("criteria"):
         if isinstance(value, _Object):
             entries = list(value)
@@ -213,16 +213,16 @@ def _preferences(found: _Object) -> dict[str, str]:
             ]
         else:
             entries = []
-        said |= {name: pick for name, preference in entries if (pick := _named(preference))}
-    return said
+        read |= {name: pick for name, preference in entries if (pick := _named(preference))}
+    return read
 
 
-def _spoken(prose: str, posts: tuple[str, ...]) -> list[Pick]:
-    """The verdicts that lines say outright; the bare name of a slot is one in the last line alone."""
+def _stated(prose: str, posts: tuple[str, ...]) -> list[Verdict]:
+    """The verdicts in lines of prose; a bare A, B or tie counts in the last line only."""
     quoted = {_words(line) for post in posts for line in post.splitlines()}
     *before, last = [line for line in prose.splitlines() if line.strip()] or [""]
-    matches = [*map(_SPOKEN.fullmatch, before), _SPOKEN.fullmatch(last) or _BARE.fullmatch(last)]
-    return [Pick(_PICKS[match[1].lower()], "") for match in matches if match and not _is_quoted(match[0], quoted)]
+    matches = [*map(_STATED.fullmatch, before), _STATED.fullmatch(last) or _BARE.fullmatch(last)]
+    return [Verdict(_PICKS[match[1].lower()], "") for match in matches if match and not _is_quoted(match[0], quoted)]
 
 
 def _is_quoted(line: str, quoted: set[str]) -> bool:

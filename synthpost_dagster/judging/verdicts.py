@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from synthpost_dagster.judging.imitations import imitates
-from synthpost_dagster.judging.replies import Pick, Said, read_reply
+from synthpost_dagster.judging.replies import JudgeReply, Verdict, read_reply
 from synthpost_dagster.llm.chat_models import Tally
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Rules(NamedTuple):
-    """How games are played: in which orders (True: the candidate stands first), and whether a judge may say tie."""
+    """How games are played: in which orders (True: the candidate's post is A), and whether a judge may say tie."""
 
     orders: tuple[bool, ...]
     may_tie: bool
@@ -33,11 +33,11 @@ class Rules(NamedTuple):
 
 BOTH_ORDERS = Rules((True, False), may_tie=True)
 STUDY_MODE = Rules((False,), may_tie=False)
-"""As in the study: the baseline first, in one order, and one of the two must be chosen."""
+"""As in the study: one order, the baseline first, and no ties."""
 
 
 class Request(NamedTuple):
-    """The prompt of a post that was made elsewhere."""
+    """A prompt in free words, of posts that were written elsewhere."""
 
     text: str
 
@@ -58,8 +58,8 @@ class Game(NamedTuple):
 
 
 class Judge(Protocol):
-    """Plays games. `identity` is all that shapes a verdict besides the game; `name` is its name in tables;
-    `ties_when_forced`: whether it may say tie where the rules ask for a choice.
+    """Plays games. `identity` is everything that shapes a verdict besides the game; `name` is its name in tables;
+    `ties_when_forced`: whether it may say tie even if the rules allow none.
     """
 
     name: str
@@ -68,15 +68,15 @@ class Judge(Protocol):
     identity: dict[str, Any]
     tally: Tally
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
         """The raw reply to each game, in order."""
 
 
-class Played(NamedTuple):
+class PlayedGame(NamedTuple):
     """A game with its last reply."""
 
-    pick: Pick
-    said: Said
+    verdict: Verdict
+    reply: JudgeReply
     attempts: int
 
 
@@ -97,20 +97,21 @@ def contest(labels: dict[str, str], brief: Brief, opponent: str, candidate_post:
     return Contest(labels, brief, opponent, candidate_post, opponent_post, pair_id)
 
 
-def play(task: Task, judge: Judge, games: list[Game], progress: Progress) -> list[Played]:
-    """Every game played; one whose reply cannot be read is asked again up to the judge's number of attempts."""
-    played: dict[int, Played] = {}
+def play(task: Task, judge: Judge, games: list[Game], progress: Progress) -> list[PlayedGame]:
+    """Plays every game; one without a verdict is requested again up to the judge's number of attempts."""
+    played: dict[int, PlayedGame] = {}
     open_games = list(range(len(games)))
     for attempt in range(judge.attempts):
         if not open_games:
             break
         replies = judge.replies(task, [games[index] for index in open_games], attempt, progress)
-        for index, said in zip(open_games, replies, strict=True):
+        for index, reply in zip(open_games, replies, strict=True):
             game = games[index]
             may_tie = game.may_tie or judge.ties_when_forced
-            pick = Pick("", said.failure) if said.failure else read_reply(said, (game.post_a, game.post_b), may_tie)
-            played[index] = Played(pick, said, attempt + 1)
-        open_games = [index for index in open_games if not played[index].pick.pick]
+            posts = (game.post_a, game.post_b)
+            verdict = Verdict("", reply.failure) if reply.failure else read_reply(reply, posts, may_tie)
+            played[index] = PlayedGame(verdict, reply, attempt + 1)
+        open_games = [index for index in open_games if not played[index].verdict.pick]
     return [played[index] for index in range(len(games))]
 
 
@@ -129,10 +130,10 @@ def pair_outcome(games: Iterable[str]) -> str:
     return outcomes.pop() if len(outcomes) == 1 else "tie"
 
 
-def panel_outcome(said: Sequence[str]) -> str:
+def panel_outcome(outcomes: Sequence[str]) -> str:
     """A panel's game: the majority of the scored verdicts, else a tie; unscored unless more than half are scored."""
-    scored = [outcome for outcome in said if outcome != "unscored"]
-    if 2 * len(scored) <= len(said):
+    scored = [outcome for outcome in outcomes if outcome != "unscored"]
+    if 2 * len(scored) <= len(outcomes):
         return "unscored"
     outcome, votes = Counter(scored).most_common(1)[0]
     return outcome if 2 * votes > len(scored) else "tie"
@@ -155,9 +156,9 @@ def labels_of(row: Any) -> dict[str, str]:
 def judge_contests(
     task: Task, judges: Sequence[Judge], contests: Sequence[Contest], rules: Rules, progresses: Sequence[Progress]
 ) -> pd.DataFrame:
-    """Every contest played by every judge in every order of the rules (schema Games, less what labels lack).
+    """Every contest played by every judge in every order of the rules (schema Games, less the columns labels lack).
 
-    `progresses` has one entry a judge.
+    `progresses` has one entry per judge.
     """
     import pandas as pd
 
@@ -202,22 +203,22 @@ def swap_order(candidate_post: str, opponent_post: str, is_candidate_first: bool
     return (candidate_post, opponent_post) if is_candidate_first else (opponent_post, candidate_post)
 
 
-def _verdict(played: Played, is_candidate_first: bool) -> dict[str, Any]:
+def _verdict(played: PlayedGame, is_candidate_first: bool) -> dict[str, Any]:
     return {
-        "pick": played.pick.pick,
-        "outcome": game_outcome(played.pick.pick, is_candidate_first),
-        "reason": played.pick.reason,
-        "why": played.pick.why,
-        "criteria": json.dumps(played.pick.criteria),
-        "raw_reply": played.said.text,
+        "pick": played.verdict.pick,
+        "outcome": game_outcome(played.verdict.pick, is_candidate_first),
+        "reason": played.verdict.reason,
+        "why": played.verdict.why,
+        "criteria": json.dumps(played.verdict.criteria),
+        "raw_reply": played.reply.text,
         "attempts": played.attempts,
-        "prompt_tokens": played.said.prompt_tokens,
-        "completion_tokens": played.said.completion_tokens,
+        "prompt_tokens": played.reply.prompt_tokens,
+        "completion_tokens": played.reply.completion_tokens,
     }
 
 
 def panel_games(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """The panel's games: one row a pair and order, with the outcome of the majority; a single judge's as they are.
+    """The panel's games, one row per pair and order, with the majority's outcome.
 
     `verdicts` follows the schema Games; the columns of single replies are left out.
     """
@@ -226,15 +227,17 @@ def panel_games(verdicts: pd.DataFrame) -> pd.DataFrame:
     games = verdicts.drop_duplicates(keys)[keys + [name for name in columns if name in verdicts]]
     if len(games) == len(verdicts):  # a single judge
         return games.assign(outcome=verdicts["outcome"])
-    said = verdicts.groupby(keys, sort=False)["outcome"].agg(list).map(panel_outcome)
-    return games.assign(outcome=said.reindex(list(zip(games[keys[0]], games[keys[1]], strict=True))).to_list())
+    decided = verdicts.groupby(keys, sort=False)["outcome"].agg(list).map(panel_outcome)
+    return games.assign(outcome=decided.reindex(list(zip(games[keys[0]], games[keys[1]], strict=True))).to_list())
 
 
 def pairs(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One row a pair with its `outcome`, from the panel's games."""
+    """One row per pair with its `outcome`, from the panel's games."""
     games = panel_games(verdicts).drop(columns=["candidate_words", "opponent_words"], errors="ignore")
-    said: dict[str, list[str]] = {}
+    outcomes: dict[str, list[str]] = {}
     for pair_id, outcome in zip(games["pair_id"], games["outcome"], strict=True):
-        said.setdefault(pair_id, []).append(outcome)
+        outcomes.setdefault(pair_id, []).append(outcome)
     found = games.drop_duplicates("pair_id").drop(columns="is_candidate_first")
-    return found.assign(outcome=[pair_outcome(said[pair_id]) for pair_id in found["pair_id"]]).reset_index(drop=True)
+    return found.assign(outcome=[pair_outcome(outcomes[pair_id]) for pair_id in found["pair_id"]]).reset_index(
+        drop=True
+    )

@@ -22,26 +22,8 @@ from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, gate_failu
 from synthpost_dagster.assets.metadata import as_markdown, preview
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.orchestration.instance import metadata_of
-from synthpost_dagster.quality.gates import CONTROL_TEXTS, gate_names, is_blocking
+from synthpost_dagster.quality.gates import gate_names, gate_of, is_blocking
 from synthpost_dagster.resources.study import StudyResource
-
-DESCRIPTIONS = {
-    "schema": "Types, ranges, allowed levels, unique ids, no nulls.",
-    "duplicates": "No two kept posts are the same apart from case, space and punctuation.",
-    "factor_coverage": "Every post type × tone has its share of the rows, within one.",
-    "near_duplicates": "Few posts are nearly an earlier one, by MinHash and the exact Jaccard index of word 3-grams.",
-    "openings": "No first five words begin too many posts.",
-    "diversity": "As varied as the task asks, and a subset as varied as draws of its size from all rows.",
-    "rejected_share": "Few enough prompts stay rejected; the limit is the task's.",
-    "cleaning": "Few replies came with outer quotes or a preamble.",
-    "sentence_band": "Few enough kept posts have too few or too many sentences for their length.",
-    "personal_data": "No e-mail address, phone or card number in what may be sent to a hosted model.",
-    "leakage": "No training row names a holdout product or holds a long run of words of its text.",
-    "supervised_tokens": "Every row teaches something, its end among it.",
-    "forgetting": "General text stays about as likely to the tuned model as to its base; the limit is the task's.",
-    "memorisation": "How much of the tuned posts stands word for word in training posts; reported.",
-    **{f"control_{name}": f"{text[0].upper()}{text[1:]}." for name, text in CONTROL_TEXTS.items()},
-}
 
 
 def build_checks(assets: list[AssetsDefinition]) -> list[AssetChecksDefinition]:
@@ -58,7 +40,7 @@ def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
         asset=checked.key,
         name=gate,
         blocking=is_blocking(asset, gate),
-        description=DESCRIPTIONS[gate],
+        description=gate_of(asset, gate).description,
         partitions_def=checked.partitions_def,
     )
     def check(context: AssetCheckExecutionContext, study: StudyResource) -> Any:

@@ -142,7 +142,7 @@ class DeviceSpec(Record):
     )
     cpu_threads: int | None = Field(ge=1, description="CPU threads of torch; null for one per core")
     process_per_run: bool = Field(
-        description="start each run that holds a model in a process of its own, which frees all GPU memory at its end "
+        description="run each job with a model in its own process, which frees all GPU memory at its end "
         "and costs some seconds"
     )
 

@@ -1,1 +1,1 @@
-"""The gates: what a table of an asset must satisfy, with the limits and what a failure says."""
+"""The gates on tables, and the explanations of failures."""

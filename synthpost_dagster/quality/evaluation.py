@@ -1,11 +1,11 @@
-"""Gates between training and evaluation: leakage, memorisation, what of a row is learned, and what is forgotten."""
+"""Gates on training: leakage, memorisation, supervised tokens and forgetting."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from synthpost_dagster.quality.result import GateResult, blocking, shown, warning
+from synthpost_dagster.quality.result import Finding, finding, shown
 from synthpost_dagster.rows.leakage import LeakFinder
 from synthpost_dagster.statistics.perplexity import whole
 from synthpost_dagster.tasks.task import Task
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 TRAINING_TEXTS = ("student_prompt", "post")
 
 
-def leakage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """No training prompt or post names a holdout product or holds a long run of words of its text."""
+def leakage(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """No training prompt or post names a holdout product or repeats a long run of words of its text."""
     limit = task.spec.quality.leaked_words
     finder = LeakFinder(task, limit)
     texts = zip(*(table[name] for name in TRAINING_TEXTS if name in table), strict=True)
@@ -30,8 +30,7 @@ def leakage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         f"{len(found)} of {len(table)} training rows name a holdout product or share {limit} words or more with its "
         "text (quality.leaked_words)"
     )
-    return blocking(
-        "leakage",
+    return finding(
         not found,
         message,
         shown(named, "holdout_product", "shared"),
@@ -40,19 +39,18 @@ def leakage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
     )
 
 
-def memorisation(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """How much of the tuned posts stands word for word in training posts; reported. Looks at `Memorisation`."""
+def memorisation(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """Reports how much of the tuned posts is copied from training posts; `table` follows the schema Memorisation."""
     longest = table.sort_values("shared_words", ascending=False, kind="stable")
     words = table["shared_words"]
     whole = int(((words > 0) & (words >= table["post_words"])).sum())
     if table.empty:
-        return warning("memorisation", True, "there is no tuned post", table)
+        return finding(True, "there is no tuned post", table)
     message = (
         f"longest run of words that a tuned post shares with a training post: {int(words.max())}, in the middle "
-        f"{words.median():g}; {whole} of {len(table)} posts stand in one whole"
+        f"{words.median():g}; {whole} of {len(table)} posts are part of one as a whole"
     )
-    return warning(
-        "memorisation",
+    return finding(
         True,
         message,
         longest[["prompt_id", "product", "shared_words", "post_words", "shared", "training_post"]],
@@ -62,19 +60,19 @@ def memorisation(task: Task, table: pd.DataFrame, target: int) -> GateResult:
     )
 
 
-def supervised_tokens(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """Every row teaches something, its end among it. Looks at `Supervision`."""
+def supervised_tokens(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """Every row has supervised tokens, and its end of turn is one of them; `table` follows the schema Supervision."""
     at_fault = table[(table["supervised_tokens"] == 0) | ~table["is_end_supervised"]]
     share = float(table["supervised_tokens"].sum() / max(1, table["tokens"].sum()))
     message = (
-        f"{share:.1%} of {int(table['tokens'].sum())} tokens are learned; {len(at_fault)} of {len(table)} rows teach "
-        "nothing or not when to stop"
+        f"{share:.1%} of {int(table['tokens'].sum())} tokens are supervised; in {len(at_fault)} of {len(table)} "
+        "rows no token is, or the end of turn is not"
     )
-    return blocking("supervised_tokens", at_fault.empty and share > 0, message, at_fault, supervised_share=share)
+    return finding(at_fault.empty and share > 0, message, at_fault, supervised_share=share)
 
 
-def forgetting(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """General text stays about as likely to the tuned model as to its base. Looks at `Forgetting`."""
+def forgetting(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """General text stays about as likely to the tuned model as to its base; `table` follows the schema Forgetting."""
     limit, found = task.spec.quality.max_perplexity_ratio, whole(table)
     kinds = table.assign(ratio=table["tuned_perplexity"] / table["base_perplexity"])
     at_fault = kinds[~(kinds["ratio"] <= limit)].sort_values("ratio", ascending=False, kind="stable")
@@ -83,4 +81,4 @@ def forgetting(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         f"the perplexity of {int(table['tokens'].sum())} tokens of general text is {ratio}; the limit is {limit:g} "
         "(quality.max_perplexity_ratio)"
     )
-    return warning("forgetting", found.ratio <= limit, message, at_fault, perplexity_ratio=found.ratio)
+    return finding(found.ratio <= limit, message, at_fault, perplexity_ratio=found.ratio)

@@ -1,10 +1,10 @@
-"""Gates on posts: what repeats, what was rejected or mended, what is varied too little, what is personal."""
+"""Gates on posts: duplicates, openings, rejected and cleaned replies, sentences, diversity, personal data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from synthpost_dagster.quality.result import PREVIEW_ROWS, GateResult, blocking, kept, shown, warning
+from synthpost_dagster.quality.result import MAX_ROWS, Finding, finding, kept, shown
 from synthpost_dagster.rows.diversity import IS_MORE_BETTER, Spread, is_worse, opening
 from synthpost_dagster.rows.duplicates import NearDuplicates
 from synthpost_dagster.rows.personal import KINDS, personal_data
@@ -15,23 +15,22 @@ from synthpost_dagster.text.normalize import normalised
 if TYPE_CHECKING:
     import pandas as pd
 
-PERSONAL_DATA = "personal_data"
-FEWEST_OPENINGS = 3
-"""So many rows may begin alike in a table of any size."""
+MIN_COMMON_OPENING = 3
+"""Rows that may have the same opening in a table of any size."""
 TEXT_COLUMNS = ("teacher_prompt", "student_prompt", "post")
 
 
-def duplicates(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+def duplicates(task: Task, table: pd.DataFrame, target: int) -> Finding:
     """No two kept posts are the same apart from case, space and punctuation."""
     rows = kept(table)
     text = rows["post"].map(lambda post: hash(normalised(post)))
     count = int(text.duplicated().sum())
     message = f"{count} of {len(rows)} kept posts repeat another, apart from case, space and punctuation"
-    return blocking("duplicates", not count, message, shown(rows[text.duplicated(keep=False)]), duplicates=float(count))
+    return finding(not count, message, shown(rows[text.duplicated(keep=False)]), duplicates=float(count))
 
 
-def near_duplicates(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """Few prompts end in a post that is nearly an earlier one: kept, or rejected for it to the last."""
+def near_duplicates(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """Few prompts have a kept post that nearly repeats an earlier one, or a last reply rejected for it."""
     import pandas as pd
 
     rows, limits = kept(table), task.spec.quality
@@ -55,10 +54,9 @@ def near_duplicates(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         + (f", and {len(given_up)} prompts stayed rejected for it" if "reason" in last else "")
         + f": {share:.1%}; the limit is {limits.max_near_duplicate_share:.0%} (quality.max_near_duplicate_share)"
     )
-    # Both kinds have a place among the rows that are shown.
-    named = pd.concat([pairs.head(PREVIEW_ROWS // 2), given_up, pairs.iloc[PREVIEW_ROWS // 2 :]]).fillna("")
-    return blocking(
-        "near_duplicates",
+    # Among the first MAX_ROWS are rows of both kinds.
+    named = pd.concat([pairs.head(MAX_ROWS // 2), given_up, pairs.iloc[MAX_ROWS // 2 :]]).fillna("")
+    return finding(
         share <= limits.max_near_duplicate_share,
         message,
         shown(named, "jaccard", "near", "near_post"),
@@ -67,22 +65,21 @@ def near_duplicates(task: Task, table: pd.DataFrame, target: int) -> GateResult:
     )
 
 
-def openings(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+def openings(task: Task, table: pd.DataFrame, target: int) -> Finding:
     """No first five words begin more posts than the limit."""
     rows, limit = kept(table), task.spec.quality.max_opening_share
     first = rows["post"].map(opening)
     counts = first.value_counts()
-    most = max(FEWEST_OPENINGS, limit * len(rows))
+    most = max(MIN_COMMON_OPENING, limit * len(rows))
     common = counts[counts > most]
     top = int(counts.iloc[0]) if len(counts) else 0
     message = (
         f"{len(common)} openings begin more than {most:g} of {len(rows)} posts (quality.max_opening_share "
-        f"{limit:.0%}, at least {FEWEST_OPENINGS})"
-        + (f"; the commonest, {counts.index[0]!r}, begins {top}" if top > 1 else "")
+        f"{limit:.0%}, at least {MIN_COMMON_OPENING})"
+        + (f"; the most frequent, {counts.index[0]!r}, begins {top}" if top > 1 else "")
     )
     named = rows[first.isin(common.index)]
-    return warning(
-        "openings",
+    return finding(
         common.empty,
         message,
         shown(named.assign(opening=first[named.index]), "opening"),
@@ -91,7 +88,7 @@ def openings(task: Task, table: pd.DataFrame, target: int) -> GateResult:
     )
 
 
-def cleaning(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+def cleaning(task: Task, table: pd.DataFrame, target: int) -> Finding:
     """Few replies had outer quotes or a preamble that had to be stripped."""
     limit = task.spec.quality.max_cleaned_share
     cleaned = table[table["stripped"] != ""]
@@ -101,10 +98,10 @@ def cleaning(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         f"{len(cleaned)} of {len(table)} replies were cleaned{f' ({kinds})' if kinds else ''}: {share:.1%}; the "
         f"limit is {limit:.0%} (quality.max_cleaned_share)"
     )
-    return warning("cleaning", share <= limit, message, shown(cleaned, "stripped", "raw_reply"), cleaned_share=share)
+    return finding(share <= limit, message, shown(cleaned, "stripped", "raw_reply"), cleaned_share=share)
 
 
-def rejected_share(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+def rejected_share(task: Task, table: pd.DataFrame, target: int) -> Finding:
     """Few enough prompts stay rejected."""
     last = _last_attempts(table)
     rejected = last[last["status"] == "rejected"]
@@ -114,10 +111,10 @@ def rejected_share(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         f"{share:.1%} of the prompts stayed rejected{f' ({reasons})' if reasons else ''}; the limit is {limit:.0%} "
         "(quality.max_rejected_share)"
     )
-    return blocking("rejected_share", share <= limit, message, shown(rejected), rejected_share=share)
+    return finding(share <= limit, message, shown(rejected), rejected_share=share)
 
 
-def sentence_band(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+def sentence_band(task: Task, table: pd.DataFrame, target: int) -> Finding:
     """Few enough kept posts have too few or too many sentences for their length."""
     rows, limit = kept(table), task.spec.quality.max_out_of_band_share
     missed = rows[~rows["is_in_band"]]
@@ -126,11 +123,14 @@ def sentence_band(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         f"{len(missed)} of {len(rows)} kept posts have too few or too many sentences: {share:.1%}; the limit is "
         f"{limit:.0%} (quality.max_out_of_band_share)"
     )
-    return warning("sentence_band", share <= limit, message, shown(missed, "length"), out_of_band_share=share)
+    return finding(share <= limit, message, shown(missed, "length"), out_of_band_share=share)
 
 
-def diversity(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """The posts are as varied as the task asks, and a subset as varied as draws of its size. Looks at `Diversity`."""
+def diversity(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """The posts are as varied as the task requires, and a subset as varied as random draws of its size.
+
+    `table` follows the schema Diversity.
+    """
     limits = task.spec.quality.diversity.model_dump(exclude_none=True)
     rows = table.assign(fault="")
     for at, row in zip(rows.index, table.itertuples(), strict=True):
@@ -144,11 +144,11 @@ def diversity(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         else f"distinct-2 {figures['distinct_2']:.2f}, compression ratio {figures['compression_ratio']:.1f}, self-BLEU "
         f"{figures['self_bleu']:.0f}; compared at {size} rows, no figure is outside quality.diversity or the draws"
     )
-    return warning("diversity", at_fault.empty, message, at_fault, **figures)
+    return finding(at_fault.empty, message, at_fault, **figures)
 
 
 def _fault(row: Any, limits: dict[str, float]) -> str:
-    """What is wrong with a metric's figure, or an empty string."""
+    """Why a metric fails, or an empty string."""
     is_own_size = row.rows == row.equal_rows
     figure = row.value if is_own_size or row.draws_mean != row.draws_mean else row.draws_mean
     better = IS_MORE_BETTER[row.metric]
@@ -162,7 +162,7 @@ def _fault(row: Any, limits: dict[str, float]) -> str:
     return ""
 
 
-def personal(task: Task, table: pd.DataFrame, target: int) -> GateResult:
+def personal(task: Task, table: pd.DataFrame, target: int) -> Finding:
     """No e-mail address, phone number or card number is in what may be sent to a hosted model."""
     columns, region = [name for name in TEXT_COLUMNS if name in table], task.spec.quality.phone_region
     found = [
@@ -176,7 +176,7 @@ def personal(task: Task, table: pd.DataFrame, target: int) -> GateResult:
     )
     listed = named.assign(found=["; ".join(f"{kind} {text}" for kind, text in finds) for finds in found if finds])
     figures = {f"rows_with_{kind.replace('-', '')}": float(count) for kind, count in counts.items()}
-    return warning(PERSONAL_DATA, named.empty, message, shown(listed, "found"), **figures)
+    return finding(named.empty, message, shown(listed, "found"), **figures)
 
 
 def _last_attempts(table: pd.DataFrame) -> pd.DataFrame:

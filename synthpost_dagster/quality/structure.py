@@ -1,11 +1,11 @@
-"""Gates on a table's form: its schema, the coverage of its strata, and the controls of the judge."""
+"""Gates on structure: the schema, the coverage of the strata, and the controls of the judge."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.judging.controls import controlled
-from synthpost_dagster.quality.result import GateResult, blocking, kept, preview, shown
+from synthpost_dagster.quality.result import Finding, finding, kept, shown
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
 from synthpost_dagster.schemas import TABLES
 from synthpost_dagster.tasks.task import Task
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 CONTROL_TEXTS = {
     "resampled": "the untuned model against itself, which must come out near 1",
     "empty": "an empty post against the untuned model's, which must lose",
-    "shuffled": "tuned posts dealt to wrong prompts against those of these prompts, which must lose",
+    "shuffled": "tuned posts of other prompts against the tuned post of the prompt, which must lose",
 }
 
 
-def schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> GateResult:
+def schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> Finding:
     """Types, ranges, allowed levels, unique ids, no nulls."""
     import pandas as pd
     from pandera.errors import SchemaErrors
@@ -33,15 +33,14 @@ def schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> GateResu
         first = listed.iloc[0]
         where = f"column {first['column']}" if first["column"] != "None" else "the table"
         message = f"{len(listed)} values break the schema; first: {where}, {first['check']}: {first['failure_case']}"
-        return blocking("schema", False, message, listed, failures=float(len(listed)))
-    return blocking("schema", True, f"{len(table)} rows follow the schema", table.head(0), failures=0.0)
+        return finding(False, message, listed, failures=float(len(listed)))
+    return finding(True, f"{len(table)} rows follow the schema", table.head(0), failures=0.0)
 
 
-def factor_coverage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """Every type × tone stratum has its share of the rows asked for, within one.
+def factor_coverage(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """Every type × tone stratum has its share of the rows requested, within one.
 
-    The full size takes what was kept, so there a stratum may lack as large a share as may be rejected of all; none may
-    have too many.
+    The full data size takes all kept rows, so there a stratum may lack up to quality.max_rejected_share of its share.
     """
     rows = kept(table)
     found = rows.groupby(["post_type", "tone"]).size().to_dict()
@@ -59,11 +58,11 @@ def factor_coverage(task: Task, table: pd.DataFrame, target: int) -> GateResult:
         + (" or less what was rejected" if is_full else "")
     )
     named = rows[[stratum in at_fault for stratum in zip(rows["post_type"], rows["tone"], strict=True)]]
-    return blocking("factor_coverage", not at_fault, message, shown(named), strata_off=float(len(at_fault)))
+    return finding(not at_fault, message, shown(named), strata_off=float(len(at_fault)))
 
 
-def control(name: str, task: Task, table: pd.DataFrame, target: int) -> GateResult:
-    """A comparison whose answer is known came out as it must; one that did not is shown, and the report made."""
+def control(name: str, task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """A comparison with a known answer has that result."""
     found = next(result for result in controlled(table) if result.name == name)
     low, high = found.control.ratio.low, found.control.ratio.high
     message = (
@@ -71,13 +70,7 @@ def control(name: str, task: Task, table: pd.DataFrame, target: int) -> GateResu
         f"{found.counts.ties}, unscored {found.counts.unscored}; 95 % interval of the ratio {low:.2f} to {high:.2f}"
     )
     figures = {"wins": found.counts.wins, "losses": found.counts.losses, "ratio_low": low, "ratio_high": high}
-    rows = table.head(0) if found.control.finding == "good" else table[table["opponent"] == name]
-    return GateResult(
-        f"control_{name}",
-        found.control.finding == "good",
-        False,
-        message,
-        {key: float(value) for key, value in figures.items()},
-        preview(rows[["pair_id", "company", "product", "post_type", "outcome", "why", "raw_reply"]]),
-        found.control.finding == "untrusted",
-    )
+    is_good = found.control.finding == "good"
+    rows = table.head(0) if is_good else table[table["opponent"] == name]
+    columns = ["pair_id", "company", "product", "post_type", "outcome", "why", "raw_reply"]
+    return Finding(is_good, message, rows[columns], figures, is_severe=found.control.finding == "untrusted")

@@ -17,7 +17,7 @@ from synthpost_dagster.statistics.choice import best_of, headline_ratio, is_plac
 from synthpost_dagster.statistics.corners import Corner, weak_corners
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.order import order_figures
-from synthpost_dagster.statistics.paired import standing
+from synthpost_dagster.statistics.paired import compare_cells
 from synthpost_dagster.statistics.ratio import count
 from synthpost_dagster.statistics.seeds import seed_spread
 
@@ -36,7 +36,7 @@ def choose(cells: Sequence[Judged]) -> Choice | None:
     if chosen is None:
         return None
     placed = {cell: found for cell, found in outcomes.items() if is_placeable(counts[cell])}
-    others = standing(chosen.key, placed, generator_of("alike", chosen.key.key))
+    others = compare_cells(chosen.key, placed, generator_of("alike", chosen.key.key))
     better, same = (tuple(sorted(group, key=lambda cell: cell.sweep_order)) for group in (others.better, others.alike))
     prompted = next(one for one in cells if one.cell == chosen.key).against(PROMPTED)
     return Choice(*chosen, better, same, headline_ratio(count(prompted.values()), chosen.cells))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synthpost_dagster.quality.result import PREVIEW_CHARACTERS
+from synthpost_dagster.quality.result import MAX_CHARACTERS
 from synthpost_dagster.report.texts import cut
 from synthpost_dagster.report.variety import at_equal, history, measured, metric_lines
 from synthpost_dagster.text.normalize import folded, letters, placed_letters
@@ -79,7 +79,7 @@ def _fault(row: Mapping[str, str]) -> dict[str, str]:
 
 def _ended(text: str) -> str:
     """The text with a mark where the manifest cut it."""
-    return f"{text} …" if len(text) == PREVIEW_CHARACTERS else text
+    return f"{text} …" if len(text) == MAX_CHARACTERS else text
 
 
 def heat(found: int, due: int) -> str:

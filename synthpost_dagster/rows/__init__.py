@@ -1,1 +1,1 @@
-"""Rows of data: catalog and prompts as tables, cleaning and rejection of replies, subsets, and the gates on them."""
+"""Rows: prompts, synthesis, cleaning and rejection of replies, subsets, and measures of their quality."""

@@ -1,4 +1,4 @@
-"""Removes what teachers put around a post: preambles, outer quotes, a fence around all of it."""
+"""Removes preambles, outer quotes and a fence around a teacher's post."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHATTER = (
     rf"(?:{_HERE}(?:{_POSTS})|(?:{_ASSENT}[!.,]?\s+){{1,3}}{_HERE}(?:{_POSTS}|{_WORDS})|here is another option)\b(?!-)"
 )
 _PREAMBLE = re.compile(
-    # A line of its own, which may hold a colon if it ends in one.
+    # A line of its own, which may contain a colon if it ends in one.
     rf"\**{_CHATTER}(?:[^\n]{{0,160}}:|[^\n:]{{0,160}}[.!])\**[ \t]*\n\s*"
     rf"|\**{_CHATTER}[^\n:]{{0,160}}:\**\s*"
     rf"|(?:{_ASSENT}[!.,:]*[ \t]*){{1,3}}(?:\n\s*|$)"

@@ -1,7 +1,7 @@
-"""Texts as one array of word numbers, so that word n-grams of millions of rows are counted and compared in numpy.
+"""Texts as one array of word numbers, so that numpy counts and compares word n-grams of millions of rows.
 
-An n-gram is told by a 64-bit hash of its word numbers: among a hundred million different ones, a collision is expected
-0.0003 times.
+N-grams are compared by a 64-bit hash of their word numbers: a hundred million different ones have 0.0003 expected
+collisions.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ _BASE = 0x9E3779B97F4A7C15
 """An odd number near 2**64 / φ: multiplying by it spreads small numbers over all bits."""
 _MIX = 0xBF58476D1CE4E5B9
 _CHUNK = 4_000_000
-"""Words hashed at a time, so that what is held for a moment stays small."""
-
-
+"""Words hashed at a time, to limit memory."""
 SEED_WORDS = 8
-"""Shared runs of so many words are few, those of fewer words are everywhere."""
+"""Texts share few runs of this length, and many shorter ones."""
 
 
 class Shared(NamedTuple):
-    """The longest run of words that a text shares with any text of a corpus; `row` is the corpus's, -1 without one."""
+    """The longest run of words that a text shares with a text of a corpus; `row` is that text's index, or -1."""
 
     words: int
     row: int
@@ -35,7 +33,7 @@ class Shared(NamedTuple):
 
 
 class Corpus:
-    """Texts by their words, without case and punctuation."""
+    """The words of texts, without case and punctuation."""
 
     def __init__(self, texts: Iterable[str], vocabulary: dict[str, int] | None = None) -> None:
         """Reads the texts once. Corpora to be compared share a `vocabulary`, which grows."""
@@ -51,16 +49,16 @@ class Corpus:
         self.ends: np.ndarray[Any, Any] = np.frombuffer(ends, dtype=np.uint64).astype(np.int64)
 
     def __len__(self) -> int:
-        """How many texts there are."""
+        """The number of texts."""
         return len(self.ends) - 1
 
     def ngrams(self, size: int) -> np.ndarray[Any, Any]:
-        """Hashes of all n-grams of `size` words that lie within one text, in their order (uint64)."""
+        """Hashes (uint64) of all n-grams of `size` words within one text, in order."""
         hashes: np.ndarray[Any, Any] = self._hashes(size)[self._is_within(size)]
         return hashes
 
     def starts(self, size: int) -> np.ndarray[Any, Any]:
-        """At which word each n-gram of `size` words begins."""
+        """Index of the first word of each n-gram of `size` words."""
         import numpy as np
 
         return np.flatnonzero(self._is_within(size))
@@ -86,7 +84,7 @@ class Corpus:
         return part
 
     def ngrams_at(self, starts: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-        """Hashes of the n-grams of `size` words that begin at these words, each within one text."""
+        """Hashes of the n-grams of `size` words that begin at the words with the given indices."""
         import numpy as np
 
         found = np.zeros(len(starts), np.uint64)
@@ -96,13 +94,13 @@ class Corpus:
         return found
 
     def row_of(self, word: int) -> int:
-        """The text that a word stands in."""
+        """Index of the text that has the word with the given index."""
         import numpy as np
 
         return int(np.searchsorted(self.ends, word, side="right")) - 1
 
     def _hashes(self, size: int) -> np.ndarray[Any, Any]:
-        """Polynomial hashes of every window, those that cross from one text into the next as well."""
+        """Polynomial hashes of every window of `size` words, across texts too."""
         import numpy as np
 
         found = np.zeros(max(0, len(self.words) - size + 1), np.uint64)
@@ -115,21 +113,21 @@ class Corpus:
 
 
 class _Source:
-    """The corpus that runs are looked for in. A long run can begin only where one of SEED_WORDS words begins that is
-    asked for, and only there it is looked for.
+    """The corpus that is searched. A run of SEED_WORDS or more words is searched for only where its first SEED_WORDS
+    words occur in the other texts.
     """
 
-    def __init__(self, corpus: Corpus, asked: Corpus) -> None:
+    def __init__(self, corpus: Corpus, texts: Corpus) -> None:
         import numpy as np
 
         self._corpus = corpus
-        wanted = np.unique(asked.ngrams(SEED_WORDS))
+        wanted = np.unique(texts.ngrams(SEED_WORDS))
         starts, hashes = corpus.starts(SEED_WORDS), corpus.ngrams(SEED_WORDS)
         place = np.minimum(np.searchsorted(wanted, hashes), max(0, wanted.size - 1))
         self._seeds = starts[wanted[place] == hashes] if wanted.size else starts[:0]
 
     def ngrams(self, size: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The hashes of runs of `size` words that may be shared, and the words at which they begin."""
+        """Hashes of the runs of `size` words that may be shared, and the indices of their first words."""
         import numpy as np
 
         if size < SEED_WORDS:
@@ -141,10 +139,10 @@ class _Source:
 
 
 def longest_shared(texts: list[str], corpus: list[str]) -> list[Shared]:
-    """For each text the longest run of words that any text of the corpus holds as well.
+    """The longest run of words that each text shares with any text of the corpus.
 
-    A run of n words is shared only if its runs of n - 1 words are, so the length is found bit by bit, the largest
-    first. The hashes of one length are held at a time.
+    A run of n words is shared only if its runs of n - 1 words are, so the length is found bit by bit, the highest bit
+    first.
     """
     import numpy as np
 
@@ -160,7 +158,7 @@ def longest_shared(texts: list[str], corpus: list[str]) -> list[Shared]:
 
 
 def _rows_sharing(asked: Corpus, size: int, source: _Source) -> np.ndarray[Any, Any]:
-    """Which texts hold a run of `size` words that the source holds too."""
+    """Whether each text has a run of `size` words that the source has too."""
     import numpy as np
 
     is_sharing = np.zeros(len(asked), bool)
@@ -177,7 +175,7 @@ def _rows_sharing(asked: Corpus, size: int, source: _Source) -> np.ndarray[Any, 
 def _runs(
     asked: Corpus, sizes: np.ndarray[Any, Any], source: _Source, known: Corpus, corpus: list[str]
 ) -> list[Shared]:
-    """The runs themselves, each with the first text of the corpus that holds it."""
+    """The runs, each with the first text of the corpus that has it."""
     import numpy as np
 
     found = [Shared(0, -1, "")] * len(asked)
@@ -195,7 +193,7 @@ def _runs(
 
 
 def _first_places(hashes: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> dict[int, int]:
-    """Wanted hash → the first place at which it stands, for those that are there; `wanted` is sorted."""
+    """Hash → its first index, for each hash of the sorted array `wanted` that occurs."""
     import numpy as np
 
     place = np.minimum(np.searchsorted(wanted, hashes), wanted.size - 1)

@@ -1,9 +1,8 @@
-"""How varied posts are: distinct-n, compression ratio, commonest opening, self-BLEU; compared at equal rows.
+"""Diversity of posts: distinct-n, compression ratio, most frequent opening, self-BLEU; compared at equal rows.
 
-The metrics of wording depend on how many posts there are, so two tables are compared by draws of the same number of
-rows, spread over the strata as a subset is. Draws are without replacement, since a post drawn twice would count as a
-repetition. Self-BLEU is taken on a sample of one size, whatever the table's; what is said of meaning is in
-`rows.embeddings`.
+The metrics depend on the number of posts, so tables are compared by random draws of the same number of rows, stratified
+like a subset. Draws are without replacement, since a post drawn twice would count as a repetition. Self-BLEU uses a
+sample of fixed size. Metrics of meaning are in `rows.embeddings`.
 
 distinct-n: Li et al. 2016, https://aclanthology.org/N16-1014. Compression ratio: Shaib et al. 2024,
 https://arxiv.org/abs/2403.00553. Self-BLEU: Zhu et al. 2018, https://arxiv.org/abs/1802.01886.
@@ -20,31 +19,23 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpost_dagster.rows.corpus import Corpus
 from synthpost_dagster.rows.embeddings import meaning
 from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.schemas import METRICS
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.text.normalize import first_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_DRAWS, FEWEST_DRAWS = 30, 10
+MAX_DRAWS, MIN_DRAWS = 30, 10
 DRAWN_ROWS = 60_000
-"""So many rows are drawn in all, between the fewest and the most draws: large draws differ little."""
+"""Rows drawn in total, within MIN_DRAWS and MAX_DRAWS: large draws differ little."""
 SPREADS = 3.0
-"""A figure this many standard deviations of the draws to the worse side of their mean is no accident."""
+"""Standard deviations of the draws from their mean beyond which a figure is not explained by chance."""
 SELF_BLEU_POSTS = 50
 SEED = 0
 OPENING_WORDS = 5
-IS_MORE_BETTER = {
-    "distinct_1": True,
-    "distinct_2": True,
-    "distinct_3": True,
-    "compression_ratio": False,
-    "opening_share": False,
-    "self_bleu": False,
-    "vendi": True,
-    "semantic_near_share": False,
-}
-"""The metrics, and whether a higher figure means more variety."""
+IS_MORE_BETTER = {metric: metric.startswith(("distinct", "vendi")) for metric in METRICS}
+"""Metric → whether a higher figure means more variety."""
 
 
 class Spread(NamedTuple):
@@ -55,17 +46,17 @@ class Spread(NamedTuple):
 
     @property
     def low(self) -> float:
-        """Below this a figure is no accident."""
+        """Lower limit of figures that chance explains."""
         return self.mean - SPREADS * self.deviation
 
     @property
     def high(self) -> float:
-        """Above this a figure is no accident."""
+        """Upper limit of figures that chance explains."""
         return self.mean + SPREADS * self.deviation
 
 
 def is_worse(metric: str, figure: float, drawn: Spread) -> bool:
-    """Whether a figure lies outside of the draws, on the side of less variety; not where there are none."""
+    """Whether a figure shows less variety than chance explains; false without draws."""
     return figure < drawn.low if IS_MORE_BETTER[metric] else figure > drawn.high
 
 
@@ -75,7 +66,7 @@ def opening(post: str) -> str:
 
 
 def distinct(corpus: Corpus, size: int) -> float:
-    """Different n-grams of `size` words, divided by all of them; NaN where there is none."""
+    """Number of different n-grams of `size` words over the number of all; NaN without n-grams."""
     import numpy as np
 
     hashes = corpus.ngrams(size)
@@ -86,7 +77,7 @@ def distinct(corpus: Corpus, size: int) -> float:
 
 
 def compression_ratio(posts: Iterable[str]) -> float:
-    """Bytes of the posts, a line each, divided by those after zlib; above 1, and higher the more is repeated."""
+    """Size of the posts, a line each, over their zlib size; higher with more repetition."""
     packer, before, after = zlib.compressobj(6), 0, 0
     for post in posts:
         line = post.encode() + b"\n"
@@ -96,7 +87,7 @@ def compression_ratio(posts: Iterable[str]) -> float:
 
 
 def opening_share(openings: Iterable[str]) -> float:
-    """Share of the posts that begin with the commonest opening; NaN without posts."""
+    """Share of the posts with the most frequent opening; NaN without posts."""
     counts = Counter(openings)
     return max(counts.values()) / counts.total() if counts else float("nan")
 
@@ -116,7 +107,7 @@ def self_bleu(posts: list[str]) -> float:
 
 
 def diversity(posts: list[str], embedder: Path | None = None) -> dict[str, float]:
-    """Every metric on all posts, those of meaning where there is an embedder; NaN where the posts are too few."""
+    """Every metric on all posts, with an embedder those of meaning too; NaN for too few posts."""
     by_meaning = {} if embedder is None else meaning(posts, embedder)
     return (
         _of_posts(Corpus(posts), posts, [opening(post) for post in posts])
@@ -128,7 +119,7 @@ def diversity(posts: list[str], embedder: Path | None = None) -> dict[str, float
 def diversity_table(
     own: pd.DataFrame, kept: pd.DataFrame, task: Task, equal_rows: int, embedder: Path | None = None
 ) -> pd.DataFrame:
-    """The metrics of an artifact's own rows, and over draws of `equal_rows` of the kept rows (schema Diversity)."""
+    """The metrics of an artifact's own rows, and over draws of `equal_rows` kept rows (schema Diversity)."""
     import pandas as pd
 
     nothing = Spread(float("nan"), float("nan"))
@@ -147,7 +138,7 @@ def diversity_table(
 
 
 def diversity_facts(table: pd.DataFrame) -> dict[str, float]:
-    """The figures that can be compared between artifacts: at equal rows where rows were drawn, else the artifact's."""
+    """Figures that can be compared between artifacts: of the draws, or the artifact's own without draws."""
     at_equal = table["draws_mean"].fillna(table["value"])
     return {
         f"{metric}_at_{size}_rows": round(float(figure), 4)
@@ -157,9 +148,9 @@ def diversity_facts(table: pd.DataFrame) -> dict[str, float]:
 
 
 def spreads(kept: pd.DataFrame, task: Task, size: int) -> dict[str, Spread]:
-    """Each metric but self-BLEU over draws of `size` kept rows, each stratum giving its share where it has it.
+    """The metrics of wording except self-BLEU over stratified draws of `size` kept rows.
 
-    Empty where the rows are not more than `size`.
+    Empty if there are no more rows than `size`.
     """
     import numpy as np
 
@@ -171,7 +162,7 @@ def spreads(kept: pd.DataFrame, task: Task, size: int) -> dict[str, Spread]:
     share = {stratum: due for stratum, due in shares(shuffled_strata(task), size).items() if stratum in places}
     generator = np.random.default_rng(SEED)
     found: list[dict[str, float]] = []
-    for _ in range(min(MOST_DRAWS, max(FEWEST_DRAWS, DRAWN_ROWS // size))):
+    for _ in range(min(MAX_DRAWS, max(MIN_DRAWS, DRAWN_ROWS // size))):
         drawn = [generator.permutation(places[stratum])[:due] for stratum, due in share.items()]
         rows = np.sort(np.concatenate(drawn)).tolist()
         found.append(_of_posts(corpus.part(rows), [posts[row] for row in rows], [openings[row] for row in rows]))

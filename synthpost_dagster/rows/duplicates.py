@@ -26,10 +26,10 @@ class Neighbour(NamedTuple):
 
 
 class NearDuplicates:
-    """The posts added so far, by key; finds those near to another."""
+    """An index of posts by key that finds near-duplicates."""
 
     def __init__(self, threshold: float) -> None:
-        """`threshold` is the least Jaccard index of a near-duplicate."""
+        """`threshold` is the minimum Jaccard index of near-duplicates."""
         from rensa import RMinHashLSH
 
         self._threshold = threshold
@@ -39,9 +39,9 @@ class NearDuplicates:
         self._sizes: list[int] = []
 
     def add_unless_near(self, key: str, post: str) -> Neighbour | None:
-        """The nearest earlier post under another key; where there is none, the post is added under its key.
+        """The nearest earlier post under another key; if there is none, the post is added under its key.
 
-        A post that equals an earlier one apart from case, space and punctuation is a duplicate and no near-duplicate.
+        A post that equals an earlier one apart from case, space and punctuation is a duplicate, not a near-duplicate.
         """
         from rensa import RMinHash
 
@@ -69,7 +69,7 @@ class NearDuplicates:
 
 
 def shingled(text: str) -> set[str]:
-    """The word 3-grams of a normalised text; a shorter text is one of its own."""
+    """The word 3-grams of a normalised text; a shorter text counts as one."""
     words = text.split()
     if len(words) <= SHINGLE_WORDS:
         return {text}

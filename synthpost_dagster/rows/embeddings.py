@@ -1,4 +1,4 @@
-"""Variety by meaning: the Vendi score and semantic near-duplicates, where the profile names a sentence embedder.
+"""Diversity of meaning: the Vendi score and semantic near-duplicates, if the profile names a sentence embedder.
 
 The embedder is a folder that sentence-transformers reads (the extra `embeddings`); nothing is downloaded.
 Vendi score: Friedman and Dieng 2023, https://arxiv.org/abs/2210.02410.
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 VENDI_POSTS = 500
 EMBEDDED_POSTS = 20_000
-"""Of more posts than these a seeded sample is looked at."""
+"""Size of the seeded sample of a larger table."""
 NEAR_COSINE = 0.95
 SEED = 0
 _BLOCK = 1_000
 
 
 def meaning(posts: list[str], folder: Path) -> dict[str, float]:
-    """`vendi`: how many different posts the sample amounts to, over its size. `semantic_near_share`: share of the posts
+    """`vendi`: effective number of different posts in a sample over its size. `semantic_near_share`: share of the posts
     whose cosine with an earlier one is at least 0.95.
 
-    Raises SpecError where the embedder is not there or cannot be read. NaN for fewer than two posts.
+    Raises SpecError if the embedder is missing or cannot be read. NaN for fewer than two posts.
     """
     import numpy as np
 
@@ -48,7 +48,7 @@ def embedded(posts: list[str], folder: Path) -> np.ndarray[Any, Any]:
             "`embedder` in the profile needs sentence-transformers: install synthpost[embeddings]"
         ) from None
     if not folder.is_dir():
-        raise SpecError(f"{folder}: this embedder is not there; correct `embedder` in the profile, or set it to null")
+        raise SpecError(f"{folder}: there is no such folder; correct `embedder` in the profile, or set it to null")
     _refuse_code(folder)
     try:
         model = SentenceTransformer(
@@ -59,13 +59,15 @@ def embedded(posts: list[str], folder: Path) -> np.ndarray[Any, Any]:
             model_kwargs={"use_safetensors": True},
         )
     except (OSError, ValueError, KeyError) as error:
-        raise SpecError(f"{folder}: sentence-transformers cannot read this embedder: {error}") from None
+        raise SpecError(
+            f"{folder}: sentence-transformers cannot read this embedder: {error}; correct `embedder` in the profile"
+        ) from None
     found: np.ndarray[Any, Any] = model.encode(posts, normalize_embeddings=True, show_progress_bar=False)
     return found
 
 
 def _refuse_code(folder: Path) -> None:
-    """Raises SpecError where the embedder consists of modules of its own, or of pickles."""
+    """Raises SpecError if the embedder has its own Python code, or pickles."""
     modules = folder / "modules.json"
     try:
         kinds = [str(module["type"]) for module in json.loads(modules.read_text(encoding="utf-8"))]
@@ -74,7 +76,7 @@ def _refuse_code(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpecError(f"{modules} is damaged ({error!r}); copy or download the embedder again") from None
     if foreign := [kind for kind in kinds if not kind.startswith("sentence_transformers.")]:
-        raise SpecError(f"{modules}: {foreign[0]} is code of the embedder's own, which is never run; choose another")
+        raise SpecError(f"{modules}: {foreign[0]} is Python code of the embedder, which is never run; use another")
     for pickle in sorted(folder.rglob("pytorch_model*.bin")):
         if not list(pickle.parent.glob("model*.safetensors")):
             raise SpecError(f"{pickle} is a pickle, which can run code when it is read; convert it to safetensors")

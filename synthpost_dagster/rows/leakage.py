@@ -1,8 +1,8 @@
-"""Leakage: what is kept for evaluation shows in training rows.
+"""Leakage: text of holdout products in training rows.
 
-Looked for are the names of holdout products, written as in the catalog or in capitals, and runs of words out of the
-text of a holdout product (its name and its line in the catalog). A company's own text is in the prompts of both by
-design and is no leak, nor is what stands in the name of the row's own product.
+A leak is the name of a holdout product, as in the catalog or in capitals, or a run of words from its text (its name and
+description). A company's own text is in the prompts of both splits and is no leak; neither is the name of the row's own
+product.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Words = tuple[str, ...]
 
 
 class Leak(NamedTuple):
-    """What of a holdout product a text shows."""
+    """Text of a holdout product in another text."""
 
     product: str
     words: int
-    """Words of the run, which are those of the name where the product is named."""
+    """Words of the run, or of the name."""
     text: str
 
 
@@ -29,9 +29,7 @@ class LeakFinder:
     """The holdout products of a task, by their names and by each run of `words` words of their text."""
 
     def __init__(self, task: Task, words: int) -> None:
-        """`words` is the least length of a run that counts as a leak, in a script without spaces half that of its
-        characters.
-        """
+        """`words` is the minimum length of a leak; in a script without spaces, twice as many characters."""
         self._sizes: set[int] = set()
         self._names: dict[Words, str] = {}
         self._runs: dict[Words, list[str]] = {}
@@ -49,7 +47,7 @@ class LeakFinder:
         self._name_lengths = sorted({len(name) for name in self._names}, reverse=True)
 
     def find(self, text: str, own_product: str) -> Leak | None:
-        """The worst leak of a text that is written for `own_product`: the longest run, or else a name."""
+        """The worst leak in a text written for `own_product`: the longest run, or else a name."""
         return self._run(normalised(text).split()) or self._name(plain(text).replace(plain(own_product), "·"))
 
     def _run(self, words: list[str]) -> Leak | None:
@@ -80,7 +78,7 @@ def _runs(words: list[str], length: int) -> Iterable[Words]:
 
 
 def _lengthened(words: list[str], source: list[str], run: Words) -> Words:
-    """The run as far as both texts go on alike after it."""
+    """The run, extended as far as both texts are the same after it."""
     length = len(run)
     at = next(i for i in range(len(words)) if tuple(words[i : i + length]) == run)
     there = next(i for i in range(len(source)) if tuple(source[i : i + length]) == run)

@@ -1,4 +1,4 @@
-"""Memorisation: what of the tuned posts stands word for word in the posts they were tuned on."""
+"""Memorisation: text of tuned posts that is copied word for word from training posts."""
 
 from __future__ import annotations
 

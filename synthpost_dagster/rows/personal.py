@@ -13,16 +13,15 @@ _CARD = re.compile(
 )
 """16 digits as Visa, Mastercard, Discover and others group them, or 15 as American Express does."""
 _SEVEN_DIGITS = re.compile(r"(?:\d\D{0,3}){7}")
-"""A text without seven digits close together holds no phone number, and is not searched for one."""
+"""A text without seven digits close together has no phone number; the search for one is slow."""
 _EVEN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
 def personal_data(text: str, region: str) -> list[tuple[str, str]]:
-    """(kind, what was found), in the order of KINDS.
+    """(kind, text found), in the order of KINDS, with plain spaces and hyphens.
 
-    Phone numbers are those that are valid, written with their country's code or as within `region` (ISO 3166 code of
-    two letters). Card numbers have the digits of the large brands and pass the check digit's test (ISO/IEC 7812). What
-    was found is given with plain spaces and hyphens.
+    Phone numbers must be valid, with a country code or in the national form of `region` (two-letter ISO 3166 code).
+    Card numbers have the form of the large brands and a valid check digit (ISO/IEC 7812).
     """
     text = plain(text)
     found = [("e-mail", match) for match in _EMAIL.findall(text)] if "@" in text else []
@@ -40,7 +39,7 @@ def _phones(text: str, region: str) -> list[str]:
 
 
 def _is_card(text: str) -> bool:
-    """Whether the check digit is right (Luhn) and the digits are not all the same."""
+    """Whether the check digit is valid (Luhn) and the digits are not all the same."""
     digits = [int(sign) for sign in text if sign.isdigit()]
     total = sum(digits[-1::-2]) + sum(_EVEN_DOUBLED[digit] for digit in digits[-2::-2])
     return total % 10 == 0 and len(set(digits)) > 1

@@ -15,18 +15,6 @@ from synthpost_dagster.tasks.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-PROFILE_FIELDS = (
-    "industry",
-    "mission",
-    "unique_selling_point",
-    "target_market",
-    "offering",
-    "size",
-    "history",
-    "audience",
-    "short_description",
-)
-
 
 def catalog_table(task: Task) -> pd.DataFrame:
     """One row a product (schema Catalog), in the file's order."""
@@ -38,7 +26,7 @@ def catalog_table(task: Task) -> pd.DataFrame:
             "product_description": product.description,
             "split": split,
             "company": company.name,
-            **{field: getattr(company, field) for field in PROFILE_FIELDS},
+            **company.model_dump(exclude={"name", "products"}),
         }
         for company in task.catalog.companies
         for split in ("train", "holdout")
@@ -70,14 +58,12 @@ def evaluation_prompts(task: Task, count: int) -> pd.DataFrame:
 
 
 def shuffled_strata(task: Task) -> list[tuple[str, str]]:
-    """The strata in the order in which they get the rows that do not divide evenly: by a hash, so that no type or
-    tone is favoured.
-    """
+    """The strata in the order in which they get the remainder: by a hash, so that no type or tone is favoured."""
     return sorted(task.strata, key=lambda stratum: short_hash(task.spec.name, *stratum))
 
 
 def shares(strata: list[tuple[str, str]], count: int) -> dict[tuple[str, str], int]:
-    """How many of `count` rows each stratum gets; the first strata get the remainder."""
+    """Stratum → its share of `count` rows; the first strata get the remainder."""
     whole, rest = divmod(count, len(strata))
     return {stratum: whole + (place < rest) for place, stratum in enumerate(strata)}
 

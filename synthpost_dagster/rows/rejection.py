@@ -2,7 +2,7 @@
 
 1. The reply itself (`clean_reply`): no answer, refusal, truncated, special token, placeholder.
 2. Leakage: the post shows a holdout product.
-3. Length: too few or too many sentences, as long as the task asks for another reply.
+3. Length: too few or too many sentences, up to `quality.band_retries` times.
 4. Repetition: a duplicate or near-duplicate of a post of another prompt.
 
 What to change for each reason is in `quality.explanations`.
@@ -26,7 +26,7 @@ from synthpost_dagster.text.normalize import normalised
 from synthpost_dagster.text.special_tokens import SPECIAL
 
 RULES = 3
-"""Version of the rules below, part of the rows' fingerprint; raise it when the same replies would give other posts."""
+"""Version of the rules, part of the rows' fingerprint; raise it when the same replies would give other rows."""
 LEAK = "shows a holdout product"
 OUT_OF_BAND = "too few or too many sentences"
 DUPLICATE = "duplicate"
@@ -76,7 +76,7 @@ _PLACEHOLDER = re.compile(
 
 
 class Cleaned(NamedTuple):
-    """A post, why it is rejected, and what cleaning removed; empty strings where there is neither."""
+    """A post, the reason of its rejection and the parts that cleaning removed, or empty strings."""
 
     post: str
     reason: str
@@ -112,7 +112,7 @@ def _text_reason(post: str, finish_reason: str) -> str:
 
 
 class Judged(NamedTuple):
-    """A cleaned reply and whether its length is the one asked for."""
+    """A cleaned reply, and whether its number of sentences is within the length."""
 
     cleaned: Cleaned
     is_in_band: bool
@@ -121,8 +121,8 @@ class Judged(NamedTuple):
 class Rejection:
     """The rules, applied to the replies of one synthesis in the order of the requests.
 
-    `settled` are rows of an earlier table that were judged by the same rules: their verdicts stay, so that a later
-    reply never pushes out a row that was kept.
+    `settled` are rows of an earlier table under the same rules. Their result stays: a later reply never replaces a kept
+    row.
     """
 
     def __init__(self, task: Task, max_replies: int) -> None:

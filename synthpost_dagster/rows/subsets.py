@@ -18,8 +18,8 @@ COLUMNS = [*FACTOR_COLUMNS, "rank", "student_prompt", "post"]
 def subset(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
     """The subset of `size` rows (schema DataSubsets), in rank order; 88 ⊂ 176 ⊂ ….
 
-    Each stratum gives its first kept rows. The full size takes every row that was kept, however many; any other size
-    that cannot be filled raises UpstreamMissing.
+    Each stratum gives its first kept rows. The full data size takes all kept rows. Raises UpstreamMissing for any other
+    size that cannot be filled.
     """
     kept = rows[rows["status"] == "kept"].sort_values("stratum_rank", kind="stable")
     share = shares(shuffled_strata(task), size)
@@ -32,5 +32,5 @@ def subset(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
             f"materialize synthetic_rows with `rows: {size}`, or add {size} to the profile's `sweep.data_sizes` and run"
         )
     if taken.empty:
-        raise UpstreamMissing(f"data_subsets {size} finds no kept row; look at the reasons in synthetic_rows")
+        raise UpstreamMissing(f"data_subsets {size} has no kept row; see the reasons with `synthpost rows --rejected`")
     return taken.sort_values("rank")[COLUMNS].reset_index(drop=True)

@@ -29,8 +29,8 @@ ROWS = "synthetic rows"
 """Purpose of a teacher's replies in the journal."""
 MAX_REPLIES = 10
 """Limit of `max_replies_per_row` in a profile."""
-MIN_PROMPTS_TO_GIVE_UP = 50
-"""Prompts with a final result before a teacher is given up for too many rejections."""
+MIN_PROMPTS_TO_STOP = 50
+"""Prompts with a final result before a teacher is stopped for too many rejections."""
 PILOT = 64
 """Replies per round before that."""
 FIRST_REPLIES = 20
@@ -61,9 +61,9 @@ def synthesize(
 ) -> pd.DataFrame:
     """Rows (schema SyntheticRows) for a data size of `target`: each stratum's share of kept rows, if prompts suffice.
 
-    `known` holds rows of earlier runs, whose replies are reused if their key is the one requested. If the column
-    `is_settled` says that a row was judged by the present rules, its verdict stays. A teacher whose share of rejected
-    prompts passes the task's limit is given up; the gate on that share then fails.
+    `known` has rows of earlier runs. Their replies are reused if their key is unchanged. If the column `is_settled` is
+    true, the row was checked under the present rules and its result stays. A teacher whose share of rejected
+    prompts exceeds the task's limit is stopped; the gate on that share then fails.
     """
     work = _Work(task, prompts, teacher, max_replies, target, known)
     while wanted := work.wanted():
@@ -81,18 +81,18 @@ def synthesize(
 def _taken(work: _Work, items: list[_Item], progress: Progress) -> Generator[None, None, None]:
     """Requests the replies and adds them to the rows, one at a time."""
     # Keys are computed as needed: those of 17,600 prompts take a second in which nothing would be sent.
-    asks: Iterable[_Ask] = map(work.ask, items)
+    asks: Iterable[Ask] = map(work.ask, items)
     fresh = len(items)
     if work.known:
         asks = list(asks)
-        fresh = sum(ask.ask.key not in work.known for ask in asks)
+        fresh = sum(ask.key not in work.known for ask in asks)
     sent, taken = itertools.tee(asks)
-    unknown = (ask.ask for ask in sent if ask.ask.key not in work.known)
+    unknown = (ask for ask in sent if ask.key not in work.known)
     round_ = Work(ROWS, fresh, progress)
     with contextlib.ExitStack() as stack:
         replies = stack.enter_context(contextlib.closing(work.teacher.answers(unknown, round_))) if fresh else iter(())
-        for ask in taken:
-            work.take(ask, work.known.get(ask.ask.key) or _Reply.of(next(replies)))
+        for item, ask in zip(items, taken, strict=True):
+            work.take(item, ask.key, work.known.get(ask.key) or _Reply.of(next(replies)))
             yield
 
 
@@ -111,12 +111,12 @@ def rows_so_far(
     """
     work = _Work(task, prompts, teacher, max_replies, target, known)
     while not work.is_hopeless():
-        asks = [work.ask(item) for item in work.wanted()]
-        found = find([ask.ask.key for ask in asks if ask.ask.key not in work.known])
+        keys = {work.ask(item).key: item for item in work.wanted()}
+        found = find([key for key in keys if key not in work.known])
         replies = {key: _Reply.of(reply) for key, reply in found.items()} | work.known
-        taken = [ask for ask in asks if ask.ask.key in replies]
-        for ask in taken:
-            work.take(ask, replies[ask.ask.key])
+        taken = [key for key in keys if key in replies]
+        for key in taken:
+            work.take(keys[key], key, replies[key])
         if not taken:
             break
     return work.table()
@@ -127,7 +127,7 @@ def first_asks(
 ) -> list[Ask]:
     """The requests of `synthesize` if the first reply to each prompt is kept, without those in `known`."""
     work = _Work(task, prompts, teacher, max_replies, target, known)
-    asks = (work.ask(item).ask for item in work.missing())
+    asks = (work.ask(item) for item in work.missing())
     return [ask for ask in asks if ask.key not in work.known]
 
 
@@ -145,18 +145,10 @@ class _Reply(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """A prompt's row, and which attempt at it is next."""
+    """A prompt's row and the number of its next attempt."""
 
     row: dict[str, Any]
     attempt: int
-
-
-class _Ask(NamedTuple):
-    """An item with the request to the teacher."""
-
-    row: dict[str, Any]
-    attempt: int
-    ask: Ask
 
 
 class _Work:
@@ -175,7 +167,7 @@ class _Work:
         self.teacher, self.max_replies = teacher, max_replies
         self.share = shares(shuffled_strata(task), target)
         # Prompts with the same text get different replies: each numbers its attempts from its own start.
-        prompts = prompts.assign(twin=prompts.groupby("teacher_prompt").cumcount())
+        prompts = prompts.assign(repetition=prompts.groupby("teacher_prompt").cumcount())
         self.queues = {
             stratum: group.to_dict("records") for stratum, group in prompts.groupby(["post_type", "tone"], sort=False)
         }
@@ -190,15 +182,13 @@ class _Work:
         self.kept, self.needed = 0, sum(min(n, len(self.queues.get(s, []))) for s, n in self.share.items())
 
     def _remember(self, prompts: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
-        """Takes over replies whose key is still the one requested, and settled verdicts. A request that the endpoint
-        refused is sent again.
-        """
+        """Reuses replies whose key is unchanged, and settled results. Refused requests are sent again."""
         by_id = {row["prompt_id"]: row for row in prompts.to_dict("records")}
         for row in rows:
             prompt = by_id.get(row["prompt_id"])
             if prompt is None or row["finish_reason"] == "refused":
                 continue
-            if self.ask(_Item(prompt, row["attempt"])).ask.key == row["reply_key"]:
+            if self.ask(_Item(prompt, row["attempt"])).key == row["reply_key"]:
                 names = ("raw_reply", "finish_reason", "prompt_tokens", "completion_tokens")
                 self.known[row["reply_key"]] = _Reply._make(row[name] for name in names)
                 if row.get("is_settled", False):
@@ -207,7 +197,7 @@ class _Work:
     def wanted(self) -> list[_Item]:
         """The next replies to request, in rank order: all that are missing, or PILOT until the teacher is trusted."""
         items = self.missing()
-        most = PILOT if self.kept + self.given_up < MIN_PROMPTS_TO_GIVE_UP else len(items)
+        most = PILOT if self.kept + self.given_up < MIN_PROMPTS_TO_STOP else len(items)
         self.retries += items[most:]
         return items[:most]
 
@@ -223,11 +213,11 @@ class _Work:
             wanted += [_Item(row, 0) for row in taken]
         return sorted(wanted, key=lambda item: item.row["rank"])
 
-    def take(self, ask: _Ask, reply: _Reply) -> None:
+    def take(self, item: _Item, key: str, reply: _Reply) -> None:
         """Adds a reply to the rows; a rejected one is requested again while attempts are left."""
-        row, attempt, (key, _) = ask
-        judged = self.rejection.judge(row, attempt, key, reply.text, reply.finish_reason)
-        if not judged.cleaned.reason:
+        row, attempt = item
+        cleaned, is_in_band = self.rejection.judge(row, attempt, key, reply.text, reply.finish_reason)
+        if not cleaned.reason:
             self.count[row["post_type"], row["tone"]] += 1
             self.kept += 1
         elif attempt + 1 < self.max_replies:
@@ -239,11 +229,11 @@ class _Work:
                 **{name: row[name] for name in (*FACTOR_COLUMNS, "rank", "stratum_rank")},
                 "attempt": attempt,
                 "student_prompt": row["student_prompt"],
-                "post": judged.cleaned.post,
-                "status": "rejected" if judged.cleaned.reason else "kept",
-                "reason": judged.cleaned.reason,
-                "stripped": judged.cleaned.stripped,
-                "is_in_band": judged.is_in_band,
+                "post": cleaned.post,
+                "status": "rejected" if cleaned.reason else "kept",
+                "reason": cleaned.reason,
+                "stripped": cleaned.stripped,
+                "is_in_band": is_in_band,
                 "raw_reply": reply.text,
                 "finish_reason": reply.finish_reason,
                 "prompt_tokens": reply.prompt_tokens,
@@ -256,7 +246,7 @@ class _Work:
     def is_hopeless(self) -> bool:
         """Whether the share of prompts that stayed rejected has passed the task's limit."""
         done = self.kept + self.given_up
-        return done >= MIN_PROMPTS_TO_GIVE_UP and self.given_up > self.max_rejected_share * done
+        return done >= MIN_PROMPTS_TO_STOP and self.given_up > self.max_rejected_share * done
 
     def is_bad_start(self) -> bool:
         """Whether too many of the first replies were rejected for one reason.
@@ -275,7 +265,7 @@ class _Work:
         rows = pd.DataFrame(self.rows)
         return rows.sort_values(["rank", "attempt"]).reset_index(drop=True) if len(rows) else rows
 
-    def ask(self, item: _Item) -> _Ask:
+    def ask(self, item: _Item) -> Ask:
         """The request for an item, under the key of everything that shapes the reply."""
-        number = item.row["twin"] * MAX_REPLIES + item.attempt
-        return _Ask(*item, ask_for(self.teacher, chat(item.row["teacher_prompt"]), number))
+        number = item.row["repetition"] * MAX_REPLIES + item.attempt
+        return ask_for(self.teacher, chat(item.row["teacher_prompt"]), number)

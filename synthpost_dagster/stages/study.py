@@ -18,7 +18,7 @@ from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.quality import gates
 from synthpost_dagster.quality.explanations import explained
-from synthpost_dagster.quality.posts import PERSONAL_DATA
+from synthpost_dagster.quality.gates import PERSONAL_DATA
 from synthpost_dagster.runtime.devices import Devices
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import Settings, secret
@@ -118,11 +118,9 @@ class Study:
     def gate_entries(
         self, asset: str, table: pd.DataFrame, target: int | None, beside: Mapping[str, pd.DataFrame]
     ) -> list[GateEntry]:
-        """The verdicts of the gates on an asset's tables; failures are explained."""
-        return [
-            one.entry.model_copy(update={"explanation": explained(one, table, self.task, self.profile)})
-            for one in gates.evaluate(asset, self.task, table, target=target, beside=beside)
-        ]
+        """The verdicts of the gates on an asset's tables; those that failed are explained."""
+        found = gates.evaluate(asset, self.task, table, target=target, beside=beside)
+        return [one.model_copy(update={"explanation": explained(one, table, self.task, self.profile)}) for one in found]
 
     def with_current_gates(self, manifest: Manifest) -> Manifest:
         """The manifest with verdicts under the task's current limits.
@@ -147,6 +145,6 @@ class Study:
         """Notes which of the `sent` tables hold personal data, if an endpoint has this role (`teacher` or `judge`)."""
         endpoints = [spec.endpoint for name, spec in self.profile.hosted.items() if name.startswith(role)]
         for manifest in sent if endpoints else ():
-            found = next(gate for gate in self.checked(manifest).gates if gate.name == PERSONAL_DATA)
+            found = next(gate for gate in self.checked(manifest).gates if gate.name == PERSONAL_DATA.name)
             if not found.is_passed:
                 progress.note(f"{manifest.asset}: {found.message}; this goes to {', '.join(endpoints)}")

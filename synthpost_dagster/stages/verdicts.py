@@ -12,7 +12,7 @@ from synthpost_dagster.artifacts.store import ArtifactStore, Draft
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.controls import SHUFFLE_VERSION, control_contests
-from synthpost_dagster.judging.judges import JUDGING, ModelReader, tallied
+from synthpost_dagster.judging.judges import JUDGING, ModelJudge, tallied
 from synthpost_dagster.judging.verdicts import (
     Contest,
     Game,
@@ -190,7 +190,7 @@ def _by_rubric(study: Study, games: int) -> Expected:
 
 def _missing_characters(study: Study, judge: Judge, contests: Sequence[Contest]) -> list[int]:
     """Characters of the first request of each game that the journal does not hold."""
-    if not isinstance(judge, ModelReader) or not contests:
+    if not isinstance(judge, ModelJudge) or not contests:
         return []
     asks = judge.asks(study.task, games_between(contests, study.rules), 0)
     found = study.journal.find([ask.key for ask in asks])

@@ -1,1 +1,1 @@
-"""The figures of a comparison and their uncertainty; one function a figure."""
+"""The figures of a comparison and their uncertainty; one function per figure."""

@@ -62,14 +62,14 @@ def _kappa(table: Array) -> float:
 
 
 def _interval(table: Array, place: Places, of_prompt: Places, confidence: float) -> tuple[float, float]:
-    """`place` is each item's cell in the flattened table, `of_prompt` the index of its prompt."""
+    """`place` is the index of each item's cell in the flattened table, `of_prompt` that of its prompt."""
     from scipy.special import ndtri
 
     size = len(place) / (int(of_prompt.max()) + 1)
     table = table + 2 * size / table.size
     slopes = _slopes(table)
-    made_up = 2 / table.size * float(((size * slopes) ** 2).sum())
-    variance = (float((np.bincount(of_prompt, slopes.ravel()[place]) ** 2).sum()) + made_up) / float(table.sum()) ** 2
+    pseudo = 2 / table.size * float(((size * slopes) ** 2).sum())
+    variance = (float((np.bincount(of_prompt, slopes.ravel()[place]) ** 2).sum()) + pseudo) / float(table.sum()) ** 2
     kappa, half = _kappa(table), float(ndtri(1 - (1 - confidence) / 2)) * math.sqrt(variance)
     return max(kappa - half, -1.0), min(kappa + half, 1.0)
 

@@ -1,4 +1,4 @@
-"""The headline: the best cell of a sweep, with an interval that allows for the choice."""
+"""The headline: the best cell of a sweep, with an interval that accounts for the choice."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def is_placeable(counts: Counts) -> bool:
 def headline_ratio(counts: Counts, cells: int, confidence: float = CONFIDENCE) -> Ratio:
     """The win ratio of a cell that was chosen among `cells`, with the exact interval at Šidák's confidence.
 
-    All intervals of the sweep hold at once with `confidence`, so that of the chosen cell does, whatever the rule of
-    choice.
+    All intervals of the sweep are simultaneous at `confidence`, so the interval of the chosen cell is valid under any
+    rule of choice.
     """
     return win_ratio(counts, simultaneous_confidence(confidence, cells))
 
@@ -53,9 +53,9 @@ def best_of(cells: Mapping[Key, Counts], confidence: float = CONFIDENCE) -> Chos
 
     Give cheaper cells first. Cells that cannot be chosen do not count for the simultaneous confidence.
     """
-    open_to = {key: counts for key, counts in cells.items() if is_placeable(counts)}
-    if not open_to:
+    placeable = {key: counts for key, counts in cells.items() if is_placeable(counts)}
+    if not placeable:
         return None
-    best = max(open_to, key=lambda key: win_ratio(open_to[key], confidence).low)
-    worst = worst_case(open_to[best], simultaneous_confidence(confidence, len(open_to)))
-    return Chosen(best, headline_ratio(open_to[best], len(open_to), confidence), worst, len(open_to))
+    best = max(placeable, key=lambda key: win_ratio(placeable[key], confidence).low)
+    worst = worst_case(placeable[best], simultaneous_confidence(confidence, len(placeable)))
+    return Chosen(best, headline_ratio(placeable[best], len(placeable), confidence), worst, len(placeable))

@@ -59,13 +59,13 @@ def scored(pairs: Sequence[PairOfGames]) -> list[PairOfGames]:
 
 
 def prompt_means(pairs: Sequence[PairOfGames], values: Array) -> Array:
-    """The mean value of each prompt's pairs, which are not independent; `values` has one entry a pair."""
+    """The mean value of each prompt's pairs, which are not independent; `values` has one entry per pair."""
     place = np.unique([pair.prompt_id for pair in pairs], return_inverse=True)[1]
     return np.asarray(np.bincount(place, values) / np.bincount(place), dtype=np.float64)
 
 
 def game_scores(pairs: Sequence[PairOfGames]) -> tuple[Array, Array]:
-    """Scores of the games with the candidate first, and second; one entry a pair, all scored."""
+    """Scores of the games with the candidate first, and second; one entry per pair, all scored."""
     first = np.array([SCORES[pair.candidate_first] for pair in pairs], dtype=np.float64)
     second = np.array([SCORES[pair.candidate_second] for pair in pairs], dtype=np.float64)
     return first, second

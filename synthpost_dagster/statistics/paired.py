@@ -15,7 +15,7 @@ from synthpost_dagster.statistics.games import SCORES, Array
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Share, simultaneous_confidence
 
 DRAWS = 20_000
-"""Many, because simultaneous intervals need the tails of the distribution."""
+"""Simultaneous intervals need the tails of the distribution."""
 Key = TypeVar("Key")
 Outcomes = Mapping[str, str]
 """Prompt id → pair outcome (win, loss, tie, unscored) of one adapter's post against one baseline's."""
@@ -61,14 +61,14 @@ def win_rate_difference(
 
 
 def mean_interval(
-    values: Array, most: float, generator: np.random.Generator, confidence: float = CONFIDENCE, draws: int = DRAWS
+    values: Array, bound: float, generator: np.random.Generator, confidence: float = CONFIDENCE, draws: int = DRAWS
 ) -> tuple[float, float]:
-    """Bootstrap interval of a mean of paired differences, one a prompt, each between -most and most.
+    """Bootstrap interval of a mean of paired differences, one per prompt, each between -bound and bound.
 
-    Two pseudo-prompts with -most and most are added (Bonett and Price, J. Educ. Behav. Stat. 37, 2012). Without them
+    Two pseudo-prompts with -bound and bound are added (Bonett and Price, J. Educ. Behav. Stat. 37, 2012). Without them
     the interval has no width where all prompts agree, and a coverage of 80 to 93 % where few differ.
     """
-    levels, times = np.unique(np.append(values, [-most, most]), return_counts=True)
+    levels, times = np.unique(np.append(values, [-bound, bound]), return_counts=True)
     prompts = int(times.sum())
     means = generator.multinomial(prompts, times / prompts, size=draws) @ levels / prompts
     tail = (1 - confidence) / 2
@@ -79,7 +79,7 @@ def mean_interval(
 def mean_share(
     shares: Sequence[float], generator: np.random.Generator, confidence: float = CONFIDENCE, draws: int = DRAWS
 ) -> Share:
-    """The mean of shares, one a prompt, with its bootstrap interval over prompts; NaN where there is none."""
+    """The mean of shares, one per prompt, with its bootstrap interval over prompts; NaN without shares."""
     if not len(shares):
         return Share(math.nan, math.nan, math.nan)
     # Shares are stretched to -1 … 1, between which the interval of paired differences lies.
@@ -87,25 +87,25 @@ def mean_share(
     return Share(float(np.mean(shares)), (low + 1) / 2, (high + 1) / 2)
 
 
-class Standing(NamedTuple, Generic[Key]):
-    """The other cells of a sweep by their win rate against a chosen one, in the order given."""
+class OtherCells(NamedTuple, Generic[Key]):
+    """The other cells of a sweep, grouped by their win rate compared with that of a chosen one, in the order given."""
 
     better: list[Key]
-    """Shown to have a higher win rate, which is possible because the choice ignores ties."""
+    """With a significantly higher win rate, which is possible because the choice ignores ties."""
     alike: list[Key]
     """Without a significant difference, or without a common scored prompt."""
     worse: list[Key]
 
 
-def standing(
+def compare_cells(
     chosen: Key, cells: Mapping[Key, Outcomes], generator: np.random.Generator, confidence: float = CONFIDENCE
-) -> Standing[Key]:
-    """The other cells, sorted by the difference of their win rate to that of `chosen`.
+) -> OtherCells[Key]:
+    """The other cells, grouped by the difference of their win rate to that of `chosen`.
 
     The intervals are simultaneous over all comparisons with `chosen` (Šidák), so that it, `better` and `alike` together
     contain the truly best cell with `confidence` (Hsu, Ann. Statist. 12, 1984).
     """
-    found = Standing[Key]([], [], [])
+    found = OtherCells[Key]([], [], [])
     others = [cell for cell in cells if cell != chosen]
     each = simultaneous_confidence(confidence, max(1, len(others)))
     for cell in others:

@@ -50,7 +50,7 @@ class Separation(NamedTuple):
 
 
 def separations(candidates: Sequence[str], baselines: Sequence[str], outcomes: Sequence[str]) -> list[Separation]:
-    """The traits that separate the outcomes, the strongest first. One entry a pair; only `win` and `loss` are used."""
+    """The traits that separate the outcomes, the strongest first. One entry per pair; ties are not used."""
     decided = [place for place, outcome in enumerate(outcomes) if outcome in ("win", "loss")]
     won = np.array([outcomes[place] == "win" for place in decided], dtype=bool)
     found = []
@@ -64,7 +64,7 @@ def separations(candidates: Sequence[str], baselines: Sequence[str], outcomes: S
 def separation(trait: str, difference: Array, won: npt.NDArray[np.bool_]) -> Separation | None:
     """The separation of decided pairs by a trait; None where it does not separate them.
 
-    `difference` is the candidate's count minus the opponent's, `won` whether the candidate won; one entry a pair.
+    `difference` is the candidate's count minus the opponent's, `won` whether the candidate won; one entry per pair.
     """
     from scipy.stats import fisher_exact
 

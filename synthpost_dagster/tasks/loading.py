@@ -40,7 +40,7 @@ def load_task(name: str) -> Task:
 
 
 def _tried(problems: list[SpecError], step: Callable[[], Result]) -> Result | None:
-    """What the step gives; where it raises SpecError, that is put to the problems."""
+    """The result of the step; None if it raises SpecError, which is added to the problems."""
     try:
         return step()
     except SpecError as error:
@@ -80,7 +80,7 @@ def _size_problems(task: Task) -> list[SpecError]:
     if largest > rows:
         found.append(
             SpecError(
-                f"{file}: sweep.data_sizes: {largest} rows are asked for, but the catalog's train products × post "
+                f"{file}: sweep.data_sizes: {largest} rows are requested, but the catalog's train products × post "
                 f"types × tones give {rows}; lower the size or add products"
             )
         )
@@ -88,7 +88,7 @@ def _size_problems(task: Task) -> list[SpecError]:
     if task.spec.evaluation.prompts > available:
         found.append(
             SpecError(
-                f"{file}: evaluation.prompts: {task.spec.evaluation.prompts} are asked for, but the holdout products "
+                f"{file}: evaluation.prompts: {task.spec.evaluation.prompts} are requested, but the holdout products "
                 f"give {available}; lower the number or add holdout products"
             )
         )

@@ -14,7 +14,7 @@ from synthpost_dagster.text.special_tokens import broken_up
 
 
 class Brief(NamedTuple):
-    """What one post is to be written for."""
+    """The product, type and tone of one post."""
 
     company: Company
     product: Product
@@ -38,13 +38,13 @@ def render_prompt(task: Task, role: str, brief: Brief) -> str:
 
 
 def judge_prompt(task: Task, brief: Brief, post_a: str, post_b: str, may_tie: bool) -> str:
-    """The judge's prompt for two posts in neutral slots."""
-    return task.template("judge").render(_names(task, brief) | _slots(post_a, post_b, may_tie))
+    """The judge's prompt for two posts under neutral names."""
+    return task.template("judge").render(_names(task, brief) | _posts(post_a, post_b, may_tie))
 
 
 def request_prompt(request: str, post_a: str, post_b: str, may_tie: bool) -> str:
-    """The judge's prompt for two posts that were written for a request in free words, not for a brief of a task."""
-    return _request_template().render({"request": request} | _slots(post_a, post_b, may_tie))
+    """The judge's prompt for two posts written for a request in free words."""
+    return _request_template().render({"request": request} | _posts(post_a, post_b, may_tie))
 
 
 @cache
@@ -53,14 +53,14 @@ def _request_template() -> PromptTemplate:
     return compiled(file.read_text(encoding="utf-8"), str(file))
 
 
-def _slots(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
-    """Both posts without special tokens, with a fence around them that no post can hold, since it is a hash of them."""
+def _posts(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
+    """Both posts without special tokens, and a fence that no post can contain, since it is a hash of both."""
     shown = {"post_a": broken_up(post_a), "post_b": broken_up(post_b)}
     return {**shown, "fence": short_hash(post_a, post_b), "may_tie": may_tie}
 
 
 def _names(task: Task, brief: Brief) -> dict[str, object]:
-    """What a template may name: plain data, since whatever an object can do a template could make it do."""
+    """The names that a template may use: plain data, since a template could call an object's methods."""
     kind, length = brief.post_type, task.spec.length_of(brief.post_type)
     return {
         "company": brief.company.model_dump(exclude={"products"}),

@@ -1,4 +1,4 @@
-"""A task, read and checked: its two YAML files and its prompt templates."""
+"""A loaded task: its two YAML files and its prompt templates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Task:
 
     @property
     def wording_fingerprint(self) -> str:
-        """Hash of all that shapes a prompt besides the catalog: templates, types, lengths, tones, criteria."""
+        """Hash of everything that shapes a prompt besides the catalog: templates, types, lengths, tones, criteria."""
         wording = {
             "teacher": self.sources["teacher"],
             "student": self.sources["student"],
@@ -61,5 +61,5 @@ class Task:
 
     @property
     def training_prompts(self) -> int:
-        """How many training prompts the task has: products × post types × tones."""
+        """Number of training prompts: products × post types × tones."""
         return len(self.companies_of("train")) * len(self.strata)

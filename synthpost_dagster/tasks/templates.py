@@ -1,9 +1,9 @@
-"""Prompt templates: Jinja, cut down to what puts data into text, so that a task folder from anyone is safe to render.
+"""Prompt templates: a restricted Jinja, so that a task folder from anyone is safe to render.
 
-A template gets plain data only (text, numbers, lists and dictionaries made for it) and holds text, `{{ values }}`,
-conditions and loops over that data. What is left out is refused with its line when the task is read: calls, methods,
-macros, assignments, imports and every filter but FILTERS. What is left cannot reach Python, and is bounded: loops by
-MAX_STEPS, values by MAX_VALUE, the prompt by MAX_PROMPT.
+A template gets plain data only (text, numbers, lists and dictionaries) and has text, `{{ values }}`, conditions and
+loops over that data. Calls, methods, macros, assignments, imports and filters other than FILTERS are refused with their
+line when the task is read. The rest cannot reach Python and is limited: loops by MAX_STEPS, values by MAX_VALUE, the
+prompt by MAX_PROMPT.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MAX_SOURCE = 256_000
 MAX_PROMPT = 4_000_000
 """Characters of a prompt."""
 MAX_VALUE = 100_000
-"""Characters of a value that a template puts together."""
+"""Characters of a value that a template concatenates."""
 MAX_STEPS = 50_000
-"""What loops may do for one prompt: passes times the parts of the loop's body."""
+"""Steps of all loops of one prompt: iterations times the nodes of the loop's body."""
 MAX_NUMBER = 1e15
 _STEPS = "_steps"
 _COUNTED = "_counted"
-_ALLOWED = "write text, values, filters, conditions and loops"
+_ALLOWED = "use text, values, filters, conditions and loops"
 
 _FILTERS = (
     "capitalize", "count", "d", "default", "first", "last", "length", "list", "lower", "reverse", "sort", "string",
@@ -81,12 +81,12 @@ def _replace(text: str, old: str, new: str) -> str:
 
 @pass_context
 def _counted(context: Context, items: Any, parts: int) -> Iterator[Any]:
-    """The items of a loop, each counted with the parts of the loop's body."""
+    """The items of a loop; each counts as `parts` steps."""
     steps = context[_STEPS]
     for item in items:
         steps[0] += parts
         if steps[0] > MAX_STEPS:
-            raise SecurityError("loops that go on too long")
+            raise SecurityError(f"loops with more than {MAX_STEPS:,} steps")
         yield item
 
 
@@ -99,19 +99,19 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Attributes are keys of the data; arithmetic is for numbers, and text is added up to a size."""
+    """Attributes are keys of the data; arithmetic works on numbers, and `+` on short texts."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%"})
 
     def __init__(self) -> None:
-        # The output is a prompt for a model, not a page: nothing is escaped, and catalog text is data, never template.
+        # The output is a prompt for a model, not a page, so it is not escaped.
         super().__init__(undefined=StrictUndefined, autoescape=False, trim_blocks=False, keep_trailing_newline=False)
         self.globals = {}
         self.filters = {**FILTERS, _COUNTED: _counted}
         self.tests = {name: JINJA_TESTS[name] for name in _TESTS}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """A key of a dictionary, or what a loop tells of itself; nothing of Python's."""
+        """A key of a dictionary, or an attribute of a loop in _LOOP; never a Python attribute."""
         if isinstance(obj, LoopContext) and attribute in _LOOP:
             return getattr(obj, attribute)
         if isinstance(obj, dict) and attribute in obj:
@@ -128,7 +128,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self.getattr(obj, argument)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """The operation on two numbers, or two texts put together."""
+        """The operation on two numbers, or the concatenation of two texts."""
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             _check_length(len(left) + len(right))
         elif not all(isinstance(value, (int, float)) and abs(value) < MAX_NUMBER for value in (left, right)):
@@ -139,7 +139,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class PromptTemplate:
-    """A compiled template of one file. Raises SpecError naming file and line where it is no template of prompts."""
+    """A compiled template of one file. Raises SpecError naming file and line if it is invalid."""
 
     def __init__(self, source: str, file: str) -> None:
         self._file = file
@@ -182,7 +182,7 @@ def compiled(source: str, file: str) -> PromptTemplate:
 
 
 def _line(error: BaseException, file: str) -> int:
-    """The line of the template at which an error arose; 0 where it cannot be told."""
+    """The line of the template that raised an error; 0 if unknown."""
     line, trace = 0, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:
@@ -192,7 +192,7 @@ def _line(error: BaseException, file: str) -> int:
 
 
 def _check(tree: nodes.Template) -> None:
-    """Refuses what a prompt has no need of."""
+    """Raises TemplateSyntaxError for syntax that prompts may not use."""
     for node in tree.find_all(nodes.Node):
         if not isinstance(node, _NODES):
             what = _NAMES.get(type(node), f"`{type(node).__name__.lower()}`")
@@ -210,7 +210,7 @@ def _check(tree: nodes.Template) -> None:
 
 
 class _Bounds(NodeTransformer):
-    """Has every loop counted, and values that `~` puts together measured."""
+    """Makes every loop count its steps, and `~` check the length of its result."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - as Jinja calls it
         parts = 1 + sum(1 for child in node.body for _ in child.find_all(nodes.Node))

@@ -60,8 +60,8 @@ _SPACED_UNIT = re.compile(r"(?<=[$€£¥])\s+(?=\d)|(?<=\d)\s+(?=[%‰])")
 
 def _table() -> dict[int, str]:
     table = dict.fromkeys(map(ord, _INVISIBLE + _DIRECTIONS), "")
-    for twins, plain_character in ((_APOSTROPHES, "'"), (_QUOTES, '"'), (_HYPHENS, "-"), (_SPACES, " ")):
-        table |= dict.fromkeys(map(ord, twins), plain_character)
+    for variants, plain_character in ((_APOSTROPHES, "'"), (_QUOTES, '"'), (_HYPHENS, "-"), (_SPACES, " ")):
+        table |= dict.fromkeys(map(ord, variants), plain_character)
     table |= dict.fromkeys(map(ord, _LINE_BREAKS), "\n")
     # Full-width letters, half-width kana and ligatures. All of NFKC would make m² m2, and ™ letters of the name before.
     for code in (*range(0xFB00, 0xFB07), *range(0xFF01, 0xFFEF)):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from synthpost_dagster.judging.verdicts import Game, Played, pairs, play
+from synthpost_dagster.judging.verdicts import Game, PlayedGame, pairs, play
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.quality import gates
 from synthpost_dagster.runtime.progress import SILENT
@@ -38,9 +38,9 @@ def invalid(failed: str | None, message: str = "Failed to generate JSON.") -> Ru
     return Rule(status=400, body=json.dumps({"error": {**said, "failed_generation": failed}}))
 
 
-def assert_unscored(played: list[Played], attempts: int) -> None:
-    assert [(game.pick.pick, game.attempts) for game in played] == [("", attempts)] * len(played)
-    assert all(game.pick.reason for game in played)
+def assert_unscored(played: list[PlayedGame], attempts: int) -> None:
+    assert [(game.verdict.pick, game.attempts) for game in played] == [("", attempts)] * len(played)
+    assert all(game.verdict.reason for game in played)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_fault_07_invalid_json_once_is_requested_again_and_scored(
     server.script(invalid('{"verdict": "B')._replace(times=1))
     judge = judge_of(small_task, hosted(server, backend, structured_output="json_schema"), context)
     (played,) = play(small_task, judge, [game(small_task, "A long post.", "Short.")], SILENT)
-    assert (played.pick.pick, played.attempts) == ("A", 2)
+    assert (played.verdict.pick, played.attempts) == ("A", 2)
 
 
 def test_fault_07_refusal_that_quotes_a_verdict_is_unscored(

@@ -18,7 +18,7 @@ from synthpost_dagster.statistics.choice import best_of
 from synthpost_dagster.statistics.control import control_verdict
 from synthpost_dagster.statistics.length_control import SEPARATED, length_controlled_ratio
 from synthpost_dagster.statistics.order import order_figures
-from synthpost_dagster.statistics.paired import mean_interval, standing, win_rate_difference
+from synthpost_dagster.statistics.paired import compare_cells, mean_interval, win_rate_difference
 from synthpost_dagster.statistics.ratio import Counts, Ratio, count, tie_aware_ratio, win_ratio
 from synthpost_dagster.statistics.sign_test import holm, sign_test
 from tests.helpers.judges import as_pairs, lengths, logistic_judge, until_decided
@@ -94,7 +94,7 @@ def test_cells_that_are_not_worse_include_the_truly_best_cell() -> None:
         cells = {cell: outcomes(row) for cell, row in enumerate(won)}
         best = int(won.sum(axis=1).argmax())
         mistaken.append(best != 7)
-        held.append(7 not in standing(best, cells, random).worse)
+        held.append(7 not in compare_cells(best, cells, random).worse)
     assert share(held) >= 0.95
     assert share(mistaken) > 0.3
 

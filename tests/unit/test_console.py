@@ -111,7 +111,7 @@ def test_terminal_shows_a_bar_in_place_and_is_left_clean() -> None:
     assert out.getvalue().count("\x1b[?25h") == out.getvalue().count("\x1b[?25l") == 1
 
 
-def test_concurrent_runs_have_a_bar_each_and_results_stay_above() -> None:
+def test_concurrent_runs_have_a_bar_each() -> None:
     out = io.StringIO()
     screen = Terminal(Console(file=out, force_terminal=True, width=100, color_system=None))
     screen.started("sweep, 1 of 2")
@@ -131,7 +131,7 @@ def test_concurrent_runs_have_a_bar_each_and_results_stay_above() -> None:
     ]
 
 
-def test_the_cells_table_shows_every_cell_against_each_baseline() -> None:
+def test_cells_table_has_every_cell_against_each_baseline() -> None:
     table = pd.DataFrame(
         [
             row("50", "base", (81, 14, 3, 2), (81 / 14, 3.3, 11.1)),
@@ -150,7 +150,7 @@ def test_the_cells_table_shows_every_cell_against_each_baseline() -> None:
         assert [part for part in parts if part not in line] == []
 
 
-def test_the_seed_is_a_column_where_there_are_several() -> None:
+def test_seed_is_a_column_where_there_are_several() -> None:
     first = row("50", "base", (81, 14, 3, 2), (81 / 14, 3.3, 11.1))
     assert "seed" not in shown(pd.DataFrame([first]))
     text = shown(pd.DataFrame([first, {**first, "seed": 7}]))

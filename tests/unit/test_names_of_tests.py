@@ -12,16 +12,9 @@ NAMES = {path.stem for path in MODULES}
 MAX_LENGTH = 70
 NOT_YET = (
     "gpu/test_gpu_training.py",
-    "unit/test_console.py",
-    "unit/test_settings.py",
-    "unit/files",
     "unit/inference",
     "unit/llm",
-    "unit/profiles",
-    "unit/quality",
-    "unit/rows",
     "unit/runtime",
-    "unit/tasks",
     "unit/training",
 )
 """Folders and files that still have longer names."""

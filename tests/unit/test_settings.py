@@ -36,20 +36,20 @@ def test_variables_are_read_and_an_argument_wins(tmp_path: Path) -> None:
     assert read_settings(str(tmp_path / "b"), "other", "tiny") == Settings(tmp_path / "b", "other", "tiny")
 
 
-def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     os.environ.update(dict.fromkeys(OURS, ""))
     assert read_settings() == Settings(tmp_path / ".synthpost", "sales_posts", "tiny")
 
 
-def test_the_home_is_absolute_and_a_tilde_is_the_users_folder(tmp_path: Path) -> None:
+def test_home_is_absolute_and_a_tilde_is_the_users_folder(tmp_path: Path) -> None:
     os.environ["HOME"] = str(tmp_path)
     settings = read_settings("~/study")
     assert settings.home == tmp_path / "study"
     assert settings.dagster_home == tmp_path / "study" / "dagster"
 
 
-def test_preparing_makes_the_home_with_dagsters_file_and_tells_child_processes(tmp_path: Path) -> None:
+def test_prepare_creates_the_home_and_sets_the_environment(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "home", "sales_posts", "tiny")
     prepare(settings)
     assert [path.name for path in settings.dagster_home.iterdir()] == ["dagster.yaml"]
@@ -59,7 +59,7 @@ def test_preparing_makes_the_home_with_dagsters_file_and_tells_child_processes(t
     assert read_settings() == settings
 
 
-def test_preparing_switches_calls_home_off_and_respects_what_the_user_set(tmp_path: Path) -> None:
+def test_prepare_disables_telemetry_but_keeps_variables_that_are_set(tmp_path: Path) -> None:
     for name in ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "UNSLOTH_DISABLE_STATISTICS"):
         os.environ.pop(name, None)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
@@ -79,7 +79,7 @@ def test_dagsters_file_that_a_user_changed_is_left_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("below", ["", "deep/home"])
-def test_a_home_that_cannot_be_written_is_named_with_the_remedy_and_changes_nothing(tmp_path: Path, below: str) -> None:
+def test_unwritable_home_is_an_error_with_a_remedy(tmp_path: Path, below: str) -> None:
     # A file in place of the folder: permissions do not stop the superuser.
     file = tmp_path / "file"
     file.write_text("in the way", encoding="utf-8")
@@ -92,7 +92,7 @@ def test_a_home_that_cannot_be_written_is_named_with_the_remedy_and_changes_noth
     assert file.read_text(encoding="utf-8") == "in the way"
 
 
-def test_home_whose_name_the_locale_cannot_read_is_refused_and_not_made(tmp_path: Path) -> None:
+def test_home_with_an_undecodable_name_is_refused(tmp_path: Path) -> None:
     home = tmp_path / "h\udcc3\udcb4m"
     with pytest.raises(StorageError, match="PYTHONUTF8=1"):
         prepare(Settings(home, "sales_posts", "tiny"))

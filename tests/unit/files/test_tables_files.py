@@ -19,7 +19,7 @@ def written(folder: Path, **columns: pa.Array) -> Path:
     return path
 
 
-def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     columns = {
         "text": pa.array(["a", None, "a", "größer"]),
         "turns": pa.array([["x", "y"], [], None, ["z"]]),
@@ -30,25 +30,25 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found.to_pydict() == {name: column.to_pylist() for name, column in columns.items()}
 
 
-def test_named_columns_alone_are_read_and_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
+def test_only_named_columns_are_read_and_empty_tables_keep_them(tmp_path: Path) -> None:
     path = written(tmp_path, a=pa.array([], pa.string()), b=pa.array([], pa.int64()))
     assert (read_parquet(path).column_names, read_parquet(path, ["b"]).column_names) == (["a", "b"], ["b"])
 
 
-def test_more_values_than_fit_in_a_small_file_are_refused_unread(tmp_path: Path) -> None:
+def test_footer_with_too_many_values_is_refused_before_reading(tmp_path: Path) -> None:
     path = written(tmp_path, **{f"c{number}": pa.nulls(1_000_000, pa.string()) for number in range(3)})
     assert path.stat().st_size < 10_000
     tracemalloc.start()
     with pytest.raises(
         SpecError,
-        match=r"pairs.parquet: too large to be read: it says that it holds 1,000,000 rows and 3,000,000 values",
+        match=r"pairs.parquet: too large: its footer states 1,000,000 rows and 3,000,000 values",
     ):
         read_parquet(path, max_values=2_000_000)
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 
 
-def test_a_long_value_that_many_rows_repeat_is_measured_before_it_is_copied(tmp_path: Path) -> None:
+def test_repeated_long_value_is_measured_before_it_is_copied(tmp_path: Path) -> None:
     value = pa.DictionaryArray.from_arrays(pa.array([0] * 30_000, pa.int32()), ["x" * 1_000_000])
     path = written(tmp_path, a=value)
     assert path.stat().st_size < 2_000_000
@@ -59,10 +59,10 @@ def test_a_long_value_that_many_rows_repeat_is_measured_before_it_is_copied(tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\x00" * 100 + b"PAR1", b"a,b\n1,2\n"])
-def test_what_is_no_parquet_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_invalid_parquet_file_is_refused_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(content)
-    with pytest.raises(SpecError, match=r"x.parquet: not a parquet file that can be read"):
+    with pytest.raises(SpecError, match=r"x.parquet: not a readable parquet file"):
         read_parquet(path)
     with pytest.raises(SpecError, match="there is no such file"):
         read_parquet(tmp_path / "missing.parquet")

@@ -9,7 +9,7 @@ import pytest
 
 from synthpost_dagster.judging.controls import control_contests, controlled, shuffled_prompts
 from synthpost_dagster.judging.judges import Rubric
-from synthpost_dagster.judging.replies import Said
+from synthpost_dagster.judging.replies import JudgeReply
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Game, judge_contests
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
@@ -27,12 +27,12 @@ class Blind:
         self.pick = pick
         self.identity: dict[str, Any] = {}
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
         if self.pick == "shorter":
             picks = ["A" if len(game.post_a) < len(game.post_b) else "B" for game in games]
         else:
             picks = [self.pick] * len(games)
-        return [Said(f'{{"verdict": "{pick}"}}') for pick in picks]
+        return [JudgeReply(f'{{"verdict": "{pick}"}}') for pick in picks]
 
 
 def posts(task: Task, contestant: str, text: str) -> pd.DataFrame:
@@ -138,4 +138,4 @@ def test_failed_control_is_named_with_its_games_and_blocks_nothing(small_task: T
     assert not resampled.is_passed
     assert resampled.is_severe
     assert "against itself, which must come out near 1: untrusted; won 33, lost 0" in resampled.message
-    assert set(resampled.offending["outcome"]) == {"win"}
+    assert {row["outcome"] for row in resampled.offending} == {"win"}

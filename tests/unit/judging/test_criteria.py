@@ -268,7 +268,7 @@ def test_pattern_that_backtracks_leaves_its_criterion_unscored(
         f"criterion offer: its pattern {BACKTRACKING!r} takes more than 0.01 s"
     )
     (played,) = play(task, Rubric(task), [Game(brief, "a" * 40 + "!", "aaa", True)], SILENT)
-    assert (played.pick.pick, played.pick.reason) == ("", unscored_reason(met, brief, task.spec))
+    assert (played.verdict.pick, played.verdict.reason) == ("", unscored_reason(met, brief, task.spec))
     with pytest.raises(SpecError, match=r"criterion offer: its pattern .* for 5 posts"):
         for length in range(41, 46):
             criteria_met("a" * length + "!", brief, task.spec)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.judging.judges import Rubric
-from synthpost_dagster.judging.replies import Said, read_reply
+from synthpost_dagster.judging.replies import JudgeReply, read_reply
 from synthpost_dagster.judging.verdicts import (
     BOTH_ORDERS,
     STUDY_MODE,
@@ -45,9 +45,9 @@ class Scripted:
         self.identity: dict[str, Any] = {}
         self.asked: list[int] = []
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
         self.asked.append(len(games))
-        return [Said(self.rounds[min(attempt, len(self.rounds) - 1)])] * len(games)
+        return [JudgeReply(self.rounds[min(attempt, len(self.rounds) - 1)])] * len(games)
 
 
 class Longest:
@@ -59,9 +59,9 @@ class Longest:
     def __init__(self) -> None:
         self.identity = {}
 
-    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
+    def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
         picks = ["A" if len(g.post_a) > len(g.post_b) else "B" for g in games]
-        return [Said(json.dumps({"verdict": pick})) for pick in picks]
+        return [JudgeReply(json.dumps({"verdict": pick})) for pick in picks]
 
 
 def predictions(task: Task, contestant: str, posts: str | list[str]) -> pd.DataFrame:
@@ -237,10 +237,10 @@ def test_unreadable_judge_is_asked_all_attempts_then_unscored(small_task: Task) 
 
 def test_only_the_games_that_could_not_be_read_are_asked_again(small_task: Task) -> None:
     class Reluctant(Scripted):
-        def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[Said]:
+        def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
             said = super().replies(task, games, attempt, progress)
             return [
-                Said('{"verdict": "A"}') if game.post_a == "easy" else text
+                JudgeReply('{"verdict": "A"}') if game.post_a == "easy" else text
                 for game, text in zip(games, said, strict=True)
             ]
 
@@ -249,24 +249,28 @@ def test_only_the_games_that_could_not_be_read_are_asked_again(small_task: Task)
         small_task, judge, [game(small_task, "hard"), game(small_task, "easy"), game(small_task, "hard")], SILENT
     )
     assert judge.asked == [3, 2]
-    assert [(p.pick.pick, p.attempts) for p in played] == [("B", 2), ("A", 1), ("B", 2)]
+    assert [(p.verdict.pick, p.attempts) for p in played] == [("B", 2), ("A", 1), ("B", 2)]
 
 
 def test_tie_is_asked_again_and_unscored_if_a_model_must_choose(small_task: Task) -> None:
     forced = game(small_task)._replace(may_tie=False)
     stubborn = Scripted('{"verdict": "tie"}', attempts=3)
     (played,) = play(small_task, stubborn, [forced], SILENT)
-    assert (played.pick.pick, played.pick.reason, stubborn.asked) == ("", "a tie where one must be chosen", [1, 1, 1])
+    assert (played.verdict.pick, played.verdict.reason, stubborn.asked) == (
+        "",
+        "a tie where one must be chosen",
+        [1, 1, 1],
+    )
     (played,) = play(small_task, Scripted('{"verdict": "tie"}', '{"verdict": "B"}', attempts=3), [forced], SILENT)
-    assert (played.pick.pick, played.attempts) == ("B", 2)
+    assert (played.verdict.pick, played.attempts) == ("B", 2)
     (played,) = play(small_task, Scripted('{"verdict": "tie"}'), [game(small_task)], SILENT)
-    assert played.pick.pick == "tie"
+    assert played.verdict.pick == "tie"
 
 
 def test_tie_of_the_rubric_stays_one_where_a_model_must_choose(small_task: Task) -> None:
     forced = game(small_task, "Hm.", "Hm.")._replace(may_tie=False)
     (played,) = play(small_task, Rubric(small_task), [forced], SILENT)
-    assert (played.pick.pick, played.attempts) == ("tie", 1)
+    assert (played.verdict.pick, played.attempts) == ("tie", 1)
 
 
 FORGERIES = [

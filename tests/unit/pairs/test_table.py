@@ -285,7 +285,7 @@ def test_wrong_kinds_of_files_are_refused(tmp_path: Path) -> None:
     folder.mkdir()
     assert mistake(folder).startswith("cannot be read (")
     no_parquet = written(tmp_path, "label\nx\n", "pairs.parquet")
-    assert mistake(no_parquet).startswith("not a parquet file that can be read (")
+    assert mistake(no_parquet).startswith("not a readable parquet file (")
     pq.write_table(pa.table({"label": ["x"]}), tmp_path / "parquet.csv")
     assert mistake(tmp_path / "parquet.csv") == "a parquet file by its content; name it .parquet"
     pq.write_table(pa.table({"label": [b"\xff"]}), tmp_path / "bytes.parquet")

@@ -23,6 +23,6 @@ def test_student_teacher_and_judge(sales_posts: Task, profile: str, families: tu
     assert (family_of(loaded.student), family_of(loaded.teacher), family_of(loaded.judges[0])) == families
 
 
-def test_a_name_that_tells_nothing_has_no_family(sales_posts: Task) -> None:
+def test_name_that_tells_nothing_has_no_family(sales_posts: Task) -> None:
     judge = load_profile("llama3-8b", sales_posts).judges[0].model_copy(update={"model": "acme/writer-1"})
     assert family_of(judge) == ""

@@ -107,18 +107,18 @@ def test_every_packaged_profile_opens_with_its_launch_command() -> None:
         assert first == f"# synthpost run --profile {name}"
 
 
-def test_the_default_profile_needs_no_key_network_or_gpu(sales_posts: Task) -> None:
+def test_default_profile_needs_no_key_network_or_gpu(sales_posts: Task) -> None:
     tiny = load_profile("tiny", sales_posts)
     assert [tiny.teacher.model.model, tiny.student.model] == ["embedded", "embedded"]
     assert (tiny.judges[0].backend, tiny.device.device) == ("rubric", "cpu")
 
 
-def test_an_unknown_profile_names_those_there_are_and_the_setting(sales_posts: Task) -> None:
+def test_unknown_profile_lists_packaged_profiles_and_the_setting(sales_posts: Task) -> None:
     with pytest.raises(SpecError, match=r"profile 'no_such'.*tiny.*SYNTHPOST_PROFILE"):
         load_profile("no_such", sales_posts)
 
 
-def test_a_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts: Task) -> None:
+def test_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts: Task) -> None:
     assert load_profile(write(student=HUB), sales_posts).student.revision == COMMIT
     folder = {**HUB, "model": "./models/mine", "revision": None}
     assert load_profile(write(student=folder), sales_posts).student.model == "./models/mine"
@@ -162,7 +162,7 @@ def test_a_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts:
         ({"storage": "  "}, ["storage: an empty path"]),
     ],
 )
-def test_a_wrong_key_is_named_with_its_file(
+def test_wrong_key_is_named_with_its_file(
     write: Write, sales_posts: Task, changes: dict[str, Any], said: list[str]
 ) -> None:
     path = write(**changes)
@@ -173,9 +173,7 @@ def test_a_wrong_key_is_named_with_its_file(
     assert [part for part in said if part not in message] == []
 
 
-def test_a_panel_may_hold_one_model_under_two_endpoints_and_its_judges_have_the_names_of_their_specs(
-    write: Write, sales_posts: Task, context: Context
-) -> None:
+def test_panel_may_have_one_model_under_two_endpoints(write: Write, sales_posts: Task, context: Context) -> None:
     panel = [{"backend": "rubric"}, IN_PROCESS, HOSTED, {**HOSTED, "endpoint": "other"}]
     profile = load_profile(write(judges=panel, budget=None), sales_posts)
     names = ["rubric", "transformers/embedded", "own/some/model", "other/some/model"]
@@ -183,7 +181,7 @@ def test_a_panel_may_hold_one_model_under_two_endpoints_and_its_judges_have_the_
     assert [judge.name for judge in build_judges(sales_posts, profile, context, may_tie=True)] == names
 
 
-def test_the_levels_of_a_sweep_match_as_text_so_that_50_and_quoted_50_are_one(write: Write, sales_posts: Task) -> None:
+def test_sweep_levels_match_as_text(write: Write, sales_posts: Task) -> None:
     assert load_profile(write(sweep__steps=["50"]), sales_posts).sweep.steps == ("50",)
 
 
@@ -196,9 +194,7 @@ def test_the_levels_of_a_sweep_match_as_text_so_that_50_and_quoted_50_are_one(wr
         ("s3://bucket/shelf", "s3://bucket/shelf"),
     ],
 )
-def test_a_relative_storage_counts_from_the_home(
-    write: Write, sales_posts: Task, storage: str | None, root: str
-) -> None:
+def test_relative_storage_counts_from_the_home(write: Write, sales_posts: Task, storage: str | None, root: str) -> None:
     settings = Settings(home=Path("/home/me/study"), task="sales_posts", profile="mine")
     assert storage_root(load_profile(write(storage=storage), sales_posts), settings) == root
 
@@ -209,7 +205,7 @@ def test_without_study_the_files_own_arguments_stand(write: Write, sales_posts: 
     assert (profile.training.loss, profile.training.system_prompt) == ("completion", False)
 
 
-def test_study_gives_the_studys_arguments_whatever_the_file_says(study: Profile) -> None:
+def test_study_overrides_training_arguments_of_the_file(study: Profile) -> None:
     training = study.training
     assert (training.lora.r, training.lora.alpha, training.lora.dropout, training.lora.bias) == (16, 16, 0.0, "none")
     assert set(training.lora.target_modules) == {
@@ -236,7 +232,7 @@ def test_study_gives_the_studys_arguments_whatever_the_file_says(study: Profile)
     assert study.predictions.max_new_tokens == 500
 
 
-def test_study_keeps_what_the_study_does_not_fix(study: Profile, sales_posts: Task) -> None:
+def test_study_keeps_other_keys_of_the_file(study: Profile, sales_posts: Task) -> None:
     tiny = load_profile("tiny", sales_posts)
     assert (study.teacher, study.student, study.device, study.sweep) == (
         tiny.teacher,
@@ -246,7 +242,7 @@ def test_study_keeps_what_the_study_does_not_fix(study: Profile, sales_posts: Ta
     )
 
 
-def test_how_rows_are_laid_out_and_how_often_they_are_saved_shapes_no_adapter(write: Write, sales_posts: Task) -> None:
+def test_layout_and_checkpoint_interval_do_not_shape_adapters(write: Write, sales_posts: Task) -> None:
     plain = load_profile(write(), sales_posts).training
     changes = {
         "training__micro_batch": 2,
@@ -263,7 +259,7 @@ def test_how_rows_are_laid_out_and_how_often_they_are_saved_shapes_no_adapter(wr
 
 
 @pytest.mark.parametrize("change", [{"trainer": "unsloth"}, {"padding_free": False}, {"lora__dropout": 0.1}])
-def test_products_in_8_bits_are_for_the_projects_own_way_of_training(
+def test_float8_requires_trl_padding_free_and_all_projections(
     write: Write, sales_posts: Task, change: dict[str, object]
 ) -> None:
     assert load_profile(write(training__precision="float8"), sales_posts).training.precision == "float8"

@@ -9,7 +9,6 @@ from synthpost_dagster.artifacts.explanation import Explanation
 from synthpost_dagster.profiles import Profile, load_profile
 from synthpost_dagster.quality import gates
 from synthpost_dagster.quality.explanations import (
-    GATES,
     MAX_EXAMPLES,
     examples_of,
     explained,
@@ -19,7 +18,7 @@ from synthpost_dagster.quality.explanations import (
     shortened,
     unanswered,
 )
-from synthpost_dagster.quality.gates import gate_names
+from synthpost_dagster.quality.gates import COVERAGE, REPLIES, gates_of
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.small_task import kept_rows
 
@@ -41,7 +40,7 @@ def why(task: Task, profile: Profile, *reasons: str) -> Explanation:
     return found
 
 
-def test_commonest_reason_is_told_with_key_and_value(small_task: Task, profile: Profile) -> None:
+def test_most_frequent_reason_is_given_with_key_and_value(small_task: Task, profile: Profile) -> None:
     found = why(small_task, profile, *["truncated"] * 5, "empty", "refusal", "empty")
     assert found.cause == ("5 of 8 rejected replies were cut off at teacher.sampling.max_new_tokens (320); raise it")
     assert [(one.reason, one.count) for one in found.reasons] == [("truncated", 5), ("empty", 2), ("refusal", 1)]
@@ -72,36 +71,41 @@ def test_every_reason_has_a_remedy(small_task: Task, profile: Profile, reason: s
 
 
 def test_every_gate_has_a_remedy() -> None:
-    names = {name for asset in gates.GATES for name in gate_names(asset)}
-    assert names - set(GATES) == {"memorisation"}, "memorisation is reported and never fails"
+    default = {
+        gate.name
+        for asset in gates.GATES
+        for gate in gates_of(asset)
+        if gate.remedy == gates.Gate._field_defaults["remedy"]
+    }
+    assert default == {"memorisation"}, "memorisation is reported and never fails"
 
 
-def test_replies_to_prompts_that_were_answered_later_do_not_count(small_task: Task) -> None:
+def test_rejected_replies_to_prompts_with_a_kept_row_do_not_count(small_task: Task) -> None:
     first, second = rejected(small_task, "truncated", "empty"), kept_rows(small_task, ["A post."])
     rows = pd.concat([first, second.assign(attempt=1)], ignore_index=True)
     assert unanswered(rows)["reason"].tolist() == ["empty"]
 
 
-@pytest.mark.parametrize("gate", ["rejected_share", "factor_coverage"])
-def test_gates_on_rows_tell_why_replies_were_rejected(small_task: Task, profile: Profile, gate: str) -> None:
+@pytest.mark.parametrize("gate", [REPLIES[0], COVERAGE], ids=lambda gate: gate.name)
+def test_gates_on_rows_explain_why_replies_were_rejected(small_task: Task, profile: Profile, gate: gates.Gate) -> None:
     rows = rejected(small_task, *["truncated"] * 8)
-    (result,) = gates.evaluate("synthetic_rows", small_task, rows, gate, 220)
+    (result,) = gates.evaluate("synthetic_rows", small_task, rows, gate.name, 220)
     found = explained(result, rows, small_task, profile)
     assert found is not None
     assert found.cause.startswith("8 of 8 rejected replies were cut off at")
-    assert found.figure == result.figures[GATES[gate].figure]
-    assert result.entry.model_copy(update={"explanation": found}).sentence("synthetic_rows") == (
+    assert found.figure == result.figures[gate.figure]
+    assert result.model_copy(update={"explanation": found}).sentence("synthetic_rows") == (
         "synthetic_rows: 8 of 8 rejected replies were cut off at teacher.sampling.max_new_tokens (320); raise it"
     )
 
 
-def test_gate_without_rejected_replies_names_figure_limit_and_key(small_task: Task, profile: Profile) -> None:
+def test_gate_without_rejected_replies_gives_figure_and_remedy(small_task: Task, profile: Profile) -> None:
     rows = kept_rows(small_task, [*["The same words in one long post of many."] * 7, "Other."])
     (result,) = gates.evaluate("synthetic_rows", small_task, rows, "duplicates", 8)
     found = explained(result, rows, small_task, profile)
     assert found is not None
     assert (found.figure, found.cause, found.remedy) == (6.0, "", "raise teacher.sampling.temperature (1)")
-    sentence = result.entry.model_copy(update={"explanation": found}).sentence("synthetic_rows")
+    sentence = result.model_copy(update={"explanation": found}).sentence("synthetic_rows")
     assert sentence.startswith("synthetic_rows failed its check duplicates: 6 of 8 kept posts repeat another")
     assert sentence.endswith("; raise teacher.sampling.temperature (1)")
 
@@ -122,9 +126,9 @@ def test_personal_data_is_not_repeated_in_examples(small_task: Task, profile: Pr
 
 def test_examples_are_few_different_and_not_empty() -> None:
     rows = pd.DataFrame({"post": ["", "same", "same", "b", "c", "d"], "raw_reply": ["raw", "", "", "", "", ""]})
-    assert examples_of(rows.head(1).assign(raw_reply="", prompt_id="e34d")) == ("prompt e34d",)
-    assert examples_of(rows) == ("“raw”", "“same”", "“b”")
-    assert len(examples_of(rows)) == MAX_EXAMPLES
+    assert examples_of([{"post": "", "raw_reply": "", "prompt_id": "e34d"}]) == ("prompt e34d",)
+    assert examples_of(rows.to_dict("records")) == ("“raw”", "“same”", "“b”")
+    assert len(examples_of(rows.to_dict("records"))) == MAX_EXAMPLES
 
 
 def test_shortened_text_is_one_printable_line() -> None:
@@ -133,7 +137,7 @@ def test_shortened_text_is_one_printable_line() -> None:
     assert long == "xxxxxxxxxx … xxend"
 
 
-def test_reasons_beyond_the_fifth_are_added_up(small_task: Task, profile: Profile) -> None:
+def test_reasons_beyond_the_fifth_are_summed(small_task: Task, profile: Profile) -> None:
     found = why(small_task, profile, *["a"] * 3, *["b"] * 2, "c", "d", "e", "f", "g")
     assert found.lines[0] == "reasons: 3 a, 2 b, 1 c, 1 d, 1 e, 2 for other reasons"
 
@@ -144,7 +148,7 @@ def games(judge: str, *reasons: str) -> pd.DataFrame:
     return pd.DataFrame({"judge": judge, "outcome": outcomes, "reason": reasons, "raw_reply": "I like A"})
 
 
-def test_judge_that_is_unread_is_told_with_reason_key_and_example(small_task: Task, profile: Profile) -> None:
+def test_judge_with_many_unscored_games_is_explained(small_task: Task, profile: Profile) -> None:
     (found,) = explained_unscored(games("rubric", *["reply cut off"] * 3, ""), small_task, profile)
     assert found.cause.startswith("3 of 4 games of rubric are unscored: 3 replies were cut off at")
     assert "judges.0.sampling.max_new_tokens" in found.cause

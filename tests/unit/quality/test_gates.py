@@ -13,7 +13,7 @@ import pytest
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.quality import gates
-from synthpost_dagster.quality.gates import GateResult
+from synthpost_dagster.quality.result import MAX_ROWS, finding
 from synthpost_dagster.rows import diversity
 from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.memorisation import memorisation
@@ -105,41 +105,46 @@ def with_quality(task: Task, **limits: object) -> Task:
     return replace(task, spec=task.spec.model_copy(update={"quality": quality}))
 
 
-def verdicts(task: Task, table: pd.DataFrame, target: int = 88) -> dict[str, GateResult]:
+def verdicts(task: Task, table: pd.DataFrame, target: int = 88) -> dict[str, GateEntry]:
     """Of all gates on synthetic rows."""
     kept = table[table["status"] == "kept"]
     beside = {"diversity": diversity_table(kept, kept, task, task.spec.sweep.data_sizes[0])}
     return by_name(gates.evaluate("synthetic_rows", task, table, target=target, beside=beside))
 
 
-def subset_verdicts(task: Task, table: pd.DataFrame, many: pd.DataFrame, target: int = 88) -> dict[str, GateResult]:
+def subset_verdicts(task: Task, table: pd.DataFrame, many: pd.DataFrame, target: int = 88) -> dict[str, GateEntry]:
     """Of all gates on a subset of `many` rows."""
     kept = many[many["status"] == "kept"]
     beside = {"diversity": diversity_table(table, kept, task, len(table))}
     return by_name(gates.evaluate("data_subsets", task, table, target=target, beside=beside))
 
 
-def prompt_verdicts(task: Task, table: pd.DataFrame, asset: str) -> dict[str, GateResult]:
+def prompt_verdicts(task: Task, table: pd.DataFrame, asset: str) -> dict[str, GateEntry]:
     return by_name(gates.evaluate(asset, task, table))
 
 
-def beside_verdicts(task: Task, asset: str, table: pd.DataFrame, **beside: pd.DataFrame) -> dict[str, GateResult]:
+def beside_verdicts(task: Task, asset: str, table: pd.DataFrame, **beside: pd.DataFrame) -> dict[str, GateEntry]:
     """Of all gates on an asset with a further table, which must follow its schema."""
     checked = {name: BESIDE[name].validate(other) for name, other in beside.items()}
     return by_name(gates.evaluate(asset, task, table, beside=checked))
 
 
-def by_name(results: list[GateResult]) -> dict[str, GateResult]:
+def by_name(results: list[GateEntry]) -> dict[str, GateEntry]:
     return {result.name: result for result in results}
 
 
-def failed(found: dict[str, GateResult]) -> list[str]:
+def failed(found: dict[str, GateEntry]) -> list[str]:
     return [name for name, result in found.items() if not result.is_passed]
 
 
-def ids(result: GateResult) -> set[str]:
+def values(result: GateEntry, name: str) -> list[str]:
+    """The values of the rows at fault."""
+    return [row[name] for row in result.offending]
+
+
+def ids(result: GateEntry) -> set[str]:
     """The prompts whose rows a gate names."""
-    return set(result.offending["prompt_id"])
+    return set(values(result, "prompt_id"))
 
 
 def ids_at(table: pd.DataFrame, places: list[int] | slice) -> set[str]:
@@ -151,30 +156,28 @@ def nearly(post: str) -> str:
     return f"{post.rsplit(' ', 1)[0]} otherwise!"
 
 
-def test_a_clean_table_passes_every_gate(small_task: Task, rows: pd.DataFrame) -> None:
+def test_clean_table_passes_every_gate(small_task: Task, rows: pd.DataFrame) -> None:
     found = verdicts(small_task, rows)
     assert list(found) == gates.gate_names("synthetic_rows")
     assert failed(found) == []
-    assert all(result.offending.empty for result in found.values())
+    assert all(not result.offending for result in found.values())
     assert found["rejected_share"].figures == {"rejected_share": 0.0}
 
 
-def test_a_clean_subset_passes_every_gate(small_task: Task, many: pd.DataFrame) -> None:
+def test_clean_subset_passes_every_gate(small_task: Task, many: pd.DataFrame) -> None:
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert list(found) == gates.gate_names("data_subsets")
     assert failed(found) == []
-    assert all(result.offending.empty for result in found.values())
+    assert all(not result.offending for result in found.values())
 
 
-def test_a_table_without_a_kept_row_is_judged_and_fails_for_its_rejects_alone(
-    small_task: Task, rows: pd.DataFrame
-) -> None:
+def test_table_without_kept_rows_fails_only_rejected_share(small_task: Task, rows: pd.DataFrame) -> None:
     found = verdicts(small_task, rejected(rows.head(55)), target=55)
     assert failed(found) == ["rejected_share"]
-    assert GateEntry.model_validate_json(found["diversity"].entry.model_dump_json()) == found["diversity"].entry
+    assert GateEntry.model_validate_json(found["diversity"].model_dump_json()) == found["diversity"]
 
 
-def test_the_gates_are_on_the_assets_that_the_study_names() -> None:
+def test_gates_are_on_the_assets_that_the_study_names() -> None:
     posts = {"duplicates", "near_duplicates", "openings", "diversity"}
     expected = {
         "prompts": {"factor_coverage", "personal_data"},
@@ -189,14 +192,14 @@ def test_the_gates_are_on_the_assets_that_the_study_names() -> None:
         assert gates.gate_names(asset)[0] == "schema"
 
 
-def test_the_gates_that_stop_what_is_downstream_are_those_of_the_study() -> None:
+def test_blocking_gates() -> None:
     warnings = {"openings", "diversity", "cleaning", "sentence_band", "memorisation", "personal_data", "forgetting"}
     for asset in ("prompts", "synthetic_rows", "data_subsets", "adapters", "predictions"):
         for name in gates.gate_names(asset):
             assert gates.is_blocking(asset, name) == (name not in warnings)
 
 
-def test_a_repeated_post_fails_duplicates_alone_and_both_rows_are_named(small_task: Task, rows: pd.DataFrame) -> None:
+def test_repeated_post_fails_only_duplicates_with_both_rows(small_task: Task, rows: pd.DataFrame) -> None:
     rows.loc[40, "post"] = rows["post"].iloc[7].upper().replace(" ", "…  ")
     found = verdicts(small_task, rows)
     assert failed(found) == ["duplicates"]
@@ -207,45 +210,45 @@ def test_a_repeated_post_fails_duplicates_alone_and_both_rows_are_named(small_ta
     assert found["near_duplicates"].figures["near_duplicates"] == 0
 
 
-def test_a_repeat_among_rejected_rows_is_no_duplicate(small_task: Task, rows: pd.DataFrame) -> None:
+def test_repeat_among_rejected_rows_is_no_duplicate(small_task: Task, rows: pd.DataFrame) -> None:
     again = rejected(rows.iloc[[3]]).assign(post=rows["post"].iloc[4], attempt=0, reply_key="1" * 16)
     rows.loc[3, "attempt"] = 1
     assert failed(verdicts(small_task, pd.concat([rows, again], ignore_index=True))) == []
 
 
-def test_one_near_duplicate_is_named_with_its_neighbour_and_passes(small_task: Task, rows: pd.DataFrame) -> None:
+def test_single_near_duplicate_is_shown_and_passes(small_task: Task, rows: pd.DataFrame) -> None:
     rows.loc[40, "post"] = nearly(rows["post"].iloc[7])
     found = verdicts(small_task, rows)
     assert failed(found) == []
-    (named,) = found["near_duplicates"].offending.to_dict("records")
+    (named,) = found["near_duplicates"].offending
     assert named["prompt_id"] == rows["prompt_id"].iloc[40]
     assert (named["near"], named["near_post"]) == (rows["prompt_id"].iloc[7], rows["post"].iloc[7])
     assert named["jaccard"] == f"{11 / 13:.2f}"
     assert found["near_duplicates"].figures == {"near_duplicates": 1.0, "near_duplicate_share": 1 / 88}
 
 
-def test_more_near_duplicates_than_the_limit_block_alone_and_are_named(small_task: Task, rows: pd.DataFrame) -> None:
+def test_too_many_near_duplicates_fail_only_that_gate(small_task: Task, rows: pd.DataFrame) -> None:
     for at in range(5):
         rows.loc[40 + at, "post"] = nearly(rows["post"].iloc[at])
     found = verdicts(small_task, rows)
     assert failed(found) == ["near_duplicates"]
     named = found["near_duplicates"]
     assert named.is_blocking
-    assert named.offending["prompt_id"].tolist() == rows["prompt_id"].iloc[40:45].tolist()
-    assert named.offending["near"].tolist() == rows["prompt_id"].iloc[:5].tolist()
+    assert values(named, "prompt_id") == rows["prompt_id"].iloc[40:45].tolist()
+    assert values(named, "near") == rows["prompt_id"].iloc[:5].tolist()
     assert "5.7%; the limit is 5%" in named.message
     assert failed(verdicts(with_quality(small_task, max_near_duplicate_share=0.06), rows)) == []
     assert failed(verdicts(with_quality(small_task, near_duplicate_jaccard=0.9), rows)) == []
 
 
-def test_a_near_duplicate_in_a_subset_is_named(small_task: Task, many: pd.DataFrame) -> None:
+def test_near_duplicate_in_a_subset_is_named(small_task: Task, many: pd.DataFrame) -> None:
     many.loc[30, "post"] = nearly(many["post"].iloc[7])
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == []
     assert ids(found["near_duplicates"]) == ids_at(many, [30])
 
 
-def test_prompts_that_stay_rejected_as_near_duplicates_count_as_such(small_task: Task, rows: pd.DataFrame) -> None:
+def test_prompts_rejected_as_near_duplicates_count(small_task: Task, rows: pd.DataFrame) -> None:
     extra = more_rejected(small_task, rows, 5).assign(reason=NEAR_DUPLICATE)
     found = verdicts(small_task, pd.concat([rows, extra], ignore_index=True))
     assert failed(found) == ["near_duplicates"]
@@ -254,21 +257,19 @@ def test_prompts_that_stay_rejected_as_near_duplicates_count_as_such(small_task:
     assert found["near_duplicates"].figures["near_duplicate_share"] == 5 / 93
 
 
-def test_one_opening_in_four_posts_fails_openings_alone_and_they_are_named(
-    small_task: Task, rows: pd.DataFrame
-) -> None:
+def test_opening_of_four_posts_fails_only_openings(small_task: Task, rows: pd.DataFrame) -> None:
     places = [3, 20, 41, 66]
     rows.loc[places, "post"] = [f"{FIRST_FIVE}, {rows['post'].iloc[at]}" for at in places]
     found = verdicts(small_task, rows)
     assert failed(found) == ["openings"]
     assert not found["openings"].is_blocking
     assert ids(found["openings"]) == ids_at(rows, places)
-    assert set(found["openings"].offending["opening"]) == {FIRST_FIVE.lower()}
+    assert set(values(found["openings"], "opening")) == {FIRST_FIVE.lower()}
     assert found["openings"].figures == {"common_openings": 1.0, "commonest_opening": 4.0}
     assert failed(verdicts(with_quality(small_task, max_opening_share=0.05), rows)) == []
 
 
-def test_one_opening_in_three_posts_passes_however_low_the_limit(small_task: Task, rows: pd.DataFrame) -> None:
+def test_opening_of_three_posts_passes_at_any_limit(small_task: Task, rows: pd.DataFrame) -> None:
     rows.loc[[3, 20, 41], "post"] = [f"{FIRST_FIVE}. {rows['post'].iloc[at]}" for at in (3, 20, 41)]
     found = verdicts(with_quality(small_task, max_opening_share=0.0), rows)
     assert failed(found) == []
@@ -276,9 +277,7 @@ def test_one_opening_in_three_posts_passes_however_low_the_limit(small_task: Tas
 
 
 @pytest.mark.parametrize("metric", ["distinct_1", "distinct_2", "distinct_3", "compression_ratio", "self_bleu"])
-def test_a_figure_of_variety_past_the_limit_of_the_task_fails_diversity_alone_and_is_named(
-    small_task: Task, rows: pd.DataFrame, metric: str
-) -> None:
+def test_metric_beyond_its_limit_fails_only_diversity(small_task: Task, rows: pd.DataFrame, metric: str) -> None:
     rows["post"] = rows["post"].str.replace(r"(\w+ \w+ \w+)\.", r"\1 \1.", regex=True)  # not every 3-gram differs
     table = diversity_table(rows.head(88), rows.head(88), small_task, 8).set_index("metric").loc[metric]
     figure = table["value"] if metric == "self_bleu" else table["draws_mean"]
@@ -288,9 +287,9 @@ def test_a_figure_of_variety_past_the_limit_of_the_task_fails_diversity_alone_an
         task = with_quality(small_task, diversity=DiversityLimits.model_validate({name: limit}))
         found = verdicts(task, rows)
         assert failed(found) == expected
-        assert found["diversity"].offending["metric"].tolist() == [metric] * len(expected)
+        assert values(found["diversity"], "metric") == [metric] * len(expected)
     assert not found["diversity"].is_blocking
-    assert "quality.diversity" in found["diversity"].offending["fault"].iloc[0]
+    assert "quality.diversity" in found["diversity"].offending[0]["fault"]
 
 
 def test_limits_of_variety_are_for_the_smallest_data_size(small_task: Task, many: pd.DataFrame) -> None:
@@ -301,19 +300,17 @@ def test_limits_of_variety_are_for_the_smallest_data_size(small_task: Task, many
     assert failed(subset_verdicts(task, subset(task, many, 8), many, 8)) == ["diversity"]
 
 
-def test_a_subset_less_varied_than_draws_of_its_size_fails_diversity_alone_and_the_metrics_are_named(
-    small_task: Task, many: pd.DataFrame
-) -> None:
+def test_subset_less_varied_than_draws_fails_only_diversity(small_task: Task, many: pd.DataFrame) -> None:
     chosen = subset(small_task, many, 88)
     dull = varied_posts(88, seed=2, words=WORDS[:12])
     many.loc[many["prompt_id"].isin(chosen["prompt_id"]), "post"] = dull
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == ["diversity"]
-    assert {"distinct_1", "distinct_2", "compression_ratio"} <= set(found["diversity"].offending["metric"])
+    assert {"distinct_1", "distinct_2", "compression_ratio"} <= set(values(found["diversity"], "metric"))
     assert "the edge of draws of 88 rows" in found["diversity"].message
 
 
-def test_too_many_cleaned_replies_fail_cleaning_alone_and_are_named(small_task: Task, rows: pd.DataFrame) -> None:
+def test_too_many_cleaned_replies_fail_only_cleaning(small_task: Task, rows: pd.DataFrame) -> None:
     for count, expected in ((4, []), (5, ["cleaning"])):
         rows.loc[: count - 1, "stripped"] = ["preamble", "quotes", "preamble and quotes", "quotes", "quotes"][:count]
         found = verdicts(small_task, rows)
@@ -325,35 +322,31 @@ def test_too_many_cleaned_replies_fail_cleaning_alone_and_are_named(small_task: 
     assert failed(verdicts(with_quality(small_task, max_cleaned_share=0.06), rows)) == []
 
 
-def test_too_many_posts_of_the_wrong_length_fail_sentence_band_alone_and_are_named(
-    small_task: Task, rows: pd.DataFrame
-) -> None:
+def test_too_many_wrong_lengths_fail_only_sentence_band(small_task: Task, rows: pd.DataFrame) -> None:
     for count, expected in ((61, []), (62, ["sentence_band"])):
         rows.loc[: count - 1, "is_in_band"] = False
         found = verdicts(small_task, rows)
         assert failed(found) == expected
     assert not found["sentence_band"].is_blocking
     assert found["sentence_band"].figures == {"out_of_band_share": 62 / 88}
-    assert len(found["sentence_band"].offending) == gates.PREVIEW_ROWS
+    assert len(found["sentence_band"].offending) == MAX_ROWS
     assert ids(found["sentence_band"]) <= ids_at(rows, slice(62))
     assert failed(verdicts(with_quality(small_task, max_out_of_band_share=0.75), rows)) == []
 
 
-def test_a_training_row_that_names_a_holdout_product_fails_leakage_alone_and_is_named(
-    small_task: Task, many: pd.DataFrame
-) -> None:
+def test_row_naming_a_holdout_product_fails_only_leakage(small_task: Task, many: pd.DataFrame) -> None:
     (_, product), *_ = small_task.companies_of("holdout")
     many.loc[20, "post"] = f"{many['post'].iloc[20]} Better than {product.name.upper()}."
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == ["leakage"]
     assert found["leakage"].is_blocking
-    (named,) = found["leakage"].offending.to_dict("records")
+    (named,) = found["leakage"].offending
     assert named["prompt_id"] == many["prompt_id"].iloc[20]
     assert (named["holdout_product"], named["shared"]) == (product.name, product.name.upper())
 
 
 @pytest.mark.parametrize(("words", "expected"), [(7, []), (8, ["leakage"]), (11, ["leakage"])])
-def test_a_run_of_a_holdout_products_text_fails_leakage_alone_from_eight_words_on(
+def test_run_of_eight_holdout_words_fails_only_leakage(
     small_task: Task, many: pd.DataFrame, words: int, expected: list[str]
 ) -> None:
     (_, product), *_ = small_task.companies_of("holdout")
@@ -362,11 +355,11 @@ def test_a_run_of_a_holdout_products_text_fails_leakage_alone_from_eight_words_o
     many.loc[20, "post"] = f"{many['post'].iloc[20]} {' '.join(run)}"
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == expected
-    assert found["leakage"].offending["shared"].tolist() == [" ".join(run)] * len(expected)
+    assert values(found["leakage"], "shared") == [" ".join(run)] * len(expected)
     assert found["leakage"].figures["longest_words"] == (words if expected else 0)
 
 
-def test_the_length_of_a_leak_is_the_tasks(small_task: Task, many: pd.DataFrame) -> None:
+def test_length_of_a_leak_is_the_tasks(small_task: Task, many: pd.DataFrame) -> None:
     (_, product), *_ = small_task.companies_of("holdout")
     many.loc[20, "post"] = " ".join(normalised(product.description).split()[-8:])
     for words, expected in ((9, []), (8, ["leakage"])):
@@ -374,7 +367,7 @@ def test_the_length_of_a_leak_is_the_tasks(small_task: Task, many: pd.DataFrame)
         assert failed(subset_verdicts(task, subset(task, many, 88), many)) == expected
 
 
-def test_a_memorised_post_is_reported_with_its_run_and_no_verdict_changes(
+def test_memorised_post_is_reported_and_no_gate_fails(
     small_task: Task, predictions: pd.DataFrame, many: pd.DataFrame
 ) -> None:
     training = subset(small_task, many, 88)
@@ -385,7 +378,7 @@ def test_a_memorised_post_is_reported_with_its_run_and_no_verdict_changes(
     found = beside_verdicts(small_task, "predictions", predictions, memorisation=memorised)
     assert failed(found) == []
     assert not found["memorisation"].is_blocking
-    first, second = found["memorisation"].offending.head(2).to_dict("records")
+    first, second = found["memorisation"].offending[:2]
     assert (first["prompt_id"], first["shared"]) == (predictions["prompt_id"].iloc[50], normalised(run))
     assert (second["prompt_id"], second["training_post"]) == (
         predictions["prompt_id"].iloc[51],
@@ -395,7 +388,7 @@ def test_a_memorised_post_is_reported_with_its_run_and_no_verdict_changes(
     assert (figures["longest_words"], figures["whole_posts"]) == (14, 1)
 
 
-def test_an_empty_post_is_not_memorised(small_task: Task, predictions: pd.DataFrame, many: pd.DataFrame) -> None:
+def test_empty_post_is_not_memorised(small_task: Task, predictions: pd.DataFrame, many: pd.DataFrame) -> None:
     predictions.loc[50, "post"] = ""
     memorised = memorisation(predictions, subset(small_task, many, 88))
     found = beside_verdicts(small_task, "predictions", predictions, memorisation=memorised)
@@ -403,7 +396,7 @@ def test_an_empty_post_is_not_memorised(small_task: Task, predictions: pd.DataFr
 
 
 @pytest.mark.parametrize("change", [{"supervised_tokens": 0, "is_end_supervised": False}, {"is_end_supervised": False}])
-def test_a_row_that_teaches_nothing_or_no_end_fails_supervised_tokens_alone_and_is_named(
+def test_row_without_supervised_tokens_or_end_fails_only_that_gate(
     small_task: Task, supervised: pd.DataFrame, change: dict[str, object]
 ) -> None:
     curve = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "learning_rate": [1e-3, 5e-4]})
@@ -424,7 +417,7 @@ def test_a_row_that_teaches_nothing_or_no_end_fails_supervised_tokens_alone_and_
         ({"poem": math.nan}, ["poem"]),
     ],
 )
-def test_forgetting_warns_where_general_text_as_a_whole_is_above_the_limit_or_undefined(
+def test_forgetting_warns_if_pooled_ratio_is_too_high_or_undefined(
     small_task: Task, supervised: pd.DataFrame, changes: dict[str, float], kinds: list[str]
 ) -> None:
     curve = pd.DataFrame({"step": [1], "loss": [2.0], "learning_rate": [1e-3]})
@@ -434,13 +427,13 @@ def test_forgetting_warns_where_general_text_as_a_whole_is_above_the_limit_or_un
     is_bad = "prose" in changes or math.isnan(changes.get("poem", 0))
     assert failed(found) == (["forgetting"] if is_bad else [])
     assert not result.is_blocking and not result.is_severe
-    assert result.offending["kind"].tolist() == kinds, "the kinds above it are named, the worst first"
+    assert values(result, "kind") == kinds, "the kinds above it are named, the worst first"
     assert "1.15 (quality.max_perplexity_ratio)" in result.message
     assert ("undefined" in result.message) is math.isnan(changes.get("poem", 0))
-    assert result.entry == GateEntry.model_validate_json(result.entry.model_dump_json())
+    assert result == GateEntry.model_validate_json(result.model_dump_json())
 
 
-def test_the_limit_on_forgetting_is_the_tasks(small_task: Task) -> None:
+def test_limit_on_forgetting_is_the_tasks(small_task: Task) -> None:
     def verdict(limit: float) -> bool:
         quality = small_task.spec.quality.model_copy(update={"max_perplexity_ratio": limit})
         task = replace(small_task, spec=small_task.spec.model_copy(update={"quality": quality}))
@@ -461,20 +454,20 @@ def forgotten(**changes: float) -> pd.DataFrame:
     return BESIDE["forgetting"].validate(table.assign(base_perplexity=4.0))
 
 
-def test_supervised_tokens_fails_where_every_label_is_masked(small_task: Task, supervised: pd.DataFrame) -> None:
+def test_supervised_tokens_fails_if_every_label_is_masked(small_task: Task, supervised: pd.DataFrame) -> None:
     curve = pd.DataFrame({"step": [1], "loss": [2.0], "learning_rate": [1e-3]})
     masked = supervised.assign(supervised_tokens=0, is_end_supervised=False)
     (result,) = gates.evaluate("adapters", small_task, curve, "supervised_tokens", beside={"supervision": masked})
     assert not result.is_passed
     assert result.figures == {"supervised_share": 0.0}
-    assert len(result.offending) == gates.PREVIEW_ROWS
+    assert len(result.offending) == MAX_ROWS
 
 
 @pytest.mark.parametrize(
     ("kind", "text"),
     [("e-mail", "ann.lee@example.com"), ("phone", "(212) 736-5000"), ("card", "4111 1111 1111 1111")],
 )
-def test_personal_data_in_a_post_fails_personal_data_alone_and_is_named(
+def test_personal_data_in_a_post_fails_only_that_gate(
     small_task: Task, rows: pd.DataFrame, predictions: pd.DataFrame, kind: str, text: str
 ) -> None:
     rows.loc[20, "post"] = f"{rows['post'].iloc[20]} Ask {text}."
@@ -483,7 +476,7 @@ def test_personal_data_in_a_post_fails_personal_data_alone_and_is_named(
     result = found["personal_data"]
     assert not result.is_blocking
     assert ids(result) == ids_at(rows, [20])
-    assert result.offending["found"].tolist() == [f"{kind} {text}"]
+    assert values(result, "found") == [f"{kind} {text}"]
     assert result.figures[f"rows_with_{kind.replace('-', '')}"] == 1
     assert sum(result.figures.values()) == 1
     assert f"{kind} in 1" in result.message
@@ -494,9 +487,7 @@ def test_personal_data_in_a_post_fails_personal_data_alone_and_is_named(
 
 @pytest.mark.parametrize("asset", ["prompts", "evaluation_prompts"])
 @pytest.mark.parametrize("column", ["teacher_prompt", "student_prompt"])
-def test_personal_data_in_a_prompt_fails_personal_data_alone_and_is_named(
-    small_task: Task, asset: str, column: str
-) -> None:
+def test_personal_data_in_a_prompt_fails_only_that_gate(small_task: Task, asset: str, column: str) -> None:
     table = training_prompts(small_task) if asset == "prompts" else evaluation_prompts(small_task, 110)
     assert failed(prompt_verdicts(small_task, table, asset)) == []
     table.loc[9, column] += "\nAsk ann@example.com."
@@ -505,7 +496,7 @@ def test_personal_data_in_a_prompt_fails_personal_data_alone_and_is_named(
     assert ids(found["personal_data"]) == ids_at(table, [9])
 
 
-def test_the_region_of_phone_numbers_is_the_tasks(small_task: Task, rows: pd.DataFrame) -> None:
+def test_region_of_phone_numbers_is_the_tasks(small_task: Task, rows: pd.DataFrame) -> None:
     rows.loc[20, "post"] = f"{rows['post'].iloc[20]} Ask 044 668 18 00."
     assert failed(verdicts(small_task, rows)) == []
     assert failed(verdicts(with_quality(small_task, phone_region="CH"), rows)) == ["personal_data"]
@@ -529,13 +520,13 @@ def long_post(rows: pd.DataFrame) -> None:
         ("schema", lambda rows: rows.loc.__setitem__((40, "completion_tokens"), -1)),
     ],
 )
-def test_an_entry_holds_figures_and_rows_at_fault_and_survives_json(
+def test_entry_has_figures_and_rows_and_survives_json(
     small_task: Task, rows: pd.DataFrame, gate: str, plant: Callable[[pd.DataFrame], None]
 ) -> None:
     plant(rows)
     found = verdicts(small_task, rows)
     assert failed(found) == [gate]
-    entry = found[gate].entry
+    entry = found[gate]
     assert GateEntry.model_validate_json(entry.model_dump_json()) == entry
     assert (entry.name, entry.is_passed, entry.is_blocking) == (gate, False, found[gate].is_blocking)
     assert entry.figures == found[gate].figures
@@ -543,42 +534,43 @@ def test_an_entry_holds_figures_and_rows_at_fault_and_survives_json(
     assert all(len(value) <= 300 for row in entry.offending for value in row.values())
 
 
-def test_an_entry_leaves_out_a_figure_that_is_not_finite() -> None:
-    result = GateResult("diversity", True, False, "", {"self_bleu": math.nan, "distinct_1": 0.5}, pd.DataFrame())
-    assert result.entry.figures == {"distinct_1": 0.5}
-
-
-def test_a_stratum_that_is_off_its_share_fails_factor_coverage_alone_and_is_named(
-    small_task: Task, rows: pd.DataFrame
+def test_entry_omits_figures_that_are_not_finite(
+    small_task: Task, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found = finding(True, "", pd.DataFrame(), self_bleu=math.nan, distinct_1=0.5)
+    gate = gates.DUPLICATES[-1]._replace(check=lambda task, table, target: found)
+    monkeypatch.setitem(gates.GATES, "synthetic_rows", (gate._replace(table=""),))
+    (result,) = gates.evaluate("synthetic_rows", small_task, rows, "diversity", 88)
+    assert result.figures == {"distinct_1": 0.5}
+
+
+def test_stratum_off_its_share_fails_only_factor_coverage(small_task: Task, rows: pd.DataFrame) -> None:
     planted = rows["tone"].eq("Witty") & rows["post_type"].isin(["Question", "Comparison"])
     assert 2 <= planted.sum() <= 4
     rows.loc[planted, ["post_type", "length"]] = ["Interactive", "long"]
     found = verdicts(small_task, rows)
     assert failed(found) == ["factor_coverage"]
     named = found["factor_coverage"]
-    assert set(rows.loc[planted, "prompt_id"]) <= set(named.offending["prompt_id"])
-    assert set(zip(named.offending["post_type"], named.offending["tone"], strict=True)) == {("Interactive", "Witty")}
+    assert set(rows.loc[planted, "prompt_id"]) <= set(values(named, "prompt_id"))
+    assert set(zip(values(named, "post_type"), values(named, "tone"), strict=True)) == {("Interactive", "Witty")}
     assert "Interactive × Witty" in named.message
 
 
-def test_an_unknown_level_fails_factor_coverage_and_is_named(small_task: Task, rows: pd.DataFrame) -> None:
+def test_unknown_level_fails_factor_coverage_and_is_named(small_task: Task, rows: pd.DataFrame) -> None:
     rows.loc[rows["rank"] == 11, "tone"] = "Grumpy"
     found = verdicts(small_task, rows)
     assert failed(found) == ["factor_coverage"]
-    assert found["factor_coverage"].offending["tone"].tolist() == ["Grumpy"]
+    assert values(found["factor_coverage"], "tone") == ["Grumpy"]
     assert "Grumpy" in found["factor_coverage"].message
 
 
-def test_too_many_rejected_prompts_fail_rejected_share_alone_and_are_named(
-    small_task: Task, rows: pd.DataFrame
-) -> None:
+def test_too_many_rejected_prompts_fail_only_rejected_share(small_task: Task, rows: pd.DataFrame) -> None:
     extra = more_rejected(small_task, rows, 30)
     table = pd.concat([rows, extra], ignore_index=True)
     found = verdicts(small_task, table)
     assert failed(found) == ["rejected_share"]
     named = found["rejected_share"]
-    assert len(named.offending) == gates.PREVIEW_ROWS
+    assert len(named.offending) == MAX_ROWS
     assert ids(named) <= set(extra["prompt_id"])
     assert named.figures["rejected_share"] == pytest.approx(30 / 118)
     assert "25.4%" in named.message
@@ -586,7 +578,7 @@ def test_too_many_rejected_prompts_fail_rejected_share_alone_and_are_named(
     assert failed(verdicts(with_quality(small_task, max_rejected_share=0.3), table)) == []
 
 
-def test_a_rejected_share_at_the_limit_passes(small_task: Task, rows: pd.DataFrame) -> None:
+def test_rejected_share_at_the_limit_passes(small_task: Task, rows: pd.DataFrame) -> None:
     rows = rows[rows["status"] == "kept"].head(75).copy()
     rows.loc[rows.index[:15], ["status", "reason", "post"]] = ["rejected", "empty", ""]
     (result,) = gates.evaluate("synthetic_rows", small_task, rows, "rejected_share")
@@ -607,41 +599,38 @@ def test_a_rejected_share_at_the_limit_passes(small_task: Task, rows: pd.DataFra
         ("post", "  ", "reason_if_rejected"),
     ],
 )
-def test_a_value_that_breaks_the_schema_is_named_with_its_row(
+def test_value_that_breaks_the_schema_is_named_with_its_row(
     small_task: Task, rows: pd.DataFrame, column: str, value: object, check: str
 ) -> None:
     rows.loc[17, column] = value
     found = by_name(gates.evaluate("synthetic_rows", small_task, rows))
     assert failed(found) == ["schema"]
-    shown = found["schema"].offending
-    assert shown["check"].str.contains(check).any()
-    assert "17" in set(shown["index"])
+    assert any(check in broken for broken in values(found["schema"], "check"))
+    assert "17" in values(found["schema"], "index")
     assert "break the schema" in found["schema"].message
 
 
-def test_an_id_that_stands_twice_breaks_the_schema_of_a_subset(small_task: Task, rows: pd.DataFrame) -> None:
+def test_repeated_id_breaks_the_schema_of_a_subset(small_task: Task, rows: pd.DataFrame) -> None:
     table = subset(small_task, rows, 88)
     table.loc[30, "prompt_id"] = table.loc[60, "prompt_id"]
     found = by_name(gates.evaluate("data_subsets", small_task, table))
     assert failed(found) == ["schema"]
-    assert set(found["schema"].offending["failure_case"]) == {table.loc[60, "prompt_id"]}
+    assert set(values(found["schema"], "failure_case")) == {table.loc[60, "prompt_id"]}
 
 
 @pytest.mark.parametrize("column", ["post", "status", "rank", "reply_key"])
-def test_a_missing_column_breaks_the_schema_and_is_named(small_task: Task, rows: pd.DataFrame, column: str) -> None:
+def test_missing_column_breaks_the_schema_and_is_named(small_task: Task, rows: pd.DataFrame, column: str) -> None:
     found = by_name(gates.evaluate("synthetic_rows", small_task, rows.drop(columns=column)))
     assert failed(found) == ["schema"]
-    assert column in set(found["schema"].offending["failure_case"])
+    assert column in set(values(found["schema"], "failure_case"))
 
 
-def test_an_extra_column_and_a_wrong_type_break_the_schema(small_task: Task, rows: pd.DataFrame) -> None:
+def test_extra_column_and_a_wrong_type_break_the_schema(small_task: Task, rows: pd.DataFrame) -> None:
     for broken in (rows.assign(mood="good"), rows.assign(rank=rows["rank"].astype(str)), rows.assign(is_in_band="yes")):
         assert failed(by_name(gates.evaluate("synthetic_rows", small_task, broken))) == ["schema"]
 
 
-def test_a_gate_asked_for_by_name_does_not_pass_where_the_schema_does_not_hold(
-    small_task: Task, rows: pd.DataFrame
-) -> None:
+def test_named_gate_fails_if_the_table_breaks_its_schema(small_task: Task, rows: pd.DataFrame) -> None:
     broken = rows.drop(columns="post")
     for name in gates.gate_names("synthetic_rows")[1:]:
         (result,) = gates.evaluate("synthetic_rows", small_task, broken, name)
@@ -650,13 +639,13 @@ def test_a_gate_asked_for_by_name_does_not_pass_where_the_schema_does_not_hold(
         assert "not evaluated" in result.message
 
 
-def test_a_gate_asked_for_by_name_says_what_it_says_among_the_others(small_task: Task, rows: pd.DataFrame) -> None:
+def test_named_gate_has_the_same_entry_as_among_all(small_task: Task, rows: pd.DataFrame) -> None:
     rows.loc[40, "post"] = rows["post"].iloc[7]
     among, kept = verdicts(small_task, rows), rows.head(88)
     beside = {"diversity": diversity_table(kept, kept, small_task, small_task.spec.sweep.data_sizes[0])}
     for name in gates.gate_names("synthetic_rows"):
         (alone,) = gates.evaluate("synthetic_rows", small_task, rows, name, 88, beside)
-        assert alone.entry == among[name].entry
+        assert alone == among[name]
 
 
 def test_evaluation_prompts_of_one_tone_fail_factor_coverage(small_task: Task) -> None:
@@ -664,13 +653,13 @@ def test_evaluation_prompts_of_one_tone_fail_factor_coverage(small_task: Task) -
     assert failed(prompt_verdicts(small_task, lopsided, "evaluation_prompts")) == ["factor_coverage"]
 
 
-def test_training_prompts_with_one_tone_for_another_fail_factor_coverage(small_task: Task) -> None:
+def test_training_prompts_with_a_replaced_tone_fail_factor_coverage(small_task: Task) -> None:
     table = training_prompts(small_task)
     table.loc[table["tone"] == "Witty", "tone"] = "Professional"
     assert failed(prompt_verdicts(small_task, table, "prompts")) == ["factor_coverage"]
 
 
-def test_a_stratum_that_lacks_two_rows_is_off_its_share(small_task: Task) -> None:
+def test_stratum_that_lacks_two_rows_is_off_its_share(small_task: Task) -> None:
     table = training_prompts(small_task).head(176)
     (stratum,) = table.loc[[0], ["post_type", "tone"]].itertuples(index=False, name=None)
     inside = (table["post_type"] == stratum[0]) & (table["tone"] == stratum[1])
@@ -681,9 +670,7 @@ def test_a_stratum_that_lacks_two_rows_is_off_its_share(small_task: Task) -> Non
         assert (f"{stratum[0]} × {stratum[1]}" in results["factor_coverage"].message) == bool(found)
 
 
-def test_the_full_size_may_lack_what_was_rejected_and_no_stratum_may_have_too_many(
-    small_task: Task, many: pd.DataFrame
-) -> None:
+def test_full_size_may_lack_rejected_rows_but_not_exceed_shares(small_task: Task, many: pd.DataFrame) -> None:
     full = subset(small_task, many, 220)
     lost = (full["post_type"] == "Question") & (full["rank"] >= 165)
     assert lost.sum() == 5
@@ -693,17 +680,13 @@ def test_the_full_size_may_lack_what_was_rejected_and_no_stratum_may_have_too_ma
     assert failed(subset_verdicts(small_task, full, many, 220)) == ["factor_coverage"]
 
 
-def test_a_full_subset_without_one_stratum_fails_factor_coverage_though_few_rows_were_rejected(
-    small_task: Task, many: pd.DataFrame
-) -> None:
+def test_full_subset_without_a_stratum_fails_factor_coverage(small_task: Task, many: pd.DataFrame) -> None:
     full = subset(small_task, many, 220)
     lost = full["post_type"].eq("Question") & full["tone"].eq("Witty")
     assert failed(subset_verdicts(small_task, full[~lost], many, 220)) == ["factor_coverage"]
 
 
-def test_a_full_subset_with_one_row_of_a_stratum_rejected_passes_every_gate(
-    small_task: Task, many: pd.DataFrame
-) -> None:
+def test_full_subset_with_one_rejected_row_passes_every_gate(small_task: Task, many: pd.DataFrame) -> None:
     lost = many["post_type"].eq("Question") & many["tone"].eq("Witty") & (many["stratum_rank"] >= 3)
     many.loc[lost, "status"] = "rejected"
     full = subset(small_task, many, 220)
@@ -711,17 +694,8 @@ def test_a_full_subset_with_one_row_of_a_stratum_rejected_passes_every_gate(
     assert failed(subset_verdicts(small_task, full, many, 220)) == []
 
 
-def test_gate_whose_table_an_earlier_version_did_not_make_stops_nothing(small_task: Task) -> None:
-    curve = pd.DataFrame({"step": [1], "loss": [2.0], "learning_rate": [1e-4]})
-    found = {result.name: result for result in gates.evaluate("adapters", small_task, curve)}
-    assert found["schema"].is_passed
-    for name in ("supervised_tokens", "forgetting"):
-        assert (found[name].is_passed, found[name].is_blocking, found[name].is_severe) == (False, False, False)
-    assert gates.are_current("adapters", small_task, [result.entry for result in found.values()])
-
-
-def test_verdicts_are_current_under_the_limits_they_were_given_under(small_task: Task, edit_task: EditTask) -> None:
-    entries = [result.entry for result in gates.evaluate("prompts", small_task, training_prompts(small_task))]
+def test_entries_are_current_under_unchanged_limits(small_task: Task, edit_task: EditTask) -> None:
+    entries = [*gates.evaluate("prompts", small_task, training_prompts(small_task))]
     assert {entry.name: entry.limits for entry in entries} == {
         "schema": {},
         "factor_coverage": {"max_rejected_share": 0.2},

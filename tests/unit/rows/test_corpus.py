@@ -42,7 +42,7 @@ def ngram_texts(corpus: Corpus, size: int) -> Iterator[tuple[str, ...]]:
 
 
 @given(TEXTS, st.integers(1, 5))
-def test_ngrams_are_those_within_one_text_in_their_order(texts: list[str], size: int) -> None:
+def test_ngrams_lie_within_one_text_in_order(texts: list[str], size: int) -> None:
     corpus = Corpus(texts)
     expected = all_runs(texts, size)
     assert list(ngram_texts(corpus, size)) == expected
@@ -71,7 +71,7 @@ def test_case_and_punctuation_make_no_other_word() -> None:
     assert one == two
 
 
-def test_the_order_of_words_makes_another_ngram() -> None:
+def test_order_of_words_makes_another_ngram() -> None:
     assert len(set(Corpus(["a b", "b a", "a a", "b b"]).ngrams(2).tolist())) == 4
 
 
@@ -90,20 +90,20 @@ def test_distinct_is_the_share_of_different_ngrams(texts: list[str], size: int) 
 
 
 @given(TEXTS.filter(bool), st.data())
-def test_a_part_has_the_ngrams_of_its_texts_in_the_order_asked_for(texts: list[str], data: st.DataObject) -> None:
+def test_part_has_the_ngrams_of_its_texts_in_the_given_order(texts: list[str], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=5))
     part = Corpus(texts).part(rows)
     assert len(part) == len(rows)
     assert list(ngram_texts(part, 2)) == all_runs([texts[row] for row in rows], 2)
 
 
-def test_a_word_is_in_the_text_that_it_stands_in_and_never_in_an_empty_one() -> None:
+def test_row_of_a_word_is_its_text_and_never_an_empty_one() -> None:
     corpus = Corpus(["", "a b", "", "", "c", ""])
     assert [corpus.row_of(word) for word in range(3)] == [1, 1, 4]
 
 
 @given(TEXTS, TEXTS)
-def test_the_longest_shared_run_is_that_found_by_force(texts: list[str], corpus: list[str]) -> None:
+def test_longest_shared_run_is_that_found_by_force(texts: list[str], corpus: list[str]) -> None:
     found = longest_shared(texts, corpus)
     assert [shared.words for shared in found] == [longest_by_force(text, corpus)[0] for text in texts]
     for text, shared in zip(texts, found, strict=True):
@@ -117,12 +117,12 @@ def test_the_longest_shared_run_is_that_found_by_force(texts: list[str], corpus:
             assert shared == Shared(0, -1, "")
 
 
-def test_a_whole_text_and_none_of_it_are_the_ends_of_what_is_shared() -> None:
+def test_longest_run_can_be_the_whole_text_or_nothing() -> None:
     found = longest_shared(["Buy it, NOW!", "", "something else"], ["so buy it now then", "buy it"])
     assert found == [Shared(3, 0, "buy it now"), Shared(0, -1, ""), Shared(0, -1, "")]
 
 
-def test_a_run_is_not_shared_across_two_texts_of_the_corpus() -> None:
+def test_run_is_not_shared_across_two_texts_of_the_corpus() -> None:
     assert longest_shared(["a b c d"], ["x a b", "c d y"]) == [Shared(2, 0, "a b")]
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_shared_with_an_empty_corpus() -> None:
 
 
 @pytest.mark.parametrize("words", [1, 7, 8, 9, 16, 40])
-def test_a_run_is_found_in_its_whole_length_on_both_sides_of_the_seeds(words: int) -> None:
+def test_run_is_extended_on_both_sides_of_its_seed(words: int) -> None:
     corpus = [" ".join(f"c{row}x{at}" for at in range(60)) for row in range(5)]
     copied = " ".join(corpus[3].split()[10 : 10 + words])
     found = longest_shared([f"before {copied} after", "nothing of it"], corpus)

@@ -13,7 +13,7 @@ from synthpost_dagster.quality.gates import posts as gates
 from synthpost_dagster.rows import diversity as module
 from synthpost_dagster.rows.corpus import Corpus
 from synthpost_dagster.rows.diversity import (
-    MOST_DRAWS,
+    MAX_DRAWS,
     Spread,
     compression_ratio,
     distinct,
@@ -47,23 +47,23 @@ def test_distinct_n_of_two_posts_by_hand() -> None:
     assert math.isnan(distinct(corpus, 6))
 
 
-def test_the_compression_ratio_is_that_of_one_line_a_post() -> None:
+def test_compression_ratio_is_that_of_one_line_a_post() -> None:
     posts = ["Ride on, größer!", "Ride on, größer!", "Buy now."]
     text = "Ride on, größer!\nRide on, größer!\nBuy now.\n".encode()
     assert compression_ratio(posts) == len(text) / len(zlib.compress(text, 6))
 
 
-def test_the_compression_ratio_rises_with_repetition() -> None:
+def test_compression_ratio_rises_with_repetition() -> None:
     varied = varied_posts(50)
     assert 1 < compression_ratio(varied) < 4 < 20 < compression_ratio(varied[:1] * 50)
 
 
-def test_an_opening_is_five_words_without_case_and_punctuation() -> None:
+def test_opening_is_five_words_without_case_and_punctuation() -> None:
     assert opening("Ready? Set… GO, ride on now!") == "ready set go ride on"
     assert opening("Ride on!") == "ride on"
 
 
-def test_the_opening_share_is_that_of_the_commonest() -> None:
+def test_opening_share_is_that_of_the_commonest() -> None:
     assert opening_share(["a", "b", "a", "c", "b", "a"]) == 3 / 6
     assert opening_share(["a", "b"]) == 1 / 2
     assert math.isnan(opening_share([]))
@@ -73,7 +73,7 @@ def test_self_bleu_of_identical_posts_is_100() -> None:
     assert self_bleu(varied_posts(1) * 5) == pytest.approx(100)
 
 
-def test_self_bleu_of_posts_without_a_common_word_is_near_0_and_rises_with_repetition() -> None:
+def test_self_bleu_is_near_0_without_common_words_and_rises() -> None:
     apart = ["a b c d e f", "g h i j k l", "m n o p q r"]
     assert self_bleu(apart) < 1
     assert self_bleu(varied_posts(20)) < self_bleu(varied_posts(20, words=WORDS[:10])) < 100
@@ -84,14 +84,14 @@ def test_self_bleu_of_fewer_than_two_posts_is_none(posts: list[str]) -> None:
     assert math.isnan(self_bleu(posts))
 
 
-def test_self_bleu_is_of_a_sample_of_one_size_and_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_self_bleu_uses_a_sample_of_fixed_size_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SELF_BLEU_POSTS", 5)
     posts = varied_posts(12)
     chosen = sorted(np.random.default_rng(module.SEED).permutation(12)[:5])
     assert self_bleu(posts) == self_bleu(posts) == self_bleu([posts[at] for at in chosen])
 
 
-def test_every_metric_of_wording_is_there_and_few_posts_give_nan_and_no_error() -> None:
+def test_too_few_posts_give_nan_for_every_wording_metric() -> None:
     for posts in ([], ["!!!"], ["Buy"], ["Buy", "now"]):
         assert set(diversity(posts)) == DRAWN | {"self_bleu"} <= set(module.IS_MORE_BETTER)
     few = diversity(["Buy", "now"])
@@ -99,7 +99,7 @@ def test_every_metric_of_wording_is_there_and_few_posts_give_nan_and_no_error() 
     assert math.isnan(few["distinct_2"])
 
 
-def test_draws_spread_over_the_strata_as_a_subset_does_and_no_post_is_drawn_twice(
+def test_draws_are_stratified_without_replacement(
     small_task: Task, kept: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stratum_of = dict(zip(kept["post"], zip(kept["post_type"], kept["tone"], strict=True), strict=True))
@@ -114,12 +114,12 @@ def test_draws_spread_over_the_strata_as_a_subset_does_and_no_post_is_drawn_twic
 
     monkeypatch.setattr(module, "_of_posts", seen)
     assert set(spreads(kept, small_task, 88)) == DRAWN
-    assert len(drawn) == MOST_DRAWS
+    assert len(drawn) == MAX_DRAWS
     due = shares(shuffled_strata(small_task), 88)
     for posts in drawn:
         assert len(set(posts)) == len(posts) == 88
         assert pd.Series([stratum_of[post] for post in posts]).value_counts().to_dict() == due
-    assert len({tuple(posts) for posts in drawn}) == MOST_DRAWS
+    assert len({tuple(posts) for posts in drawn}) == MAX_DRAWS
 
 
 @pytest.mark.parametrize(("rows", "draws"), [(10**6, 30), (88 * 12, 12), (1, 10)])
@@ -137,39 +137,37 @@ def test_draws_are_the_same_each_time(small_task: Task, kept: pd.DataFrame) -> N
     assert spreads(kept, small_task, 88) == spreads(kept, small_task, 88)
 
 
-def test_the_index_of_the_kept_rows_does_not_matter(small_task: Task, kept: pd.DataFrame) -> None:
+def test_index_of_the_kept_rows_does_not_matter(small_task: Task, kept: pd.DataFrame) -> None:
     moved = kept.set_index(kept.index + 1_000)
     assert spreads(kept, small_task, 55) == spreads(moved, small_task, 55)
 
 
-def test_a_stratum_gives_what_it_has_where_that_is_less_than_its_share(small_task: Task, kept: pd.DataFrame) -> None:
+def test_small_stratum_gives_all_its_rows(small_task: Task, kept: pd.DataFrame) -> None:
     lost = kept["post_type"].eq("Question") & kept["stratum_rank"].ge(1)
     without = kept[~kept["tone"].eq("Witty") & ~lost]
     assert set(spreads(without, small_task, 110)) == DRAWN
 
 
 @pytest.mark.parametrize("size", [220, 221, 1_000])
-def test_nothing_is_drawn_where_there_are_no_more_rows_than_are_to_be_drawn(
-    small_task: Task, kept: pd.DataFrame, size: int
-) -> None:
+def test_no_draws_without_more_rows_than_the_draw_size(small_task: Task, kept: pd.DataFrame, size: int) -> None:
     assert spreads(kept, small_task, size) == {}
 
 
-def test_the_spread_is_the_mean_and_the_sample_deviation_over_draws(
+def test_spread_is_mean_and_sample_deviation_over_draws(
     small_task: Task, kept: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = iter(range(MOST_DRAWS))
+    figures = iter(range(MAX_DRAWS))
     monkeypatch.setattr(module, "_of_posts", lambda *given: {"distinct_1": float(next(figures))})
     (found,) = spreads(kept, small_task, 8).values()
-    assert found.mean == (MOST_DRAWS - 1) / 2
-    assert found.deviation == pytest.approx(math.sqrt(MOST_DRAWS * (MOST_DRAWS + 1) / 12))
+    assert found.mean == (MAX_DRAWS - 1) / 2
+    assert found.deviation == pytest.approx(math.sqrt(MAX_DRAWS * (MAX_DRAWS + 1) / 12))
 
 
-def test_the_edges_of_a_spread_are_three_deviations_away() -> None:
+def test_edges_of_a_spread_are_three_deviations_away() -> None:
     assert (Spread(0.5, 0.1).low, Spread(0.5, 0.1).high) == pytest.approx((0.2, 0.8))
 
 
-def test_the_table_holds_own_figures_and_those_of_draws(small_task: Task, kept: pd.DataFrame) -> None:
+def test_table_holds_own_figures_and_those_of_draws(small_task: Task, kept: pd.DataFrame) -> None:
     own = kept.head(88)
     table = Diversity.validate(diversity_table(own, kept, small_task, 55)).set_index("metric")
     figures, drawn = diversity(own["post"].tolist()), spreads(kept, small_task, 55)
@@ -181,16 +179,14 @@ def test_the_table_holds_own_figures_and_those_of_draws(small_task: Task, kept: 
     assert table.loc["self_bleu", ["draws_mean", "draws_deviation"]].isna().all()
 
 
-def test_the_table_of_one_post_follows_its_schema(small_task: Task, kept: pd.DataFrame) -> None:
+def test_table_of_one_post_follows_its_schema(small_task: Task, kept: pd.DataFrame) -> None:
     one = kept.head(1).assign(post="Buy")
     table = Diversity.validate(diversity_table(one, one, small_task, 8)).set_index("metric")
     unknown = table.index[table["value"].isna()]
     assert set(unknown) == {"distinct_2", "distinct_3", "self_bleu"}
 
 
-def test_facts_are_at_equal_rows_where_rows_were_drawn_and_leave_out_what_is_not_known(
-    small_task: Task, kept: pd.DataFrame
-) -> None:
+def test_facts_use_draws_if_there_are_any_and_omit_nan(small_task: Task, kept: pd.DataFrame) -> None:
     table = diversity_table(kept, kept, small_task, 88)
     facts, drawn = diversity_facts(table), spreads(kept, small_task, 88)
     assert facts["distinct_2_at_88_rows"] == round(drawn["distinct_2"].mean, 4)
@@ -203,15 +199,15 @@ def test_facts_are_at_equal_rows_where_rows_were_drawn_and_leave_out_what_is_not
     }
 
 
-def test_a_subset_drawn_as_the_draws_are_lies_within_them(small_task: Task, kept: pd.DataFrame) -> None:
+def test_subset_drawn_as_the_draws_are_lies_within_them(small_task: Task, kept: pd.DataFrame) -> None:
     table = diversity_table(kept.head(88), kept, small_task, 88).set_index("metric").drop("self_bleu")
     assert (table["value"] - table["draws_mean"]).abs().le(3 * table["draws_deviation"] + 1e-12).all()
 
 
-def test_a_collapsed_teacher_is_told_by_the_limits_that_ship(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
+def test_packaged_limits_detect_a_collapsed_teacher(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
     generator = np.random.default_rng(0)
     words = [f"word{number}" for number in range(12)]
     rows = all_prompts.head(880).assign(post=[" ".join(generator.choice(words, 40)) for _ in range(880)])
     found = gates.diversity(sales_posts, diversity_table(rows, rows, sales_posts, 88), len(rows))
     assert not found.is_passed
-    assert {"distinct_1", "distinct_2"} <= set(found.offending["metric"])
+    assert {"distinct_1", "distinct_2"} <= set(found.rows["metric"])

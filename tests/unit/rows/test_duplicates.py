@@ -40,14 +40,14 @@ def test_posts_that_differ_are_all_added() -> None:
     assert [index.add_unless_near(str(at), post) for at, post in enumerate(varied_posts(200))] == [None] * 200
 
 
-def test_a_near_duplicate_names_its_neighbour_and_the_exact_index() -> None:
+def test_near_duplicate_has_its_neighbour_and_the_exact_index() -> None:
     index = NearDuplicates(0.7)
     index.add_unless_near("a", numbered(40))
     index.add_unless_near("b", numbered(40, start=100))
     assert index.add_unless_near("c", numbered(38)) == Neighbour("a", 36 / 38)
 
 
-def test_a_near_duplicate_is_not_added_so_that_only_what_was_kept_is_compared_with() -> None:
+def test_near_duplicate_is_not_added_to_the_index() -> None:
     index = NearDuplicates(0.7)
     chain = [numbered(40, start=start) for start in (0, 6, 12)]
     assert jaccard(chain[0], chain[1]) == jaccard(chain[1], chain[2]) > 0.7 > jaccard(chain[0], chain[2])
@@ -56,7 +56,7 @@ def test_a_near_duplicate_is_not_added_so_that_only_what_was_kept_is_compared_wi
     assert index.add_unless_near("c", chain[2]) is None
 
 
-def test_the_nearest_of_several_is_named() -> None:
+def test_nearest_of_several_is_named() -> None:
     index = NearDuplicates(0.7)
     index.add_unless_near("far", numbered(50))
     index.add_unless_near("near", numbered(50, start=10))
@@ -66,21 +66,21 @@ def test_the_nearest_of_several_is_named() -> None:
 
 
 @pytest.mark.parametrize(("words", "is_near"), [(29, False), (30, True), (31, True)])
-def test_the_threshold_itself_is_near(words: int, is_near: bool) -> None:
+def test_threshold_itself_is_near(words: int, is_near: bool) -> None:
     index = NearDuplicates(28 / 40)
     index.add_unless_near("a", numbered(42))
     assert (words - 2 >= 28) == is_near
     assert (index.add_unless_near("b", numbered(words)) is not None) == is_near
 
 
-def test_a_threshold_of_one_is_met_by_the_same_words_in_the_same_triples_alone() -> None:
+def test_threshold_of_one_requires_the_same_triples() -> None:
     index = NearDuplicates(1.0)
     index.add_unless_near("a", "x y z x y z x y")
     assert index.add_unless_near("b", "x y z x y z x") == Neighbour("a", 1.0)
     assert index.add_unless_near("c", "x y z x y z w") is None
 
 
-def test_500_pairs_planted_at_an_index_of_070_to_080_are_found_but_for_one_in_a_hundred() -> None:
+def test_99_percent_of_planted_near_duplicates_are_found() -> None:
     generator, index = random.Random(5), NearDuplicates(0.7)
     pairs = [planted_pair(generator) for _ in range(500)]
     assert [index.add_unless_near(f"first {at}", first) for at, (first, _) in enumerate(pairs)] == [None] * 500
@@ -93,7 +93,7 @@ def test_500_pairs_planted_at_an_index_of_070_to_080_are_found_but_for_one_in_a_
     assert found >= 495
 
 
-def test_what_is_found_is_the_same_each_time() -> None:
+def test_results_are_deterministic() -> None:
     generator = random.Random(6)
     pairs = [planted_pair(generator) for _ in range(50)]
     found = []
@@ -103,7 +103,7 @@ def test_what_is_found_is_the_same_each_time() -> None:
     assert found[0] == found[1]
 
 
-def test_a_post_under_the_same_key_is_no_near_duplicate() -> None:
+def test_post_under_the_same_key_is_no_near_duplicate() -> None:
     index = NearDuplicates(0.7)
     index.add_unless_near("a", numbered(40))
     assert index.add_unless_near("a", numbered(40)) is None
@@ -111,7 +111,7 @@ def test_a_post_under_the_same_key_is_no_near_duplicate() -> None:
     assert index.add_unless_near("b", numbered(39)) == Neighbour("a", 37 / 38)
 
 
-def test_a_post_is_compared_with_those_of_other_keys_alone() -> None:
+def test_post_is_compared_with_those_of_other_keys_alone() -> None:
     index = NearDuplicates(0.7)
     index.add_unless_near("a", numbered(60))
     assert index.add_unless_near("b", numbered(60, start=12)) is None
@@ -123,7 +123,7 @@ def test_a_post_is_compared_with_those_of_other_keys_alone() -> None:
     assert index.add_unless_near("c", between) is not None
 
 
-def test_a_post_that_equals_another_but_for_case_and_punctuation_is_no_near_duplicate() -> None:
+def test_post_equal_apart_from_case_is_no_near_duplicate() -> None:
     index = NearDuplicates(0.7)
     index.add_unless_near("a", numbered(40))
     assert index.add_unless_near("b", numbered(40).upper().replace(" ", ", ")) is None
@@ -131,11 +131,11 @@ def test_a_post_that_equals_another_but_for_case_and_punctuation_is_no_near_dupl
 
 
 @pytest.mark.parametrize("text", ["", "one", "one two", "one two three"])
-def test_a_text_of_three_words_or_fewer_is_one_shingle(text: str) -> None:
+def test_text_of_three_words_or_fewer_is_one_shingle(text: str) -> None:
     assert shingled(text) == {text}
 
 
-def test_four_words_are_two_shingles_and_a_repeated_one_counts_once() -> None:
+def test_repeated_shingle_counts_once() -> None:
     assert shingled("a b c d") == {"a b c", "b c d"}
     assert shingled("a a a a a") == {"a a a"}
 
@@ -146,7 +146,7 @@ def test_short_posts_are_near_only_where_they_are_the_same() -> None:
     assert [index.add_unless_near(str(at), post) for at, post in enumerate(shorts)] == [None] * len(shorts)
 
 
-def test_posts_in_a_script_without_spaces_are_near_by_their_characters() -> None:
+def test_posts_in_scripts_without_spaces_compare_by_character() -> None:
     index = NearDuplicates(0.7)
     post = "毎日の通勤を楽にする新しい自転車が登場しました。今すぐお近くの店でお試しください。"
     assert index.add_unless_near("a", post) is None

@@ -32,21 +32,21 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_order_of_words_is_nothing_to_it_and_the_words_are(embedder: Path) -> None:
+def test_order_of_words_is_nothing_to_it_and_the_words_are(embedder: Path) -> None:
     vectors = embedded(["ride today", "today ride", "brew"], embedder)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1])
     assert vectors[0] @ vectors[1] == pytest.approx(1)
     assert vectors[0] @ vectors[2] < 0.9
 
 
-def test_a_reworded_post_is_near_and_meaning_stands_beside_wording(embedder: Path) -> None:
+def test_reworded_post_is_a_semantic_near_duplicate(embedder: Path) -> None:
     found = diversity(["ride today", "today ride", "brew now", "sleep"], embedder)
     assert found["semantic_near_share"] == 0.25
     assert 0.25 < found["vendi"] < 1
     assert "vendi" not in diversity(["ride today", "today ride"])
 
 
-def test_a_folder_that_holds_no_embedder_is_named(tmp_path: Path) -> None:
+def test_folder_that_holds_no_embedder_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SpecError, match="cannot read this embedder"):
         embedded(["ride"], tmp_path)
@@ -55,7 +55,7 @@ def test_a_folder_that_holds_no_embedder_is_named(tmp_path: Path) -> None:
 def test_code_and_pickles_of_an_embedder_are_refused(embedder: Path, tmp_path: Path) -> None:
     foreign, pickled = shutil.copytree(embedder, tmp_path / "foreign"), shutil.copytree(embedder, tmp_path / "pickled")
     (foreign / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "planted.Module"}]))
-    with pytest.raises(SpecError, match=r"planted\.Module is code of the embedder's own"):
+    with pytest.raises(SpecError, match=r"planted\.Module is Python code of the embedder"):
         embedded(["ride"], foreign)
     (weights,) = pickled.rglob("model.safetensors")
     weights.rename(weights.with_name("pytorch_model.bin"))

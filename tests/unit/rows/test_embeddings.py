@@ -49,7 +49,7 @@ def test_two_pairs_of_alike_vectors_amount_to_two() -> None:
     assert vendi(directions(0, 0, 90, 90)) == pytest.approx(2 / 4)
 
 
-def test_the_score_of_two_vectors_is_that_of_the_entropy_of_their_cosine() -> None:
+def test_vendi_score_of_two_vectors_follows_their_cosine() -> None:
     high, low = (1 + math.cos(math.radians(60))) / 2, (1 - math.cos(math.radians(60))) / 2
     entropy = -(high * math.log(high) + low * math.log(low))
     assert vendi(directions(0, 60)) == pytest.approx(math.exp(entropy) / 2, rel=1e-5)
@@ -65,7 +65,7 @@ def test_the_score_of_two_vectors_is_that_of_the_entropy_of_their_cosine() -> No
         (directions(0, 180), 0),
     ],
 )
-def test_a_vector_is_near_where_an_earlier_one_is(vectors: np.ndarray, share: float) -> None:
+def test_vector_is_near_where_an_earlier_one_is(vectors: np.ndarray, share: float) -> None:
     assert near_share(vectors) == share
 
 
@@ -76,7 +76,7 @@ def test_vectors_are_compared_across_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     assert near_share(vectors) == whole == 2 / 7
 
 
-def test_meaning_is_of_a_seeded_sample_in_the_order_of_the_posts(
+def test_metrics_of_meaning_use_a_seeded_sample_in_order(
     monkeypatch: pytest.MonkeyPatch, asked: list[list[str]]
 ) -> None:
     monkeypatch.setattr(embeddings, "EMBEDDED_POSTS", 10)
@@ -93,9 +93,7 @@ def test_fewer_than_two_posts_have_no_meaning_to_compare(posts: list[str], asked
     assert asked == []
 
 
-def test_the_table_of_variety_holds_meaning_where_there_is_an_embedder(
-    small_task: Task, asked: list[list[str]]
-) -> None:
+def test_diversity_table_has_metrics_of_meaning_with_an_embedder(small_task: Task, asked: list[list[str]]) -> None:
     kept: pd.DataFrame = training_prompts(small_task).head(20).assign(post=varied_posts(20))
     with_meaning = Diversity.validate(diversity_table(kept, kept, small_task, 8, Path("none"))).set_index("metric")
     without = diversity_table(kept, kept, small_task, 8).set_index("metric")
@@ -103,6 +101,6 @@ def test_the_table_of_variety_holds_meaning_where_there_is_an_embedder(
     assert with_meaning["draws_mean"].loc[["vendi", "semantic_near_share"]].isna().all()
 
 
-def test_an_embedder_that_is_not_there_is_told_with_a_remedy(tmp_path: Path) -> None:
+def test_missing_embedder_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"synthpost\[embeddings\]|correct `embedder` in the profile"):
         embedded(["a", "b"], tmp_path / "none")

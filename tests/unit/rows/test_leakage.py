@@ -49,44 +49,44 @@ def test_good_posts_and_empty_ones_do_not_leak(finder: LeakFinder) -> None:
 
 
 @pytest.mark.parametrize("text", [NAME, "#TRAILER\n“BURROW”", "its Trailer-Burrow"])
-def test_a_name_is_found_as_written_or_in_capitals_whatever_stands_between(finder: LeakFinder, text: str) -> None:
+def test_name_is_found_as_written_or_in_capitals(finder: LeakFinder, text: str) -> None:
     (leak,) = found(finder, [text])
     assert (leak.product, leak.words) == (NAME, 2)
 
 
 @pytest.mark.parametrize("text", ["Get a trailer burrow now!", "Trailer burrow"])
-def test_the_same_words_as_common_nouns_are_no_leak(finder: LeakFinder, text: str) -> None:
+def test_same_words_as_common_nouns_are_no_leak(finder: LeakFinder, text: str) -> None:
     assert found(finder, [text]) == []
 
 
-def test_a_name_within_the_rows_own_product_is_no_leak(finder: LeakFinder) -> None:
+def test_name_within_the_rows_own_product_is_no_leak(finder: LeakFinder) -> None:
     assert finder.find("The Trailer Burrow Pro is here.", "Trailer Burrow Pro") is None
     assert finder.find("The Trailer Burrow Pro beats the Trailer Burrow.", "Trailer Burrow Pro") is not None
 
 
 @pytest.mark.parametrize("text", ["Trailer", "Burrow", "trailers burrow", "trailer and burrow", "burrow trailer"])
-def test_a_part_of_a_name_is_no_leak(finder: LeakFinder, text: str) -> None:
+def test_part_of_a_name_is_no_leak(finder: LeakFinder, text: str) -> None:
     assert found(finder, [text]) == []
 
 
-def test_a_run_of_eight_words_of_a_description_is_found_and_one_of_seven_is_not(finder: LeakFinder) -> None:
+def test_run_of_eight_description_words_is_a_leak_not_seven(finder: LeakFinder) -> None:
     leaks = found(
         finder, ["so: Wheel trailer where toddlers can nap on.", "so: Wheel trailer where toddlers can nap ON LONG"]
     )
     assert leaks == [Leak(NAME, 8, "wheel trailer where toddlers can nap on long")]
 
 
-def test_a_run_is_told_in_its_whole_length(finder: LeakFinder) -> None:
+def test_run_is_reported_in_full_length(finder: LeakFinder) -> None:
     (leak,) = found(finder, [f"Wow {TEXT} and more"])
     assert leak == Leak(NAME, 14, "trailer burrow a covered two wheel trailer where toddlers can nap on long rides")
 
 
-def test_a_row_with_a_name_and_a_run_tells_of_the_run(finder: LeakFinder) -> None:
+def test_row_with_a_name_and_a_run_tells_of_the_run(finder: LeakFinder) -> None:
     (leak,) = found(finder, [f"{NAME}! It has two-wheel trailer where toddlers can nap on long rides."])
     assert leak.words == 10
 
 
-def test_the_longer_of_two_runs_is_told_and_each_row_once(small_task: Task) -> None:
+def test_longer_of_two_runs_is_reported(small_task: Task) -> None:
     (_, _), (_, second) = small_task.companies_of("holdout")
     words = second.description.split()
     text = "a covered two-wheel trailer. " + " ".join(words)
@@ -94,36 +94,36 @@ def test_the_longer_of_two_runs_is_told_and_each_row_once(small_task: Task) -> N
     assert (leak.product, leak.words) == (second.name, len(words))
 
 
-def test_the_least_length_is_the_one_asked_for(small_task: Task) -> None:
+def test_minimum_length_of_a_leak_is_configurable(small_task: Task) -> None:
     text = "where toddlers can nap"
     assert [leak.words for leak in found(LeakFinder(small_task, 4), [text])] == [4]
     assert found(LeakFinder(small_task, 5), [text]) == []
 
 
-def test_a_name_of_one_word_is_found_as_a_word(edit_task: EditTask) -> None:
+def test_name_of_one_word_is_found_as_a_word(edit_task: EditTask) -> None:
     finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "Burrowly", "a very short line")), 8)
     assert found(finder, ["Burrowlyish", "my Burrowly."]) == [Leak("Burrowly", 1, "Burrowly")]
 
 
-def test_a_name_within_a_longer_one_gives_way_to_it(edit_task: EditTask) -> None:
+def test_longer_name_takes_precedence(edit_task: EditTask) -> None:
     edit_task("catalog.yaml", renamed(0, "Burrow", "a short line"))
     finder = LeakFinder(edit_task("catalog.yaml", renamed(1, "Burrow Max Pro", "another short line")), 8)
     leaks = found(finder, ["the Burrow Max Pro", "the Burrow Max"])
     assert [(leak.product, leak.words) for leak in leaks] == [("Burrow Max Pro", 3), ("Burrow", 1)]
 
 
-def test_a_product_whose_text_is_shorter_than_the_run_is_found_by_its_name_alone(edit_task: EditTask) -> None:
+def test_product_with_a_short_text_is_found_by_its_name(edit_task: EditTask) -> None:
     finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "Moon Burrow", "so short")), 8)
     assert [leak.text for leak in found(finder, ["so short", "Moon Burrow so short"])] == ["Moon Burrow"]
 
 
-def test_the_text_of_a_company_and_of_train_products_is_no_leak(small_task: Task, finder: LeakFinder) -> None:
+def test_text_of_companies_and_train_products_is_no_leak(small_task: Task, finder: LeakFinder) -> None:
     (company, product), *_ = small_task.companies_of("train")
     texts = [company.short_description, company.mission, f"{product.name}, {product.description}"]
     assert found(finder, texts) == []
 
 
-def test_a_name_is_found_whichever_apostrophe_hyphen_and_space_it_has(edit_task: EditTask) -> None:
+def test_name_is_found_with_any_apostrophe_hyphen_and_space(edit_task: EditTask) -> None:
     finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "Rider's Fold-Up Burrow", "a short line")), 8)
     twins = ["Rider’s Fold-Up Burrow", "Riderʼs Fold‑Up\u00a0Burrow", "the Ri\u200bder's Fold–Up Burrow!"]
     assert [leak.product for leak in found(finder, twins)] == ["Rider's Fold-Up Burrow"] * 3

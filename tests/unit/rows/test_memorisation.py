@@ -25,7 +25,7 @@ def memorised(posts: list[str], training: list[str]) -> pd.DataFrame:
     return Memorisation.validate(memorisation(table(posts), table(training, start=1_000)))
 
 
-def test_a_run_is_told_with_the_training_post_that_holds_it() -> None:
+def test_run_is_reported_with_its_training_post() -> None:
     (row,) = memorised(["Oh! It is FAR: buy two, then three."], TRAINING).to_dict("records")
     assert row == {
         "prompt_id": f"{0:016x}",
@@ -38,12 +38,12 @@ def test_a_run_is_told_with_the_training_post_that_holds_it() -> None:
     }
 
 
-def test_of_several_training_posts_the_first_that_holds_the_run_is_told() -> None:
+def test_first_training_post_with_the_run_is_reported() -> None:
     (row,) = memorised(["Ride on, it is new."], TRAINING).to_dict("records")
     assert (row["shared"], row["training_post"]) == ("ride on it is", TRAINING[0])
 
 
-def test_a_post_that_is_a_training_post_shares_all_its_words() -> None:
+def test_post_that_is_a_training_post_shares_all_its_words() -> None:
     posts = varied_posts(40)
     found = memorised(posts[:20], posts)
     assert (found["shared_words"] == found["post_words"]).all()
@@ -52,7 +52,7 @@ def test_a_post_that_is_a_training_post_shares_all_its_words() -> None:
 
 
 @pytest.mark.parametrize("post", ["", "🎉", "Nothing of this"])
-def test_a_post_that_shares_nothing_names_no_training_post(post: str) -> None:
+def test_post_that_shares_nothing_names_no_training_post(post: str) -> None:
     (row,) = memorised([post], TRAINING).to_dict("records")
     assert (row["shared_words"], row["shared"], row["training_prompt_id"], row["training_post"]) == (0, "", "", "")
 
@@ -61,13 +61,13 @@ def test_without_training_posts_nothing_is_shared() -> None:
     assert memorised(["Buy now", ""], [])["shared_words"].tolist() == [0, 0]
 
 
-def test_the_index_of_the_tables_does_not_matter() -> None:
+def test_index_of_the_tables_does_not_matter() -> None:
     posts, training = table(["Buy two today", "Tea for all"]), table(TRAINING, start=1_000)
     found = memorisation(posts.set_index(posts.index + 7), training.set_index(training.index + 9))
     assert found["training_post"].tolist() == TRAINING[1:]
 
 
-def test_a_planted_run_is_found_among_many() -> None:
+def test_planted_run_is_found_among_many() -> None:
     training, posts = varied_posts(200), varied_posts(50, seed=9)
     run = " ".join(normalised(training[120]).split()[2:11])
     posts[30] = f"So {run} indeed"

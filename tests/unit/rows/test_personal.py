@@ -23,7 +23,7 @@ from tests.helpers.varied_posts import varied_posts
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "Write to {}.", "({})", "<{}>", "mailto:{}?", "“{}”,"])
-def test_an_email_address_is_found(address: str, around: str) -> None:
+def test_email_address_is_found(address: str, around: str) -> None:
     assert personal_data(around.format(address), "US") == [("e-mail", address)]
 
 
@@ -31,7 +31,7 @@ def test_an_email_address_is_found(address: str, around: str) -> None:
     "text",
     ["@handle", "ann@localhost", "ann @ example.com", "ann at example.com", "example.com", "a@", "@b.co", "me@.com"],
 )
-def test_what_only_looks_like_an_email_address_is_none(text: str) -> None:
+def test_text_that_resembles_an_email_address_is_not_found(text: str) -> None:
     assert personal_data(text, "US") == []
 
 
@@ -50,17 +50,17 @@ def test_what_only_looks_like_an_email_address_is_none(text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "Call {} now!", "Tel.: {}\nMore"])
-def test_a_phone_number_is_found(number: str, around: str) -> None:
+def test_phone_number_is_found(number: str, around: str) -> None:
     assert personal_data(around.format(number), "US") == [("phone", number)]
 
 
 @pytest.mark.parametrize("number", ["736-5000", "555-0123", "012-345-6789", "212 736 50001", "+1 012 345 6789", "911"])
-def test_a_number_that_is_no_valid_phone_number_is_none(number: str) -> None:
+def test_number_that_is_no_valid_phone_number_is_none(number: str) -> None:
     assert personal_data(f"Call {number} now", "US") == []
 
 
 @pytest.mark.parametrize(("region", "number"), [("CH", "044 668 18 00"), ("GB", "020 7946 0958"), ("DE", "030 901820")])
-def test_a_number_without_its_countrys_code_is_one_of_the_region(region: str, number: str) -> None:
+def test_national_phone_number_is_read_by_the_region(region: str, number: str) -> None:
     assert personal_data(number, region) == [("phone", number)]
     assert personal_data(number, "US") == []
 
@@ -77,7 +77,7 @@ def test_a_number_without_its_countrys_code_is_one_of_the_region(region: str, nu
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "Card {}.", "({})", "{}\nthanks"])
-def test_a_card_number_is_found_and_is_no_phone_number(number: str, around: str) -> None:
+def test_card_number_is_found_and_is_no_phone_number(number: str, around: str) -> None:
     assert personal_data(around.format(number), "US") == [("card", number)]
 
 
@@ -93,7 +93,7 @@ def test_a_card_number_is_found_and_is_no_phone_number(number: str, around: str)
         "41111111111111111111111",
     ],
 )
-def test_a_number_that_is_no_card_number_is_none(number: str) -> None:
+def test_number_that_is_no_card_number_is_none(number: str) -> None:
     assert ("card", number) not in personal_data(number, "US")
     assert not [find for find in personal_data(number, "US") if find[0] == "card"]
 
@@ -122,24 +122,24 @@ def test_prices_dates_hashtags_and_other_numbers_are_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("after", [" 12/27", " 123", ", 04/29"])
-def test_a_card_number_with_its_date_or_code_behind_it_is_found(after: str) -> None:
+def test_card_number_before_a_date_or_code_is_found(after: str) -> None:
     assert ("card", "4111 1111 1111 1111") in personal_data(f"Card 4111 1111 1111 1111{after}", "US")
 
 
-def test_what_is_found_comes_kind_by_kind() -> None:
+def test_findings_are_ordered_by_kind() -> None:
     text = "4111 1111 1111 1111, call (212) 736-5000 or +44 20 7946 0958, write to b@example.com or a@example.com"
     found = personal_data(text, "US")
     assert [kind for kind, _ in found] == ["e-mail", "e-mail", "phone", "phone", "card"]
     assert tuple(dict.fromkeys(kind for kind, _ in found)) == KINDS
 
 
-def test_good_posts_and_the_prompts_of_the_packaged_task_hold_none(all_prompts: pd.DataFrame) -> None:
+def test_good_posts_and_packaged_prompts_have_no_personal_data(all_prompts: pd.DataFrame) -> None:
     texts = [*varied_posts(100), *all_prompts["teacher_prompt"].head(2_000), *all_prompts["student_prompt"].head(2_000)]
     assert [text for text in texts if personal_data(text, "US")] == []
 
 
 @pytest.mark.parametrize("unit", ["1", "4111 ", "212-", "(1) ", "a@b.", "a.", "12/", "a@1.1"])
-def test_a_text_of_20_kb_is_searched_in_time(unit: str) -> None:
+def test_text_of_20_kb_is_searched_in_time(unit: str) -> None:
     text = (unit * 20_000)[:20_000]
     start = time.process_time()
     personal_data(text, "US")

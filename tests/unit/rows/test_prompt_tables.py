@@ -28,14 +28,14 @@ def spread(table: pd.DataFrame, strata: int) -> int:
     return max(sizes) - min([*sizes, 0] if len(sizes) < strata else sizes)
 
 
-def test_the_packaged_task_has_17600_distinct_training_prompts(all_prompts: pd.DataFrame) -> None:
+def test_packaged_task_has_17600_distinct_training_prompts(all_prompts: pd.DataFrame) -> None:
     assert len(all_prompts) == 17_600
     for column in ("prompt_id", "teacher_prompt", "student_prompt"):
         assert all_prompts[column].nunique() == 17_600
     assert all_prompts["rank"].tolist() == list(range(17_600))
 
 
-def test_the_catalog_table_marks_every_product(sales_posts: Task) -> None:
+def test_catalog_table_marks_every_product(sales_posts: Task) -> None:
     table = catalog_table(sales_posts)
     assert table["split"].value_counts().to_dict() == {"train": 320, "holdout": 64}
     assert table["product"].nunique() == 384
@@ -43,18 +43,18 @@ def test_the_catalog_table_marks_every_product(sales_posts: Task) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 8, 16, 54, 55, 56, 88, 95, 176, 440, 1760, 8800, 17_599, 17_600])
-def test_the_first_ranks_hold_each_stratum_within_one_row_of_its_share(all_prompts: pd.DataFrame, size: int) -> None:
+def test_first_ranks_have_each_stratum_within_one_of_its_share(all_prompts: pd.DataFrame, size: int) -> None:
     assert spread(all_prompts.head(size), 55) <= 1
 
 
-def test_the_order_is_not_the_order_of_the_files(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
+def test_order_is_not_the_order_of_the_files(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
     assert shuffled_strata(sales_posts) != sales_posts.strata
     assert set(shuffled_strata(sales_posts)) == set(sales_posts.strata)
     assert all_prompts.head(88)["company"].nunique() > 10
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_new_product_leaves_the_others_in_their_order_within_each_stratum(
+def test_new_product_keeps_the_order_of_others_in_each_stratum(
     small_task: Task, edit_task: EditTask, place: int
 ) -> None:
     new = {"name": "Brand New Thing", "description": "a thing that was not there"}
@@ -69,7 +69,7 @@ def test_a_new_product_leaves_the_others_in_their_order_within_each_stratum(
         assert now["prompt_id"].tolist() == group["prompt_id"].tolist()
 
 
-def test_an_edited_description_leaves_every_rank(small_task: Task, edit_task: EditTask) -> None:
+def test_edited_description_leaves_every_rank(small_task: Task, edit_task: EditTask) -> None:
     before = training_prompts(small_task)
 
     def change(catalog: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def test_an_edited_description_leaves_every_rank(small_task: Task, edit_task: Ed
 
 
 @pytest.mark.parametrize("count", [8, 95, 110, 440, 3520])
-def test_evaluation_prompts_are_balanced_and_on_holdout_products_alone(sales_posts: Task, count: int) -> None:
+def test_evaluation_prompts_are_balanced_on_holdout_products(sales_posts: Task, count: int) -> None:
     table = evaluation_prompts(sales_posts, count)
     holdout = {product.name for _, product in sales_posts.companies_of("holdout")}
     assert len(table) == count
@@ -118,14 +118,14 @@ def test_shares_sum_to_the_count_and_differ_by_one_at_most() -> None:
         assert max(share.values()) - min(share.values()) <= 1
 
 
-def test_a_larger_count_takes_nothing_from_a_stratum() -> None:
+def test_larger_count_takes_nothing_from_a_stratum() -> None:
     strata = [(kind, tone) for kind in "abc" for tone in "xy"]
     for count in range(40):
         fewer, more = shares(strata, count), shares(strata, count + 1)
         assert all(fewer[stratum] <= more[stratum] for stratum in strata)
 
 
-def test_the_packaged_tables_pass_every_gate(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
+def test_packaged_tables_pass_every_gate(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
     tables = {
         "catalog": catalog_table(sales_posts),
         "prompts": all_prompts,

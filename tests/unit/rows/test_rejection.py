@@ -22,33 +22,33 @@ from synthpost_dagster.schemas import STRIPPED
         ("a < b | c > d", "a < b | c > d"),
     ],
 )
-def test_a_good_reply_is_tidied_and_kept(raw: str, post: str) -> None:
+def test_good_reply_is_tidied_and_kept(raw: str, post: str) -> None:
     assert clean_reply(raw, "stop") == (post, "", "")
 
 
 @pytest.mark.parametrize("raw", ["", "   ", "\n\t ", "\x00", " \x00 \n", "!!!", "🎉"])
 @pytest.mark.parametrize("finish", ["stop", "length"])
-def test_a_reply_without_text_is_empty_however_it_ended(raw: str, finish: str) -> None:
+def test_reply_without_text_is_empty_however_it_ended(raw: str, finish: str) -> None:
     assert clean_reply(raw, finish) == ("", "empty", "")
 
 
-def test_a_reply_of_quotes_alone_is_empty() -> None:
+def test_reply_of_quotes_alone_is_empty() -> None:
     assert clean_reply('""', "stop") == ("", "empty", "quotes")
 
 
-def test_a_reply_that_was_cut_off_is_truncated_and_keeps_its_text() -> None:
+def test_truncated_reply_is_rejected_and_keeps_its_text() -> None:
     assert clean_reply("Half a sen", "length") == ("Half a sen", "truncated", "")
 
 
 @pytest.mark.parametrize("finish", ["content_filter", "invalid", "refused"])
-def test_a_reply_that_the_endpoint_did_not_give_is_rejected_for_that(finish: str) -> None:
+def test_finish_reasons_of_endpoints_are_reasons_of_rejection(finish: str) -> None:
     cleaned = clean_reply("whatever it says", finish)
     assert cleaned.post == ""
     assert cleaned.reason
 
 
 @pytest.mark.parametrize("token", ["<|eot_id|>", "<|start_header_id|>user<|end_header_id|>", "</s>", "<s>", "[INST]"])
-def test_a_reply_with_a_chat_special_token_is_rejected(token: str) -> None:
+def test_reply_with_a_chat_special_token_is_rejected(token: str) -> None:
     assert clean_reply(f"A post. {token} More.", "stop").reason == "special token"
 
 
@@ -88,16 +88,16 @@ def test_outer_quotes_are_stripped_and_said(raw: str, post: str) -> None:
         "OK.\n",
     ],
 )
-def test_a_preamble_is_stripped_and_said(preamble: str) -> None:
+def test_preamble_is_stripped_and_said(preamble: str) -> None:
     assert clean_reply(f"{preamble}Ride on. Buy now!", "stop") == ("Ride on. Buy now!", "", "preamble")
 
 
 @pytest.mark.parametrize("raw", ['Sure! Here\'s your post:\n\n"Ride on."', "Here is a post for X: “Ride on.”"])
-def test_a_preamble_before_a_quoted_post_is_stripped_with_the_quotes(raw: str) -> None:
+def test_preamble_before_a_quoted_post_is_stripped(raw: str) -> None:
     assert clean_reply(raw, "stop") == ("Ride on.", "", "preamble and quotes")
 
 
-def test_what_was_stripped_is_a_level_of_the_table() -> None:
+def test_stripped_parts_are_levels_of_the_schema() -> None:
     wrapped = ["A.", '"A."', "```\nA.\n```", '"```\nA.\n```"']
     found = {clean_reply(before + raw, "stop").stripped for raw in wrapped for before in ("", "Sure!\n")}
     assert found == set(STRIPPED)
@@ -197,7 +197,7 @@ def test_refusal_with_typographic_apostrophes_is_rejected(refusal: str) -> None:
     assert clean_reply(refusal, "stop").reason == "refusal"
 
 
-def test_a_reply_that_is_stripped_and_then_rejected_says_both() -> None:
+def test_stripped_and_rejected_reply_records_both() -> None:
     assert clean_reply("Sure!\nBuy [Product] now.", "stop") == ("Buy [Product] now.", "placeholder", "preamble")
     assert clean_reply('Here is a post: "Half a sen', "length").reason == "truncated"
 
@@ -225,7 +225,7 @@ def test_a_reply_that_is_stripped_and_then_rejected_says_both() -> None:
         '5" of snow and a 29"',
     ],
 )
-def test_a_post_that_only_looks_like_a_quotation_or_a_preamble_is_not_touched(post: str) -> None:
+def test_post_that_resembles_a_quotation_or_preamble_is_kept(post: str) -> None:
     assert clean_reply(post, "stop").stripped == ""
     assert clean_reply(post, "stop").post in (post, "")
 
@@ -250,7 +250,7 @@ def test_a_post_that_only_looks_like_a_quotation_or_a_preamble_is_not_touched(po
         "as an AI assistant I must decline",
     ],
 )
-def test_a_refusal_is_rejected(raw: str) -> None:
+def test_refusal_is_rejected(raw: str) -> None:
     assert clean_reply(raw, "stop").reason == "refusal"
 
 
@@ -271,7 +271,7 @@ def test_a_refusal_is_rejected(raw: str) -> None:
         "You asked. I'm sorry, I can't stop riding!",
     ],
 )
-def test_a_post_that_only_looks_like_a_refusal_is_kept(post: str) -> None:
+def test_post_that_only_looks_like_a_refusal_is_kept(post: str) -> None:
     assert clean_reply(post, "stop") == (post, "", "")
 
 
@@ -293,7 +293,7 @@ def test_a_post_that_only_looks_like_a_refusal_is_kept(post: str) -> None:
         "___",
     ],
 )
-def test_a_placeholder_is_rejected(placeholder: str) -> None:
+def test_placeholder_is_rejected(placeholder: str) -> None:
     assert clean_reply(f"Ride on with {placeholder} today.", "stop").reason == "placeholder"
 
 
@@ -316,14 +316,14 @@ def test_brackets_that_hold_no_place_are_kept(text: str) -> None:
     assert clean_reply(f"Ride on, {text} today.", "stop").reason == ""
 
 
-def test_posts_that_differ_in_case_space_and_punctuation_alone_are_the_same() -> None:
+def test_posts_equal_apart_from_case_and_punctuation_are_the_same() -> None:
     assert normalised("Buy NOW: it’s\n great!!") == normalised("buy now — it’s great")
     assert normalised("GROẞE Größe") == normalised("grosse grösse")
     assert normalised("Buy now, it was great") != normalised("Buy now, it is great")
 
 
 @pytest.mark.parametrize("unit", ["word ", "here is a ", "sure! ", 'a " ', "[ a", "{{a", "<name ", "i can't ", "a <| "])
-def test_a_100_kb_reply_is_handled_in_time_that_grows_with_its_length(unit: str) -> None:
+def test_long_reply_is_cleaned_in_linear_time(unit: str) -> None:
     raw = (unit * 100_000)[:100_000]
     start = time.process_time()
     cleaned = clean_reply(raw, "stop")
@@ -342,20 +342,20 @@ def test_a_100_kb_reply_is_handled_in_time_that_grows_with_its_length(unit: str)
         "Unfortunately, I can't stop eating these! Grab yours.",
     ],
 )
-def test_a_post_that_only_looks_like_chatter_is_left_alone(post: str) -> None:
+def test_post_that_only_looks_like_chatter_is_left_alone(post: str) -> None:
     assert clean_reply(post, "stop") == (post, "", "")
 
 
-def test_a_reply_that_is_a_preamble_alone_is_empty() -> None:
+def test_reply_that_is_a_preamble_alone_is_empty() -> None:
     assert clean_reply("Sure! Here's your post:", "stop") == ("", "empty", "preamble")
 
 
 @pytest.mark.parametrize("reply", ['"Sure! Here is your post: Buy now."', "**Here's a post:** Buy now."])
-def test_preamble_and_quotes_are_stripped_in_whatever_order_they_stand(reply: str) -> None:
+def test_preamble_and_quotes_are_stripped_in_any_order(reply: str) -> None:
     assert clean_reply(reply, "stop").post == "Buy now."
 
 
-def test_a_label_in_brackets_at_the_head_of_a_post_is_no_placeholder() -> None:
+def test_label_in_brackets_at_the_beginning_is_no_placeholder() -> None:
     assert clean_reply("[Limited Edition] Get it now!", "stop").reason == ""
     assert clean_reply("[Your Company] is proud.", "stop").reason == "placeholder"
 
@@ -373,7 +373,7 @@ def test_a_label_in_brackets_at_the_head_of_a_post_is_no_placeholder() -> None:
         "Here’s the sales post for the product Trailer: Burrow:\n\n",
     ],
 )
-def test_chatter_before_a_post_of_two_lines_is_stripped_and_no_more(preamble: str) -> None:
+def test_only_the_preamble_of_a_two_line_post_is_stripped(preamble: str) -> None:
     assert clean_reply(f"{preamble}Ride on: today.\nBuy now!", "stop") == ("Ride on: today.\nBuy now!", "", "preamble")
 
 
@@ -386,11 +386,11 @@ def test_chatter_before_a_post_of_two_lines_is_stripped_and_no_more(preamble: st
         "Unfortunately, I am unable to complete this request.",
     ],
 )
-def test_a_refusal_in_few_words_is_one(reply: str) -> None:
+def test_refusal_in_few_words_is_one(reply: str) -> None:
     assert clean_reply(reply, "stop").reason == "refusal"
 
 
-def test_a_post_about_a_clever_scale_is_no_refusal() -> None:
+def test_post_about_a_clever_scale_is_no_refusal() -> None:
     assert clean_reply("As an AI powered scale it tells you more.", "stop").reason == ""
 
 
@@ -398,5 +398,5 @@ def test_a_post_about_a_clever_scale_is_no_refusal() -> None:
     "token",
     ["<think>The user</think>", "<end_of_turn>", "<eos>", "<｜end▁of▁sentence｜>", "</s>", "<|eot_id|>", "[INST]"],
 )
-def test_a_special_token_of_any_usual_template_is_rejected(token: str) -> None:
+def test_special_token_of_any_usual_template_is_rejected(token: str) -> None:
     assert clean_reply(f"Buy now {token}", "stop").reason == "special token"

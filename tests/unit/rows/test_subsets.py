@@ -30,14 +30,14 @@ def test_subsets_of_the_study_are_nested(sales_posts: Task, all_prompts: pd.Data
         before = ids
 
 
-def test_a_subset_spreads_over_the_strata(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
+def test_subset_spreads_over_the_strata(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
     for size in (55, 88, 176):
         sizes = subset(sales_posts, kept_rows(all_prompts), size).groupby(["post_type", "tone"]).size()
         assert len(sizes) == 55
         assert sizes.max() - sizes.min() <= 1
 
 
-def test_a_subset_is_in_rank_order_with_the_columns_of_its_table(small_task: Task, rows: pd.DataFrame) -> None:
+def test_subset_is_in_rank_order_with_its_columns(small_task: Task, rows: pd.DataFrame) -> None:
     taken = subset(small_task, rows.sample(frac=1, random_state=1), 88)
     assert taken["rank"].is_monotonic_increasing
     assert list(taken.columns) == COLUMNS
@@ -49,7 +49,7 @@ def test_rows_that_are_added_later_leave_a_subset_as_it_was(small_task: Task, ro
     pd.testing.assert_frame_equal(early, subset(small_task, rows, 88))
 
 
-def test_a_rejected_row_is_replaced_from_its_stratum(small_task: Task, rows: pd.DataFrame) -> None:
+def test_rejected_row_is_replaced_from_its_stratum(small_task: Task, rows: pd.DataFrame) -> None:
     lost = rows.iloc[0]
     rows.loc[0, "status"] = "rejected"
     taken = subset(small_task, rows, 88)
@@ -61,7 +61,7 @@ def test_a_rejected_row_is_replaced_from_its_stratum(small_task: Task, rows: pd.
     assert (substitute["post_type"], substitute["tone"]) == (lost["post_type"], lost["tone"])
 
 
-def test_too_few_rows_name_the_size_what_there_is_and_the_command(small_task: Task, rows: pd.DataFrame) -> None:
+def test_too_few_rows_is_an_error_with_sizes_and_command(small_task: Task, rows: pd.DataFrame) -> None:
     with pytest.raises(UpstreamMissing) as caught:
         subset(small_task, rows.head(88), 176)
     message = str(caught.value)
@@ -77,7 +77,7 @@ def test_enough_rows_in_the_wrong_strata_are_too_few(small_task: Task, rows: pd.
         subset(small_task, lopsided, 176)
 
 
-def test_the_full_size_takes_what_was_kept(small_task: Task, rows: pd.DataFrame) -> None:
+def test_full_size_takes_all_kept_rows(small_task: Task, rows: pd.DataFrame) -> None:
     rows.loc[rows["rank"] % 10 == 3, "status"] = "rejected"
     taken = subset(small_task, rows, 220)
     assert len(taken) == 198

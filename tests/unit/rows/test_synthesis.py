@@ -85,7 +85,7 @@ def wanted(task: Task, target: int) -> dict[tuple[str, str], int]:
 
 
 @pytest.mark.parametrize("target", [1, 8, 55, 88, 220])
-def test_a_good_teacher_fills_the_target_stratum_by_stratum_with_one_reply_each(small_task: Task, target: int) -> None:
+def test_good_teacher_needs_one_reply_per_row(small_task: Task, target: int) -> None:
     teacher = Teacher()
     made = run(small_task, teacher, target)
     assert len(teacher.asked) == len(made) == target
@@ -94,7 +94,7 @@ def test_a_good_teacher_fills_the_target_stratum_by_stratum_with_one_reply_each(
     assert failed_gates(small_task, made, target) == []
 
 
-def test_a_row_carries_its_prompt_and_its_reply(small_task: Task) -> None:
+def test_row_carries_its_prompt_and_its_reply(small_task: Task) -> None:
     rows = run(small_task, Teacher(lambda prompt, attempt: ("  One.\tTwo. Three. Four. ", "stop")), 1)
     prompt = training_prompts(small_task).iloc[0]
     row = rows.iloc[0]
@@ -112,7 +112,7 @@ def test_a_row_carries_its_prompt_and_its_reply(small_task: Task) -> None:
         (("A post.<|eot_id|>", "stop"), "special token"),
     ],
 )
-def test_a_bad_reply_is_rejected_with_its_reason_and_asked_again(
+def test_rejected_reply_has_its_reason_and_is_requested_again(
     small_task: Task, reply: tuple[str, str], reason: str
 ) -> None:
     first = training_prompts(small_task)["teacher_prompt"].iloc[0]
@@ -137,9 +137,7 @@ def in_parts(text: str) -> str:
     [in_parts, "<thought>\na plan\n</thought>\n{}".format, "a plan\n</think>\n{}".format, "```\n{}\n```".format],
     ids=["parts", "tag", "closing tag", "fence"],
 )
-def test_damaged_rows_of_earlier_versions_are_remade_without_asking(
-    small_task: Task, damaged: Callable[[str], str]
-) -> None:
+def test_damaged_rows_are_made_again_without_requests(small_task: Task, damaged: Callable[[str], str]) -> None:
     clean = run(small_task, Teacher(), 88)
     before = clean.assign(raw_reply=clean["raw_reply"].map(damaged))
     before = before.assign(post=before["raw_reply"], is_settled=False)
@@ -165,7 +163,7 @@ def test_rows_of_replies_that_did_not_finish_fit_the_schema(small_task: Task, fi
     assert failed_gates(small_task, made, 88) == []
 
 
-def test_a_prompt_that_stays_bad_is_replaced_by_the_next_of_its_stratum(small_task: Task) -> None:
+def test_rejected_prompt_is_replaced_by_the_next_of_its_stratum(small_task: Task) -> None:
     prompts = training_prompts(small_task)
     bad = prompts.iloc[3]
     teacher = Teacher(lambda prompt, attempt: ("", "stop") if prompt == bad["teacher_prompt"] else None)
@@ -180,7 +178,7 @@ def test_a_prompt_that_stays_bad_is_replaced_by_the_next_of_its_stratum(small_ta
     assert len(teacher.asked) == 88 + 3
 
 
-def test_one_attempt_means_that_nothing_is_asked_again(small_task: Task) -> None:
+def test_single_attempt_requests_no_reply_again(small_task: Task) -> None:
     first = training_prompts(small_task)["teacher_prompt"].iloc[0]
     teacher = Teacher(lambda prompt, attempt: ("", "stop") if prompt == first else None)
     made = run(small_task, teacher, 88, attempts=1)
@@ -188,7 +186,7 @@ def test_one_attempt_means_that_nothing_is_asked_again(small_task: Task) -> None
     assert len(kept(made)) == 88
 
 
-def test_of_two_equal_posts_the_later_in_rank_order_is_the_duplicate(small_task: Task) -> None:
+def test_later_of_two_equal_posts_is_the_duplicate(small_task: Task) -> None:
     prompts = training_prompts(small_task)["teacher_prompt"]
     same = {prompts.iloc[2]: "The same post.", prompts.iloc[7]: "the SAME post"}
     teacher = Teacher(lambda prompt, attempt: (same[prompt], "stop") if prompt in same and attempt == 0 else None)
@@ -199,7 +197,7 @@ def test_of_two_equal_posts_the_later_in_rank_order_is_the_duplicate(small_task:
     assert len(kept(made)) == 8
 
 
-def test_growing_asks_for_what_is_missing_alone_and_keeps_what_was_kept(small_task: Task) -> None:
+def test_growing_requests_only_missing_rows_and_keeps_the_rest(small_task: Task) -> None:
     small = run(small_task, Teacher(), 88)
     teacher = Teacher()
     grown = run(small_task, teacher, 176, small)
@@ -209,16 +207,14 @@ def test_growing_asks_for_what_is_missing_alone_and_keeps_what_was_kept(small_ta
     pd.testing.assert_frame_equal(subset(small_task, small, 88), subset(small_task, grown, 88))
 
 
-def test_growing_step_by_step_gives_what_one_run_gives(small_task: Task) -> None:
+def test_growing_in_steps_equals_one_run(small_task: Task) -> None:
     rows = None
     for target in (8, 88, 176, 220):
         rows = run(small_task, Teacher(), target, rows)
     pd.testing.assert_frame_equal(rows, run(small_task, Teacher(), 220))
 
 
-def test_a_new_row_that_repeats_a_kept_one_is_the_duplicate_though_its_rank_is_lower(
-    small_task: Task, edit_task: EditTask
-) -> None:
+def test_new_row_that_repeats_a_kept_one_is_the_duplicate(small_task: Task, edit_task: EditTask) -> None:
     full = run(small_task, Teacher(), 220)
 
     def change(catalog: dict[str, Any]) -> None:
@@ -246,7 +242,7 @@ def test_rejected_replies_are_known_too_and_not_paid_for_twice(small_task: Task)
     pd.testing.assert_frame_equal(small, again)
 
 
-def test_requests_that_were_refused_are_made_again_once_the_endpoint_is_mended(small_task: Task) -> None:
+def test_refused_requests_are_sent_again_in_the_next_run(small_task: Task) -> None:
     refusing = Teacher(lambda prompt, attempt: ("400: too long", "refused"))
     failed = run(small_task, refusing, 88)
     assert failed_gates(small_task, failed, 88) != []
@@ -272,14 +268,14 @@ def test_editing_one_products_text_asks_for_its_55_rows_alone(small_task: Task, 
     pd.testing.assert_frame_equal(others, full[full["product"] != name].reset_index(drop=True))
 
 
-def test_another_teacher_is_asked_for_everything(small_task: Task) -> None:
+def test_another_teacher_gets_all_requests(small_task: Task) -> None:
     small = run(small_task, Teacher(), 88)
     other = Teacher(model="two")
     run(small_task, other, 88, small)
     assert len(other.asked) == 88
 
 
-def test_an_exhausted_stratum_ends_and_the_others_are_filled(small_task: Task) -> None:
+def test_exhausted_stratum_ends_and_the_others_are_filled(small_task: Task) -> None:
     teacher = Teacher(
         lambda prompt, attempt: ("", "stop") if "Post type: Question" in prompt and "Witty" in prompt else None
     )
@@ -291,7 +287,7 @@ def test_an_exhausted_stratum_ends_and_the_others_are_filled(small_task: Task) -
     assert (lost["prompt_id"].nunique(), len(lost), set(lost["status"])) == (4, 8, {"rejected"})
 
 
-def test_a_teacher_that_never_writes_is_given_up_once_fifty_prompts_have_had_their_attempts(small_task: Task) -> None:
+def test_teacher_without_kept_rows_is_stopped_after_50_prompts(small_task: Task) -> None:
     teacher = Teacher(lambda prompt, attempt: ("", "stop"))
     made = run(small_task, teacher, 220, attempts=2)
     assert len(teacher.asked) == 64 + 50
@@ -299,7 +295,7 @@ def test_a_teacher_that_never_writes_is_given_up_once_fifty_prompts_have_had_the
 
 
 @pytest.mark.parametrize("target", [8, 88])
-def test_a_teacher_whose_replies_are_all_empty_is_given_up_soon_and_the_gate_says_so(
+def test_teacher_with_empty_replies_is_stopped_and_fails_the_gate(
     sales_posts: Task, all_prompts: pd.DataFrame, target: int
 ) -> None:
     teacher = Teacher(lambda prompt, attempt: ("", "stop"))
@@ -321,7 +317,7 @@ def test_prompts_that_read_alike_have_replies_of_their_own(small_task: Task) -> 
     assert failed_gates(task, made, 88) == []
 
 
-def test_more_than_there_is_gives_what_there_is(small_task: Task) -> None:
+def test_target_above_the_number_of_prompts_gives_all_rows(small_task: Task) -> None:
     assert len(kept(run(small_task, Teacher(), 1_000))) == 220
 
 
@@ -338,7 +334,7 @@ def limited(task: Task, **limits: float) -> Task:
     return replace(task, spec=task.spec.model_copy(update={"quality": quality}))
 
 
-def test_a_post_that_shows_a_holdout_product_is_asked_again(small_task: Task) -> None:
+def test_leaking_post_is_requested_again(small_task: Task) -> None:
     first = training_prompts(small_task)["teacher_prompt"].iloc[0]
     (_, holdout), *_ = small_task.companies_of("holdout")
     leaking = f"{good_post(first)} Or take the {holdout.name}!"
@@ -350,7 +346,7 @@ def test_a_post_that_shows_a_holdout_product_is_asked_again(small_task: Task) ->
 TWICE = " ".join(f"word{number}" for number in range(80)) + "."
 
 
-def test_a_near_duplicate_is_asked_again(small_task: Task) -> None:
+def test_near_duplicate_is_requested_again(small_task: Task) -> None:
     prompts = training_prompts(small_task)["teacher_prompt"]
     same = {prompts.iloc[2]: TWICE, prompts.iloc[7]: f"{TWICE} Now."}
     teacher = Teacher(lambda prompt, attempt: (same[prompt], "stop") if prompt in same and attempt == 0 else None)
@@ -358,7 +354,7 @@ def test_a_near_duplicate_is_asked_again(small_task: Task) -> None:
     assert made.loc[made["rank"] == 7, "reason"].tolist() == ["near-duplicate", ""]
 
 
-def test_a_post_of_the_wrong_length_is_asked_again_as_often_as_the_task_says_then_kept(small_task: Task) -> None:
+def test_post_of_the_wrong_length_is_kept_after_band_retries(small_task: Task) -> None:
     first = training_prompts(small_task).iloc[0]
     assert first["length"] != "long"
     long = " ".join(f"Sentence {place} is here." for place in range(1, 60))
@@ -372,9 +368,7 @@ def test_a_post_of_the_wrong_length_is_asked_again_as_often_as_the_task_says_the
 
 
 @pytest.mark.parametrize("changed", [{"band_retries": 0}, {"near_duplicate_jaccard": 0.99}])
-def test_after_a_limit_is_changed_known_replies_make_the_table_of_a_fresh_run(
-    small_task: Task, changed: dict[str, float]
-) -> None:
+def test_known_replies_under_a_changed_limit_equal_a_fresh_run(small_task: Task, changed: dict[str, float]) -> None:
     prompts = training_prompts(small_task)["teacher_prompt"]
     same = {prompts.iloc[2]: TWICE, prompts.iloc[7]: f"{TWICE} Now."}
 
@@ -389,7 +383,7 @@ def test_after_a_limit_is_changed_known_replies_make_the_table_of_a_fresh_run(
     pd.testing.assert_frame_equal(again, run(task, repeating(), 88))
 
 
-def test_what_was_kept_stays_where_the_post_that_it_was_near_is_gone(small_task: Task, edit_task: EditTask) -> None:
+def test_settled_row_stays_after_its_neighbour_is_gone(small_task: Task, edit_task: EditTask) -> None:
     prompts = training_prompts(small_task)
     name = small_task.catalog.companies[0].products.train[1].name
     old = prompts[prompts["product"] == name].iloc[0]
@@ -410,7 +404,7 @@ def test_what_was_kept_stays_where_the_post_that_it_was_near_is_gone(small_task:
     pd.testing.assert_frame_equal(untouched, full[full["product"] != name].reset_index(drop=True))
 
 
-def test_settled_misses_of_the_length_count_among_those_that_the_task_allows(small_task: Task) -> None:
+def test_settled_length_misses_count_as_band_retries(small_task: Task) -> None:
     first = training_prompts(small_task)["teacher_prompt"].iloc[0]
     long = " ".join(f"Sentence {place} is here." for place in range(1, 60))
     teacher = Teacher(lambda prompt, attempt: (f"{long} {attempt}", "stop") if prompt == first else None)

@@ -15,7 +15,7 @@ from synthpost_dagster.artifacts import store as store_module
 from synthpost_dagster.artifacts.manifest import GateEntry, Plan
 from synthpost_dagster.artifacts.resolver import State
 from synthpost_dagster.artifacts.store import Draft
-from synthpost_dagster.quality.gates import _limits, gate_names
+from synthpost_dagster.quality.gates import gates_of, limits_of
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.opening import open_study
 from synthpost_dagster.stages.stage import STAGES, stage_of
@@ -71,13 +71,13 @@ def add(study: Study, plan: Plan, table: pd.DataFrame) -> None:
         draft.facts |= {"rows": len(table), "asked_now": 1}
         draft.gates += [
             GateEntry(
-                name=name,
+                name=gate.name,
                 is_passed=True,
                 is_blocking=False,
                 message="",
-                limits=_limits(plan.asset, study.task, name),
+                limits=limits_of(gate, study.task),
             )
-            for name in gate_names(plan.asset)
+            for gate in gates_of(plan.asset)
         ]
 
     study.resolver.renew(study.store.reuse_or_make(plan, fill).manifest)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from synthpost_dagster.statistics.paired import Standing, mean_interval, standing, win_rate_difference
+from synthpost_dagster.statistics.paired import OtherCells, compare_cells, mean_interval, win_rate_difference
 from synthpost_dagster.statistics.ratio import count, win_ratio
 
 
@@ -95,24 +95,24 @@ def test_cells_without_a_significant_difference_are_alike() -> None:
         "near": outcomes(("win", 398), ("loss", 42)),
         "same": outcomes(("win", 400), ("loss", 40)),
     }
-    assert standing("best", cells, generator()) == Standing([], ["near", "same"], ["worst"])
+    assert compare_cells("best", cells, generator()) == OtherCells([], ["near", "same"], ["worst"])
 
 
 def test_cell_that_beats_the_chosen_one_is_not_like_it() -> None:
     often_tied = outcomes(("win", 100), ("loss", 5), ("tie", 335))
     cells = {"chosen": often_tied, "decided": outcomes(("win", 330), ("loss", 60), ("tie", 50))}
-    assert standing("chosen", cells, generator()) == Standing(["decided"], [], [])
+    assert compare_cells("chosen", cells, generator()) == OtherCells(["decided"], [], [])
 
 
 def test_cell_without_a_common_prompt_is_alike() -> None:
     cells = {"best": outcomes(("win", 400)), "other": {"x": "loss"}}
-    assert standing("best", cells, generator()) == Standing([], ["other"], [])
-    assert standing("best", {"best": outcomes(("win", 400))}, generator()) == Standing([], [], [])
+    assert compare_cells("best", cells, generator()) == OtherCells([], ["other"], [])
+    assert compare_cells("best", {"best": outcomes(("win", 400))}, generator()) == OtherCells([], [], [])
 
 
 def test_more_cells_need_more_evidence() -> None:
     best, other = outcomes(("win", 100), ("loss", 100)), outcomes(("win", 92), ("loss", 108))
-    assert standing("best", {"best": best, "other": other}, generator()).worse == ["other"]
+    assert compare_cells("best", {"best": best, "other": other}, generator()).worse == ["other"]
     # Šidák over 40 comparisons: 99.87 % instead of 95 %
     many = {"best": best} | {f"other {index}": other for index in range(40)}
-    assert len(standing("best", many, generator()).alike) == 40
+    assert len(compare_cells("best", many, generator()).alike) == 40

@@ -25,12 +25,12 @@ def ids(task: Task) -> set[str]:
     return set(briefs_by_id(task))
 
 
-def test_the_catalog_has_16_companies_with_20_train_and_4_holdout_products_each(sales_posts: Task) -> None:
+def test_catalog_has_16_companies_with_20_and_4_products_each(sales_posts: Task) -> None:
     sizes = [(len(c.products.train), len(c.products.holdout)) for c in sales_posts.catalog.companies]
     assert sizes == [(20, 4)] * 16
 
 
-def test_the_task_has_the_studys_factors(sales_posts: Task) -> None:
+def test_task_has_the_studys_factors(sales_posts: Task) -> None:
     spec = sales_posts.spec
     by_length = {length.name: [k.name for k in spec.post_types if k.length == length.name] for length in spec.lengths}
     assert by_length == {
@@ -61,7 +61,7 @@ def test_every_packaged_task_loads() -> None:
     assert [load_task(name).spec.name for name in names] == names
 
 
-def test_ids_are_the_same_on_every_machine_and_in_every_version(sales_posts: Task) -> None:
+def test_prompt_ids_are_stable(sales_posts: Task) -> None:
     def id_of(company: str, product: str, post_type: str, tone: str) -> str:
         owner = next(c for c in sales_posts.catalog.companies if c.name == company)
         bought = next(p for p in owner.products.train if p.name == product)
@@ -96,7 +96,7 @@ def test_renaming_a_product_or_the_task_changes_ids(small_task: Task, edit_task:
     assert not ids(edit_task("task.yaml", lambda t: t.update(name="other_task"))) & renamed
 
 
-def test_the_teacher_is_told_the_profile_and_every_criterion(sales_posts: Task) -> None:
+def test_teacher_prompt_has_the_profile_and_every_criterion(sales_posts: Task) -> None:
     for kind in sales_posts.spec.post_types:
         brief = brief_of(sales_posts, post_type=kind.name)
         prompt = render_prompt(sales_posts, "teacher", brief)
@@ -108,7 +108,7 @@ def test_the_teacher_is_told_the_profile_and_every_criterion(sales_posts: Task) 
             assert text in prompt
 
 
-def test_the_student_is_told_the_brief_and_neither_the_selling_point_nor_a_criterion(sales_posts: Task) -> None:
+def test_student_prompt_has_no_selling_point_and_no_criterion(sales_posts: Task) -> None:
     for company in range(16):
         for kind in sales_posts.spec.post_types:
             brief = brief_of(sales_posts, company, post_type=kind.name)
@@ -130,14 +130,14 @@ def test_the_student_is_told_the_brief_and_neither_the_selling_point_nor_a_crite
                 assert text not in prompt
 
 
-def test_the_judge_sees_both_posts_once_and_nothing_says_which_is_tuned(sales_posts: Task) -> None:
+def test_judge_prompt_has_both_posts_once_without_their_origin(sales_posts: Task) -> None:
     prompt = judge_prompt(sales_posts, brief_of(sales_posts), "the first post", "the second post", may_tie=True)
     assert prompt.count("the first post") == prompt.count("the second post") == 1
     assert prompt.index("the first post") < prompt.index("the second post")
     assert not [word for word in ("tuned", "baseline", "adapter") if word in prompt.casefold()]
 
 
-def test_the_judges_fence_changes_with_the_posts_so_that_no_post_can_close_it(sales_posts: Task) -> None:
+def test_judges_fence_changes_with_the_posts(sales_posts: Task) -> None:
     brief = brief_of(sales_posts)
     known = judge_prompt(sales_posts, brief, "x", "y", may_tie=True)
     fence = known.split("<<<")[1].split(" A>>>")[0]
@@ -158,7 +158,7 @@ def test_template_syntax_in_the_catalog_is_text(edit_task: EditTask) -> None:
     assert "We sell {{ 7*7 }} and {% raw %} things." in render_prompt(task, "student", brief_of(task))
 
 
-def test_a_post_with_template_syntax_is_text_to_the_judge(sales_posts: Task) -> None:
+def test_post_with_template_syntax_is_text_to_the_judge(sales_posts: Task) -> None:
     prompt = judge_prompt(sales_posts, brief_of(sales_posts), "{{ 7*7 }} {{ undefined_name }}", "y", may_tie=True)
     assert "{{ 7*7 }} {{ undefined_name }}" in prompt
 
@@ -167,15 +167,13 @@ def test_a_post_with_template_syntax_is_text_to_the_judge(sales_posts: Task) -> 
     "attack",
     ["{{ company.__class__.__mro__ }}", "{{ universal_criteria.__class__.__base__.__subclasses__() }}"],
 )
-def test_a_template_cannot_reach_python(small_task: Task, attack: str) -> None:
+def test_template_cannot_reach_python(small_task: Task, attack: str) -> None:
     attacked = Task(small_task.folder, small_task.spec, small_task.catalog, {"student": attack})
     with pytest.raises(SpecError, match=r"no attribute|a call is not allowed"):
         render_prompt(attacked, "student", brief_of(small_task))
 
 
-def test_the_wording_fingerprint_is_of_the_prompts_wording_and_not_of_the_catalog(
-    small_task: Task, sales_posts: Task, edit_task: EditTask
-) -> None:
+def test_wording_fingerprint_excludes_the_catalog(small_task: Task, sales_posts: Task, edit_task: EditTask) -> None:
     assert small_task.wording_fingerprint == sales_posts.wording_fingerprint
     edited = edit_task("task.yaml", lambda task: task["universal_criteria"][0].update(text="Open with a bang."))
     assert edited.wording_fingerprint != sales_posts.wording_fingerprint

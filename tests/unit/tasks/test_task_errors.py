@@ -91,7 +91,7 @@ def drop_mission(catalog: dict[str, Any]) -> None:
         ("catalog.yaml", set_in("companies", 0, "products", "holdout", []), ["companies[0].products.holdout:"]),
     ],
 )
-def test_a_wrong_key_is_named_with_its_file(
+def test_wrong_key_is_named_with_its_file(
     edit_task: EditTask, small_task: Task, file: str, change: Callable[[dict[str, Any]], None], said: list[str]
 ) -> None:
     with pytest.raises(SpecError) as caught:
@@ -102,7 +102,7 @@ def test_a_wrong_key_is_named_with_its_file(
     assert "\n" not in message
 
 
-def test_all_mistakes_of_a_task_are_told_at_once(small_task: Task) -> None:
+def test_all_mistakes_of_a_task_are_reported_at_once(small_task: Task) -> None:
     folder = small_task.folder
     task = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8"))
     task["toned"] = task.pop("tones")
@@ -125,14 +125,14 @@ def test_all_mistakes_of_a_task_are_told_at_once(small_task: Task) -> None:
         assert [line for line in lines if all(part in line for part in parts)], parts
 
 
-def test_all_templates_that_cannot_be_rendered_are_told_at_once(small_task: Task) -> None:
+def test_all_invalid_templates_are_reported_at_once(small_task: Task) -> None:
     for role in ("teacher", "judge"):
         append(small_task.folder / "prompts" / f"{role}.j2", "\n{{ slogan }}")
     lines = error_of(small_task).split("\n")
     assert [line.split("/")[-1].split(":")[0] for line in lines] == ["teacher.j2", "judge.j2"]
 
 
-def test_mistakes_of_task_and_profile_are_told_together(small_task: Task, tmp_path: Path) -> None:
+def test_mistakes_of_task_and_profile_are_reported_together(small_task: Task, tmp_path: Path) -> None:
     append(small_task.folder / "task.yaml", "colour: red\n")
     profile = tmp_path / "mine.yaml"
     profile.write_text("extends: tiny\ntraining:\n  seed: 1\n  lora: {rank: 8}\nbudget: .inf\n", encoding="utf-8")
@@ -147,7 +147,7 @@ def test_mistakes_of_task_and_profile_are_told_together(small_task: Task, tmp_pa
     assert lines[1].endswith("the keys here are r, alpha, dropout, bias, target_modules (line 4)")
 
 
-def test_two_names_of_a_catalog_that_differ_by_unicode_twins_are_one(edit_task: EditTask) -> None:
+def test_names_equal_in_normal_form_are_duplicates(edit_task: EditTask) -> None:
     def rename(catalog: dict[str, Any]) -> None:
         first, second = catalog["companies"]
         first["products"]["train"][0]["name"], second["products"]["train"][0]["name"] = (
@@ -160,18 +160,18 @@ def test_two_names_of_a_catalog_that_differ_by_unicode_twins_are_one(edit_task: 
 
 
 @pytest.mark.parametrize("tag", ["english", "en_GB", "jp", "", "e", "en-", "x" * 5_000, "en\n"])
-def test_a_language_that_is_no_tag_is_refused(edit_task: EditTask, tag: str) -> None:
+def test_language_that_is_no_tag_is_refused(edit_task: EditTask, tag: str) -> None:
     with pytest.raises(SpecError, match=r"task.yaml: language: .* is not a BCP 47 language tag"):
         edit_task("task.yaml", lambda task: task.update(language=tag))
 
 
 @pytest.mark.parametrize("tag", ["en", "pt-BR", "zh-Hant-TW", "de-1996", "fil", "EN-gb"])
-def test_a_language_tag_is_accepted(edit_task: EditTask, tag: str) -> None:
+def test_language_tag_is_accepted(edit_task: EditTask, tag: str) -> None:
     assert edit_task("task.yaml", lambda task: task.update(language=tag)).spec.language == tag
 
 
 @pytest.mark.parametrize("role", ["teacher", "student", "judge"])
-def test_a_missing_template_is_named(small_task: Task, role: str) -> None:
+def test_missing_template_is_named(small_task: Task, role: str) -> None:
     file = small_task.folder / "prompts" / f"{role}.j2"
     file.unlink()
     assert error_of(small_task).startswith(f"{file}: this template is missing")
@@ -192,9 +192,7 @@ def test_a_missing_template_is_named(small_task: Task, role: str) -> None:
         ("{% if post_type.name == 'Interactive' %}{{ slogan }}{% endif %}", "'slogan' is undefined"),
     ],
 )
-def test_a_template_that_cannot_be_rendered_is_named_with_the_reason(
-    small_task: Task, role: str, text: str, said: str
-) -> None:
+def test_invalid_template_is_named_with_the_reason(small_task: Task, role: str, text: str, said: str) -> None:
     file = small_task.folder / "prompts" / f"{role}.j2"
     append(file, text)
     message = error_of(small_task)
@@ -204,25 +202,25 @@ def test_a_template_that_cannot_be_rendered_is_named_with_the_reason(
 
 
 @pytest.mark.parametrize("name", ["task.yaml", "catalog.yaml"])
-def test_a_key_that_stands_twice_is_named_with_its_line(small_task: Task, name: str) -> None:
+def test_key_that_occurs_twice_is_named_with_its_line(small_task: Task, name: str) -> None:
     path = small_task.folder / name
     first = path.read_text(encoding="utf-8").split(":")[0]
     line = len(path.read_text(encoding="utf-8").splitlines()) + 1
     append(path, f"{first}: again\n")
     message = error_of(small_task)
     assert message.startswith(f"{path}: ")
-    assert f"the key {first!r} stands twice (line {line})" in message
+    assert f"the key {first!r} occurs twice; remove one (line {line})" in message
 
 
 @pytest.mark.parametrize("name", ["task.yaml", "catalog.yaml", "prompts/teacher.j2"])
-def test_a_file_that_is_not_utf8_is_named_with_the_place(small_task: Task, name: str) -> None:
+def test_file_that_is_not_utf8_is_named_with_the_place(small_task: Task, name: str) -> None:
     path = small_task.folder / name
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + "Größe".encode("latin-1"))
     assert error_of(small_task) == f"{path}: not UTF-8 text at byte {size + 2}; save it as UTF-8"
 
 
-def test_a_missing_catalog_is_named(small_task: Task) -> None:
+def test_missing_catalog_is_named(small_task: Task) -> None:
     (small_task.folder / "catalog.yaml").unlink()
     assert error_of(small_task).startswith(f"{small_task.folder / 'catalog.yaml'}: there is no such file")
 
@@ -244,6 +242,6 @@ def test_text_that_is_no_mapping_of_plain_values_is_refused(small_task: Task, te
     assert said in message
 
 
-def test_an_unknown_task_names_those_there_are_and_the_setting() -> None:
+def test_unknown_task_names_those_there_are_and_the_setting() -> None:
     with pytest.raises(SpecError, match=r"task 'no_such_task'.*sales_posts.*SYNTHPOST_TASK"):
         load_task("no_such_task")

@@ -45,7 +45,7 @@ def rendered(source: str) -> str:
         ("{{ criteria[-1].text }} {{ criteria[0]['id'] }} {{ 'x' if tone == 'Calm' else 'y' }}", "Text 19. c0 y"),
     ],
 )
-def test_what_prompts_need_is_rendered(source: str, prompt: str) -> None:
+def test_allowed_syntax_is_rendered(source: str, prompt: str) -> None:
     assert rendered(source) == prompt
 
 
@@ -122,7 +122,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_whatever_else_a_template_tries_is_one_sentence_with_its_line(attack: str) -> None:
+def test_forbidden_syntax_is_refused_with_its_line(attack: str) -> None:
     with pytest.raises(SpecError) as caught:
         rendered("A prompt\n\n" + attack)
     message = str(caught.value)
@@ -146,12 +146,12 @@ def test_whatever_else_a_template_tries_is_one_sentence_with_its_line(attack: st
         "x" * 300_000,
     ],
 )
-def test_a_template_of_any_depth_or_length_is_one_sentence(source: str) -> None:
+def test_deep_and_long_templates_are_refused(source: str) -> None:
     with pytest.raises(SpecError, match=r"^task/prompts/student.j2: "):
         rendered(source)
 
 
-def test_memory_stays_small_whatever_a_template_puts_together() -> None:
+def test_concatenation_in_templates_is_limited_in_memory() -> None:
     tracemalloc.start()
     for attack in ATTACKS:
         with pytest.raises(SpecError):
@@ -160,7 +160,7 @@ def test_memory_stays_small_whatever_a_template_puts_together() -> None:
     tracemalloc.stop()
 
 
-def test_what_is_not_there_names_what_is() -> None:
+def test_missing_attribute_lists_the_keys() -> None:
     with pytest.raises(SpecError, match=r"there is no attribute 'nam'; its keys are name, mission \(line 2\)"):
         rendered("\n{{ company.nam }}")
     with pytest.raises(SpecError, match=r"'compani' is undefined \(line 1\)"):
