@@ -1,6 +1,6 @@
 """The budget: the most that a request can cost is reserved before it is sent, so that the cap on money always holds.
 
-Reservations are in the journal, so they hold for all processes that share a profile's name (`Holder.claim`).
+Reservations are in the journal, so they hold for all processes that share a profile's name (`Holder.reserve`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from synthpost_dagster.errors import BudgetReached
 from synthpost_dagster.llm.chat_models import Ask
-from synthpost_dagster.llm.journal import Holder
+from synthpost_dagster.llm.journal_holders import Holder
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat
 
 BLOCK_REQUESTS = 64
@@ -66,7 +66,7 @@ class Budget:
             self._free -= usd
 
     def _claim(self, usd: float) -> Awaitable[bool]:
-        return self._in_thread(lambda: self.holder.claim(usd))
+        return self._in_thread(lambda: self.holder.reserve(usd))
 
     async def _reached(self, usd: float) -> BudgetReached:
         spent = await self._in_thread(self.holder.spent)

@@ -20,8 +20,9 @@ from synthpost_dagster.errors import EndpointError, StorageError
 from synthpost_dagster.llm.budget import Budget, cost_usd, max_cost_usd
 from synthpost_dagster.llm.chat_models import CHARACTERS_PER_TOKEN, Ask, Context, Tally, Work
 from synthpost_dagster.llm.errors import Busy, RequestError, RequestRejected, TransientError, UnknownModel
-from synthpost_dagster.llm.journal import Holder, Reply
+from synthpost_dagster.llm.journal import Reply
 from synthpost_dagster.llm.journal_files import AWAY_SECONDS
+from synthpost_dagster.llm.journal_holders import Holder
 from synthpost_dagster.llm.model_check import Checked, check, unknown_model
 from synthpost_dagster.llm.progress import Meter
 from synthpost_dagster.llm.rate_limits import RateLimiter, shared_limits
@@ -355,9 +356,9 @@ class _Run:
             self.has_unsaved.clear()
             batch, self.unsaved = self.unsaved, []
             try:
-                await (self._save(batch) if batch else self._in_journal(self.holder.beat))
+                await (self._save(batch) if batch else self._in_journal(self.holder.heartbeat))
             except Exception as error:
-                self.holder.owed_usd += sum(finished.spent_usd for finished in batch)
+                self.holder.unsaved_usd += sum(finished.spent_usd for finished in batch)
                 self._fail(error)
             self.in_flight -= len(batch)
             self.moved.set()
@@ -380,8 +381,8 @@ class _Run:
             keys = [finished.ask.key for finished in others]
             released = sum(finished.released_usd for finished in others)
             lost = sum(finished.spent_usd for finished in others)
-            give_up = partial(self.holder.give_up, keys, released, lost)
-            await self._in_journal(give_up, partial(give_up, is_again=True))
+            release = partial(self.holder.release, keys, released, lost)
+            await self._in_journal(release, partial(release, is_again=True))
         for finished in batch:
             self.reserving.discard(finished.ask.key)
             if finished.reply:

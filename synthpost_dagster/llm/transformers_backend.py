@@ -10,7 +10,8 @@ from typing import Any
 from synthpost_dagster.inference.generate import Completion, generate_batch
 from synthpost_dagster.inference.models import Loaded, identity, load
 from synthpost_dagster.llm.chat_models import Ask, Context, Tally, Work
-from synthpost_dagster.llm.journal import Holder, Reply
+from synthpost_dagster.llm.journal import Reply
+from synthpost_dagster.llm.journal_holders import Holder
 from synthpost_dagster.llm.progress import Meter
 from synthpost_dagster.profiles.models import InProcessChat
 
