@@ -20,8 +20,8 @@ from synthpost_dagster.runtime.progress import Progress
 
 _BACKENDS = {
     "transformers": "synthpost_dagster.llm.transformers_backend:TransformersChat",
-    "openai": "synthpost_dagster.llm.transport:SdkChat",
-    "groq": "synthpost_dagster.llm.transport:SdkChat",
+    "openai": "synthpost_dagster.llm.client:HostedModel",
+    "groq": "synthpost_dagster.llm.client:HostedModel",
 }
 CHARACTERS_PER_TOKEN = 4.0
 """For estimates, where an endpoint counts no tokens."""

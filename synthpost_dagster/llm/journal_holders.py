@@ -83,25 +83,22 @@ class Holder:
         released_usd: float = 0.0,
         is_again: bool = False,
         raw: Mapping[str, str] | None = None,
+        unanswered: Sequence[str] = (),
+        lost_usd: float = 0.0,
     ) -> None:
-        """Saves replies durably; `released_usd` was reserved for them, `raw` are their messages by key.
+        """Saves replies durably, with their messages by key (`raw`), and frees their keys and the unanswered ones.
 
-        `is_again`: an earlier call may have succeeded although the database did not confirm it.
+        `released_usd` was reserved for all of them; `lost_usd` is what the unanswered ones may have cost. `is_again`:
+        an earlier call may have succeeded although the database did not confirm it.
         """
         with self.journal.begin() as connection:
             insert_new(connection, REPLIES, [with_checksum(REPLIES, reply._asdict()) for reply in replies])
             messages = [{"key": key, "message": text} for key, text in (raw or {}).items()]
             insert_new(connection, RAW_MESSAGES, [with_checksum(RAW_MESSAGES, message) for message in messages])
-            freed = self._free(connection, [reply.key for reply in replies])
+            freed = self._free(connection, [*(reply.key for reply in replies), *unanswered])
             if freed or not is_again:
-                self._add(connection, -released_usd, sum(reply.cost_usd + reply.lost_usd for reply in replies))
-
-    def release(self, keys: Sequence[str], released_usd: float, lost_usd: float, is_again: bool = False) -> None:
-        """Frees keys that got no reply; `lost_usd` is what they may have cost; `is_again` as in `keep`."""
-        with self.journal.begin() as connection:
-            freed = self._free(connection, sorted(keys))
-            if freed or not is_again:
-                self._add(connection, -released_usd, lost_usd)
+                spent_usd = lost_usd + sum(reply.cost_usd + reply.lost_usd for reply in replies)
+                self._add(connection, -released_usd, spent_usd)
 
     def reserve(self, usd: float) -> bool:
         """Reserves dollars for requests; False if that would exceed the budget of this profile.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from synthpost_dagster.llm.messages import Content, has_more_than_text, message_of
@@ -80,15 +81,19 @@ class Fault(NamedTuple):
     has_partial_reply: bool = False
 
 
-class Body(NamedTuple):
-    """A reply in a body; `raw` is its message with its finish reason as JSON, where these say more than the text."""
+class Answer(NamedTuple):
+    """A reply as an endpoint sent it; tokens are None if it does not count them, header names are in lower case.
+
+    `raw` is the message with its finish reason as JSON, if these contain more than the text.
+    """
 
     text: str
     finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    model: str | None
-    raw: str | None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    model: str | None = None
+    raw: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def parsed(content: bytes, clean: Callable[[str], str]) -> Any:
@@ -102,7 +107,7 @@ def parsed(content: bytes, clean: Callable[[str], str]) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_body(body: Any) -> Body | Fault:
+def read_body(body: Any) -> Answer | Fault:
     """The reply in a body that was sent as a success, or the error in it. Raises ValueError where there is neither."""
     body = body[0] if isinstance(body, list) and len(body) == 1 else body
     if not isinstance(body, dict):
@@ -155,7 +160,7 @@ def names_in(listed: Any) -> list[str]:
     return [str(name) for name in names if name]
 
 
-def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]) -> Body | Fault:
+def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]) -> Answer | Fault:
     try:
         said = message_of(message)
     except TypeError as error:
@@ -168,7 +173,7 @@ def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]
     raw = None
     if meaning.startswith("unknown") or has_more_than_text(message):
         raw = json.dumps({"finish_reason": reason, "message": message})
-    return Body(
+    return Answer(
         text=(said.refusal or said.text).strip(),
         finish_reason=_finish(said, meaning),
         prompt_tokens=_count(usage, "prompt_tokens"),

@@ -10,15 +10,13 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.llm.chat_models import Ask, Context
-from synthpost_dagster.llm.client import Answer, HostedModel
 from synthpost_dagster.llm.errors import Busy, RequestError, RequestRejected, TransientError, UnknownModel
 from synthpost_dagster.llm.rate_limits import seconds_of
-from synthpost_dagster.llm.responses import Body, Fault, fault_in, names_in, parsed, read_body
+from synthpost_dagster.llm.responses import Answer, Fault, fault_in, names_in, parsed, read_body
 from synthpost_dagster.profiles.models import HostedChat
 
 CONNECT_SECONDS = 10.0
@@ -49,15 +47,11 @@ _OVERRIDING = frozenset({402, 429})
 _TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})
 
 
-class SdkChat(HostedModel):
-    """A model behind an endpoint that the SDK named `spec.backend` talks to."""
-
-    def __init__(self, spec: HostedChat, context: Context, schema: dict[str, Any] | None) -> None:
-        super().__init__(spec, context, schema, partial(SdkTransport, spec, context, schema))
-
-
 class SdkTransport:
-    """An SDK's client for one model; the key is removed from everything that the endpoint says."""
+    """An SDK's client for one model; the key is removed from everything that the endpoint sends.
+
+    Methods raise RequestError, or EndpointError if the run must end.
+    """
 
     def __init__(self, spec: HostedChat, context: Context, schema: dict[str, Any] | None) -> None:
         for logger in map(logging.getLogger, LOGGERS):
@@ -176,19 +170,8 @@ class SdkTransport:
             raise TransientError(f"a reply without a message: {text}", may_be_billed=True) from None
         if isinstance(read, Fault):
             raise self._error_of(read.status, read, raw.headers)
-        return self._answer_of(read, raw.headers)
-
-    def _answer_of(self, read: Body, headers: Any) -> Answer:
-        served = "".join(sign if sign.isprintable() else "\ufffd" for sign in read.model or self.spec.model)
-        return Answer(
-            text=read.text,
-            finish_reason=read.finish_reason,
-            prompt_tokens=read.prompt_tokens,
-            completion_tokens=read.completion_tokens,
-            served_model=served[:200],
-            headers=headers,
-            raw=read.raw,
-        )
+        served = "".join(sign if sign.isprintable() else "\ufffd" for sign in read.model or "")
+        return read._replace(model=served[:200], headers=raw.headers)
 
     def _connection_error(self, error: Exception) -> RequestError | EndpointError:
         """The error of a request without a response: not sent, timed out, connection lost, or redirected."""

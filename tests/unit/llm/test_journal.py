@@ -122,7 +122,7 @@ def test_released_keys_and_keys_of_closed_holders_are_free(opened: Open) -> None
     with opened().holder("tiny", None) as other:
         with opened().holder("tiny", None) as one:
             one.take(keys(1, 2, 3))
-            one.release([key(1)], 0.0, 0.0)
+            one.keep([], unanswered=[key(1)])
             assert other.take(keys(1, 2)) == ({}, keys(1), keys(2))
         assert other.take(keys(2, 3)).mine == keys(2, 3)
 
@@ -281,8 +281,7 @@ def test_repeated_saves_are_counted_once(opened: Open) -> None:
         assert holder.take(keys(1, 2)).mine == holder.take(keys(1, 2)).mine == keys(1, 2)
         holder.reserve(0.8)
         for is_again in (False, True, True):
-            holder.keep([reply(1, cost_usd=0.1)], 0.4, is_again)
-            holder.release([key(2)], 0.4, 0.2, is_again)
+            holder.keep([reply(1, cost_usd=0.1)], 0.8, is_again, unanswered=[key(2)], lost_usd=0.2)
         (record,) = journal.spending()
         assert (record["spent_usd"], record["claimed_usd"]) == (pytest.approx(0.3), pytest.approx(0.0))
 
@@ -310,7 +309,7 @@ def test_reservations_stay_within_the_budget_and_are_released(opened: Open) -> N
         holder.keep([reply(1, cost_usd=0.1, lost_usd=0.05)], released_usd=0.6)
         assert holder.spent() == pytest.approx(0.55)
         assert holder.reserve(0.45)
-        holder.release([key(2)], 0.45, 0.2)
+        holder.keep([], 0.45, unanswered=[key(2)], lost_usd=0.2)
         assert not holder.reserve(0.26)
         assert holder.reserve(0.25)
     (record,) = journal.spending()
