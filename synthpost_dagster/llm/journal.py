@@ -29,7 +29,6 @@ from synthpost_dagster.llm.journal_holders import (
 from synthpost_dagster.llm.journal_tables import (
     HOLDERS,
     LOSSES,
-    RAW_MESSAGES,
     REPLIES,
     ROWS_PER_STATEMENT,
     batches,
@@ -132,34 +131,24 @@ class Journal:
                 return dropped
             dropped, last = dropped + len(keys) - len(self.find(keys)), keys[-1]
 
-    def raw_messages(self, keys: Sequence[str]) -> dict[str, str]:
-        """By key: messages as received, as JSON with the finish reason, of replies that contain more than text."""
-        found: dict[str, str] = {}
-        with self.begin(is_reading=True) as connection:
-            for batch in batches(keys):
-                rows = connection.execute(select(RAW_MESSAGES).where(RAW_MESSAGES.c.key.in_(batch))).mappings().all()
-                found |= {row["key"]: row["message"] for row in rows if is_intact(RAW_MESSAGES, row, row["checksum"])}
-        return found
-
     def averages(self, endpoint: str, model: str, purpose: str) -> Averages | None:
         """Means over the replies of an endpoint, model and purpose; None if there is no reply."""
-        columns = REPLIES.c
-        query = select(
-            func.count(),
-            func.sum(columns.prompt_tokens) * 1.0 / func.nullif(func.sum(columns.prompt_characters), 0),
-            func.avg(columns.completion_tokens),
-            func.avg(columns.latency_seconds),
-            func.avg(columns.tries),
-        ).where(columns.endpoint == endpoint, columns.model == model, columns.purpose == purpose)
-        with self.begin(is_reading=True) as connection:
-            count, *means = connection.execute(query).one()
-        return Averages(int(count), *(float(mean or 0.0) for mean in means)) if count else None
+        for record in self.summary(endpoint=endpoint, model=model, purpose=purpose):
+            replies, characters = record["replies"], record["prompt_characters"]
+            return Averages(
+                replies,
+                record["prompt_tokens"] / characters if characters else 0.0,
+                record["completion_tokens"] / replies,
+                record["latency_seconds"],
+                record["tries"] / replies,
+            )
+        return None
 
-    def summary(self) -> list[dict[str, Any]]:
-        """A record per endpoint, model and purpose: replies, tries, tokens, dollars, mean latency, first and last."""
+    def summary(self, **only: str) -> list[dict[str, Any]]:
+        """A record per endpoint, model and purpose: replies, sums, mean latency, first and last; `only` selects."""
         columns = REPLIES.c
         groups = (columns.endpoint, columns.model, columns.purpose)
-        sums = ("tries", "prompt_tokens", "completion_tokens", "cost_usd", "lost_usd")
+        sums = ("tries", "prompt_characters", "prompt_tokens", "completion_tokens", "cost_usd", "lost_usd")
         query = (
             select(
                 *groups,
@@ -169,6 +158,7 @@ class Journal:
                 func.min(columns.asked_at).label("first_at"),
                 func.max(columns.asked_at).label("last_at"),
             )
+            .where(*(columns[name] == value for name, value in only.items()))
             .group_by(*groups)
             .order_by(*groups)
         )

@@ -23,7 +23,7 @@ from dagster._core.loader import LoadingContext
 from dagster._utils.aiodataloader import BlockingDataLoader, DataLoader
 
 from synthpost_dagster.resources.gpu import POOL
-from synthpost_dagster.runtime.heartbeats import SILENT_SECONDS, is_dead
+from synthpost_dagster.runtime.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, is_dead
 from synthpost_dagster.runtime.processes import is_alive, is_here
 from synthpost_dagster.stages.planning import Recorded
 
@@ -110,7 +110,7 @@ def is_orphan(instance: DagsterInstance, run: DagsterRun) -> bool:
         return is_dead(sign)
     # A run that has started has the file from its start to its end.
     is_begun = run.status is DagsterRunStatus.STARTED or bool(process)
-    return is_begun and _age_seconds(instance, run) > SILENT_SECONDS
+    return is_begun and _age_seconds(instance, run) > HEARTBEAT_TIMEOUT_SECONDS
 
 
 def _age_seconds(instance: DagsterInstance, run: DagsterRun) -> float:

@@ -1,4 +1,4 @@
-"""Lets standard output and error show any text, whatever their encoding: what it lacks is written as something near."""
+"""Lets standard output and error print any text: characters that their encoding lacks are replaced by similar ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NEAR = {
 
 
 def show_any_text() -> None:
-    """From now on, no character ends this process because the terminal, file or pipe it is written to lacks it."""
+    """Installs the replacement for standard output and error."""
     codecs.register_error(PLAIN, _nearest)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -39,7 +39,7 @@ def show_any_text() -> None:
 
 
 def _nearest(error: UnicodeError) -> tuple[str, int]:
-    """A handler for `codecs.register_error`: letters without their accents, signs in ASCII, else a question mark."""
+    """An error handler for codecs: letters lose their accents, signs become ASCII, others a question mark."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_plain, error.object[error.start : error.end])), error.end

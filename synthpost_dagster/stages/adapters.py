@@ -105,7 +105,7 @@ def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bo
 
     def forward(event: Event, title: str) -> None:
         del title
-        progress.pass_on(event)
+        progress.forward(event)
 
     missing = [tuple(cell) for cell in cells if not study.resolver.has("adapters", cell.place)]
     calls = {"training": (study.settings, missing, wait)} if missing else {}

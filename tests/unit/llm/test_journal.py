@@ -463,6 +463,7 @@ def test_summary_has_a_record_per_endpoint_model_and_purpose(opened: Open) -> No
         "purpose": "rows",
         "replies": 2,
         "tries": 4,
+        "prompt_characters": 800,
         "prompt_tokens": 200,
         "completion_tokens": 40,
         "cost_usd": 0.5,

@@ -52,7 +52,7 @@ def test_milestone_names_its_place() -> None:
 def test_what_is_passed_on_is_heard_as_it_was() -> None:
     heard: list[Event] = []
     event = Event("training", 1, 50, "steps")
-    Progress(heard.append).within("88|50").pass_on(event)
+    Progress(heard.append).within("88|50").forward(event)
     assert heard == [event]
 
 
