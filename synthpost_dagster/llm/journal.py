@@ -72,7 +72,6 @@ class Averages(NamedTuple):
     prompt_tokens_a_character: float
     completion_tokens: float
     latency_seconds: float
-    tries: float
 
 
 class Journal:
@@ -140,7 +139,6 @@ class Journal:
                 record["prompt_tokens"] / characters if characters else 0.0,
                 record["completion_tokens"] / replies,
                 record["latency_seconds"],
-                record["tries"] / replies,
             )
         return None
 

@@ -17,11 +17,10 @@ NOT_YET = (
     "unit/test_settings.py",
     "unit/files",
     "unit/inference",
-    "unit/llm",
     "unit/profiles",
     "unit/quality",
     "unit/rows",
-    "unit/runtime",
+    "unit/runtime/test_devices.py",
     "unit/tasks",
     "unit/training",
 )

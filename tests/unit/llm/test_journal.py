@@ -492,8 +492,8 @@ def test_averages_cover_one_endpoint_model_and_purpose(opened: Open) -> None:
                 reply(6, model="silent", prompt_characters=0, prompt_tokens=0, completion_tokens=0),
             ]
         )
-    assert journal.averages("scripted", "teacher", "rows") == Averages(2, 0.25, 15.0, 2.0, 1.5)
-    assert journal.averages("scripted", "silent", "rows") == Averages(1, 0.0, 0.0, 0.5, 1.0)
+    assert journal.averages("scripted", "teacher", "rows") == Averages(2, 0.25, 15.0, 2.0)
+    assert journal.averages("scripted", "silent", "rows") == Averages(1, 0.0, 0.0, 0.5)
     assert journal.averages("scripted", "teacher", "nothing") is None
 
 

@@ -1,4 +1,4 @@
-"""From a response's body to a reply or an error: the habits of endpoints, one a line."""
+"""Reading the reply or the error in a body, for the variants of many endpoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HALF = "Fresh ro"
 
 
 def read(body: Any) -> Answer | Fault:
-    """What a body says that is sent as JSON."""
+    """The reply or error in a JSON body."""
     return read_body(parsed(json.dumps(body).encode(), str))
 
 
 def chat(
     content: Any = TEXT, finish: Any = "stop", choice: dict[str, Any] | None = None, **message: Any
 ) -> Answer | Fault:
-    """What a body says that holds one message."""
+    """The reply or error in a body with one message."""
     whole = {"finish_reason": finish, **(choice or {}), "message": {"role": "assistant", "content": content, **message}}
     return read({"choices": [whole]})
 
@@ -107,7 +107,7 @@ def test_each_spelling_of_a_finish_reason_has_its_meaning(reasons: list[str], me
 
 
 @pytest.mark.parametrize("reason", FAILED)
-def test_reply_that_the_endpoint_gave_up_is_a_failure_perhaps_paid(reason: str) -> None:
+def test_aborted_reply_is_a_failure_that_may_be_billed(reason: str) -> None:
     fault = chat(HALF, reason)
     assert isinstance(fault, Fault)
     assert (fault.status, fault.has_partial_reply) == (None, True)
@@ -134,7 +134,7 @@ def test_unknown_or_missing_finish_reason_is_named_and_not_finished(finish: Any,
     ],
     ids=["openrouter", "anthropic", "ollama", "sglang"],
 )
-def test_missing_finish_reason_is_looked_for_in_other_fields(choice: dict[str, Any]) -> None:
+def test_finish_reason_is_read_from_other_fields(choice: dict[str, Any]) -> None:
     assert said(chat(finish=None, choice=choice)) == (TEXT, "stop")
 
 
@@ -226,7 +226,7 @@ def test_token_counts_are_read_in_any_form_of_number(usage: Any, counts: tuple[i
 
 
 def stream(*pieces: dict[str, Any], end: str = "data: [DONE]\n\n") -> bytes:
-    """A body of server-sent events, though none was asked for."""
+    """A body of server-sent events."""
     return (": comment\n\n" + "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) + end).encode()
 
 
@@ -234,7 +234,7 @@ def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
     return {"model": "m", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
 
 
-def test_streamed_body_is_put_together() -> None:
+def test_chunks_of_a_stream_are_joined() -> None:
     pieces = [delta(role="assistant", content=""), delta(reasoning_content="let me see"), delta(content=TEXT[:9])]
     usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 6}}
     body = read_body(parsed(stream(*pieces, delta(content=TEXT[9:]), delta("stop"), usage), str))
@@ -244,7 +244,7 @@ def test_streamed_body_is_put_together() -> None:
     assert body.raw and "let me see" in body.raw
 
 
-def test_streamed_body_that_broke_off_is_not_finished() -> None:
+def test_incomplete_stream_has_no_finish_reason() -> None:
     body = read_body(parsed(stream(delta(role="assistant", content=HALF), end=""), str))
     assert said(body) == (HALF, "unknown:none")
     fault = read_body(parsed(stream(delta(content=HALF), {"error": {"code": 502, "message": "down"}}), str))
