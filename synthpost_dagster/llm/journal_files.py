@@ -9,7 +9,6 @@ import contextlib
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, S
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.llm.journal_recovery import (
     BUSY_SECONDS,
-    SPENDING_UNKNOWN,
     TOLERANT_TEXT,
     is_damage,
     mark_damaged,
@@ -121,29 +119,34 @@ def _file_of(url: URL) -> Path:
 
 def _open_server(url: URL) -> Engine:
     """PostgreSQL's database with its tables; waits some seconds for an unavailable server."""
-    engine = create_engine(url)
-    for wait in (*AWAY_SECONDS, None):
+    for wait in AWAY_SECONDS:
         try:
-            with _disposed_on_error(engine), engine.begin() as connection:
-                create_tables(connection, without_password(url))
-                damaged = delete_damaged_spending(connection)
-            break
+            return _prepared(create_engine(url), without_password(url))
         except OperationalError as error:
-            if wait is None or not _is_away(error):
+            if not _is_away(error):
                 raise
             announce(f"{storage_error(url, error)}; waiting for the database, trying again in {wait:g} s")
         time.sleep(wait)
-    _announce_damaged_spending(url, damaged)
-    return engine
+    return _prepared(create_engine(url), without_password(url))
 
 
-@contextlib.contextmanager
-def _disposed_on_error(engine: Engine) -> Iterator[None]:
+def _prepared(engine: Engine, name: str, is_active: IsActive | None = None) -> Engine:
+    """Creates missing tables and deletes damaged spending records.
+
+    With `is_active`, marks holders whose process died as ended, so that a file is checked once for them.
+    """
     try:
-        yield
+        with engine.begin() as connection:
+            create_tables(connection, name)
+            delete_damaged_spending(connection)
+            if is_active is not None:
+                rows = connection.execute(select(HOLDERS).where(HOLDERS.c.ended_at.is_(None))).mappings()
+                dead = [row["id"] for row in rows if not is_active(row)]
+                connection.execute(HOLDERS.update().where(HOLDERS.c.id.in_(dead)).values(ended_at=time.time()))
     except BaseException:
         engine.dispose()
         raise
+    return engine
 
 
 def _is_away(error: OperationalError) -> bool:
@@ -162,12 +165,7 @@ def _open_file(url: URL, is_active: IsActive) -> Engine:
         recover_if_damaged(file, is_active)
         engine = create_engine(url.set(database=str(file)), connect_args={"timeout": BUSY_SECONDS})
         _tune_sqlite(engine)
-        with _disposed_on_error(engine), engine.begin() as connection:
-            create_tables(connection, str(file))
-            damaged = delete_damaged_spending(connection)
-            _mark_ended(connection, is_active)
-    _announce_damaged_spending(url, damaged)
-    return engine
+        return _prepared(engine, str(file), is_active)
 
 
 def _tune_sqlite(engine: Engine) -> None:
@@ -187,16 +185,3 @@ def _tune_sqlite(engine: Engine) -> None:
     def begin(connection: Connection) -> None:
         is_reading = connection.get_execution_options().get(IS_READING)
         connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
-
-
-def _mark_ended(connection: Connection, is_active: IsActive) -> None:
-    """Marks holders whose process died as ended, so that the file is checked once for them; reservations stay."""
-    rows = connection.execute(select(HOLDERS).where(HOLDERS.c.ended_at.is_(None))).mappings()
-    dead = [row["id"] for row in rows if not is_active(row)]
-    connection.execute(HOLDERS.update().where(HOLDERS.c.id.in_(dead)).values(ended_at=time.time()))
-
-
-def _announce_damaged_spending(url: URL, records: int) -> None:
-    if records:
-        text = f"{records} spending records failed their checksum and were deleted"
-        announce(f"the journal {without_password(url)}: {text}; {SPENDING_UNKNOWN}")

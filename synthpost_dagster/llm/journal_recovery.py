@@ -24,6 +24,7 @@ from synthpost_dagster.llm.journal_tables import (
     RAW_MESSAGES,
     REPLIES,
     ROWS_PER_STATEMENT,
+    SPENDING_UNKNOWN,
     IsActive,
     JsonText,
     create_tables,
@@ -42,10 +43,6 @@ TOLERANT_TEXT = partial(str, encoding="utf-8", errors="replace")
 """Decoder of texts: a damaged text fails its checksum, not the statement."""
 MAX_CHECKED_BYTES = 64 * 2**20
 """A larger file is checked only after a process died or met damage."""
-SPENDING_UNKNOWN = (
-    "earlier spending is not known for sure, so no request is sent under a budget until "
-    "`synthpost journal --spent PROFILE=DOLLARS` states what the provider's bill shows"
-)
 COPYING, COPIED, DAMAGE_FOUND = ".copying", ".copied", ".damage-found"
 """Endings of files beside the journal: an incomplete copy, a complete copy, and a mark that a run met damage."""
 

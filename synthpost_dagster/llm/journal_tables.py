@@ -31,11 +31,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from synthpost_dagster.errors import StorageError
+from synthpost_dagster.runtime.progress import announce
 
 ROWS_PER_STATEMENT = 500
 CREATION_LOCK = 7_302_119
 """Key of PostgreSQL's advisory lock; any number, the same in all processes."""
 CHECKSUM_BYTES = 8
+SPENDING_UNKNOWN = (
+    "earlier spending is not known for sure, so no request is sent under a budget until "
+    "`synthpost journal --spent PROFILE=DOLLARS` states what the provider's bill shows"
+)
 
 Item = TypeVar("Item")
 IsActive = Callable[[Any], bool]
@@ -200,8 +205,8 @@ def note_loss(connection: Connection) -> None:
     connection.execute(LOSSES.insert().values(**with_checksum(LOSSES, row)))
 
 
-def delete_damaged_spending(connection: Connection) -> int:
-    """Deletes spending records that fail their checksum, notes the loss, and returns their number."""
+def delete_damaged_spending(connection: Connection) -> None:
+    """Deletes spending records that fail their checksum, notes the loss and announces it."""
     count = 0
     for table in (HOLDERS, LOSSES):
         for row in connection.execute(select(table)).mappings().all():
@@ -211,4 +216,4 @@ def delete_damaged_spending(connection: Connection) -> int:
                 count += 1
     if count:
         note_loss(connection)
-    return count
+        announce(f"{count} spending records of the journal failed their checksum and were deleted; {SPENDING_UNKNOWN}")

@@ -47,21 +47,18 @@ MAX_RAW = 1_000_000
 """Maximum characters of a stored raw message."""
 PART = "part"
 _STATUSES = {
-    400: "context_length_exceeded invalid_request_error invalid_argument bad_request bad_request_error "
-    "string_above_max_length content_policy_violation content_filter badrequesterror failed_precondition",
-    401: "invalid_api_key authentication_error unauthorized unauthenticated invalid_authentication",
-    402: "insufficient_quota insufficient_credits insufficient_balance payment_required billing_hard_limit_reached "
-    "billing_error billing_not_active exceeded_current_quota_error",
-    403: "permission_denied permission_error forbidden",
-    404: "model_not_found not_found not_found_error model_not_available",
-    429: "rate_limit_exceeded rate_limit_error rate_limit rate_limited rate_limit_reached too_many_requests "
-    "ratelimiterror resource_exhausted throttled throttling requests_limit tokens_limit",
-    500: "server_error internal_error internal internal_server_error api_error internalservererror",
-    502: "upstream_error provider_error bad_gateway",
-    503: "overloaded overloaded_error engine_overloaded service_unavailable unavailable server_overloaded",
-    504: "timeout timeout_error deadline_exceeded gateway_timeout",
+    402: "quota|credit|balance|billing|payment",
+    401: "api_key|authentication|unauthorized|unauthenticated",
+    403: "permission|forbidden",
+    404: "not_found|not_available",
+    429: "rate_?limit|too_many|resource_exhausted|throttl|requests_limit|tokens_limit",
+    503: "overloaded|unavailable",
+    504: "timeout|deadline_exceeded",
+    502: "upstream|provider_error|gateway",
+    500: "server_?error|internal|api_error",
+    400: "context_length|invalid_|bad_?request|string_above|content_policy|content_filter|precondition",
 }
-_STATUS_OF = {code: status for status, codes in _STATUSES.items() for code in codes.split()}
+"""HTTP status → parts of error codes with its meaning; the first match counts."""
 _WAIT_FIELD = re.compile(r'"retry[_-]?(?:after|delay)[_-]?(seconds|ms|)": "?([\d.]+[a-z\d.]*)', re.IGNORECASE)
 _TRY_AGAIN = re.compile(r"(?:try|retry)(?: again)? (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+)", re.IGNORECASE)
 
@@ -240,8 +237,9 @@ def _status_of(error: dict[str, Any]) -> int | None:
         text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
         if text.isdecimal() and len(text) == 3 and 400 <= int(text) < 600:
             return int(text)
-    codes = (re.sub(r"[^a-z0-9]+", "_", value.lower()) for value in found if isinstance(value, str))
-    return next((_STATUS_OF[code] for code in codes if code in _STATUS_OF), None)
+    codes = [re.sub(r"[^a-z0-9]+", "_", value.lower()) for value in found if isinstance(value, str)]
+    matches = (status for code in codes for status, parts in _STATUSES.items() if re.search(parts, code))
+    return next(matches, None)
 
 
 def _wait_in(error: dict[str, Any]) -> float | None:
