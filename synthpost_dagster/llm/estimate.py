@@ -18,13 +18,13 @@ class Expected(NamedTuple):
     `seconds` is None if nothing is known to estimate it from; `basis` names the source of the figures.
     """
 
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    usd_at_most: float
-    seconds: float | None
-    basis: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    usd_at_most: float = 0.0
+    seconds: float | None = 0.0
+    basis: str = "all is there"
 
     @property
     def text(self) -> str:
@@ -79,9 +79,9 @@ def expect(
 def local(work: int, seconds: float, done: int, unit: str) -> Expected:
     """The estimate for work on this machine, at the speed of the `done` earlier units."""
     if not work:
-        return Expected(0, 0, 0, 0.0, 0.0, 0.0, "all is there")
+        return Expected()
     expected = seconds / done * work if done else None
-    return Expected(0, 0, 0, 0.0, 0.0, expected, f"{done:,} {unit} done before" if done else f"no {unit} done before")
+    return Expected(seconds=expected, basis=f"{done:,} {unit} done before" if done else f"no {unit} done before")
 
 
 def _seconds(spec: InProcessChat | HostedChat, means: Averages | None, requests: int, tokens: int) -> float | None:

@@ -27,19 +27,16 @@ def backoff(failures: int) -> float:
 
 
 class Request:
-    """One ask on its way: its failures so far, its reservation in dollars, and at last its reply.
-
-    `raw` is the reply's message as JSON if it contains more than the text.
-    """
+    """One ask on its way: its failures so far, its reservation in dollars, and at last its reply."""
 
     def __init__(self, ask: Ask, max_usd: float, answered: int) -> None:
         self.ask, self.max_usd = ask, max_usd
         self.reply: Reply | None = None
         self.raw: str | None = None
+        """The reply's message as JSON if it contains more than the text."""
         self.is_journaled = True
-        self.reserved_usd = self.lost_usd = 0.0
+        self.reserved_usd = self.lost_usd = self.waited_seconds = 0.0
         self.failed = self.busy = 0
-        self.waited_seconds = 0.0
         self.answered_at_start = self.answered_then = answered
 
     @property

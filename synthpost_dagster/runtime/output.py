@@ -8,37 +8,19 @@ import sys
 import unicodedata
 
 PLAIN = "synthpost-plain"
-_NEAR = {
-    "✓": "ok",
-    "✗": "x",
-    "▸": ">",
-    "×": "x",
-    "∞": "inf",
-    "‘": "'",
-    "’": "'",
-    "“": '"',
-    "”": '"',
-    "–": "-",
-    "—": "-",
-    "─": "-",
-    "━": "-",
-    "│": "|",
-    "→": "->",
-    "≥": ">=",
-    "≤": "<=",
-    "·": "-",
-}
+_SIGNS = dict(zip("‘’“”–—─━│·▸×✗", "''\"\"----|->xx", strict=True))
+_SIGNS |= {"✓": "ok", "∞": "inf", "→": "->", "≥": ">=", "≤": "<="}
 
 
 def show_any_text() -> None:
     """Installs the replacement for standard output and error."""
-    codecs.register_error(PLAIN, _nearest)
+    codecs.register_error(PLAIN, _similar)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PLAIN)
 
 
-def _nearest(error: UnicodeError) -> tuple[str, int]:
+def _similar(error: UnicodeError) -> tuple[str, int]:
     """An error handler for codecs: letters lose their accents, signs become ASCII, others a question mark."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -46,7 +28,7 @@ def _nearest(error: UnicodeError) -> tuple[str, int]:
 
 
 def _plain(character: str) -> str:
-    if character in _NEAR:
-        return _NEAR[character]
+    if character in _SIGNS:
+        return _SIGNS[character]
     parts = unicodedata.normalize("NFKD", character)
     return "".join(part for part in parts if part.isascii()) or "?"
