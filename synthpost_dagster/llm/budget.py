@@ -63,13 +63,10 @@ class Budget:
                 elif others_reserve():
                     await asyncio.sleep(POLL_SECONDS)
                 else:
-                    raise await self._reached(usd)
+                    spent = await self._in_thread(self.holder.spent)
+                    raise BudgetReached(
+                        f"the budget of profile {self.holder.profile} is {self.holder.budget:.2f} dollars, "
+                        f"{spent:.4f} are spent, and the next request to {self.spec.endpoint} may cost {usd:.4f}; "
+                        "raise `budget` in the profile and run again to resume"
+                    )
             self._free -= usd
-
-    async def _reached(self, usd: float) -> BudgetReached:
-        spent = await self._in_thread(self.holder.spent)
-        return BudgetReached(
-            f"the budget of profile {self.holder.profile} is {self.holder.budget:.2f} dollars, {spent:.4f} are spent, "
-            f"and the next request to {self.spec.endpoint} may cost {usd:.4f}; raise `budget` in the profile and run "
-            "again to resume"
-        )

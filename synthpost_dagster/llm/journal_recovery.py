@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Table, create_engine, inspect, select
+from sqlalchemy import URL, Connection, Table, create_engine, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
@@ -20,7 +20,6 @@ from synthpost_dagster.errors import StorageError
 from synthpost_dagster.llm.journal_tables import (
     HOLDERS,
     LOSSES,
-    METADATA,
     RAW_MESSAGES,
     REPLIES,
     ROWS_PER_STATEMENT,
@@ -83,20 +82,15 @@ def _is_damaged(file: Path, is_active: IsActive) -> bool:
     if not any(begin):
         return True  # the first page never reached the disk
     if begin != MAGIC[: len(begin)]:
-        raise _not_a_journal(
-            file,
-            "it is not an SQLite database; if it was a journal, move it away: "
-            f"`sqlite3 {file} .recover` may read some of it",
+        raise StorageError(
+            f"SYNTHPOST_JOURNAL: {file} is not a journal, it is not an SQLite database. It is left as it is; name "
+            f"another file, or move it away: if it was a journal, `sqlite3 {file} .recover` may read some of it"
         )
     engine = create_engine("sqlite://", creator=partial(_connected, file), poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            names = set(inspect(connection).get_table_names())
-            if not names:
+            if not refuse_other_tables(connection, str(file)):
                 return False
-            if missing := METADATA.tables.keys() - names:
-                raise _not_a_journal(file, f"it lacks the tables {', '.join(sorted(missing))}")
-            refuse_other_tables(connection, str(file))
             unended = connection.execute(select(HOLDERS).where(HOLDERS.c.ended_at.is_(None))).mappings()
             is_checked = _size(file) <= MAX_CHECKED_BYTES or not all(map(is_active, unended))
             return is_checked and not _is_sound(connection)
@@ -104,13 +98,6 @@ def _is_damaged(file: Path, is_active: IsActive) -> bool:
         if is_damage(error):
             return True
         raise
-
-
-def _not_a_journal(file: Path, reason: str) -> StorageError:
-    return StorageError(
-        f"SYNTHPOST_JOURNAL: {file} is not a journal of Synthpost ({reason}) and is left as it is; name another file, "
-        f"such as sqlite:///{file.parent / 'journal.sqlite'}, or unset it"
-    )
 
 
 def _is_sound(connection: Connection) -> bool:

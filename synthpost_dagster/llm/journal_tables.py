@@ -182,21 +182,24 @@ def create_tables(connection: Connection, database: str) -> None:
     METADATA.create_all(connection)
 
 
-def refuse_other_tables(connection: Connection, database: str) -> None:
-    """Raises StorageError if tables with the journal's names have other columns."""
+def refuse_other_tables(connection: Connection, database: str) -> bool:
+    """Whether there are tables. Raises StorageError if they are not the journal's, or have other columns.
+
+    Only PostgreSQL's database may hold tables of other programs.
+    """
     inspector = inspect(connection)
     names = inspector.get_table_names()
     for table in METADATA.sorted_tables:
         expected = set(table.columns.keys())
-        if (
-            table.name in names
-            and (found := {column["name"] for column in inspector.get_columns(table.name)}) != expected
-        ):
-            differ = ", ".join(sorted(found ^ expected))
+        found = {column["name"] for column in inspector.get_columns(table.name)} if table.name in names else set()
+        is_missing = not found and (not names or connection.dialect.name == "postgresql")
+        if found != expected and not is_missing:
             raise StorageError(
                 f"SYNTHPOST_JOURNAL: {database} is not a journal of this version of Synthpost: its table {table.name} "
-                f"differs in the columns {differ}. It is left as it is; name another database"
+                f"is missing or differs in the columns {', '.join(sorted(found ^ expected))}. It is left as it is; "
+                "name another database"
             )
+    return bool(names)
 
 
 def note_loss(connection: Connection) -> None:

@@ -28,17 +28,8 @@ GATEWAY_TIMEOUT = 504
 MAX_MESSAGE = 500
 NO_KEY = "none"
 """Sent to endpoints that need no key, because the SDKs require one."""
-_NOT_SENT = frozenset(
-    {
-        "ClientConnectorError",
-        "ClientConnectorCertificateError",
-        "ClientConnectorDNSError",
-        "ClientConnectorSSLError",
-        "ConnectionTimeoutError",
-        "ConnectionRefusedError",
-    }
-)
-"""aiohttp's errors for a request that was never sent; httpx reports a lost connection as a connect time-out."""
+_NOT_SENT = ("ClientConnector", "ConnectionTimeout", "ConnectionRefused")
+"""Beginnings of aiohttp's errors for a request that was never sent."""
 _REJECTED = frozenset({400, 413, 422})
 _NOT_FOUND = frozenset({404, 405})
 _BUSY = frozenset({429, 503, 529})
@@ -179,7 +170,7 @@ class SdkTransport:
         if other_host := next((cause for cause in causes if isinstance(cause, EndpointError)), None):
             return other_host
         why = self._clean(str(causes[-1])) or type(causes[-1]).__name__
-        if any(type(cause).__name__ in _NOT_SENT for cause in causes):
+        if any(type(cause).__name__.startswith(_NOT_SENT) for cause in causes):
             message = f"{self.client.base_url} cannot be reached ({why}); is the server up?"
             return TransientError(message, may_be_billed=False)
         is_timeout = any("Timeout" in type(cause).__name__ for cause in causes[2:])
@@ -268,8 +259,5 @@ def _response_format(spec: HostedChat, schema: dict[str, Any] | None) -> dict[st
 
 
 def _asked_wait(headers: Any) -> float | None:
-    milliseconds = headers.get("retry-after-ms")
-    if milliseconds is not None and (value := seconds_of(milliseconds)) is not None:
-        return value / 1000
-    after = headers.get("retry-after")
-    return None if after is None else seconds_of(after)
+    milliseconds = seconds_of(headers.get("retry-after-ms", ""))
+    return seconds_of(headers.get("retry-after", "")) if milliseconds is None else milliseconds / 1_000

@@ -243,7 +243,7 @@ def test_journal_with_other_columns_is_refused_and_left(tmp_path: Path, content:
     with sqlite3.connect(file) as connection:
         connection.execute("ALTER TABLE replies ADD COLUMN mood TEXT")
     connection.close()
-    assert_refused(file, "replies differs in the columns mood")
+    assert_refused(file, "replies .*differs in the columns mood")
 
 
 def assert_refused(file: Path, message: str) -> None:
@@ -336,7 +336,7 @@ def test_server_with_other_tables_of_these_names_is_refused(journal_url: str) ->
 
     with psycopg.connect(journal_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute("CREATE TABLE replies (id INTEGER)")
-        with pytest.raises(StorageError, match="its table replies differs"):
+        with pytest.raises(StorageError, match="its table replies is missing or differs"):
             Journal(journal_url).summary()
         assert len(connection.execute("SELECT * FROM replies").description or ()) == 1
 
