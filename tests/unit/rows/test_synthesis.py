@@ -127,15 +127,10 @@ def test_a_bad_reply_is_rejected_with_its_reason_and_asked_again(
     assert failed_gates(small_task, made, 88) == []
 
 
-def in_parts(text: str) -> str:
-    """A reply as earlier versions stored one that came in parts: the Python form of the list."""
-    return str([{"type": "thinking", "thinking": "let me see"}, {"type": "text", "text": text}])
-
-
 @pytest.mark.parametrize(
     "damaged",
-    [in_parts, "<thought>\na plan\n</thought>\n{}".format, "a plan\n</think>\n{}".format, "```\n{}\n```".format],
-    ids=["parts", "tag", "closing tag", "fence"],
+    ["<thought>\na plan\n</thought>\n{}".format, "a plan\n</think>\n{}".format, "```\n{}\n```".format],
+    ids=["tag", "closing tag", "fence"],
 )
 def test_damaged_rows_of_earlier_versions_are_remade_without_asking(
     small_task: Task, damaged: Callable[[str], str]
@@ -151,7 +146,9 @@ def test_damaged_rows_of_earlier_versions_are_remade_without_asking(
 
 
 def test_damaged_replies_of_the_journal_give_clean_rows(small_task: Task) -> None:
-    made = run(small_task, Teacher(lambda prompt, attempt: (in_parts(good_post(prompt)), "stop")), 88)
+    made = run(
+        small_task, Teacher(lambda prompt, attempt: (f"<thought>\na plan\n</thought>\n{good_post(prompt)}", "stop")), 88
+    )
     assert made["post"].tolist() == run(small_task, Teacher(), 88)["post"].tolist()
     assert set(made["status"]) == {"kept"}
 
