@@ -1,1 +1,1 @@
-"""Teachers: models that write synthetic rows, found by the name of their backend."""
+"""Chat models as teachers and judges: backends, rate limits, budgets, and the journal of all replies."""

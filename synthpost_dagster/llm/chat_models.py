@@ -20,17 +20,17 @@ from synthpost_dagster.runtime.progress import Progress
 
 _BACKENDS = {
     "transformers": "synthpost_dagster.llm.transformers_backend:TransformersChat",
-    "openai": "synthpost_dagster.llm.transport:SdkChat",
-    "groq": "synthpost_dagster.llm.transport:SdkChat",
+    "openai": "synthpost_dagster.llm.client:HostedModel",
+    "groq": "synthpost_dagster.llm.client:HostedModel",
 }
 CHARACTERS_PER_TOKEN = 4.0
-"""For estimates, where an endpoint counts no tokens."""
+"""For estimates, if an endpoint counts no tokens."""
 HOLDS_DEVICE = frozenset({"transformers"})
 """Backends whose model is in this process, so that their work is in the pool `gpu`."""
 
 
 class Context(NamedTuple):
-    """What backends use: devices, journal, the profile whose budget pays, the budget, and the look-up of keys."""
+    """What backends need: devices, journal, the profile that pays, its budget, and the API keys by name."""
 
     devices: Devices
     journal: Journal
@@ -40,7 +40,7 @@ class Context(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A chat to answer, and the key of everything that shapes the reply."""
+    """A chat to answer, and the fingerprint of everything that shapes the reply."""
 
     key: str
     chat: Chat
@@ -107,7 +107,7 @@ class Tally:
 
 
 class ChatModel(Protocol):
-    """Answers chats. `identity` is what shapes a reply besides chat and attempt; `name` is the model's in tables."""
+    """Answers chats. `identity` is what shapes a reply besides chat and attempt; `name` is used in tables."""
 
     name: str
     identity: dict[str, Any]

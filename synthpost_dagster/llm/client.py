@@ -1,7 +1,7 @@
 """The client of an endpoint: many requests in flight, each reply in the journal before it is used, replies in order.
 
 The SDKs' own retries are off. `rate_limits` decides when a request may be sent, `budget` whether it may be paid for,
-`retries` what follows an error, and a `Transport` knows the endpoint.
+`retries` what follows an error, and `transport` knows the endpoint.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from synthpost_dagster.errors import EndpointError, StorageError
 from synthpost_dagster.llm.budget import Budget, cost_usd, max_cost_usd
 from synthpost_dagster.llm.chat_models import CHARACTERS_PER_TOKEN, Ask, Context, Tally, Work
 from synthpost_dagster.llm.errors import Busy, RequestError, RequestRejected, TransientError, UnknownModel
-from synthpost_dagster.llm.journal import Holder, Reply
+from synthpost_dagster.llm.journal import Reply
 from synthpost_dagster.llm.journal_files import AWAY_SECONDS
+from synthpost_dagster.llm.journal_holders import Holder
 from synthpost_dagster.llm.model_check import Checked, check, unknown_model
 from synthpost_dagster.llm.progress import Meter
 from synthpost_dagster.llm.rate_limits import RateLimiter, shared_limits
+from synthpost_dagster.llm.responses import Answer
 from synthpost_dagster.llm.retries import Request, Retries
+from synthpost_dagster.llm.transport import SdkTransport
 from synthpost_dagster.profiles.models import HostedChat
 
 CHUNK = 64
@@ -40,41 +43,11 @@ HEARTBEAT_SECONDS = 60.0
 Result = TypeVar("Result")
 
 
-class Answer(NamedTuple):
-    """What an endpoint sent; tokens are None if it does not count them, header names are in lower case.
-
-    `raw` is the message as JSON if it says more than the text.
-    """
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    served_model: str
-    headers: Mapping[str, str]
-    raw: str | None = None
-
-
-class Transport(Protocol):
-    """The connection to one model at one endpoint. Methods raise RequestError, or EndpointError if the run must end."""
-
-    async def send(self, ask: Ask) -> Answer:
-        """One reply."""
-
-    async def models(self) -> list[str]:
-        """Names of the models that the endpoint lists; empty if it lists none."""
-
-    async def close(self) -> None:
-        """Closes connections."""
-
-
 class HostedModel:
-    """A model behind an endpoint. `connect` makes its transport, within the event loop that uses it."""
+    """A model behind an endpoint."""
 
-    def __init__(
-        self, spec: HostedChat, context: Context, schema: dict[str, Any] | None, connect: Callable[[], Transport]
-    ) -> None:
-        self.spec, self.context, self.connect = spec, context, connect
+    def __init__(self, spec: HostedChat, context: Context, schema: dict[str, Any] | None) -> None:
+        self.spec, self.context, self.schema = spec, context, schema
         self.name = spec.name
         self.tally = Tally()
         self.identity: dict[str, Any] = {
@@ -100,24 +73,13 @@ class HostedModel:
                 runner.run(run.stop())
                 self.tally.seconds += time.monotonic() - started
 
+    def connect(self) -> SdkTransport:
+        """A connection to the endpoint, for the event loop that is running."""
+        return SdkTransport(self.spec, self.context, self.schema)
+
     def check(self) -> Checked:
         """Whether the endpoint has the model; raises as `model_check.check`."""
         return check(self)
-
-
-class _Finished(NamedTuple):
-    """A request that is over: its reply, or None if it never got one, and the dollars released and lost."""
-
-    ask: Ask
-    reply: Reply | None
-    is_journaled: bool
-    released_usd: float
-    lost_usd: float
-
-    @property
-    def spent_usd(self) -> float:
-        """What it cost at most."""
-        return self.reply.cost_usd + self.reply.lost_usd if self.reply and self.is_journaled else self.lost_usd
 
 
 class _Run:
@@ -126,7 +88,7 @@ class _Run:
     def __init__(self, model: HostedModel, holder: Holder, asks: Iterable[Ask], work: Work) -> None:
         self.model, self.spec, self.holder = model, model.spec, holder
         self.asks, self.is_exhausted = iter(asks), False
-        self.connection: Transport | None = None
+        self.connection: SdkTransport | None = None
         self.limiter = RateLimiter(shared_limits(model.name, self.spec.limits), model.name)
         self.retries = Retries(model.name, self.spec.limits, self.limiter)
         self.budget = Budget(self.spec, holder, self._in_journal)
@@ -140,8 +102,7 @@ class _Run:
         self.done: dict[int, Reply] = {}
         self.pulled = self.handed_out = 0
         self.tasks: set[asyncio.Task[None]] = set()
-        self.unsaved: list[_Finished] = []
-        self.raw: dict[str, str] = {}
+        self.unsaved: list[Request] = []
         self.reserving: set[str] = set()
         self.in_flight = 0
         self.looked_at = 0.0
@@ -171,7 +132,7 @@ class _Run:
                 await self._take(list(self.elsewhere.values()))
 
     @property
-    def transport(self) -> Transport:
+    def transport(self) -> SdkTransport:
         """The connection, opened when first used: replies in the journal need neither endpoint nor key."""
         if self.connection is None:
             self.connection = self.model.connect()
@@ -243,29 +204,25 @@ class _Run:
     async def _finish(self, ask: Ask) -> None:
         """Sends a request until it is over; it counts as in flight until its reply is in the journal."""
         request = Request(ask, max_cost_usd(self.spec, ask), self.retries.answered)
-        finished = None
         try:
-            finished = await self._answered(request)
+            await self._send(request)
         except Exception as error:
             self._fail(error)
         finally:
-            self.unsaved.append(finished or self._without_reply(request))
+            self.unsaved.append(request)
             self.has_unsaved.set()
 
-    def _without_reply(self, request: Request) -> _Finished:
-        return _Finished(request.ask, None, False, request.reserved_usd, request.lost_usd)
-
-    async def _answered(self, request: Request) -> _Finished:
-        ask = request.ask
+    async def _send(self, request: Request) -> None:
+        """Sends a request until it has a reply, is rejected, or the run stops."""
+        tokens = request.ask.characters / CHARACTERS_PER_TOKEN + self.spec.sampling.max_new_tokens
         while True:
             await self._reserve(request)
-            entry = await self.limiter.turn(ask.characters / CHARACTERS_PER_TOKEN + self.spec.sampling.max_new_tokens)
-            if self.limiter.stopping.is_set():
-                self.limiter.returned()
-                return self._without_reply(request)
+            entry = await self.limiter.turn(tokens)
             started = self.limiter.clock()
             try:
-                answer = await self.transport.send(ask)
+                if self.limiter.stopping.is_set():
+                    return
+                answer = await self.transport.send(request.ask)
             except asyncio.CancelledError:
                 request.lost_usd += request.max_usd
                 raise
@@ -274,21 +231,21 @@ class _Run:
             except TransientError as error:
                 wait = self.retries.after_failure(request, error, started)
                 if wait is None:
-                    return self._rejected(request, str(error))
+                    return self._reject(request, str(error))
                 delay = wait
             except UnknownModel as error:
                 raise unknown_model(self.spec, str(error), await self._listed()) from None
             except RequestRejected as error:
                 if error.failed_text is None:
-                    return self._rejected(request, str(error))
-                answer = Answer(error.failed_text, "invalid", None, None, self.spec.model, {})
-                return self._reply(request, answer, started, request.attempts)
+                    return self._reject(request, str(error))
+                request.reply = self._reply(request, Answer(error.failed_text, "invalid"), started)
+                return
             else:
                 self.retries.answered += 1
-                finished = self._reply(request, answer, started, request.attempts)
-                tokens = finished.reply.prompt_tokens + finished.reply.completion_tokens if finished.reply else 0
-                self.limiter.succeeded(entry, tokens, answer.headers)
-                return finished
+                request.reply = reply = self._reply(request, answer, started)
+                request.raw = answer.raw
+                self.limiter.succeeded(entry, reply.prompt_tokens + reply.completion_tokens, answer.headers)
+                return
             finally:
                 self.limiter.returned()
             request.waited_seconds += delay
@@ -304,7 +261,7 @@ class _Run:
             request.reserved_usd += missing
             self.reserving.add(request.ask.key)
 
-    def _reply(self, request: Request, answer: Answer, started: float, attempts: int) -> _Finished:
+    def _reply(self, request: Request, answer: Answer, started: float) -> Reply:
         ask, seconds = request.ask, self.limiter.clock() - started
         prompt, completion = answer.prompt_tokens, answer.completion_tokens
         # Scripts with many tokens per letter, and hidden reasoning, may cost more than an estimate.
@@ -313,13 +270,11 @@ class _Run:
             prompt = round(ask.characters / CHARACTERS_PER_TOKEN)
         if completion is None:
             completion = round(len(answer.raw or answer.text) / CHARACTERS_PER_TOKEN)
-        if answer.raw is not None:
-            self.raw[ask.key] = answer.raw
-        reply = Reply(
+        return Reply(
             key=ask.key,
             endpoint=self.spec.endpoint,
             model=self.spec.model,
-            served_model=answer.served_model,
+            served_model=answer.model or self.spec.model,
             purpose=self.purpose,
             text=answer.text,
             finish_reason=answer.finish_reason,
@@ -327,19 +282,17 @@ class _Run:
             prompt_tokens=prompt,
             completion_tokens=completion,
             latency_seconds=seconds,
-            tries=attempts,
+            tries=request.attempts,
             cost_usd=request.max_usd if is_at_most else cost_usd(self.spec, prompt, completion),
             lost_usd=request.lost_usd,
             asked_at=time.time() - seconds,
         )
-        return _Finished(ask, reply, True, request.reserved_usd, 0.0)
 
-    def _rejected(self, request: Request, message: str) -> _Finished:
+    def _reject(self, request: Request, message: str) -> None:
         """A rejected request gives a rejected row with the endpoint's reason, which is not journaled."""
         self.retries.after_rejection(message)
-        answer = Answer(message, "refused", 0, 0, self.spec.model, {})
-        finished = self._reply(request, answer, self.limiter.clock(), request.attempts - 1)
-        return finished._replace(is_journaled=False, lost_usd=request.lost_usd)
+        reply = self._reply(request, Answer(message, "refused", 0, 0), self.limiter.clock())
+        request.reply, request.is_journaled = reply._replace(tries=request.attempts - 1), False
 
     async def _listed(self) -> list[str]:
         try:
@@ -355,9 +308,9 @@ class _Run:
             self.has_unsaved.clear()
             batch, self.unsaved = self.unsaved, []
             try:
-                await (self._save(batch) if batch else self._in_journal(self.holder.beat))
+                await (self._save(batch) if batch else self._in_journal(self.holder.heartbeat))
             except Exception as error:
-                self.holder.owed_usd += sum(finished.spent_usd for finished in batch)
+                self.holder.unsaved_usd += sum(request.spent_usd for request in batch)
                 self._fail(error)
             self.in_flight -= len(batch)
             self.moved.set()
@@ -367,26 +320,22 @@ class _Run:
         self.failure = self.failure or error
         self.limiter.stopping.set()
 
-    async def _save(self, batch: list[_Finished]) -> None:
-        kept = [finished for finished in batch if finished.is_journaled and finished.reply]
-        others = [finished for finished in batch if not finished.is_journaled]
-        if kept:
-            replies = [finished.reply for finished in kept if finished.reply]
-            released = sum(finished.released_usd for finished in kept)
-            raw = {reply.key: self.raw.pop(reply.key) for reply in replies if reply.key in self.raw}
-            keep = partial(self.holder.keep, replies, released, raw=raw)
-            await self._in_journal(keep, partial(keep, is_again=True))
-        if others:
-            keys = [finished.ask.key for finished in others]
-            released = sum(finished.released_usd for finished in others)
-            lost = sum(finished.spent_usd for finished in others)
-            give_up = partial(self.holder.give_up, keys, released, lost)
-            await self._in_journal(give_up, partial(give_up, is_again=True))
-        for finished in batch:
-            self.reserving.discard(finished.ask.key)
-            if finished.reply:
-                self.meter.asked(finished.reply, finished.is_journaled, len(self.places[finished.ask.key]))
-                self._place(finished.reply)
+    async def _save(self, batch: list[Request]) -> None:
+        others = [request for request in batch if not (request.reply and request.is_journaled)]
+        save = partial(
+            self.holder.keep,
+            [request.reply for request in batch if request.reply and request.is_journaled],
+            released_usd=sum(request.reserved_usd for request in batch),
+            raw={request.ask.key: request.raw for request in batch if request.raw is not None},
+            unanswered=[request.ask.key for request in others],
+            lost_usd=sum(request.spent_usd for request in others),
+        )
+        await self._in_journal(save, partial(save, is_again=True))
+        for request in batch:
+            self.reserving.discard(request.ask.key)
+            if request.reply:
+                self.meter.asked(request.reply, request.is_journaled, len(self.places[request.ask.key]))
+                self._place(request.reply)
 
     def _place(self, reply: Reply) -> None:
         for index in self.places.pop(reply.key):

@@ -1,4 +1,4 @@
-"""What asking a chat model will take: tokens, dollars, time. From the journal's means, or guesses that are named so."""
+"""Estimates of tokens, dollars and time, from the journal's means or from guesses that are named as such."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from synthpost_dagster.profiles.models import HostedChat, InProcessChat
 
 
 class Expected(NamedTuple):
-    """What requests are expected to take; `usd_at_most` if every reply were as long, and as often asked, as may be.
+    """The estimate for some requests; `usd_at_most` is for replies of maximum length and number.
 
-    `seconds` is None where there is nothing to reckon it from; `basis` says what the figures come from.
+    `seconds` is None if nothing is known to estimate it from; `basis` names the source of the figures.
     """
 
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    usd_at_most: float
-    seconds: float | None
-    basis: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    usd_at_most: float = 0.0
+    seconds: float | None = 0.0
+    basis: str = "all is there"
 
     @property
     def text(self) -> str:
@@ -41,26 +41,23 @@ class Expected(NamedTuple):
         return self._asdict()
 
 
-def averages(journal: Journal, spec: InProcessChat | HostedChat, purpose: str) -> Averages | None:
-    """The journal's means for a model's replies; None where there is none."""
-    if isinstance(spec, InProcessChat):
-        return journal.averages(ENDPOINT, spec.model.model, purpose)
-    return journal.averages(spec.endpoint, spec.model, purpose)
-
-
 def expect(
     journal: Journal,
     spec: InProcessChat | HostedChat,
     purpose: str,
     characters: Sequence[int],
     tries: float = 1.0,
-    most_tries: float | None = None,
+    max_tries: float | None = None,
 ) -> Expected:
-    """For prompts of so many characters each, every one asked `tries` times in the mean, and at most `most_tries`
-    times, by default as often as the profile allows.
+    """The estimate for prompts of these lengths in characters.
+
+    Each is requested `tries` times in the mean and at most `max_tries` times (default: the profile's limit).
     """
-    most = spec.max_replies_per_row if most_tries is None else most_tries
-    means = averages(journal, spec, purpose)
+    most = spec.max_replies_per_row if max_tries is None else max_tries
+    if isinstance(spec, InProcessChat):
+        means = journal.averages(ENDPOINT, spec.model.model, purpose)
+    else:
+        means = journal.averages(spec.endpoint, spec.model, purpose)
     requests = round(len(characters) * tries)
     rate = means.prompt_tokens_a_character if means else 1 / CHARACTERS_PER_TOKEN
     longest = spec.sampling.max_new_tokens
@@ -80,15 +77,15 @@ def expect(
 
 
 def local(work: int, seconds: float, done: int, unit: str) -> Expected:
-    """Work on this machine that asks for no reply, at the pace of the `done` units before it."""
+    """The estimate for work on this machine, at the speed of the `done` earlier units."""
     if not work:
-        return Expected(0, 0, 0, 0.0, 0.0, 0.0, "all is there")
+        return Expected()
     expected = seconds / done * work if done else None
-    return Expected(0, 0, 0, 0.0, 0.0, expected, f"{done:,} {unit} done before" if done else f"no {unit} done before")
+    return Expected(seconds=expected, basis=f"{done:,} {unit} done before" if done else f"no {unit} done before")
 
 
 def _seconds(spec: InProcessChat | HostedChat, means: Averages | None, requests: int, tokens: int) -> float | None:
-    """From the mean time of a reply and how many are under way together, and from what is allowed a minute."""
+    """From the mean latency and the concurrency, and from the limits per minute."""
     if not requests:
         return 0.0
     if isinstance(spec, InProcessChat):
@@ -101,7 +98,7 @@ def _seconds(spec: InProcessChat | HostedChat, means: Averages | None, requests:
 
 
 def total(parts: Sequence[Expected]) -> Expected:
-    """Several expectations as one; the time is not known where one of them is not."""
+    """The sum of several estimates; its time is unknown if one of them is."""
     seconds = [part.seconds for part in parts if part.seconds is not None]
     return Expected(
         sum(part.requests for part in parts),

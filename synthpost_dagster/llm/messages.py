@@ -1,17 +1,11 @@
-"""What a message of the chat-completions protocol says: its text, its reasoning, its refusal, and parts of other kinds.
-
-Content is a text or a list of parts; which names parts and fields have is each provider's own.
-"""
+"""The content of a chat-completions message: text, reasoning, refusal and parts of other kinds."""
 
 from __future__ import annotations
 
-import ast
 from typing import Any, NamedTuple
 
 from synthpost_dagster.llm.reasoning import split_reasoning
 
-MAX_LITERAL = 1_000_000
-"""A text longer than this is not looked at for parts."""
 _TEXTS = frozenset({"", "text", "output_text", "input_text"})
 _REASONING = frozenset(
     {"thinking", "thought", "reasoning", "reasoning_text", "reasoning.text", "reasoning.summary", "summary_text"}
@@ -22,7 +16,7 @@ _INNER = ("text", "thinking", "reasoning", "reasoning_content", "summary", "cont
 
 
 class Content(NamedTuple):
-    """What a message says; `others` names the kinds of its parts that are neither text nor reasoning nor refusal."""
+    """A message's content; `others` are the kinds of its other parts."""
 
     text: str
     reasoning: str = ""
@@ -31,7 +25,7 @@ class Content(NamedTuple):
 
 
 def content_of(content: Any) -> Content:
-    """The content of a message: a text, a part, or a list of parts. Raises TypeError where it is none of these."""
+    """Reads content that is a text, a part or a list of parts; raises TypeError for anything else."""
     if content is None or isinstance(content, str):
         return Content(content or "")
     if not isinstance(content, list | dict):
@@ -51,7 +45,7 @@ def content_of(content: Any) -> Content:
 
 
 def message_of(message: dict[str, Any]) -> Content:
-    """A whole message, with what stands in fields of their own. Raises TypeError where its content is odd."""
+    """Reads a message, including the fields beside its content. Raises TypeError as `content_of` does."""
     said = content_of(message.get("content"))
     fields = (_inner_text(message[name]) for name in _REASONING_FIELDS if message.get(name))
     refusal = message.get("refusal")
@@ -65,36 +59,15 @@ def message_of(message: dict[str, Any]) -> Content:
 
 
 def has_more_than_text(message: dict[str, Any]) -> bool:
-    """Whether a message says anything besides its role and a plain text."""
+    """Whether a message contains anything besides its role and a plain text."""
     return not isinstance(message.get("content"), str) or any(
         value for name, value in message.items() if name not in ("role", "content")
     )
 
 
 def stored_content(text: str) -> Content:
-    """What a stored reply says: reasoning that is marked in its text is split off.
-
-    A text that is the Python form of a list of parts, as earlier versions stored it, is read as those parts.
-    """
-    parts = _parts_in(text)
-    said = Content(text) if parts is None else content_of(parts)
-    split = split_reasoning(said.text)
-    return said._replace(text=split.text, reasoning="\n".join(filter(None, (said.reasoning, split.reasoning))))
-
-
-def _parts_in(text: str) -> list[dict[str, Any]] | None:
-    """The parts that a text is the Python form of; None where it is a text."""
-    if len(text) > MAX_LITERAL or not (text.startswith("[{'") and text.endswith("}]")):
-        return None
-    try:
-        parts = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
-    is_parts = isinstance(parts, list) and all(
-        isinstance(part, dict) and all(isinstance(name, str) for name in part) and isinstance(part.get("type"), str)
-        for part in parts
-    )
-    return parts if is_parts else None
+    """Reads a stored reply: splits off reasoning that is marked in its text."""
+    return Content(*split_reasoning(text))
 
 
 def _kind_of(part: Any) -> str:
@@ -111,7 +84,7 @@ def _kind_of(part: Any) -> str:
 
 
 def _inner_text(value: Any) -> str:
-    """The text in a part, however deep it lies."""
+    """The first text in a nested part."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):

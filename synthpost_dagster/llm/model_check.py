@@ -86,15 +86,10 @@ def spelling_of(model: str, listed: Sequence[str]) -> str | None:
     """
     if model in listed:
         return model
-    plain = {name: _plain(name) for name in sorted(listed)}
-    wanted = _plain(model)
+    plain = {name: _SPELLING.sub(r"\1", name).casefold() for name in sorted(listed)}
+    wanted = _SPELLING.sub(r"\1", model).casefold()
     same = [name for name, spelling in plain.items() if spelling == wanted]
     bare = [
         name for name, spelling in plain.items() if spelling.endswith(f"/{wanted}") or wanted.endswith(f"/{spelling}")
     ]
     return next(iter(same + bare), None)
-
-
-def _plain(name: str) -> str:
-    match = _SPELLING.match(name)
-    return (match[1] if match else name).casefold()

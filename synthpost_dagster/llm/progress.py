@@ -21,28 +21,25 @@ class Meter:
     def found(self, replies: int) -> None:
         """Counts replies that were in the journal."""
         self.tally.known += replies
-        self._own.known += replies
-        self._done += replies
-        self._report()
+        self._report(replies)
 
     def asked(self, reply: Reply, is_journaled: bool = True, places: int = 1) -> None:
         """Counts a new reply for `places` equal asks; one that is not journaled is requested again by a later run."""
         self.tally.add(reply)
         self._own.add(reply)
-        self._done += 1
         if is_journaled:
-            self.found(places - 1)
+            self.tally.known += places - 1
         else:
-            self._done += places - 1
             self._rejected += places
-            self._report()
+        self._report(places)
 
     @property
     def text(self) -> str:
         """The progress in one phrase."""
         return f"{self._done - self._rejected:,} of {self.work.total:,} replies are in the journal"
 
-    def _report(self) -> None:
+    def _report(self, replies: int) -> None:
+        self._done += replies
         now = time.monotonic()
         if now - self._reported_at < EVERY_SECONDS and self._done < self.work.total:
             return

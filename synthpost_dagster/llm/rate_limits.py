@@ -24,9 +24,10 @@ START = 8.0
 """Requests in flight at the beginning."""
 MINUTE = 60.0
 OTHERS_SECONDS = 0.1
-"""Interval of looking for requests of other threads that came back."""
+"""Interval of checking for returned requests of other threads."""
 MAX_WAIT = 365 * 86_400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Clock = Callable[[], float]
@@ -86,25 +87,15 @@ class SharedLimits:
         self.paused_until = 0.0
         self.requests, self.tokens = Window(limits.requests_per_minute), Window(limits.tokens_per_minute)
 
-    def update(self, limits: Limits) -> None:
-        """Takes over limits that changed."""
-        if limits != self.limits:
-            self.limits, self.threshold = limits, float(limits.concurrency)
-            self.level = min(self.level, self.threshold)
-            self.requests.limit, self.tokens.limit = limits.requests_per_minute, limits.tokens_per_minute
-
 
 _SHARED: dict[str, SharedLimits] = {}
 _SHARED_LOCK = threading.Lock()
 
 
 def shared_limits(name: str, limits: Limits) -> SharedLimits:
-    """The limits of this process for a model, kept from one series of requests to the next."""
+    """The state of a model in this process, kept between series of requests while its limits stay the same."""
     with _SHARED_LOCK:
-        shared = _SHARED.setdefault(name, SharedLimits(limits))
-        with shared.lock:
-            shared.update(limits)
-        return shared
+        return _SHARED.setdefault(f"{name} {limits.model_dump_json()}", SharedLimits(limits))
 
 
 class RateLimiter:
@@ -122,7 +113,7 @@ class RateLimiter:
         return max(1, int(self.shared.level))
 
     async def turn(self, tokens: float) -> list[float]:
-        """Waits until a request of so many tokens may be sent, in order of arrival; returns the entry for `succeeded`.
+        """Waits, in order of arrival, until a request with these tokens may be sent; returns the entry for `succeeded`.
 
         Raises EndpointError if the endpoint asked for a longer pause than limits.max_retry_wait_seconds.
         """
@@ -134,14 +125,15 @@ class RateLimiter:
                         return self._go(tokens)
                 if delay is None:
                     self._returned.clear()
-                    await self._sleep_until(self._returned)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._returned.wait(), OTHERS_SECONDS)
                 else:
                     await self.sleep(delay)
             with self.shared.lock:
                 return self._go(tokens)
 
     def _delay(self, tokens: float) -> float | None:
-        """Seconds until a request of so many tokens may be sent; None if another one has to come back first."""
+        """Seconds until a request with these tokens may be sent; None if another must return first."""
         shared, now = self.shared, self.clock()
         self._check_wait(shared.paused_until - now)
         if shared.sent >= self.allowed:
@@ -155,7 +147,7 @@ class RateLimiter:
         return self.shared.tokens.add(tokens, now)
 
     def returned(self) -> None:
-        """A request that had its turn is over, with or without a reply."""
+        """Ends a request that had its turn, with or without a reply."""
         with self.shared.lock:
             self.shared.sent -= 1
         self._returned.set()
@@ -188,7 +180,7 @@ class RateLimiter:
             self.pause(wait)
 
     def pause(self, seconds: float) -> None:
-        """Sends no request for so many seconds."""
+        """Sends no request for some seconds."""
         with self.shared.lock:
             self.shared.paused_until = max(self.shared.paused_until, self.clock() + seconds)
 
@@ -196,14 +188,6 @@ class RateLimiter:
         """Sleeps, at most until `stopping` is set."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
-
-    async def _sleep_until(self, event: asyncio.Event) -> None:
-        waits = [asyncio.create_task(each.wait()) for each in (event, self.stopping)]
-        try:
-            await asyncio.wait(waits, timeout=OTHERS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     def _check_wait(self, wait: float) -> None:
         if wait > self.shared.limits.max_retry_wait_seconds:
@@ -217,30 +201,18 @@ class RateLimiter:
 def seconds_of(text: str) -> float | None:
     """Seconds in a header: `2`, `7.66s`, `2m59.56s`, `120ms`, an HTTP date; None for anything else or over a year."""
     text = text.strip()
-    seconds = _number(text)
-    if seconds is None:
-        parts = _DURATION.findall(text)
-        if parts and "".join(number + unit for number, unit in parts) == text:
+    parts = _DURATION.findall(text)
+    try:
+        if parts and "".join(map("".join, parts)) == text:
             seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        elif _NUMBER.fullmatch(text):
+            seconds = float(text)
         else:
-            seconds = _until(text)
-    return max(0.0, seconds) if seconds is not None and seconds < MAX_WAIT else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _until(text: str) -> float | None:
-    """Seconds until an HTTP date, in UTC if it has no zone."""
-    try:
-        date = parsedate_to_datetime(text)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
+            date = parsedate_to_datetime(text)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
     except (ValueError, OverflowError):
         return None
+    return max(0.0, seconds) if seconds < MAX_WAIT else None
 
 
 def _in_words(seconds: float) -> str:

@@ -1,7 +1,6 @@
-"""Splits a model's visible reasoning from its answer, whatever marks it: tags, channels, or a closing tag alone.
+"""Splits a model's visible reasoning from its answer, marked by tags, channels or a closing tag alone.
 
-Used for every text that a model writes: rows of teachers, replies of judges, outputs of students. What an endpoint
-sends in a field of its own (`reasoning_content`) is not looked for here.
+Used for every text of a model. Reasoning in a separate field (`reasoning_content`) is read in `messages`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ANSWER = re.compile(
     r"|<\|(?:START_RESPONSE|begin_of_solution)\|>(?P<b>.*?)(?:<\|(?:END_RESPONSE|end_of_solution)\|>)?",
     re.IGNORECASE | re.DOTALL,
 )
-"""An answer in a tag of its own, as models write it after tagged reasoning."""
+"""An answer in a tag, as models write it after tagged reasoning."""
 _CHANNELS = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>")
 _MESSAGE = re.compile(
     r"<\|channel\|>(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
@@ -37,7 +36,7 @@ _SENTENCE_ENDS = ".!?…。！？"
 
 
 class Split(NamedTuple):
-    """What a model answered, and its reasoning, empty where there is none."""
+    """A model's answer and its reasoning, which may be empty."""
 
     text: str
     reasoning: str
@@ -46,9 +45,9 @@ class Split(NamedTuple):
 def split_reasoning(text: str) -> Split:
     """The answer and the reasoning of a model's output; a text without reasoning comes back unchanged.
 
-    Reasoning is what stands between a pair of tags whose first begins a line, before a closing tag that was never
-    opened and that begins or ends a line or directly follows a sentence, after an opening tag that is never closed and
-    that begins the text or fills a line, and in every channel but `final`. A tag that prose mentions is none of these.
+    Reasoning is the text between two tags if the first begins a line; before a closing tag without an opening one, if
+    it begins or ends a line or follows a sentence; after an opening tag without a closing one, if it begins the text or
+    ends a line; and in every channel but `final`. A tag that prose only mentions marks none.
     """
     if bare := _BARE_CHANNELS.fullmatch(text.strip()):
         return Split(bare[2].strip(), bare[1].strip())
@@ -66,17 +65,17 @@ def split_reasoning(text: str) -> Split:
 
 
 def holds_tag(text: str) -> bool:
-    """Whether a text holds a tag of reasoning anywhere, though it may only mention it."""
+    """Whether a text contains a reasoning tag, even if it only mentions one."""
     return any(pattern.search(text) for pattern in (_OPENING, _CLOSING, _CHANNELS))
 
 
 def begins_with_tag(text: str) -> bool:
-    """Whether reasoning opens a text."""
+    """Whether a text begins with reasoning."""
     return any(pattern.match(text.lstrip()) for pattern in (_OPENING, _CHANNELS))
 
 
 class _Block(NamedTuple):
-    """Where reasoning with its tags lies in a text, and where the part between the tags."""
+    """Positions of reasoning with its tags in a text, and of the part between the tags."""
 
     start: int
     end: int
@@ -127,7 +126,7 @@ def _ends_line(text: str, end: int) -> bool:
 
 
 def _split_channels(text: str) -> Split:
-    """The text of the channel `final`; what stands in others, or has no channel, is reasoning."""
+    """The text of the channel `final`; that of other channels is reasoning."""
     messages = _MESSAGE.findall(text)
     final = [content.strip() for channel, content in messages if channel == "final"]
     others = [content.strip() for channel, content in messages if channel != "final"]

@@ -1,4 +1,4 @@
-"""From the body of an endpoint's response to a reply, or to the error in it, whatever its HTTP status.
+"""Reads the reply, or the error, in the body of an endpoint's response, whatever its HTTP status.
 
 Providers and engines spell the same thing differently. Known spellings: OpenAI, Anthropic, Gemini, Mistral, Cohere,
 DeepSeek, Zhipu, Bedrock, OpenRouter; vLLM, SGLang, TGI, TensorRT-LLM, llama.cpp, Ollama, LM Studio.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from synthpost_dagster.llm.messages import Content, has_more_than_text, message_of
 from synthpost_dagster.llm.rate_limits import seconds_of
 
 FAILED = "failed"
-"""The endpoint gave up on the reply: it is asked for again, and is no reply."""
+"""The endpoint aborted the reply, so the request is sent again."""
 TOOLS = "tools"
 """The model called a tool, though none was offered."""
 UNKNOWN = "unknown"
@@ -39,37 +40,33 @@ _SPELLINGS = {
 _MEANINGS = {spelling: meaning for meaning, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 _PREFIX = re.compile(r"^(?:finish_?reason|stop_?reason|reason)_+(?=\w)")
 _ELSEWHERE = ("finish_reason", "native_finish_reason", "stop_reason", "done_reason", "stop_type", "finishReason")
-"""Where a finish reason may stand; the first that is there counts."""
+"""Fields that may hold a finish reason, in order of preference."""
 MAX_TOKENS = 10_000_000
-"""A count above this is none."""
+"""A higher count is not believed."""
 MAX_RAW = 1_000_000
-"""Characters of a raw message that is kept."""
+"""Maximum characters of a stored raw message."""
 PART = "part"
 _STATUSES = {
-    400: "context_length_exceeded invalid_request_error invalid_argument bad_request bad_request_error "
-    "string_above_max_length content_policy_violation content_filter badrequesterror failed_precondition",
-    401: "invalid_api_key authentication_error unauthorized unauthenticated invalid_authentication",
-    402: "insufficient_quota insufficient_credits insufficient_balance payment_required billing_hard_limit_reached "
-    "billing_error billing_not_active exceeded_current_quota_error",
-    403: "permission_denied permission_error forbidden",
-    404: "model_not_found not_found not_found_error model_not_available",
-    429: "rate_limit_exceeded rate_limit_error rate_limit rate_limited rate_limit_reached too_many_requests "
-    "ratelimiterror resource_exhausted throttled throttling requests_limit tokens_limit",
-    500: "server_error internal_error internal internal_server_error api_error internalservererror",
-    502: "upstream_error provider_error bad_gateway",
-    503: "overloaded overloaded_error engine_overloaded service_unavailable unavailable server_overloaded",
-    504: "timeout timeout_error deadline_exceeded gateway_timeout",
+    402: "quota|credit|balance|billing|payment",
+    401: "api_key|authentication|unauthorized|unauthenticated",
+    403: "permission|forbidden",
+    404: "not_found|not_available",
+    429: "rate_?limit|too_many|resource_exhausted|throttl|requests_limit|tokens_limit",
+    503: "overloaded|unavailable",
+    504: "timeout|deadline_exceeded",
+    502: "upstream|provider_error|gateway",
+    500: "server_?error|internal|api_error",
+    400: "context_length|invalid_|bad_?request|string_above|content_policy|content_filter|precondition",
 }
-_STATUS_OF = {code: status for status, codes in _STATUSES.items() for code in codes.split()}
-_WAITS = {"retryafter": 1.0, "retryafterseconds": 1.0, "retrydelay": 1.0, "retryafterms": 0.001}
+"""HTTP status → parts of error codes with its meaning; the first match counts."""
+_WAIT_FIELD = re.compile(r'"retry[_-]?(?:after|delay)[_-]?(seconds|ms|)": "?([\d.]+[a-z\d.]*)', re.IGNORECASE)
 _TRY_AGAIN = re.compile(r"(?:try|retry)(?: again)? (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+)", re.IGNORECASE)
-MAX_DEPTH = 6
 
 
 class Fault(NamedTuple):
-    """An error as a body tells of it; what it does not say is None or empty.
+    """An error in a body; what it does not contain is None or empty. `wait` is in seconds.
 
-    `wait` is in seconds; `has_partial_reply` where part of a reply came with it, so that it may be billed.
+    `has_partial_reply`: part of a reply came with it, so that it may be billed.
     """
 
     status: int | None
@@ -80,21 +77,25 @@ class Fault(NamedTuple):
     has_partial_reply: bool = False
 
 
-class Body(NamedTuple):
-    """A reply in a body; `raw` is its message with its finish reason as JSON, where these say more than the text."""
+class Answer(NamedTuple):
+    """A reply as an endpoint sent it; tokens are None if it does not count them, header names are in lower case.
+
+    `raw` is the message with its finish reason as JSON, if these contain more than the text.
+    """
 
     text: str
     finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    model: str | None
-    raw: str | None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    model: str | None = None
+    raw: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def parsed(content: bytes, clean: Callable[[str], str]) -> Any:
-    """A body's JSON, with `clean` applied to every text in it; the chunks of a stream are put together.
+    """A body's JSON, with `clean` applied to every text and the chunks of a stream joined.
 
-    Raises ValueError where there is none.
+    Raises ValueError if it contains no JSON.
     """
     try:
         return _cleaned(_json_of(content), clean)
@@ -102,8 +103,8 @@ def parsed(content: bytes, clean: Callable[[str], str]) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_body(body: Any) -> Body | Fault:
-    """The reply in a body that was sent as a success, or the error in it. Raises ValueError where there is neither."""
+def read_body(body: Any) -> Answer | Fault:
+    """The reply or the error in a body with a status of success. Raises ValueError if there is neither."""
     body = body[0] if isinstance(body, list) and len(body) == 1 else body
     if not isinstance(body, dict):
         raise ValueError("no object")
@@ -122,7 +123,7 @@ def read_body(body: Any) -> Body | Fault:
 
 
 def fault_in(body: Any, is_success: bool = False) -> Fault | None:
-    """The error that a body, or a choice, tells of; in one that is a success it has a key of its own."""
+    """The error in a body or a choice; in a success only the keys `error` and `errors` count."""
     body = body[0] if isinstance(body, list) and len(body) == 1 else body
     if not isinstance(body, dict):
         return None if is_success or body is None else Fault(None, "", str(body), None)
@@ -148,14 +149,14 @@ def fault_in(body: Any, is_success: bool = False) -> Fault | None:
 
 
 def names_in(listed: Any) -> list[str]:
-    """Ids in a list of models, which stands under `data` or `models`, or alone."""
+    """Ids in a list of models, which may be under `data` or `models`."""
     models = (listed.get("data") or listed.get("models")) if isinstance(listed, dict) else listed
     entries = models if isinstance(models, list) else []
     names = (entry.get("id") or entry.get("name") for entry in entries if isinstance(entry, dict))
     return [str(name) for name in names if name]
 
 
-def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]) -> Body | Fault:
+def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]) -> Answer | Fault:
     try:
         said = message_of(message)
     except TypeError as error:
@@ -168,7 +169,7 @@ def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]
     raw = None
     if meaning.startswith("unknown") or has_more_than_text(message):
         raw = json.dumps({"finish_reason": reason, "message": message})
-    return Body(
+    return Answer(
         text=(said.refusal or said.text).strip(),
         finish_reason=_finish(said, meaning),
         prompt_tokens=_count(usage, "prompt_tokens"),
@@ -179,7 +180,7 @@ def _reply(message: dict[str, Any], choice: dict[str, Any], body: dict[str, Any]
 
 
 def _finish(said: Content, meaning: str) -> str:
-    """Why a reply ended (`schemas.FINISH_REASON`), with what its content adds."""
+    """The finish reason of a row (`schemas.FINISH_REASON`), from the endpoint's reason and the content."""
     if said.refusal or meaning == "refusal":
         return "refusal"
     if said.others or meaning == TOOLS:
@@ -190,7 +191,7 @@ def _finish(said: Content, meaning: str) -> str:
 
 
 def _json_of(content: bytes) -> Any:
-    """Raises ValueError where the body is neither JSON nor a stream of it."""
+    """Raises ValueError if the body is neither JSON nor a stream of JSON."""
     try:
         return json.loads(content)
     except ValueError:
@@ -202,7 +203,7 @@ def _json_of(content: bytes) -> Any:
 
 
 def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The body that a stream's chunks make: texts joined, of all else the last."""
+    """Joins the texts in a stream's chunks; of other fields the last value counts."""
     body: dict[str, Any] = {}
     choice: dict[str, Any] = {}
     message: dict[str, Any] = {}
@@ -230,38 +231,23 @@ def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
 
 
 def _status_of(error: dict[str, Any]) -> int | None:
-    """The HTTP status that an error names, as a number or by a known code."""
+    """The HTTP status in an error, as a number or a known code."""
     found = [error.get(name) for name in ("code", "status_code", "status", "type")]
     for value in found:
         text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
         if text.isdecimal() and len(text) == 3 and 400 <= int(text) < 600:
             return int(text)
-    codes = (re.sub(r"[^a-z0-9]+", "_", value.lower()) for value in found if isinstance(value, str))
-    return next((_STATUS_OF[code] for code in codes if code in _STATUS_OF), None)
+    codes = [re.sub(r"[^a-z0-9]+", "_", value.lower()) for value in found if isinstance(value, str)]
+    matches = (status for code in codes for status, parts in _STATUSES.items() if re.search(parts, code))
+    return next(matches, None)
 
 
 def _wait_in(error: dict[str, Any]) -> float | None:
-    """Seconds to wait that an error names in one of its fields or its message."""
-    for name, value in _fields(error, MAX_DEPTH):
-        factor = _WAITS.get(re.sub(r"[^a-z]", "", name.lower()))
-        if factor is not None and isinstance(value, str | int | float):
-            seconds = seconds_of(str(value))
-            if seconds is not None:
-                return seconds * factor
-    said = _TRY_AGAIN.search(str(error.get("message") or ""))
-    return seconds_of(said[1].lower()) if said else None
-
-
-def _fields(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth == 0:
-        return
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield str(name), inner
-            yield from _fields(inner, depth - 1)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _fields(inner, depth - 1)
+    """Seconds to wait that an error names in one of its fields, at any depth, or in its message."""
+    if (field := _WAIT_FIELD.search(json.dumps(error))) and (seconds := seconds_of(field[2])) is not None:
+        return seconds / 1_000 if field[1].lower() == "ms" else seconds
+    message = _TRY_AGAIN.search(str(error.get("message") or ""))
+    return seconds_of(message[1].lower()) if message else None
 
 
 def _count(usage: Any, name: str) -> int | None:
@@ -275,7 +261,7 @@ def _count(usage: Any, name: str) -> int | None:
 
 
 def reason_in(choice: dict[str, Any], body: dict[str, Any]) -> str | None:
-    """The finish reason as the endpoint spells it; None where it names none."""
+    """The finish reason in the endpoint's spelling; None if there is none."""
     for place in (choice, body):
         for name in _ELSEWHERE:
             value = place.get(name)
@@ -288,7 +274,7 @@ def reason_in(choice: dict[str, Any], body: dict[str, Any]) -> str | None:
 def meaning_of(reason: str | None) -> str:
     """`stop`, `length`, `content_filter`, `refusal`, FAILED, TOOLS, or `unknown:` with its name, shortened.
 
-    A reply that names no finish reason is not taken for finished: a connection that was lost looks the same.
+    A reply without a finish reason is unknown, because a lost connection looks the same.
     """
     if reason is None:
         return f"{UNKNOWN}:none"
@@ -297,5 +283,5 @@ def meaning_of(reason: str | None) -> str:
 
 
 def short_name(name: str) -> str:
-    """A name as it may stand in a column: letters, digits and underscores, at most MAX_NAME of them."""
+    """A name for a column: at most MAX_NAME letters, digits and underscores."""
     return re.sub(r"\W+", "_", name, flags=re.ASCII)[:MAX_NAME] or "none"

@@ -7,6 +7,7 @@ import random
 from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.llm.chat_models import Ask
 from synthpost_dagster.llm.errors import Busy, TransientError
+from synthpost_dagster.llm.journal import Reply
 from synthpost_dagster.llm.rate_limits import RateLimiter
 from synthpost_dagster.profiles.models import Limits
 
@@ -26,19 +27,27 @@ def backoff(failures: int) -> float:
 
 
 class Request:
-    """One ask on its way: its failures so far and its budget reservation in dollars."""
+    """One ask on its way: its failures so far, its reservation in dollars, and at last its reply."""
 
     def __init__(self, ask: Ask, max_usd: float, answered: int) -> None:
         self.ask, self.max_usd = ask, max_usd
-        self.reserved_usd = self.lost_usd = 0.0
+        self.reply: Reply | None = None
+        self.raw: str | None = None
+        """The reply's message as JSON if it contains more than the text."""
+        self.is_journaled = True
+        self.reserved_usd = self.lost_usd = self.waited_seconds = 0.0
         self.failed = self.busy = 0
-        self.waited_seconds = 0.0
         self.answered_at_start = self.answered_then = answered
 
     @property
     def attempts(self) -> int:
         """Times it was sent, including the one that brought a reply."""
         return 1 + self.failed + self.busy
+
+    @property
+    def spent_usd(self) -> float:
+        """The most that it may have cost."""
+        return self.reply.cost_usd + self.reply.lost_usd if self.reply and self.is_journaled else self.lost_usd
 
 
 class Retries:

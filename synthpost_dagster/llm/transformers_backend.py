@@ -10,7 +10,8 @@ from typing import Any
 from synthpost_dagster.inference.generate import Completion, generate_batch
 from synthpost_dagster.inference.models import Loaded, identity, load
 from synthpost_dagster.llm.chat_models import Ask, Context, Tally, Work
-from synthpost_dagster.llm.journal import Holder, Reply
+from synthpost_dagster.llm.journal import Reply
+from synthpost_dagster.llm.journal_holders import Holder
 from synthpost_dagster.llm.progress import Meter
 from synthpost_dagster.profiles.models import InProcessChat
 
@@ -20,10 +21,9 @@ ENDPOINT = "transformers"
 
 
 class TransformersChat:
-    """A model that is loaded with transformers when the first reply is missing, for as long as `answers` runs.
+    """A transformers model, loaded when the first reply is missing and freed at the end of `answers`.
 
-    Which asks share a batch, and the seed of the batch, follow from the asks alone: whatever the journal holds of
-    them already, the others come out the same.
+    Batches and their seeds depend on the asks alone, so that replies in the journal do not change the others.
     """
 
     def __init__(self, spec: InProcessChat, context: Context, schema: dict[str, Any] | None) -> None:
@@ -36,7 +36,7 @@ class TransformersChat:
         }
 
     def answers(self, asks: Iterable[Ask], work: Work) -> Generator[Reply, None, None]:
-        """One reply an ask, in order."""
+        """One reply per ask, in order."""
         started, meter, rest = time.monotonic(), Meter(work, self.tally), iter(asks)
         try:
             while window := list(itertools.islice(rest, WINDOW)):
@@ -49,11 +49,11 @@ class TransformersChat:
             self.tally.seconds += time.monotonic() - started
 
     def _answer(self, window: Sequence[Ask], found: dict[str, Reply], work: Work, meter: Meter) -> None:
-        """Answers the batches of which a reply is missing; each is in the journal before the next begins."""
+        """Answers the batches with missing replies; each is in the journal before the next begins."""
         ordered = sorted({ask.key: ask for ask in window}.values(), key=lambda ask: (ask.characters, ask.key))
         size, context = self.spec.sampling.batch_size, self.context
         with context.devices.lease(self.spec.model.memory_gib, waiting=work.progress.note) as lease:
-            # Whoever held the device meanwhile may have answered the same.
+            # The previous holder of the device may have answered the same.
             late = context.journal.find([ask.key for ask in ordered if ask.key not in found])
             meter.found(len(late))
             found |= late
@@ -82,7 +82,7 @@ class TransformersChat:
             for ask, completion in zip(batch, completions, strict=True)
         ]
         holder.keep(replies)
-        # What was there before, from another composition of batches, stays.
+        # An earlier reply, from another composition of batches, stays.
         return self.context.journal.find([ask.key for ask in batch])
 
     def _reply(self, ask: Ask, completion: Completion, purpose: str, started: float, seconds: float) -> Reply:

@@ -10,15 +10,13 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.llm.chat_models import Ask, Context
-from synthpost_dagster.llm.client import Answer, HostedModel
 from synthpost_dagster.llm.errors import Busy, RequestError, RequestRejected, TransientError, UnknownModel
 from synthpost_dagster.llm.rate_limits import seconds_of
-from synthpost_dagster.llm.responses import Body, Fault, fault_in, names_in, parsed, read_body
+from synthpost_dagster.llm.responses import Answer, Fault, fault_in, names_in, parsed, read_body
 from synthpost_dagster.profiles.models import HostedChat
 
 CONNECT_SECONDS = 10.0
@@ -30,17 +28,8 @@ GATEWAY_TIMEOUT = 504
 MAX_MESSAGE = 500
 NO_KEY = "none"
 """Sent to endpoints that need no key, because the SDKs require one."""
-_NOT_SENT = frozenset(
-    {
-        "ClientConnectorError",
-        "ClientConnectorCertificateError",
-        "ClientConnectorDNSError",
-        "ClientConnectorSSLError",
-        "ConnectionTimeoutError",
-        "ConnectionRefusedError",
-    }
-)
-"""aiohttp's errors for a request that was never sent; httpx reports a lost connection as a connect time-out."""
+_NOT_SENT = ("ClientConnector", "ConnectionTimeout", "ConnectionRefused")
+"""Beginnings of aiohttp's errors for a request that was never sent."""
 _REJECTED = frozenset({400, 413, 422})
 _NOT_FOUND = frozenset({404, 405})
 _BUSY = frozenset({429, 503, 529})
@@ -49,15 +38,11 @@ _OVERRIDING = frozenset({402, 429})
 _TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})
 
 
-class SdkChat(HostedModel):
-    """A model behind an endpoint that the SDK named `spec.backend` talks to."""
-
-    def __init__(self, spec: HostedChat, context: Context, schema: dict[str, Any] | None) -> None:
-        super().__init__(spec, context, schema, partial(SdkTransport, spec, context, schema))
-
-
 class SdkTransport:
-    """An SDK's client for one model; the key is removed from everything that the endpoint says."""
+    """An SDK's client for one model; the key is removed from everything that the endpoint sends.
+
+    Methods raise RequestError, or EndpointError if the run must end.
+    """
 
     def __init__(self, spec: HostedChat, context: Context, schema: dict[str, Any] | None) -> None:
         for logger in map(logging.getLogger, LOGGERS):
@@ -87,11 +72,8 @@ class SdkTransport:
     async def send(self, ask: Ask) -> Answer:
         """One reply."""
         try:
-            # The body goes as extra_body: converting typed arguments is a third of the SDKs' time for a request.
             async with asyncio.timeout(self.spec.limits.timeout_seconds):
-                raw = await self.client.chat.completions.with_raw_response.create(
-                    model=self.spec.model, messages=[], extra_body=self._body_of(ask)
-                )
+                raw = await self._chat(self._body_of(ask))
         except TimeoutError:
             raise self._timeout() from None
         except self.sdk.APIConnectionError as error:
@@ -99,6 +81,11 @@ class SdkTransport:
         except self.sdk.APIStatusError as error:
             raise self._status_error(error) from None
         return self._answer(raw)
+
+    async def _chat(self, body: dict[str, Any]) -> Any:
+        # As extra_body: the conversion of typed arguments is a third of the SDKs' time for a request.
+        create = self.client.chat.completions.with_raw_response.create
+        return await create(model=self.spec.model, messages=[], extra_body=body)
 
     async def models(self) -> list[str]:
         """Names of the models that the endpoint lists; empty if it lists none.
@@ -123,9 +110,7 @@ class SdkTransport:
     async def _look_for_chats(self) -> None:
         """Raises EndpointError if the address answers no chats either. An empty chat is rejected and costs nothing."""
         try:
-            await self.client.chat.completions.with_raw_response.create(
-                model=self.spec.model, messages=[], extra_body={self.spec.max_tokens_as: 1}
-            )
+            await self._chat({self.spec.max_tokens_as: 1})
         except self.sdk.APIConnectionError as error:
             raise self._connection_error(error) from None
         except self.sdk.APIStatusError as error:
@@ -176,19 +161,8 @@ class SdkTransport:
             raise TransientError(f"a reply without a message: {text}", may_be_billed=True) from None
         if isinstance(read, Fault):
             raise self._error_of(read.status, read, raw.headers)
-        return self._answer_of(read, raw.headers)
-
-    def _answer_of(self, read: Body, headers: Any) -> Answer:
-        served = "".join(sign if sign.isprintable() else "\ufffd" for sign in read.model or self.spec.model)
-        return Answer(
-            text=read.text,
-            finish_reason=read.finish_reason,
-            prompt_tokens=read.prompt_tokens,
-            completion_tokens=read.completion_tokens,
-            served_model=served[:200],
-            headers=headers,
-            raw=read.raw,
-        )
+        served = "".join(sign if sign.isprintable() else "\ufffd" for sign in read.model or "")
+        return read._replace(model=served[:200], headers=raw.headers)
 
     def _connection_error(self, error: Exception) -> RequestError | EndpointError:
         """The error of a request without a response: not sent, timed out, connection lost, or redirected."""
@@ -196,7 +170,7 @@ class SdkTransport:
         if other_host := next((cause for cause in causes if isinstance(cause, EndpointError)), None):
             return other_host
         why = self._clean(str(causes[-1])) or type(causes[-1]).__name__
-        if any(type(cause).__name__ in _NOT_SENT for cause in causes):
+        if any(type(cause).__name__.startswith(_NOT_SENT) for cause in causes):
             message = f"{self.client.base_url} cannot be reached ({why}); is the server up?"
             return TransientError(message, may_be_billed=False)
         is_timeout = any("Timeout" in type(cause).__name__ for cause in causes[2:])
@@ -285,8 +259,5 @@ def _response_format(spec: HostedChat, schema: dict[str, Any] | None) -> dict[st
 
 
 def _asked_wait(headers: Any) -> float | None:
-    milliseconds = headers.get("retry-after-ms")
-    if milliseconds is not None and (value := seconds_of(milliseconds)) is not None:
-        return value / 1000
-    after = headers.get("retry-after")
-    return None if after is None else seconds_of(after)
+    milliseconds = seconds_of(headers.get("retry-after-ms", ""))
+    return seconds_of(headers.get("retry-after", "")) if milliseconds is None else milliseconds / 1_000

@@ -21,7 +21,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from synthpost_dagster.resources.gpu import POOL
-from synthpost_dagster.runtime.heartbeats import SILENT_SECONDS, is_dead
+from synthpost_dagster.runtime.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, is_dead
 from synthpost_dagster.runtime.processes import is_alive, is_here
 from synthpost_dagster.stages.planning import Recorded
 
@@ -87,7 +87,7 @@ def is_orphan(instance: DagsterInstance, run: DagsterRun) -> bool:
     if run.status is not DagsterRunStatus.STARTED and not process:
         return False
     record = instance.get_run_record_by_id(run.run_id)
-    return record is None or datetime.now(UTC) - record.update_timestamp > timedelta(seconds=SILENT_SECONDS)
+    return record is None or datetime.now(UTC) - record.update_timestamp > timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS)
 
 
 def pool_slots(instance: DagsterInstance) -> int:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -60,8 +60,12 @@ class _Child:
         self.details: list[str] = []
         self.receiver, sender = context.Pipe(duplex=False)
         self.process = context.Process(target=_child_main, args=(work, arguments, sender), name=title)
-        with _interrupts_blocked():
+        # A child inherits the block until it has its own handler.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         sender.close()
 
     def close(self) -> None:
@@ -113,16 +117,6 @@ def _end(children: Sequence[_Child]) -> None:
         for child in children:
             child.process.kill()
             child.process.join()
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Blocks SIGINT; a child started meanwhile inherits the block until it has its own handler."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _child_main(work: Callable[..., None], arguments: Sequence[Any], sender: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Lets standard output and error show any text, whatever their encoding: what it lacks is written as something near."""
+"""Lets standard output and error print any text: characters that their encoding lacks are replaced by similar ones."""
 
 from __future__ import annotations
 
@@ -8,45 +8,27 @@ import sys
 import unicodedata
 
 PLAIN = "synthpost-plain"
-_NEAR = {
-    "✓": "ok",
-    "✗": "x",
-    "▸": ">",
-    "×": "x",
-    "∞": "inf",
-    "‘": "'",
-    "’": "'",
-    "“": '"',
-    "”": '"',
-    "–": "-",
-    "—": "-",
-    "─": "-",
-    "━": "-",
-    "│": "|",
-    "→": "->",
-    "≥": ">=",
-    "≤": "<=",
-    "·": "-",
-}
+_SIGNS = dict(zip("‘’“”–—─━│·▸×✗", "''\"\"----|->xx", strict=True))
+_SIGNS |= {"✓": "ok", "∞": "inf", "→": "->", "≥": ">=", "≤": "<="}
 
 
 def show_any_text() -> None:
-    """From now on, no character ends this process because the terminal, file or pipe it is written to lacks it."""
-    codecs.register_error(PLAIN, _nearest)
+    """Installs the replacement for standard output and error."""
+    codecs.register_error(PLAIN, _similar)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PLAIN)
 
 
-def _nearest(error: UnicodeError) -> tuple[str, int]:
-    """A handler for `codecs.register_error`: letters without their accents, signs in ASCII, else a question mark."""
+def _similar(error: UnicodeError) -> tuple[str, int]:
+    """An error handler for codecs: letters lose their accents, signs become ASCII, others a question mark."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_plain, error.object[error.start : error.end])), error.end
 
 
 def _plain(character: str) -> str:
-    if character in _NEAR:
-        return _NEAR[character]
+    if character in _SIGNS:
+        return _SIGNS[character]
     parts = unicodedata.normalize("NFKD", character)
     return "".join(part for part in parts if part.isascii()) or "?"

@@ -1,4 +1,4 @@
-"""Names a process so that another can tell, later, whether it still runs; and sees to it that interrupts reach it."""
+"""Names of processes, by which others can check later whether they still run; and interrupts that are not lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 
-AGAIN_SECONDS = 0.1
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -24,20 +23,17 @@ def this_process() -> str:
 
 
 def process_name(pid: int) -> str:
-    """`host:pid:start@system` of a running process. Raises psutil.Error or OSError where there is none of that id."""
+    """`host:pid:start@system` of a running process. Raises psutil.Error or OSError if there is none."""
     return f"{socket.gethostname()}:{pid}:{_start(pid)}@{_system()}"
 
 
 def is_here(name: str) -> bool:
-    """Whether the named process ran, or runs, where its id means the same as here; of others nothing can be said.
-
-    That is the same host under the same name since the same boot, and the same container.
-    """
+    """Whether a process belongs to this host, boot and container, so that `is_alive` can check its id."""
     return name.partition(":")[0] == socket.gethostname() and name.rpartition("@")[2] == _system()
 
 
 def is_alive(name: str) -> bool:
-    """Whether the named process still runs; the name is one of those that are here."""
+    """Whether a process that `is_here` still runs."""
     pid, _, start = name.partition(":")[2].partition("@")[0].partition(":")
     try:
         # A killed process stays a zombie until its parent has read its exit status.
@@ -48,17 +44,17 @@ def is_alive(name: str) -> bool:
 
 
 def _start(pid: int) -> str:
-    """When a process started, as the kernel counts it: a clock that is set right, or steps, changes nothing."""
+    """The start time of a process in ticks since the boot, which clock changes do not affect."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return f"{psutil.Process(pid).create_time():.6f}"
-    return stat.rpartition(")")[2].split()[19]  # field 22 of proc_pid_stat(5); the command before it may hold spaces
+    return stat.rpartition(")")[2].split()[19]  # field 22 of proc_pid_stat(5); the command may contain spaces
 
 
 @cache
 def _system() -> str:
-    """The boot and the process namespace that ids and starts count in; empty where the system tells neither."""
+    """The boot and the process namespace, in which ids are unique; empty if unknown."""
     boot = namespace = ""
     with contextlib.suppress(OSError):
         boot = BOOT_ID.read_text().strip()[:8]
@@ -68,27 +64,26 @@ def _system() -> str:
 
 
 def resend_lost_interrupts() -> None:
-    """From now on, an interrupt that Python drops is sent again, and SIGTERM interrupts as Ctrl-C does.
+    """Installs handlers: a dropped interrupt is sent again, and SIGTERM interrupts as Ctrl-C does.
 
-    An interrupt is an exception in whatever Python does at that moment. Where that is a finalizer, of which database
-    connections and torch have many, Python prints the exception and goes on as if nothing had been.
+    Python prints and drops an exception in a finalizer, of which database connections and torch have many.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     shown = sys.unraisablehook
 
-    def heed(lost: sys.UnraisableHookArgs) -> None:
+    def resend(lost: sys.UnraisableHookArgs) -> None:
         if issubclass(lost.exc_type, Exception | SystemExit | GeneratorExit):
             shown(lost)
         else:
-            again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
-            again.daemon = True
-            again.start()
+            timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+            timer.daemon = True
+            timer.start()
 
-    sys.unraisablehook = heed
+    sys.unraisablehook = resend
 
 
 def end_with_parent() -> None:
-    """Interrupts this process when its parent is no more, however that ended."""
+    """Waits for the end of the parent process, then interrupts this one."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

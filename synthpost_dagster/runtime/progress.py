@@ -1,7 +1,4 @@
-"""How far long work is: stages report here, the terminal and Dagster's log listen.
-
-A stage gets a `Progress` and calls `update`; listeners get every event. Nothing here draws.
-"""
+"""Progress events: stages report them; the terminal and Dagster's log listen. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import NamedTuple
 class Event(NamedTuple):
     """`done` of `total` units of `what`, for example 16 of 50 steps of training; a total of 0 is a message.
 
-    `detail` may add rate, tokens or cost. A milestone is worth a line of its own, however soon it follows another.
+    `detail` may add rate, tokens or cost. A milestone always gets a line of its own.
     """
 
     what: str
@@ -44,7 +41,7 @@ _subscribers: list[Listener] = []
 
 @contextlib.contextmanager
 def subscribed(listener: Listener) -> Iterator[None]:
-    """Within it, the listener hears every stage of this process: how the terminal follows runs that Dagster starts."""
+    """Within the block, the listener gets the events of every stage in this process."""
     _subscribers.append(listener)
     try:
         yield
@@ -53,7 +50,7 @@ def subscribed(listener: Listener) -> Iterator[None]:
 
 
 def to_log(log: Callable[[str], None], seconds: float = 5.0) -> Listener:
-    """A listener that writes a line at the end of each kind of work, and at most one in `seconds` before."""
+    """A listener that logs the end of each kind of work, and at most one line per `seconds` before it."""
     last = {"at": time.monotonic()}
 
     def listen(event: Event) -> None:
@@ -66,41 +63,38 @@ def to_log(log: Callable[[str], None], seconds: float = 5.0) -> Listener:
 
 
 class Progress:
-    """Hands the events of one stage to its listeners, and to those that subscribed."""
+    """Sends the events of one stage to its listeners and to all subscribers."""
 
     def __init__(self, *listeners: Listener, place: str = "") -> None:
         self._listeners, self._place = listeners, place
 
     def within(self, place: str) -> Progress:
-        """The same listeners, for work at one place of several, such as the cell `88|50`."""
+        """Progress of work at one place of several, such as the cell `88|50`, for the same listeners."""
         return Progress(*self._listeners, place=place)
 
     def update(self, what: str, done: int, total: int, unit: str, detail: str = "") -> None:
-        """Tells every listener how far `what` is."""
-        self._tell(Event(self._at_place(what), done, total, unit, detail))
+        """Reports how much of `what` is done."""
+        self.forward(Event(self._at_place(what), done, total, unit, detail))
 
     def milestone(self, what: str, done: int, total: int, unit: str) -> None:
-        """Tells that another of `what` is over."""
-        self._tell(Event(self._at_place(what), done, total, unit, is_milestone=True))
+        """Reports that another unit of `what` is done, as a line of its own."""
+        self.forward(Event(self._at_place(what), done, total, unit, is_milestone=True))
 
-    def pass_on(self, event: Event) -> None:
-        """Tells of what was heard from elsewhere, such as another process."""
-        self._tell(event)
+    def forward(self, event: Event) -> None:
+        """Sends an event, such as one of another process, to every listener."""
+        for listener in (*self._listeners, *_subscribers):
+            listener(event)
 
     def note(self, message: str) -> None:
-        """Tells every listener something that has no measure, such as that the work waits."""
-        self._tell(Event(f"{self._place}: {message}" if self._place else message, 0, 0, ""))
+        """Reports a message without a measure, such as that the work waits."""
+        self.forward(Event(f"{self._place}: {message}" if self._place else message, 0, 0, ""))
 
     def _at_place(self, what: str) -> str:
         return f"{self._place} {what}" if self._place else what
 
-    def _tell(self, event: Event) -> None:
-        for listener in (*self._listeners, *_subscribers):
-            listener(event)
-
 
 def announce(message: str) -> None:
-    """Tells everyone who subscribed something that is no stage's; where nobody did, it is logged as a warning."""
+    """Sends a message that belongs to no stage to all subscribers; without any, logs it as a warning."""
     if _subscribers:
         Progress().note(message)
     else:

@@ -236,7 +236,7 @@ def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:
         ROWS,
         [ask.characters for ask in asks if ask.key not in found],
         tries=min(attempts, spec.max_replies_per_row),
-        most_tries=spec.max_replies_per_row * _max_replaced(study, target),
+        max_tries=spec.max_replies_per_row * _max_replaced(study, target),
     )
 
 

@@ -87,7 +87,7 @@ def test_fault_13_changed_text_requests_only_the_prompts_with_it(
 
 def journalled(context: Context) -> dict[str, tuple[Any, ...]]:
     """Every row of the journal, by its key."""
-    with context.journal.look() as connection:
+    with context.journal.begin(is_reading=True) as connection:
         return {row.key: tuple(row) for row in connection.execute(select(REPLIES))}
 
 

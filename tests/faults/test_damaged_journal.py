@@ -1,4 +1,4 @@
-"""Fault 10: a journal that is truncated or overwritten. Readable replies are recovered, the rest is requested again."""
+"""Fault 10: a journal that is truncated or overwritten. Readable replies are copied, the rest is requested again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from synthpost_dagster.errors import StorageError
-from synthpost_dagster.llm import journal_files
+from synthpost_dagster.llm import journal_files, journal_recovery
 from synthpost_dagster.llm.journal import Reply
+from synthpost_dagster.llm.journal_tables import HOLDERS, with_checksum
 from tests.helpers.chat_child import Job, child
 from tests.helpers.chat_server import ChatServer, Rule
 from tests.helpers.hosted_models import answered, context_of, expected, hosted, prompts, texts_of
@@ -45,8 +46,6 @@ HALF_WRITTEN: dict[str, Callable[[bytes], bytes]] = {
     "cut off after the first page": lambda content: content[:PAGE],
     "cut off in the middle of a page": lambda content: content[: middle(content) + 1_000],
     "cut off in the middle": lambda content: content[: middle(content)],
-    "cut off in its last page": lambda content: content[:-100],
-    "its header overwritten": lambda content: put(content, 0, noise(100)),
     "its first page zeroed": lambda content: put(content, 0, bytes(PAGE)),
     "pages in the middle overwritten": lambda content: put(content, middle(content), noise(3 * PAGE)),
     "pages in the middle zeroed": lambda content: put(content, middle(content), bytes(3 * PAGE)),
@@ -73,7 +72,7 @@ def again(server: ChatServer, path: Path) -> list[Reply]:
 
 
 def unclose(path: Path) -> None:
-    """As a process leaves it that ends without giving back its right to ask."""
+    """Leaves the journal as a killed process does."""
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE holders SET ended_at = NULL")
     connection.close()
@@ -90,9 +89,7 @@ def test_fault_10_damaged_journal_is_moved_and_lost_replies_requested(
     assert_recovered(server, path, before)
 
 
-@pytest.mark.parametrize(
-    "name", ["cut off in its last page", "pages in the middle overwritten", "its second half zeroed"]
-)
+@pytest.mark.parametrize("name", ["pages in the middle overwritten", "its second half zeroed"])
 def test_fault_10_journal_damaged_after_closing_is_moved_by_second_run(
     server: ChatServer, filled: Path, tmp_path: Path, name: str
 ) -> None:
@@ -114,6 +111,15 @@ def assert_recovered(server: ChatServer, path: Path, before: bytes | None = None
     assert len(list(path.parent.glob(f"{FILE}.damaged-*"))) == 1
 
 
+def test_fault_10_reply_whose_end_is_cut_off_is_requested_again(
+    server: ChatServer, filled: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(filled, tmp_path / FILE))
+    path.write_bytes(path.read_bytes()[:-100])
+    assert [reply.text for reply in again(server, path)] == [text.strip() for text in TEXTS]
+    assert len(server.log().requests) == 1
+
+
 def test_fault_10_replies_before_and_after_the_damage_are_recovered(
     server: ChatServer, filled: Path, tmp_path: Path
 ) -> None:
@@ -128,7 +134,7 @@ def test_fault_10_replies_before_and_after_the_damage_are_recovered(
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from synthpost_dagster.llm import journal_files
+from synthpost_dagster.llm import journal_recovery
 from synthpost_dagster.llm.journal import Journal
 
 def dying(work, last):
@@ -136,7 +142,7 @@ def dying(work, last):
     return lambda *given: work(*given) if next(times, None) else os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[2] == "row":
-    journal_files.row_of = dying(journal_files.row_of, int(sys.argv[3]))
+    journal_recovery._intact_row = dying(journal_recovery._intact_row, int(sys.argv[3]))
 else:
     Path.rename = dying(Path.rename, int(sys.argv[3]))
 Journal(f"sqlite:///{sys.argv[1]}").summary()
@@ -147,9 +153,12 @@ Journal(f"sqlite:///{sys.argv[1]}").summary()
 def test_fault_10_killed_recovery_continues_with_replies_and_spending(
     server: ChatServer, filled: Path, tmp_path: Path, step: str, number: int
 ) -> None:
-    path = Path(shutil.copy(filled, tmp_path / FILE))
+    path, names = Path(shutil.copy(filled, tmp_path / FILE)), HOLDERS.columns.keys()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE holders SET ended_at = NULL, process = 'gone', spent_usd = 1.5, checksum = NULL")
+        row = dict(zip(names, connection.execute(f"SELECT {', '.join(names)} FROM holders").fetchone(), strict=True))
+        row = with_checksum(HOLDERS, {**row, "process": "gone", "spent_usd": 1.5, "ended_at": None})
+        sets = ", ".join(f"{name} = :{name}" for name in row)
+        connection.execute(f"UPDATE holders SET {sets}", row)
     connection.close()
     content = path.read_bytes()
     path.write_bytes(put(content, middle(content), noise(PAGE)))
@@ -159,13 +168,14 @@ def test_fault_10_killed_recovery_continues_with_replies_and_spending(
     assert 0 < len(server.log().requests) < COUNT / 4
     assert context_of(path).journal.spending()[0]["spent_usd"] == 1.5
     assert len(list(tmp_path.glob(f"{FILE}.damaged-*[0-9]"))) == 1
-    assert list(tmp_path.glob("*.mend*")) == []
+    assert list(tmp_path.glob("*.cop*")) == []
 
 
 def test_fault_10_locked_journal_is_not_treated_as_damaged(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_files, "BUSY_SECONDS", 0.1)
+    for module in (journal_files, journal_recovery):
+        monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     path = Path(shutil.copy(filled, tmp_path / FILE))
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from synthpost_dagster.errors import EndpointError
 from synthpost_dagster.llm.chat_models import Context
+from synthpost_dagster.llm.journal_tables import RAW_MESSAGES
 from synthpost_dagster.llm.model_check import CHECKS
 from synthpost_dagster.rows.rejection import clean_reply
 from synthpost_dagster.runtime.devices import Devices
@@ -89,7 +91,7 @@ def test_journal_keeps_the_message_of_a_reply_that_is_more_than_text(
 ) -> None:
     server.script(Rule(numbers=(1,), body=body(PARTS)), Rule(numbers=(2,), body=body(TEXT)))
     replies = answered(hosted(server, backend, concurrency=1), context, prompts(2))
-    raw = context.journal.raw_messages([reply.key for reply in replies])
+    raw = raw_messages(context)
     assert {key: json.loads(text) for key, text in raw.items()} == {
         replies[0].key: {"finish_reason": "stop", "message": {"content": PARTS}}
     }
@@ -101,8 +103,14 @@ def test_key_that_an_endpoint_repeats_in_its_reasoning_is_nowhere(
     server.script(Rule(body=body(reasoning="{authorization}")))
     context = context_of(tmp_path / "journal.sqlite")
     (reply,) = answered(hosted(server, backend), context, prompts(1))
-    assert "Bearer [key]" in context.journal.raw_messages([reply.key])[reply.key]
+    assert "Bearer [key]" in raw_messages(context)[reply.key]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+def raw_messages(context: Context) -> dict[str, str]:
+    """The stored messages by key."""
+    with context.journal.begin(is_reading=True) as connection:
+        return {row.key: row.message for row in connection.execute(select(RAW_MESSAGES))}
 
 
 def error(code: Any, **fields: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.cell import Cell
-from synthpost_dagster.llm.journal_tables import HOLDERS
+from synthpost_dagster.llm.journal_tables import HOLDERS, with_checksum
 from synthpost_dagster.stages.doctor import Finding, examine
 from synthpost_dagster.stages.estimate import Line, estimate
 from tests.helpers.small_study import SmallStudy, Whole, edit_yaml
@@ -141,7 +141,8 @@ def test_journal_command_releases_reservations_of_a_killed_process(changeable: S
     gone = {"id": "gone", "process": f"{socket.gethostname()}:1:1", "profile": "paid", "begun_at": 0.0, "seen_at": 0.0}
     journal = changeable.open().journal
     with journal.begin() as connection:
-        connection.execute(HOLDERS.insert().values(**gone, spent_usd=0.5, claimed_usd=0.25))
+        row = with_checksum(HOLDERS, {**gone, "spent_usd": 0.5, "claimed_usd": 0.25})
+        connection.execute(HOLDERS.insert().values(**row))
     assert re.search(r"paid +\$0\.5000 +\$0\.0000 +\$0\.2500", changeable.call("journal").stdout)
     settled = changeable.call("journal", "--settle", "paid").stdout
     assert "$0.2500 reserved by paid" in settled

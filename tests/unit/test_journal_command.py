@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from synthpost_dagster.cli import main
 from synthpost_dagster.errors import BudgetReached, SpecError
 from synthpost_dagster.llm.journal import Journal
-from synthpost_dagster.llm.journal_files import note_loss
+from synthpost_dagster.llm.journal_tables import note_loss
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def test_a_statement_of_what_was_spent_opens_a_budget(home: Path) -> None:
         with journal.begin() as connection:
             note_loss(connection)
         with pytest.raises(BudgetReached):
-            holder.claim(1.0)
+            holder.reserve(1.0)
         assert "were lost for paid." in output_of(home)
         output = output_of(home, "--spent", "paid=3.5")
         assert "paid: spending set to $3.5000" in output
         assert "were lost" not in output
-        assert holder.claim(1.5)
-        assert not holder.claim(0.1)
+        assert holder.reserve(1.5)
+        assert not holder.reserve(0.1)
     vars(journal)["_engine"].dispose()
 
 

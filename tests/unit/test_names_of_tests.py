@@ -13,8 +13,7 @@ MAX_LENGTH = 70
 NOT_YET = (
     "gpu/test_gpu_training.py",
     "unit/inference",
-    "unit/llm",
-    "unit/runtime",
+    "unit/runtime/test_devices.py",
     "unit/training",
 )
 """Folders and files that still have longer names."""

@@ -365,7 +365,6 @@ def test_judge_that_only_reasoned_is_unscored_for_that(raw: str, finish_reason: 
         '<thought>A? No.</thought>\n{"verdict": "B"}',
         '[THINK]{"verdict": "A"}[/THINK]{"verdict": "B"}',
         'Verdict: A at first.\n</think>\n{"verdict": "B"}',
-        str([{"type": "thinking", "thinking": "Verdict: A"}, {"type": "text", "text": '{"verdict": "B"}'}]),
     ],
 )
 def test_verdict_in_a_judges_reasoning_does_not_count(raw: str) -> None:

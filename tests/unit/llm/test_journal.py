@@ -1,11 +1,10 @@
-"""Replies are durable and asked once by all processes together; budgets hold; on SQLite and on PostgreSQL."""
+"""Replies are durable and requested once by all processes; budgets hold; with SQLite and with PostgreSQL."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import random
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,18 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import Connection
 
 from synthpost_dagster.errors import StorageError
-from synthpost_dagster.llm import journal as journal_module
-from synthpost_dagster.llm import journal_files
-from synthpost_dagster.llm.journal import (
-    BATCH,
-    LONG_SILENT_SECONDS,
-    SILENT_SECONDS,
-    Averages,
-    Journal,
-    Reply,
-)
+from synthpost_dagster.llm import journal_files, journal_holders, journal_recovery
+from synthpost_dagster.llm.journal import Averages, Journal, Reply
+from synthpost_dagster.llm.journal_holders import HEARTBEAT_TIMEOUT_SECONDS, MAX_HEARTBEAT_AGE_SECONDS, Holder
+from synthpost_dagster.llm.journal_tables import ROWS_PER_STATEMENT
 from synthpost_dagster.runtime.processes import is_alive, process_name, this_process
 
 Open = Callable[[], Journal]
@@ -34,7 +28,7 @@ Open = Callable[[], Journal]
 
 @pytest.fixture
 def opened(journal_url: str) -> Iterator[Open]:
-    """Opens the test's database anew, as another process would; all are closed at the end."""
+    """Opens the test's database again, as another process would; closes all at the end."""
     journals: list[Journal] = []
 
     def make() -> Journal:
@@ -77,19 +71,19 @@ def keys(*numbers: int) -> set[str]:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Holders that are made from now on belong to the process of that name."""
-    monkeypatch.setattr(journal_module, "this_process", lambda: name)
+    """New holders belong to the process of that name."""
+    monkeypatch.setattr(journal_holders, "this_process", lambda: name)
 
 
 def dead_process() -> str:
-    """The name of a process of this host that is no more."""
+    """The name of a process of this host that has ended."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         name = process_name(process.pid)
         process.kill()
     return name
 
 
-def test_a_reply_that_was_kept_is_found_as_it_was_by_whoever_opens_the_journal(opened: Open) -> None:
+def test_kept_replies_are_found_unchanged_by_other_processes(opened: Open) -> None:
     with opened().holder("tiny", None) as holder:
         holder.keep([reply(1), reply(2)])
         assert opened().find([key(1), key(2), key(3)]) == {key(1): reply(1), key(2): reply(2)}
@@ -97,7 +91,7 @@ def test_a_reply_that_was_kept_is_found_as_it_was_by_whoever_opens_the_journal(o
     assert opened().find([]) == {}
 
 
-def test_of_two_replies_under_one_key_the_first_stays(opened: Open) -> None:
+def test_first_reply_to_a_key_stays(opened: Open) -> None:
     journal = opened()
     with journal.holder("tiny", None) as holder:
         holder.keep([reply(1, text="first")])
@@ -106,8 +100,8 @@ def test_of_two_replies_under_one_key_the_first_stays(opened: Open) -> None:
     assert len(journal.find([key(1), key(2)])) == 2
 
 
-def test_more_keys_than_a_statement_takes_are_taken_kept_and_found(opened: Open) -> None:
-    journal, count = opened(), 2 * BATCH + 7
+def test_more_keys_than_one_statement_allows(opened: Open) -> None:
+    journal, count = opened(), 2 * ROWS_PER_STATEMENT + 7
     wanted = [key(number) for number in range(count)]
     with journal.holder("tiny", None) as holder:
         assert holder.take(wanted).mine == set(wanted)
@@ -116,7 +110,7 @@ def test_more_keys_than_a_statement_takes_are_taken_kept_and_found(opened: Open)
     assert len(journal.find(wanted)) == count
 
 
-def test_a_key_is_taken_once_and_the_others_wait_for_it(opened: Open) -> None:
+def test_key_in_flight_is_not_taken_by_another_holder(opened: Open) -> None:
     with opened().holder("tiny", None) as one, opened().holder("tiny", None) as other:
         assert one.take(keys(1, 2)) == ({}, keys(1, 2), set())
         assert other.take(keys(2, 3)) == ({}, keys(3), keys(2))
@@ -124,16 +118,16 @@ def test_a_key_is_taken_once_and_the_others_wait_for_it(opened: Open) -> None:
         assert other.take(keys(1, 2)) == ({key(2): reply(2)}, set(), keys(1))
 
 
-def test_a_key_that_was_given_up_or_whose_holder_ended_is_free_again(opened: Open) -> None:
+def test_released_keys_and_keys_of_closed_holders_are_free(opened: Open) -> None:
     with opened().holder("tiny", None) as other:
         with opened().holder("tiny", None) as one:
             one.take(keys(1, 2, 3))
-            one.give_up([key(1)], 0.0, 0.0)
+            one.keep([], unanswered=[key(1)])
             assert other.take(keys(1, 2)) == ({}, keys(1), keys(2))
         assert other.take(keys(2, 3)).mine == keys(2, 3)
 
 
-def test_what_could_not_be_given_back_is_free_all_the_same_even_in_the_same_process(opened: Open) -> None:
+def test_keys_of_a_holder_that_could_not_close_are_free(opened: Open) -> None:
     @contextlib.contextmanager
     def full() -> Iterator[None]:
         raise StorageError("the disk is full")
@@ -147,11 +141,11 @@ def test_what_could_not_be_given_back_is_free_all_the_same_even_in_the_same_proc
         assert other.take(keys(1, 2)).mine == keys(1, 2)
 
 
-def test_what_a_dead_process_had_underway_is_taken_over(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_a_dead_process_are_taken_over(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = opened()
     with monkeypatch.context() as patch:
         pretend(patch, dead_process())
-        journal_module.Holder(journal, "tiny", None).take(keys(1, 2))
+        Holder(journal, "tiny", None).take(keys(1, 2))
     with opened().holder("tiny", None) as living, opened().holder("tiny", None) as other:
         assert living.take(keys(1, 2, 3)) == ({}, keys(1, 2, 3), set())
         assert other.take(keys(1, 2, 3)) == ({}, set(), keys(1, 2, 3))
@@ -159,32 +153,32 @@ def test_what_a_dead_process_had_underway_is_taken_over(opened: Open, monkeypatc
 
 def shift(monkeypatch: pytest.MonkeyPatch, clock: str, seconds: float) -> None:
     """Moves one of this process's clocks, `time` or `monotonic`."""
-    real = getattr(journal_module.time, clock)
-    monkeypatch.setattr(journal_module.time, clock, lambda: real() + seconds)
+    real = getattr(journal_holders.time, clock)
+    monkeypatch.setattr(journal_holders.time, clock, lambda: real() + seconds)
 
 
-def holder_elsewhere(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> journal_module.Holder:
+def holder_elsewhere(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Holder:
     with monkeypatch.context() as patch:
         pretend(patch, "another-host:1:1")
-        return journal_module.Holder(journal, "tiny", 10.0)
+        return Holder(journal, "tiny", 10.0)
 
 
-def test_a_holder_of_another_host_is_dead_after_a_long_silence(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holder_of_another_host_dies_without_heartbeats(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     away = holder_elsewhere(opened(), monkeypatch)
     away.take(keys(1, 2))
     with opened().holder("tiny", None) as other:
         assert other.take(keys(1)).elsewhere == keys(1)
-        shift(monkeypatch, "monotonic", SILENT_SECONDS - 20)
-        away.beat()
+        shift(monkeypatch, "monotonic", HEARTBEAT_TIMEOUT_SECONDS - 20)
+        away.heartbeat()
         assert other.take(keys(1)).elsewhere == keys(1)
-        shift(monkeypatch, "monotonic", SILENT_SECONDS - 20)
-        assert other.take(keys(1)).elsewhere == keys(1), "its last sign of life is recent"
+        shift(monkeypatch, "monotonic", HEARTBEAT_TIMEOUT_SECONDS - 20)
+        assert other.take(keys(1)).elsewhere == keys(1), "its last heartbeat is recent"
         shift(monkeypatch, "monotonic", 40)
         assert other.take(keys(1)).mine == keys(1)
 
 
 @pytest.mark.parametrize("step", [-2_000.0, -10.0, 10.0, 2_000.0])
-def test_a_holder_of_another_host_survives_clocks_that_step(
+def test_clock_steps_do_not_end_a_holder_of_another_host(
     opened: Open, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     away = holder_elsewhere(opened(), monkeypatch)
@@ -192,20 +186,20 @@ def test_a_holder_of_another_host_survives_clocks_that_step(
     with opened().holder("tiny", None) as other:
         shift(monkeypatch, "time", step)
         assert other.take(keys(1)).elsewhere == keys(1)
-        away.beat()
+        away.heartbeat()
         assert other.take(keys(1)).elsewhere == keys(1)
 
 
-def test_a_holder_of_another_host_that_died_long_ago_is_dead_at_once(
+def test_holder_of_another_host_with_an_old_heartbeat_is_dead_at_once(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder_elsewhere(opened(), monkeypatch).take(keys(1))
-    shift(monkeypatch, "time", LONG_SILENT_SECONDS + 20)
+    shift(monkeypatch, "time", MAX_HEARTBEAT_AGE_SECONDS + 20)
     with opened().holder("tiny", None) as other:
         assert other.take(keys(1)).mine == keys(1)
 
 
-def test_a_process_that_nobody_has_waited_for_is_dead() -> None:
+def test_zombie_process_is_dead() -> None:
     assert is_alive(this_process())
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         name = process_name(process.pid)
@@ -217,7 +211,7 @@ def test_a_process_that_nobody_has_waited_for_is_dead() -> None:
     assert not is_alive(name)
 
 
-def test_many_who_want_the_same_keys_at_once_get_each_key_once(opened: Open) -> None:
+def test_concurrent_holders_take_each_key_once(opened: Open) -> None:
     wanted, got, journals = [key(number) for number in range(300)], [], [opened() for _ in range(4)]
 
     def work(journal: Journal, seed: int) -> None:
@@ -244,7 +238,7 @@ print(journal.summary())
 """
 
 
-def test_many_processes_that_open_a_new_database_at_once_all_can(journal_url: str) -> None:
+def test_processes_create_a_new_database_concurrently(journal_url: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", OPENS, journal_url]
     pipe = subprocess.PIPE
     with contextlib.ExitStack() as stack:
@@ -263,7 +257,7 @@ def test_many_processes_that_open_a_new_database_at_once_all_can(journal_url: st
 
 
 def together(works: list[Callable[[], object]]) -> None:
-    """Does all at once; an error in one of them is the test's."""
+    """Runs all concurrently; raises the first error."""
     errors: list[BaseException] = []
 
     def run(work: Callable[[], object]) -> None:
@@ -281,23 +275,22 @@ def together(works: list[Callable[[], object]]) -> None:
         raise errors[0]
 
 
-def test_what_is_put_down_again_because_the_database_did_not_confirm_it_is_settled_once(opened: Open) -> None:
+def test_repeated_saves_are_counted_once(opened: Open) -> None:
     journal = opened()
     with journal.holder("hosted", 1.0) as holder:
         assert holder.take(keys(1, 2)).mine == holder.take(keys(1, 2)).mine == keys(1, 2)
-        holder.claim(0.8)
+        holder.reserve(0.8)
         for is_again in (False, True, True):
-            holder.keep([reply(1, cost_usd=0.1)], 0.4, is_again)
-            holder.give_up([key(2)], 0.4, 0.2, is_again)
+            holder.keep([reply(1, cost_usd=0.1)], 0.8, is_again, unanswered=[key(2)], lost_usd=0.2)
         (record,) = journal.spending()
         assert (record["spent_usd"], record["claimed_usd"]) == (pytest.approx(0.3), pytest.approx(0.0))
 
 
-def test_what_could_not_be_put_down_counts_as_spent_at_the_end(opened: Open) -> None:
+def test_unsaved_spending_is_added_when_the_holder_closes(opened: Open) -> None:
     journal = opened()
     with journal.holder("hosted", 1.0) as holder:
-        holder.claim(0.8)
-        holder.owed_usd += 0.3
+        holder.reserve(0.8)
+        holder.unsaved_usd += 0.3
     assert journal.spending()[0] == {
         "profile": "hosted",
         "spent_usd": 0.3,
@@ -306,90 +299,84 @@ def test_what_could_not_be_put_down_counts_as_spent_at_the_end(opened: Open) -> 
     }
 
 
-def test_dollars_are_claimed_up_to_the_budget_and_given_back(opened: Open) -> None:
+def test_reservations_stay_within_the_budget_and_are_released(opened: Open) -> None:
     journal = opened()
     with journal.holder("hosted", 1.0) as holder:
-        assert holder.claim(0.6)
-        assert not holder.claim(0.5)
-        assert holder.claim(0.4)
-        assert not holder.claim(0.01)
+        assert holder.reserve(0.6)
+        assert not holder.reserve(0.5)
+        assert holder.reserve(0.4)
+        assert not holder.reserve(0.01)
         holder.keep([reply(1, cost_usd=0.1, lost_usd=0.05)], released_usd=0.6)
         assert holder.spent() == pytest.approx(0.55)
-        assert holder.claim(0.45)
-        holder.give_up([key(2)], 0.45, 0.2)
-        assert not holder.claim(0.26)
-        assert holder.claim(0.25)
+        assert holder.reserve(0.45)
+        holder.keep([], 0.45, unanswered=[key(2)], lost_usd=0.2)
+        assert not holder.reserve(0.26)
+        assert holder.reserve(0.25)
     (record,) = journal.spending()
     assert record == {"profile": "hosted", "spent_usd": pytest.approx(0.35), "claimed_usd": 0.0, "unsettled_usd": 0.0}
 
 
-def test_a_budget_is_that_of_a_profiles_name_over_all_processes_and_runs(opened: Open) -> None:
+def test_budget_holds_for_a_profile_over_all_processes_and_runs(opened: Open) -> None:
     with opened().holder("hosted", 1.0) as holder:
         holder.keep([reply(1, cost_usd=0.5)])
     with opened().holder("hosted", 1.0) as one, opened().holder("hosted", 1.0) as other:
-        assert one.claim(0.3)
-        assert not other.claim(0.3)
-        assert other.claim(0.2)
+        assert one.reserve(0.3)
+        assert not other.reserve(0.3)
+        assert other.reserve(0.2)
     with opened().holder("another", 1.0) as holder:
-        assert holder.claim(1.0)
+        assert holder.reserve(1.0)
 
 
-def test_without_a_budget_all_may_be_claimed_and_what_is_spent_is_counted(opened: Open) -> None:
+def test_spending_is_counted_without_a_budget(opened: Open) -> None:
     journal = opened()
     with journal.holder("hosted", None) as holder:
-        assert holder.claim(1e9)
+        assert holder.reserve(1e9)
         holder.keep([reply(1)], released_usd=1e9)
     assert journal.spending()[0]["spent_usd"] == 0.25
     assert journal.spending()[0]["claimed_usd"] == 0.0
 
 
-def test_what_a_dead_process_had_claimed_stays_counted_as_unsettled(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reservation_of_a_dead_process_counts_as_unsettled(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = opened()
     with monkeypatch.context() as patch:
         pretend(patch, dead_process())
-        assert journal_module.Holder(journal, "hosted", 1.0).claim(0.7)
+        assert Holder(journal, "hosted", 1.0).reserve(0.7)
     with journal.holder("hosted", 1.0) as holder:
-        assert not holder.claim(0.4)
-        assert holder.claim(0.3)
+        assert not holder.reserve(0.4)
+        assert holder.reserve(0.3)
         assert journal.spending() == [
             {"profile": "hosted", "spent_usd": 0.0, "claimed_usd": 0.3, "unsettled_usd": 0.7},
         ]
         assert holder.spent() == pytest.approx(1.0)
 
 
-def test_what_a_dead_process_had_claimed_is_free_again_once_someone_says_that_it_was_never_billed(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settling_releases_the_reservations_of_dead_processes(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         pretend(patch, dead_process())
         for profile in ("hosted", "other"):
-            assert journal_module.Holder(opened(), profile, 1.0).claim(0.7)
+            assert Holder(opened(), profile, 1.0).reserve(0.7)
     journal = opened()
     with journal.holder("hosted", 1.0) as living:
-        assert living.claim(0.1)
+        assert living.reserve(0.1)
         assert journal.settle("hosted") == pytest.approx(0.7)
         assert journal.settle("hosted") == journal.settle("nobody") == 0.0
         assert journal.spending() == [
             {"profile": "hosted", "spent_usd": 0.0, "claimed_usd": 0.1, "unsettled_usd": 0.0},
             {"profile": "other", "spent_usd": 0.0, "claimed_usd": 0.0, "unsettled_usd": 0.7},
         ]
-        assert living.claim(0.9)
+        assert living.reserve(0.9)
 
 
-def test_a_large_file_is_looked_into_once_after_a_process_died_and_not_for_those_that_live(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_file_is_checked_once_after_a_process_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks: list[bool] = []
 
-    def check(connection: sqlite3.Connection) -> bool:
+    def check(connection: Connection) -> bool:
         checks.append(True)
         return passes(connection)
 
-    passes = journal_files._passes_check
-    monkeypatch.setattr(journal_files, "_passes_check", check)
-    monkeypatch.setattr(journal_files, "QUICKLY_CHECKED", 0)
+    passes = journal_recovery._is_sound
+    monkeypatch.setattr(journal_recovery, "_is_sound", check)
+    monkeypatch.setattr(journal_recovery, "MAX_CHECKED_BYTES", 0)
 
     def checks_at_opening() -> int:
         checks.clear()
@@ -404,14 +391,14 @@ def test_a_large_file_is_looked_into_once_after_a_process_died_and_not_for_those
         assert checks_at_opening() == 0
         with monkeypatch.context() as patch:
             pretend(patch, dead_process())
-            assert journal_module.Holder(journal, "hosted", 1.0).claim(0.7)
+            assert Holder(journal, "hosted", 1.0).reserve(0.7)
         assert [checks_at_opening() for _ in range(3)] == [1, 0, 0]
         assert journal.spending()[0]["unsettled_usd"] == 0.7
     assert checks_at_opening() == 0
     vars(journal)["_engine"].dispose()
 
 
-def test_who_looks_waits_for_no_writer_and_holds_none_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_and_writers_do_not_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_files, "BUSY_SECONDS", 0.2)
     journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
     with journal.holder("tiny", None) as holder:
@@ -420,14 +407,14 @@ def test_who_looks_waits_for_no_writer_and_holds_none_up(tmp_path: Path, monkeyp
         assert set(journal.find([key(1)])) == {key(1)}
         assert journal.averages("scripted", "teacher", "rows")
         assert (len(journal.summary()), len(journal.spending())) == (1, 1)
-    with journal.look() as looking:
+    with journal.begin(is_reading=True) as looking:
         assert len(looking.exec_driver_sql("SELECT key FROM replies").all()) == 1
         with journal.begin() as writing:
             writing.exec_driver_sql("DELETE FROM replies")
     vars(journal)["_engine"].dispose()
 
 
-def test_a_reply_whose_text_is_damaged_is_asked_again(opened: Open) -> None:
+def test_reply_with_a_damaged_text_is_requested_again(opened: Open) -> None:
     journal = opened()
     with journal.holder("tiny", None) as holder:
         holder.keep([reply(1), reply(2)])
@@ -438,7 +425,7 @@ def test_a_reply_whose_text_is_damaged_is_asked_again(opened: Open) -> None:
         assert journal.find([key(1)]) == {key(1): reply(1)}
 
 
-def test_many_who_claim_at_once_never_pass_the_budget(opened: Open, journal_url: str) -> None:
+def test_concurrent_reservations_stay_within_the_budget(opened: Open, journal_url: str) -> None:
     # In PostgreSQL a gap between looking and locking shows in one round of a hundred; SQLite has one writer at a time.
     turns = 30 if journal_url.startswith("postgresql") else 5
     journals, claimed = [opened() for _ in range(8)], []
@@ -450,7 +437,7 @@ def test_many_who_claim_at_once_never_pass_the_budget(opened: Open, journal_url:
             time.sleep(0.0005 * ((number * turn) % 8))
             # The holder is new to the others: its row was not there when they began to look.
             with journal.holder(f"hosted-{turn}", 1.0) as holder:
-                if holder.claim(0.4):
+                if holder.reserve(0.4):
                     claimed.append(turn)
                 barrier.wait(10)
 
@@ -458,7 +445,7 @@ def test_many_who_claim_at_once_never_pass_the_budget(opened: Open, journal_url:
     assert {claimed.count(turn) for turn in range(turns)} == {2}
 
 
-def test_the_summary_has_a_record_an_endpoint_model_and_purpose(opened: Open) -> None:
+def test_summary_has_a_record_per_endpoint_model_and_purpose(opened: Open) -> None:
     journal = opened()
     with journal.holder("tiny", None) as holder:
         holder.keep([reply(1), reply(2, tries=3, latency_seconds=1.5, lost_usd=0.5), reply(3, purpose="judging")])
@@ -476,6 +463,7 @@ def test_the_summary_has_a_record_an_endpoint_model_and_purpose(opened: Open) ->
         "purpose": "rows",
         "replies": 2,
         "tries": 4,
+        "prompt_characters": 800,
         "prompt_tokens": 200,
         "completion_tokens": 40,
         "cost_usd": 0.5,
@@ -486,12 +474,12 @@ def test_the_summary_has_a_record_an_endpoint_model_and_purpose(opened: Open) ->
     }
 
 
-def test_an_empty_journal_has_an_empty_summary(opened: Open) -> None:
+def test_empty_journal_has_an_empty_summary(opened: Open) -> None:
     assert opened().summary() == opened().spending() == []
     assert opened().averages("scripted", "teacher", "rows") is None
 
 
-def test_averages_are_over_the_replies_of_one_endpoint_model_and_purpose(opened: Open) -> None:
+def test_averages_cover_one_endpoint_model_and_purpose(opened: Open) -> None:
     journal = opened()
     with journal.holder("tiny", None) as holder:
         holder.keep(
@@ -504,19 +492,19 @@ def test_averages_are_over_the_replies_of_one_endpoint_model_and_purpose(opened:
                 reply(6, model="silent", prompt_characters=0, prompt_tokens=0, completion_tokens=0),
             ]
         )
-    assert journal.averages("scripted", "teacher", "rows") == Averages(2, 0.25, 15.0, 2.0, 1.5)
-    assert journal.averages("scripted", "silent", "rows") == Averages(1, 0.0, 0.0, 0.5, 1.0)
+    assert journal.averages("scripted", "teacher", "rows") == Averages(2, 0.25, 15.0, 2.0)
+    assert journal.averages("scripted", "silent", "rows") == Averages(1, 0.0, 0.0, 0.5)
     assert journal.averages("scripted", "teacher", "nothing") is None
 
 
-def test_many_tokens_are_summed_whole(opened: Open) -> None:
+def test_token_sums_exceed_32_bits(opened: Open) -> None:
     journal = opened()
     with journal.holder("tiny", None) as holder:
         holder.keep([reply(number, prompt_tokens=2**31 - 1) for number in range(3)])
     assert journal.summary()[0]["prompt_tokens"] == 3 * (2**31 - 1)
 
 
-def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
+def test_journal_is_opened_when_first_used(tmp_path: Path) -> None:
     Journal(f"sqlite:///{tmp_path / 'below' / 'journal.sqlite'}")
     Journal("postgresql+psycopg://nobody:secret@127.0.0.1:9/nowhere")
     Journal("nonsense")
@@ -533,16 +521,14 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
         "journal.sqlite:s3cret",
     ],
 )
-def test_a_database_that_cannot_be_used_is_a_clear_error_without_its_password(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_for_an_unusable_database_contains_no_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_files, "AWAY_SECONDS", ())
     with pytest.raises(StorageError, match="SYNTHPOST_JOURNAL") as caught:
         Journal(url).summary()
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+def test_file_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="journal"):
         Journal(f"sqlite:///{tmp_path}/file/journal.sqlite").summary()

@@ -1,4 +1,4 @@
-"""How far a series of asks is: what the journal held is over and was not made."""
+"""Progress of a series of requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def reply(number: int) -> Reply:
     return Reply(f"{number}", "fake", "teacher", "teacher", "rows", "Ride.", "stop", 40, 10, 3, 0.1, 1, 0.5, 0.0, 0.0)
 
 
-def test_replies_of_the_journal_and_those_that_were_asked_for_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journaled_and_requested_replies_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
     events: list[Event] = []
     counted = Meter(Work("synthetic rows", 4, Progress(events.append)), Tally())

@@ -1,4 +1,4 @@
-"""Whether a model is among those that an endpoint lists, under whatever spelling."""
+"""Matching a model with the names that an endpoint lists."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def test_names_of_other_models_are_not_matched(model: str, listed: str) -> None:
     assert spelling_of(model, [listed]) is None
 
 
-def test_exact_name_is_taken_before_another_spelling() -> None:
+def test_exact_name_is_preferred_to_other_spellings() -> None:
     assert spelling_of("my-model", ["my-model:latest", "vendor/my-model", "my-model"]) == "my-model"

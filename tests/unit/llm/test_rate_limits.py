@@ -1,4 +1,4 @@
-"""How hard an endpoint is pressed: what fits in a minute, what is in flight, and how long a pause is heeded."""
+"""Rate limits: requests and tokens per minute, requests in flight, and pauses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from synthpost_dagster.profiles.models import Limits
 
 
 class Clock:
-    """Time that passes where it is told to, and where a pace sleeps."""
+    """A clock that advances when a limiter sleeps."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -53,7 +53,7 @@ def pace_of(clock: Clock, requests: int | None = None, tokens: int | None = None
 
 
 def turns(pace: RateLimiter, clock: Clock, tokens: list[float]) -> list[float]:
-    """The times at which requests of so many tokens may go, one after the other."""
+    """The times at which successive requests with these tokens may be sent."""
     pace.shared.level = 4_096.0
 
     async def go() -> list[float]:
@@ -75,14 +75,12 @@ def succeed(pace: RateLimiter, headers: Mapping[str, str] | None = None, tokens:
     st.integers(1, 50),
     st.lists(st.tuples(st.integers(0, 60), st.floats(0, 40), st.integers(0, 60)), min_size=1, max_size=40),
 )
-def test_no_minute_holds_more_than_the_limit_but_for_one_amount_alone(
-    limit: int, asked: list[tuple[int, float, int]]
-) -> None:
+def test_no_minute_exceeds_the_limit_except_by_one_amount(limit: int, asked: list[tuple[int, float, int]]) -> None:
     window, now, entries = Window(limit), 0.0, []
     for amount, later, corrected in asked:
         now += later
         now += window.wait(amount, now)
-        assert window.wait(amount, now) <= 1e-9, "it said how long to wait, and that was too short"
+        assert window.wait(amount, now) <= 1e-9, "the wait was too short"
         within = [entry for entry in entries if entry[0] > now - MINUTE + 1e-6]
         taken = sum(entry[1] for entry in within)
         assert amount + taken <= limit + 1e-6 or taken <= 1e-6
@@ -91,7 +89,7 @@ def test_no_minute_holds_more_than_the_limit_but_for_one_amount_alone(
         window.correct(entry, min(corrected, amount))
 
 
-def test_an_amount_waits_until_enough_of_those_before_is_a_minute_old() -> None:
+def test_amount_waits_until_earlier_ones_leave_the_window() -> None:
     window = Window(100)
     for at, amount in ((0.0, 50), (10.0, 30), (20.0, 20)):
         assert window.wait(amount, at) == 0.0
@@ -103,7 +101,7 @@ def test_an_amount_waits_until_enough_of_those_before_is_a_minute_old() -> None:
     assert window.wait(50, MINUTE) == 0.0
 
 
-def test_an_estimate_is_replaced_by_what_it_turned_out_to_be() -> None:
+def test_real_amount_replaces_the_estimate() -> None:
     window = Window(100)
     entry = window.add(90, 0.0)
     assert window.wait(20, 1.0) > 0
@@ -114,7 +112,7 @@ def test_an_estimate_is_replaced_by_what_it_turned_out_to_be() -> None:
     assert window.wait(1, 1.0) > 0
 
 
-def test_an_estimate_corrected_after_its_minute_changes_nothing() -> None:
+def test_correction_after_the_minute_changes_nothing() -> None:
     window = Window(100)
     old = window.add(90, 0.0)
     assert window.wait(100, MINUTE) == 0.0
@@ -124,13 +122,13 @@ def test_an_estimate_corrected_after_its_minute_changes_nothing() -> None:
     assert window.wait(40, MINUTE) == 0.0
 
 
-def test_without_a_limit_nothing_waits() -> None:
+def test_nothing_waits_without_a_limit() -> None:
     window = Window(None)
     window.correct(window.add(1e9, 0.0), 1e12)
     assert window.wait(1e9, 0.0) == 0.0
 
 
-def test_requests_and_tokens_a_minute_hold_requests_back() -> None:
+def test_requests_wait_for_the_limits_per_minute() -> None:
     clock = Clock()
     assert turns(pace_of(clock, requests=3), clock, [1.0] * 7) == [1_000.0] * 3 + [1_060.0] * 3 + [1_120.0]
     clock = Clock()
@@ -144,7 +142,7 @@ def test_requests_and_tokens_a_minute_hold_requests_back() -> None:
     ]
 
 
-def test_a_reply_that_took_fewer_tokens_than_reckoned_makes_room() -> None:
+def test_reply_with_fewer_tokens_than_estimated_frees_capacity() -> None:
     clock = Clock()
     pace = pace_of(clock, tokens=100)
 
@@ -157,7 +155,7 @@ def test_a_reply_that_took_fewer_tokens_than_reckoned_makes_room() -> None:
     assert asyncio.run(go()) == 1_000.0
 
 
-def test_requests_take_their_turns_in_the_order_they_came() -> None:
+def test_requests_are_sent_in_order_of_arrival() -> None:
     clock = Clock()
     pace, order = pace_of(clock, tokens=100), []
     pace.shared.level = 4_096.0
@@ -173,7 +171,7 @@ def test_requests_take_their_turns_in_the_order_they_came() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_a_pause_holds_all_requests_back_and_a_shorter_one_does_not_end_it() -> None:
+def test_shorter_pause_does_not_end_a_longer_one() -> None:
     clock = Clock()
     pace = pace_of(clock)
     pace.overloaded(clock.now, 20.0)
@@ -184,7 +182,7 @@ def test_a_pause_holds_all_requests_back_and_a_shorter_one_does_not_end_it() -> 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(301, "5 min"), (3_599, "1 h 0 min"), (27_000, "7 h 30 min"), (90_061, "25 h 1 min")]
 )
-def test_a_pause_longer_than_the_patience_ends_the_run_and_says_when_to_come_back(seconds: float, words: str) -> None:
+def test_pause_above_the_maximum_ends_the_run_with_its_end_time(seconds: float, words: str) -> None:
     clock = Clock()
     with pytest.raises(EndpointError, match=f"an endpoint: .* a pause of {words}, until .*; run the same command"):
         pace_of(clock).overloaded(clock.now, seconds)
@@ -194,14 +192,14 @@ def test_a_pause_longer_than_the_patience_ends_the_run_and_says_when_to_come_bac
         turns(pace, clock, [1.0])
 
 
-def test_a_pause_as_long_as_the_patience_is_waited_for() -> None:
+def test_pause_of_the_maximum_is_waited_for() -> None:
     clock = Clock()
     pace = pace_of(clock)
     pace.overloaded(clock.now, 300)
     assert turns(pace, clock, [1.0]) == [1_300.0]
 
 
-def test_requests_in_flight_grow_by_one_a_reply_up_to_the_most() -> None:
+def test_requests_in_flight_grow_by_one_per_reply_up_to_the_limit() -> None:
     pace = pace_of(Clock(), concurrency=12)
     grown = [pace.allowed]
     for _ in range(8):
@@ -210,13 +208,13 @@ def test_requests_in_flight_grow_by_one_a_reply_up_to_the_most() -> None:
     assert grown == [START, 9, 10, 11, 12, 12, 12, 12, 12]
 
 
-def test_fewer_than_at_first_are_allowed_where_the_profile_says_so() -> None:
+def test_concurrency_below_the_start_value_is_respected() -> None:
     pace = pace_of(Clock(), concurrency=2)
     succeed(pace)
     assert pace.allowed == 2
 
 
-def test_an_overload_halves_what_is_in_flight_and_it_grows_by_one_a_round_afterwards() -> None:
+def test_overload_halves_concurrency_which_grows_by_one_per_round() -> None:
     clock = Clock()
     pace = pace_of(clock)
     pace.shared.level = 32.0
@@ -230,7 +228,7 @@ def test_an_overload_halves_what_is_in_flight_and_it_grows_by_one_a_round_afterw
     assert pace.allowed == 18
 
 
-def test_requests_that_failed_together_halve_it_once_and_one_sent_afterwards_halves_it_again() -> None:
+def test_requests_that_fail_together_halve_concurrency_once() -> None:
     clock = Clock()
     pace = pace_of(clock)
     pace.shared.level, together = 32.0, clock.now
@@ -243,7 +241,7 @@ def test_requests_that_failed_together_halve_it_once_and_one_sent_afterwards_hal
     assert pace.allowed == 8
 
 
-def test_one_request_may_always_be_in_flight() -> None:
+def test_at_least_one_request_is_allowed() -> None:
     clock = Clock()
     pace = pace_of(clock)
     for _ in range(20):
@@ -267,14 +265,14 @@ def test_one_request_may_always_be_in_flight() -> None:
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, 0.0),
     ],
 )
-def test_what_an_endpoint_says_is_left_is_heeded(headers: dict[str, str], seconds: float) -> None:
+def test_rate_limit_headers_are_respected(headers: dict[str, str], seconds: float) -> None:
     clock = Clock()
     pace = pace_of(clock)
     succeed(pace, headers, tokens=10.0)
     assert turns(pace, clock, [1.0]) == [pytest.approx(1_000.0 + seconds)]
 
 
-def test_once_all_is_to_stop_nothing_waits_any_more() -> None:
+def test_no_request_waits_after_the_stop() -> None:
     clock = Clock()
     pace = pace_of(clock, requests=1)
 
@@ -287,7 +285,7 @@ def test_once_all_is_to_stop_nothing_waits_any_more() -> None:
     assert clock.now == 1_000.0
 
 
-def test_a_sleep_ends_when_all_is_to_stop() -> None:
+def test_stop_ends_a_sleep() -> None:
     async def go() -> None:
         pace = RateLimiter(pace_of(Clock()).shared, "an endpoint")
         asyncio.get_running_loop().call_soon(pace.stopping.set)
@@ -318,13 +316,13 @@ def test_a_sleep_ends_when_all_is_to_stop() -> None:
         ("5.s", None),
     ],
 )
-def test_a_duration_in_a_header_is_read(text: str, seconds: float | None) -> None:
+def test_durations_in_headers_are_read(text: str, seconds: float | None) -> None:
     assert seconds_of(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(30, 1_800.0), (-30, 0.0)])
 @pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000"])
-def test_a_date_in_a_header_is_read_as_the_time_until_then(minutes: int, seconds: float, zone: str) -> None:
+def test_dates_in_headers_are_read_as_the_time_until_then(minutes: int, seconds: float, zone: str) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(minutes=minutes)).replace("+0000", zone)
     assert seconds_of(date) == pytest.approx(seconds, abs=5.0)
 
@@ -350,13 +348,13 @@ ODD_TEXTS = [
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS)
-def test_no_text_in_a_header_breaks_a_run(text: str) -> None:
+def test_odd_headers_are_harmless(text: str) -> None:
     assert_harmless(text)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(codec="latin-1"), max_size=40))
-def test_no_text_at_all_breaks_a_run(text: str) -> None:
+def test_random_headers_are_harmless(text: str) -> None:
     assert_harmless(text)
 
 
@@ -370,7 +368,7 @@ def assert_harmless(text: str) -> None:
         assert "a pause of" in str(error)
 
 
-def test_waits_between_tries_double_up_to_a_minute_with_jitter() -> None:
+def test_backoff_doubles_up_to_a_minute_with_jitter() -> None:
     for failures, longest in ((1, 0.5), (2, 1.0), (3, 2.0), (8, MAX_BACKOFF), (30, MAX_BACKOFF)):
         waits = {backoff(failures) for _ in range(50)}
         assert all(0.5 * longest <= wait <= longest for wait in waits)

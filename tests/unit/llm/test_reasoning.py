@@ -1,4 +1,4 @@
-"""Reasoning is split off however it is marked, and a text that only mentions a tag is left alone."""
+"""Marked reasoning is split off; a text that only mentions a tag is unchanged."""
 
 import pytest
 

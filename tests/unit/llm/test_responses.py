@@ -1,4 +1,4 @@
-"""From a response's body to a reply or an error: the habits of endpoints, one a line."""
+"""Reading the reply or the error in a body, for the variants of many endpoints."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 import pytest
 
-from synthpost_dagster.llm.responses import Body, Fault, fault_in, meaning_of, names_in, parsed, read_body
+from synthpost_dagster.llm.responses import Answer, Fault, fault_in, meaning_of, names_in, parsed, read_body
 
 TEXT = "Fresh rolls. Come in today."
 HALF = "Fresh ro"
 
 
-def read(body: Any) -> Body | Fault:
-    """What a body says that is sent as JSON."""
+def read(body: Any) -> Answer | Fault:
+    """The reply or error in a JSON body."""
     return read_body(parsed(json.dumps(body).encode(), str))
 
 
 def chat(
     content: Any = TEXT, finish: Any = "stop", choice: dict[str, Any] | None = None, **message: Any
-) -> Body | Fault:
-    """What a body says that holds one message."""
+) -> Answer | Fault:
+    """The reply or error in a body with one message."""
     whole = {"finish_reason": finish, **(choice or {}), "message": {"role": "assistant", "content": content, **message}}
     return read({"choices": [whole]})
 
 
-def said(body: Body | Fault) -> tuple[str, str]:
+def said(body: Answer | Fault) -> tuple[str, str]:
     """Text and finish reason of a reply."""
-    assert isinstance(body, Body)
+    assert isinstance(body, Answer)
     return body.text, body.finish_reason
 
 
@@ -46,7 +46,7 @@ def test_text_parts_are_joined_without_reasoning_parts(thought: dict[str, Any]) 
     parts = [thought, {"type": "text", "text": TEXT[:9]}, {"type": "output_text", "text": TEXT[9:]}]
     body = chat(parts)
     assert said(body) == (TEXT, "stop")
-    assert isinstance(body, Body) and body.raw
+    assert isinstance(body, Answer) and body.raw
     assert json.loads(body.raw)["message"]["content"] == parts
 
 
@@ -67,14 +67,14 @@ def test_text_is_found_in_parts_of_any_form(content: Any) -> None:
 )
 def test_parts_that_are_no_text_are_named(content: Any, message: dict[str, Any], finish: str) -> None:
     body = chat(content, **message)
-    assert isinstance(body, Body)
+    assert isinstance(body, Answer)
     assert (body.finish_reason, body.raw is not None) == (finish, True)
 
 
 def test_empty_list_of_tool_calls_is_none() -> None:
     body = chat(tool_calls=[], refusal=None, annotations=[])
     assert said(body) == (TEXT, "stop")
-    assert isinstance(body, Body) and body.raw is None, "a plain message needs no copy"
+    assert isinstance(body, Answer) and body.raw is None, "a plain message needs no copy"
 
 
 def test_refusal_of_its_own_field_or_part_keeps_its_text() -> None:
@@ -107,7 +107,7 @@ def test_each_spelling_of_a_finish_reason_has_its_meaning(reasons: list[str], me
 
 
 @pytest.mark.parametrize("reason", FAILED)
-def test_reply_that_the_endpoint_gave_up_is_a_failure_perhaps_paid(reason: str) -> None:
+def test_aborted_reply_is_a_failure_that_may_be_billed(reason: str) -> None:
     fault = chat(HALF, reason)
     assert isinstance(fault, Fault)
     assert (fault.status, fault.has_partial_reply) == (None, True)
@@ -121,7 +121,7 @@ def test_reply_that_the_endpoint_gave_up_is_a_failure_perhaps_paid(reason: str) 
 def test_unknown_or_missing_finish_reason_is_named_and_not_finished(finish: Any, kept: str) -> None:
     body = chat(HALF, finish)
     assert said(body) == (HALF, kept)
-    assert isinstance(body, Body) and body.raw and len(kept) <= 20
+    assert isinstance(body, Answer) and body.raw and len(kept) <= 20
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_unknown_or_missing_finish_reason_is_named_and_not_finished(finish: Any,
     ],
     ids=["openrouter", "anthropic", "ollama", "sglang"],
 )
-def test_missing_finish_reason_is_looked_for_in_other_fields(choice: dict[str, Any]) -> None:
+def test_finish_reason_is_read_from_other_fields(choice: dict[str, Any]) -> None:
     assert said(chat(finish=None, choice=choice)) == (TEXT, "stop")
 
 
@@ -142,7 +142,7 @@ def test_missing_finish_reason_is_looked_for_in_other_fields(choice: dict[str, A
 def test_reasoning_in_a_field_is_kept_apart_from_the_text(field: str) -> None:
     body = chat(**{field: "let me see"})
     assert said(body) == (TEXT, "stop")
-    assert isinstance(body, Body) and body.raw and "let me see" in body.raw
+    assert isinstance(body, Answer) and body.raw and "let me see" in body.raw
     assert said(chat(None, "length", **{field: "let me see"})) == ("", "reasoning")
     assert said(chat("", "stop", **{field: "let me see"})) == ("", "unanswered")
     assert said(chat(HALF, "length", **{field: "let me see"})) == (HALF, "length")
@@ -221,12 +221,12 @@ def test_wait_is_read_from_an_errors_fields_and_message(error: dict[str, Any], w
 )
 def test_token_counts_are_read_in_any_form_of_number(usage: Any, counts: tuple[int | None, int | None]) -> None:
     body = read({"usage": usage, "choices": [{"finish_reason": "stop", "message": {"content": TEXT}}]})
-    assert isinstance(body, Body)
+    assert isinstance(body, Answer)
     assert (body.prompt_tokens, body.completion_tokens) == counts
 
 
 def stream(*pieces: dict[str, Any], end: str = "data: [DONE]\n\n") -> bytes:
-    """A body of server-sent events, though none was asked for."""
+    """A body of server-sent events."""
     return (": comment\n\n" + "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) + end).encode()
 
 
@@ -234,17 +234,17 @@ def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
     return {"model": "m", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
 
 
-def test_streamed_body_is_put_together() -> None:
+def test_chunks_of_a_stream_are_joined() -> None:
     pieces = [delta(role="assistant", content=""), delta(reasoning_content="let me see"), delta(content=TEXT[:9])]
     usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 6}}
     body = read_body(parsed(stream(*pieces, delta(content=TEXT[9:]), delta("stop"), usage), str))
     assert said(body) == (TEXT, "stop")
-    assert isinstance(body, Body)
+    assert isinstance(body, Answer)
     assert (body.prompt_tokens, body.completion_tokens, body.model) == (5, 6, "m")
     assert body.raw and "let me see" in body.raw
 
 
-def test_streamed_body_that_broke_off_is_not_finished() -> None:
+def test_incomplete_stream_has_no_finish_reason() -> None:
     body = read_body(parsed(stream(delta(role="assistant", content=HALF), end=""), str))
     assert said(body) == (HALF, "unknown:none")
     fault = read_body(parsed(stream(delta(content=HALF), {"error": {"code": 502, "message": "down"}}), str))
@@ -269,7 +269,7 @@ def test_body_without_a_reply_or_an_error_is_neither(content: bytes) -> None:
 def test_texts_of_a_body_are_cleaned_before_they_are_read() -> None:
     content = json.dumps({"choices": [{"finish_reason": "odd", "message": {"content": [{"text": "a KEY"}], "KEY": 1}}]})
     body = read_body(parsed(content.encode(), lambda text: text.replace("KEY", "[key]")))
-    assert isinstance(body, Body)
+    assert isinstance(body, Answer)
     assert body.text == "a [key]"
     assert "KEY" not in str(body)
 

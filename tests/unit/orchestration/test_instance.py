@@ -21,7 +21,7 @@ from synthpost_dagster.orchestration.instance import (
     sign_of_life,
     tidy,
 )
-from synthpost_dagster.runtime.heartbeats import SILENT_SECONDS, heartbeat
+from synthpost_dagster.runtime.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, heartbeat
 from synthpost_dagster.runtime.processes import process_name, this_process
 
 HOST = socket.gethostname()
@@ -91,7 +91,9 @@ def test_a_locked_sign_of_life_keeps_a_run_of_another_host(instance: DagsterInst
     assert not path.exists()
 
 
-@pytest.mark.parametrize(("silent", "orphan"), [(SILENT_SECONDS - 30, False), (SILENT_SECONDS + 30, True)])
+@pytest.mark.parametrize(
+    ("silent", "orphan"), [(HEARTBEAT_TIMEOUT_SECONDS - 30, False), (HEARTBEAT_TIMEOUT_SECONDS + 30, True)]
+)
 def test_an_unlocked_sign_of_another_host_counts_until_it_is_silent(
     instance: DagsterInstance, silent: float, orphan: bool
 ) -> None:
@@ -108,7 +110,7 @@ def test_a_run_of_the_ui_whose_process_was_killed_is_an_orphan_at_once(instance:
 
 
 def test_a_run_that_is_being_started_is_no_orphan(instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthpost_dagster.orchestration.instance.SILENT_SECONDS", -1.0)
+    monkeypatch.setattr("synthpost_dagster.orchestration.instance.HEARTBEAT_TIMEOUT_SECONDS", -1.0)
     assert not is_orphan(instance, run_of(instance, status=DagsterRunStatus.STARTING))
     assert is_orphan(instance, run_of(instance, status=DagsterRunStatus.STARTED)), "begun, and never had a sign"
 

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from synthpost_dagster.llm.messages import Content, stored_content
 from synthpost_dagster.rows.rejection import clean_reply, normalised
 from synthpost_dagster.schemas import STRIPPED
 
@@ -155,38 +154,6 @@ def test_reasoning_is_never_part_of_a_post(raw: str, finish: str, cleaned: tuple
 
 
 PARTS = [{"type": "thinking", "thinking": "let me see"}, {"type": "text", "text": "Ride “on”, it's\nnew."}]
-
-
-@pytest.mark.parametrize(
-    ("parts", "post", "reason"),
-    [
-        (PARTS, "Ride “on”, it's\nnew.", ""),
-        ([{"type": "text", "text": "Ride "}, {"type": "text", "text": "on."}], "Ride on.", ""),
-        ([{"type": "thinking", "thinking": "let me see"}], "", "ended without an answer"),
-        ([{"type": "refusal", "refusal": "I would rather not."}], "I would rather not.", "refusal"),
-        (
-            [{"type": "text", "text": "Ride."}, {"type": "image_url", "image_url": {"url": "x"}}],
-            "Ride.",
-            "part of another kind: image_url",
-        ),
-    ],
-)
-def test_parts_that_were_stored_as_python_text_are_read(parts: list[object], post: str, reason: str) -> None:
-    assert clean_reply(str(parts), "stop") == (post, reason, "")
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        "[{'type': 'text', 'text': __import__('os').getcwd()}]",
-        "[{'type': 'text', 'text': 'a'}, {'kind': 'b'}]",
-        "[{'type': 'text', 'text': 'a'} for a in 'b'}]",
-        "[{'type': 5}]",
-        "[{'a': " + "(" * 300 + ")" * 300 + "}]",
-    ],
-)
-def test_text_that_only_resembles_stored_parts_is_a_text(raw: str) -> None:
-    assert stored_content(raw) == Content(raw)
 
 
 @pytest.mark.parametrize(

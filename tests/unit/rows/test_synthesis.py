@@ -127,15 +127,10 @@ def test_rejected_reply_has_its_reason_and_is_requested_again(
     assert failed_gates(small_task, made, 88) == []
 
 
-def in_parts(text: str) -> str:
-    """A reply as earlier versions stored one that came in parts: the Python form of the list."""
-    return str([{"type": "thinking", "thinking": "let me see"}, {"type": "text", "text": text}])
-
-
 @pytest.mark.parametrize(
     "damaged",
-    [in_parts, "<thought>\na plan\n</thought>\n{}".format, "a plan\n</think>\n{}".format, "```\n{}\n```".format],
-    ids=["parts", "tag", "closing tag", "fence"],
+    ["<thought>\na plan\n</thought>\n{}".format, "a plan\n</think>\n{}".format, "```\n{}\n```".format],
+    ids=["tag", "closing tag", "fence"],
 )
 def test_damaged_rows_are_made_again_without_requests(small_task: Task, damaged: Callable[[str], str]) -> None:
     clean = run(small_task, Teacher(), 88)
@@ -149,7 +144,9 @@ def test_damaged_rows_are_made_again_without_requests(small_task: Task, damaged:
 
 
 def test_damaged_replies_of_the_journal_give_clean_rows(small_task: Task) -> None:
-    made = run(small_task, Teacher(lambda prompt, attempt: (in_parts(good_post(prompt)), "stop")), 88)
+    made = run(
+        small_task, Teacher(lambda prompt, attempt: (f"<thought>\na plan\n</thought>\n{good_post(prompt)}", "stop")), 88
+    )
     assert made["post"].tolist() == run(small_task, Teacher(), 88)["post"].tolist()
     assert set(made["status"]) == {"kept"}
 

@@ -1,4 +1,4 @@
-"""Work in processes of their own is heard, ends with its parent, and is not cut short where another part fails."""
+"""Child processes forward events and errors, finish when a sibling fails, and end with their parent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if __name__ == "__main__":
 
 
 def report(steps: int, error: str) -> None:
-    """Tells of its steps, then fails where there is an error."""
+    """Reports its steps, then raises the error, if any."""
     for step in range(1, steps + 1):
         SILENT.update("training", step, steps, "steps")
     if error:
@@ -42,7 +42,7 @@ def report(steps: int, error: str) -> None:
 
 
 def meet(folder: Path, name: str, error: str) -> None:
-    """Waits until another is there too; one that fails does so at once, the others wait for its end."""
+    """Waits for the other child; then fails, or waits until the other has failed."""
     (folder / name).touch()
     while len(list(folder.iterdir())) < 2:
         time.sleep(0.01)
@@ -54,12 +54,12 @@ def meet(folder: Path, name: str, error: str) -> None:
 
 
 def die(status: int) -> None:
-    """Ends without a word."""
+    """Ends without an exception."""
     os._exit(status)
 
 
 def sleep(folder: Path, name: str) -> None:
-    """Sleeps, and frees what it holds when it is interrupted."""
+    """Sleeps, and cleans up when interrupted."""
     (folder / f"{name}.pid").write_text(str(os.getpid()))
     try:
         time.sleep(600)
@@ -67,7 +67,7 @@ def sleep(folder: Path, name: str) -> None:
         (folder / f"{name}.freed").touch()
 
 
-def test_every_event_is_heard_with_the_title_that_it_belongs_to() -> None:
+def test_events_arrive_with_their_title() -> None:
     heard: list[tuple[str, Event]] = []
     ended: list[tuple[str, bool]] = []
     run_apart(
@@ -84,7 +84,7 @@ def test_every_event_is_heard_with_the_title_that_it_belongs_to() -> None:
     assert sorted(ended) == [("one", True), ("two", True)]
 
 
-def test_one_that_fails_leaves_the_other_to_finish_and_its_error_is_told_then(tmp_path: Path) -> None:
+def test_error_of_a_child_is_raised_after_the_others_finish(tmp_path: Path) -> None:
     heard: list[str] = []
     ended: list[tuple[str, bool]] = []
 
@@ -103,14 +103,14 @@ def test_one_that_fails_leaves_the_other_to_finish_and_its_error_is_told_then(tm
     assert heard == ["works after the other failed"]
 
 
-def test_a_process_that_ends_without_a_word_is_an_error_with_its_status() -> None:
+def test_exit_status_of_a_child_is_an_error() -> None:
     with pytest.raises(SynthpostError, match=r"cell 8\|3: its process ended with status 7"):
         run_apart(die, {"cell 8|3": (7,)}, lambda *_: None, lambda *_: None)
 
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process with two that sleep, in a process group of its own as a terminal would make it."""
+    """A process with two sleeping children, in its own process group as under a terminal."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     process = subprocess.Popen(
@@ -136,7 +136,7 @@ def wait_for(found: Callable[[], bool], what: str) -> None:
 
 
 def children(parent: subprocess.Popen[str], folder: Path) -> list[psutil.Process]:
-    """The two processes, once they sleep."""
+    """The two children, once they sleep."""
     places = [folder / "one.pid", folder / "two.pid"]
 
     def are_started() -> bool:
@@ -152,11 +152,11 @@ def is_over(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("send", [os.killpg, os.kill])
-def test_ctrl_c_ends_all_of_them_after_they_have_freed_what_they_hold(
+def test_ctrl_c_ends_the_children_after_their_cleanup(
     parent: subprocess.Popen[str], tmp_path: Path, send: Callable[[int, int], None]
 ) -> None:
     started = children(parent, tmp_path)
-    # What the terminal sends to a group does not reach them, so that they hear of it once, from their parent.
+    # The signal to the terminal's group does not reach them; their parent forwards it once.
     assert parent.pid not in {os.getpgid(process.pid) for process in started}
     send(parent.pid, signal.SIGINT)
     _, said = parent.communicate(timeout=300)
@@ -167,7 +167,7 @@ def test_ctrl_c_ends_all_of_them_after_they_have_freed_what_they_hold(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_they_do_not_outlive_a_parent_that_is_killed(
+def test_children_end_with_a_killed_parent(
     parent: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
     started = children(parent, tmp_path)
@@ -181,7 +181,7 @@ def fail_in_detail(line: str) -> None:
     raise SynthpostError("one sentence", details=[line])
 
 
-def test_details_of_errors_come_over_from_the_processes() -> None:
+def test_details_of_errors_reach_the_parent() -> None:
     with pytest.raises(SynthpostError) as raised:
         run_apart(fail_in_detail, {"one": ("a",), "two": ("b",)}, lambda *_: None, lambda *_: None)
     assert str(raised.value) == "one sentence"
@@ -189,10 +189,10 @@ def test_details_of_errors_come_over_from_the_processes() -> None:
 
 
 def kill_itself() -> None:
-    """Ends as a process does that the system kills."""
+    """Kills its own process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_process_that_the_system_killed_names_memory() -> None:
+def test_error_for_a_killed_child_names_memory() -> None:
     with pytest.raises(SynthpostError, match=r"^cell 8\|3: its process was killed .SIGKILL.*memory"):
         run_apart(kill_itself, {"cell 8|3": ()}, lambda *_: None, lambda *_: None)

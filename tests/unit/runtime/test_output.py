@@ -1,4 +1,4 @@
-"""Standard output that is not UTF-8 shows everything, with what it lacks written as something near."""
+"""Standard output in other encodings than UTF-8 replaces missing characters by similar ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from synthpost_dagster.stages.doctor import Finding
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", "ok Cafe ?? 1 x 2... x"), ("latin-1", "ok Café ?? 1 × 2... x")]
 )
-def test_characters_that_the_encoding_lacks_are_written_as_near_ones(encoding: str, shown: str) -> None:
+def test_characters_missing_in_the_encoding_are_replaced(encoding: str, shown: str) -> None:
     show_any_text()
     assert "✓ Café 日本 1 × 2… ✗".encode(encoding, PLAIN).decode(encoding) == shown
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_a_run_is_shown_in_any_encoding_bars_and_table_included(encoding: str, is_terminal: bool) -> None:
+def test_terminal_output_works_in_any_encoding(encoding: str, is_terminal: bool) -> None:
     show_any_text()
     out = io.TextIOWrapper(io.BytesIO(), encoding, errors=PLAIN, write_through=True)
     screen = Terminal(Console(file=out, force_terminal=is_terminal, width=100, color_system=None, highlight=False))

@@ -1,4 +1,4 @@
-"""Interrupts that fall into finalizers are not lost; a process is known again whatever the clock does."""
+"""Interrupts in finalizers are not lost; names of processes survive clock steps."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ except KeyboardInterrupt:
 
 
 def said(last: str, seconds: float) -> tuple[str, str]:
-    """What a process says whose finalizer does this, and which then has so many seconds to be interrupted."""
+    """Output and errors of a process with this finalizer, which then sleeps."""
     script = DYING.format(last=last, seconds=seconds)
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
     return ran.stdout.strip(), ran.stderr
 
 
-def test_an_interrupt_in_a_finalizer_comes_again_and_no_traceback_is_shown() -> None:
+def test_interrupt_in_a_finalizer_is_sent_again() -> None:
     assert said("os.kill(os.getpid(), signal.SIGINT); time.sleep(1)", 60) == ("interrupted", "")
 
 
-def test_another_error_in_a_finalizer_is_shown_and_interrupts_nothing() -> None:
+def test_other_errors_in_finalizers_are_printed() -> None:
     out, shown = said("raise ValueError('broke')", 1)
     assert out == "goes on"
     assert "ValueError: broke" in shown
 
 
-def test_a_clock_that_steps_leaves_a_living_process_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_steps_do_not_end_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     name = this_process()
     booted = psutil.boot_time()
-    # What a step of the clock changes: the kernel tells the boot by the clock as it is now.
+    # A step of the clock changes the boot time that the kernel reports.
     for step in (-3600.0, 10.0, 86_400.0):
         monkeypatch.setattr(psutil._pslinux, "boot_time", lambda step=step: booted + step)
         monkeypatch.setattr(psutil._psplatform, "boot_time", lambda step=step: booted + step)
@@ -58,14 +58,14 @@ def test_a_clock_that_steps_leaves_a_living_process_alive(monkeypatch: pytest.Mo
     assert this_process() == name
 
 
-def test_a_process_of_another_boot_or_container_is_not_here() -> None:
+def test_process_of_another_boot_or_host_is_not_here() -> None:
     name = this_process()
     assert is_here(name)
     assert not is_here(f"{name}0")
     assert not is_here(name.replace(socket.gethostname(), "elsewhere", 1))
 
 
-def test_a_sigterm_interrupts_as_ctrl_c_does() -> None:
+def test_sigterm_interrupts_as_ctrl_c_does() -> None:
     script = (
         "import os, signal\nfrom synthpost_dagster.runtime.processes import resend_lost_interrupts\n"
         "resend_lost_interrupts()\n"

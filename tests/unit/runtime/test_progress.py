@@ -1,4 +1,4 @@
-"""Whoever listens hears every event of a stage."""
+"""Progress events reach all listeners."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress, subscribed, to_log
 
 
-def test_every_listener_and_subscriber_hears_every_event() -> None:
+def test_listeners_and_subscribers_get_every_event() -> None:
     own: list[Event] = []
     other: list[Event] = []
     progress = Progress(own.append)
@@ -19,7 +19,7 @@ def test_every_listener_and_subscriber_hears_every_event() -> None:
     assert other == [Event("training", 1, 50, "steps"), Event("judging", 2, 8, "games")]
 
 
-def test_a_subscription_ends_with_an_error() -> None:
+def test_error_ends_a_subscription() -> None:
     heard: list[Event] = []
     with pytest.raises(ValueError, match="broke"), subscribed(heard.append):
         raise ValueError("broke")
@@ -27,7 +27,7 @@ def test_a_subscription_ends_with_an_error() -> None:
     assert heard == []
 
 
-def test_the_log_gets_the_end_of_each_work_and_little_in_between() -> None:
+def test_log_gets_the_end_of_each_kind_of_work() -> None:
     lines: list[str] = []
     listen = to_log(lines.append, seconds=3600)
     for done in range(1, 51):
@@ -36,7 +36,7 @@ def test_the_log_gets_the_end_of_each_work_and_little_in_between() -> None:
     assert lines == ["training: 50 of 50 steps", "judging: 8 of 8 games"]
 
 
-def test_the_log_gets_a_line_when_enough_time_has_passed() -> None:
+def test_log_gets_a_line_after_the_interval() -> None:
     lines: list[str] = []
     listen = to_log(lines.append, seconds=0)
     listen(Event("training", 1, 50, "steps"))
@@ -49,14 +49,14 @@ def test_milestone_names_its_place() -> None:
     assert heard == [Event("88|50 tuned", 1, 4, "adapters", is_milestone=True)]
 
 
-def test_what_is_passed_on_is_heard_as_it_was() -> None:
+def test_forwarded_event_is_unchanged() -> None:
     heard: list[Event] = []
     event = Event("training", 1, 50, "steps")
-    Progress(heard.append).within("88|50").pass_on(event)
+    Progress(heard.append).within("88|50").forward(event)
     assert heard == [event]
 
 
-def test_work_at_one_place_of_several_names_the_place() -> None:
+def test_events_name_their_place() -> None:
     heard: list[str] = []
     place = Progress(lambda event: heard.append(event.text)).within("88|50")
     place.update("training", 1, 50, "steps")
