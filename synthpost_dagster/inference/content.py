@@ -1,7 +1,7 @@
-"""What a model's folder holds, as one digest: its configuration, tokenizer, chat templates and whole weights.
+"""The digest of a model's folder: its configuration, tokenizer, chat templates and weights.
 
-Files are hashed whole. Digests of large files are kept in the user's cache folder and reused while size, inode and
-both times of change stay the same; a cache that cannot be read or written costs time and nothing else.
+Files are hashed completely. Digests of large files are cached in the user's cache folder and reused while size, inode,
+mtime and ctime stay the same. A cache that cannot be read or written only costs time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,12 +21,12 @@ from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import cache_folder
 
 SHAPING = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
-"""Files that shape what a model does beside its weights: configuration, tokenizer, chat templates."""
+"""Files beside the weights that shape a model's output: configuration, tokenizer, chat templates."""
 CHUNK = 2**26
-"""Bytes that are hashed at a time, so that several cores share a file."""
+"""Bytes that one thread hashes at a time."""
 MIN_CACHED_BYTES = 2**26
 MIN_AGE_SECONDS = 2.0
-"""A file changed more recently is not cached: it may change again within the same tick of the file system's clock."""
+"""A file changed more recently is not cached: it could change again within one tick of the file system's clock."""
 MAX_THREADS = 8
 
 _known: dict[str, str] = {}
@@ -36,7 +35,7 @@ _known: dict[str, str] = {}
 def folder_digest(folder: Path) -> str:
     """16 hex digits over the names and contents of all files that shape the model.
 
-    Raises ModelError where weights are missing, damaged, or pickles, and where a file cannot be read.
+    Raises ModelError if weights are missing, damaged, or pickles, or if a file cannot be read.
     """
     check_weights(folder)
     weights = weight_files(folder)
@@ -48,7 +47,9 @@ def folder_digest(folder: Path) -> str:
         for path in weights:
             digest.update(f"{path.name} {_file_digest(path)}\n".encode())
     except OSError as error:
-        raise ModelError(f"{error.filename or folder} cannot be read ({error.strerror}); correct its rights") from error
+        raise ModelError(
+            f"{error.filename or folder} cannot be read ({error.strerror}); check its permissions"
+        ) from error
     return digest.hexdigest()[:16]
 
 
@@ -65,15 +66,14 @@ def _file_digest(path: Path) -> str:
     if _state(path)[0] == key and changed_at < started - MIN_AGE_SECONDS:
         _known[key] = digest
         if is_large:
-            others = {
-                state: kept for state, kept in _read_cache().items() if not state.startswith(f"{path.resolve()} ")
-            }
+            earlier = f"{path.resolve()} "
+            others = {state: kept for state, kept in _read_cache().items() if not state.startswith(earlier)}
             _write_cache({**others, key: digest})
     return digest
 
 
 def _state(path: Path) -> tuple[str, float]:
-    """All that tells, without reading it, whether a file is as it was; and when it was last changed."""
+    """The cache key of a file, which changes with the file, and the time of the last change."""
     path = path.resolve()
     found = path.stat()
     state = f"{path} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
@@ -81,23 +81,18 @@ def _state(path: Path) -> tuple[str, float]:
 
 
 def _hashed(path: Path) -> str:
-    """SHA-256 over the SHA-256 of each chunk, which several threads compute."""
+    """SHA-256 over the SHA-256 of each chunk, computed by several threads."""
     size, started, digest = path.stat().st_size, time.monotonic(), hashlib.sha256()
     progress, is_slow = Progress(), size >= MIN_CACHED_BYTES
-    threads = min(MAX_THREADS, os.cpu_count() or 1)
-    done = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for place, part in enumerate(pool.map(lambda start: _chunk_digest(path, start), _starts(size))):
+    starts = range(0, max(size, 1), CHUNK)
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for index, part in enumerate(pool.map(lambda start: _chunk_digest(path, start), starts)):
             digest.update(part)
-            done = min(size, (place + 1) * CHUNK)
+            done = min(size, (index + 1) * CHUNK)
             if is_slow:
                 rate = done / max(time.monotonic() - started, 1e-9) / 1e6
                 progress.update(f"hashing {path.name}", done >> 20, size >> 20, "MiB", f"{rate:,.0f} MB/s")
     return digest.hexdigest()
-
-
-def _starts(size: int) -> Iterator[int]:
-    return iter(range(0, max(size, 1), CHUNK))
 
 
 def _chunk_digest(path: Path, start: int) -> bytes:
@@ -115,7 +110,7 @@ def _cache_file() -> Path:
 
 
 def _read_cache() -> dict[str, str]:
-    """The digests that are kept; none where the file is missing or damaged."""
+    """The cached digests; empty if the file is missing or damaged."""
     try:
         found = json.loads(_cache_file().read_text(encoding="utf-8"))
         return {key: value for key, value in found.items() if isinstance(value, str) and len(value) == 64}
@@ -124,7 +119,7 @@ def _read_cache() -> dict[str, str]:
 
 
 def _write_cache(digests: dict[str, str]) -> None:
-    """Replaces the cache whole; of two processes that write at once, one has to hash again later."""
+    """Replaces the cache atomically; if two processes write at once, one entry is lost and hashed again later."""
     with suppress(OSError, RuntimeError):
         file = _cache_file()
         file.parent.mkdir(parents=True, exist_ok=True)

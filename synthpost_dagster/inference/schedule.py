@@ -1,4 +1,4 @@
-"""Which waiting prompt goes into which slot, and when: the loop of the engine."""
+"""The loop of the engine: it assigns waiting prompts to free slots."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from synthpost_dagster.inference.slots import Prompt, Slots
 
 
 class Pace(NamedTuple):
-    """What suits a kind of device: most slots, tokens of a prefill, steps between looks at what is done, and the share
-    of the slots, as one in so many, that has to be free before prompts are taken in.
+    """Limits for a kind of device: slots, tokens of a prefill, steps between checks for finished slots, and the divisor
+    of the slots that must be free before a prefill.
     """
 
     slots: int
@@ -28,7 +28,7 @@ PACES = {"cpu": Pace(48, 2048, 1, 48), "cuda": Pace(512, 8192, 8, 16)}
 
 @dataclass
 class Spent:
-    """Where the time went, in seconds, and for how many prompt tokens and steps; `slots` are those of the last time."""
+    """Seconds spent, with the prompt tokens and steps; `slots` is the latest number of slots."""
 
     slots: int = 0
     setup_seconds: float = 0.0
@@ -39,7 +39,7 @@ class Spent:
 
 
 class Schedule:
-    """Takes prompts (by number) in order through `count` slots; a step may be over as many slots as `widths` has."""
+    """Decodes prompts, by index and in order, in `count` slots; a step is over one of `widths` slots."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class Schedule:
         self._waiting, self._free, self._count = deque(prompts.items()), list(range(count)), count
         self._busy: dict[int, int] = {}
         self._left: dict[int, int] = {}
-        """Steps after which a slot is done at the latest."""
+        """The maximum number of remaining steps per slot."""
 
     def run(self) -> Iterator[tuple[int, list[int]]]:
-        """A prompt's number and its new tokens, as they end."""
+        """Yields a prompt's index and its new tokens, in order of completion."""
         while self._waiting or self._busy:
-            if self._is_time_to_fill():
+            if self._should_fill():
                 self._fill()
             for slot, ids in self._step().items():
                 heapq.heappush(self._free, slot)
@@ -69,22 +69,22 @@ class Schedule:
             if self._busy and not self._waiting:
                 self._narrow()
 
-    def _is_time_to_fill(self) -> bool:
+    def _should_fill(self) -> bool:
         free, waiting = len(self._free), len(self._waiting)
         return waiting > 0 and (not self._busy or free * self._pace.refill >= self._count or free >= waiting)
 
     def _fill(self) -> None:
-        """Fills the free slots, so many tokens at a time."""
+        """Fills the free slots, with at most `chunk` tokens per prefill."""
         started = time.perf_counter()
         chunk: list[tuple[int, Prompt]] = []
         tokens = 0
         while self._free and self._waiting:
-            number, prompt = self._waiting.popleft()
+            index, prompt = self._waiting.popleft()
             if chunk and tokens + len(prompt.ids) > self._pace.chunk:
                 self._slots.prefill(chunk)
                 chunk, tokens = [], 0
             slot = heapq.heappop(self._free)
-            self._busy[slot], self._left[slot] = number, self._new_tokens - 1
+            self._busy[slot], self._left[slot] = index, self._new_tokens - 1
             chunk.append((slot, prompt))
             tokens += len(prompt.ids)
             self._spent.prefill_tokens += len(prompt.ids)
@@ -94,21 +94,21 @@ class Schedule:
         self._spent.prefill_seconds += time.perf_counter() - started
 
     def _step(self) -> dict[int, list[int]]:
-        """Goes some steps on; what ended meanwhile."""
+        """Computes some steps; the new tokens of the slots that finished."""
         started = time.perf_counter()
         times = min(self._pace.steps, max(self._left.values()))
         self._slots.step(self._wide_enough(max(self._busy) + 1), times)
         self._left = {slot: steps - times for slot, steps in self._left.items()}
-        over = self._slots.finished(list(self._busy))
+        finished = self._slots.finished(list(self._busy))
         self._spent.step_seconds += time.perf_counter() - started
         self._spent.steps += times
-        return over
+        return finished
 
     def _wide_enough(self, slots: int) -> int:
         return next(width for width in self._widths if width >= slots)
 
     def _narrow(self) -> None:
-        """Moves the last sequences into free slots before them, where that makes the steps narrower."""
+        """Moves the last sequences into free slots before them if that makes the steps narrower."""
         wanted = self._wide_enough(len(self._busy))
         for slot in sorted(slot for slot in self._busy if slot >= wanted):
             target = heapq.heappop(self._free)

@@ -1,6 +1,6 @@
-"""The weight files of a model's folder: which are read, and whether they are whole by their headers and sizes.
+"""The weight files of a model's folder, and the check that they are complete by their headers and sizes.
 
-What they hold is hashed in `content`. Nothing here imports torch or reads a pickle.
+`content` hashes them. Nothing here imports torch or reads a pickle.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the model's weights, those that transformers reads.
+    """The weight files that transformers reads.
 
-    Raises ModelError where there are none, where they are pickles, or where the index of several cannot be read.
+    Raises ModelError if there are none, if they are pickles, or if the index of several cannot be read.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -27,39 +27,37 @@ def weight_files(folder: Path) -> list[Path]:
     if pickled:
         raise ModelError(
             f"{folder}: the weights are pickles ({pickled[0]}), which can run code when they are read; only "
-            "safetensors are read. Where you trust their source, convert them: python -c 'from transformers import "
+            "safetensors are read. If you trust their source, convert them: python -c 'from transformers import "
             f'AutoModelForCausalLM as M; M.from_pretrained("{folder}").save_pretrained("{folder}")\''
         )
     raise ModelError(f"{folder}: no weights there; copy the model's {WEIGHTS}, or {INDEX} and the files it names")
 
 
 def check_weights(folder: Path) -> None:
-    """Raises ModelError where a weight file is missing, damaged or shorter than its header says."""
+    """Raises ModelError if a weight file is missing, damaged, or shorter than its header says."""
     from safetensors import SafetensorError, safe_open
 
-    held: set[str] = set()
+    found: set[str] = set()
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="numpy") as weights:
-                held |= set(weights.keys())
+                found |= set(weights.keys())
         except FileNotFoundError:
-            raise ModelError(f"{file} is missing though {INDEX} names it; copy or download it again") from None
+            raise ModelError(f"{file} is missing, and {INDEX} names it; copy or download it again") from None
         except (OSError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelError(
-                f"{file} is damaged or was not copied to its end ({reason}); copy or download it again"
-            ) from error
+            raise ModelError(f"{file} is damaged or incomplete ({reason}); copy or download it again") from error
     if (folder / WEIGHTS).is_file():
         return
-    if missing := sorted(set(_weight_map(folder / INDEX)) - held):
+    if missing := sorted(set(_weight_map(folder / INDEX)) - found):
         raise ModelError(
-            f"{folder / INDEX} names {len(missing)} tensors that no file holds, such as {missing[0]}; "
+            f"{folder / INDEX} names {len(missing)} tensors that no file has, such as {missing[0]}; "
             "download the model again"
         )
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor → file name. Raises ModelError where a name leads out of the folder or is no safetensors file."""
+    """Tensor → file name. Raises ModelError if a name leads out of the folder or is no safetensors file."""
     try:
         named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         found = {str(tensor): str(name) for tensor, name in named.items()}

@@ -1,4 +1,4 @@
-"""How long a cell trains, and how many rows it sees."""
+"""How many optimizer steps a cell has, and how many rows it sees."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from synthpost_dagster.tasks.spec import EPOCHS
 
 
 def optimizer_steps(steps: str, rows: int, rows_per_step: int) -> int:
-    """Steps of a cell: the number itself, or k passes over the rows for `<k>-epoch`."""
+    """Optimizer steps of a cell: the number itself, or k passes over the rows for `<k>-epoch`."""
     epochs = EPOCHS.match(steps)
     return int(epochs.group(1)) * math.ceil(rows / rows_per_step) if epochs else int(steps)
 
 
 def rows_seen(optimizer_steps: int, rows: int, rows_per_step: int) -> int:
-    """Different rows that the cell trains on: min(rows, steps × rows a step)."""
+    """Distinct rows that the cell trains on."""
     return min(rows, optimizer_steps * rows_per_step)

@@ -91,7 +91,7 @@ def test_faults_14_and_20_ended_training_frees_the_gpu_and_resumes(
     assert not (small.home / "storage" / "adapters").exists()
     assert len(list((small.home / "tmp").iterdir())) == drafts
     finished = run(study)
-    assert "training goes on from step 2 of 4" in finished.notes
+    assert "training resumes at step 2 of 4" in finished.notes
     assert finished.steps == [3, 4]
     assert finished.curve["step"].tolist() == [1, 2, 3, 4]
     assert finished.curve["loss"].tolist() == pytest.approx(undisturbed.curve["loss"].tolist(), rel=ROUNDING)

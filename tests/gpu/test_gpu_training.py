@@ -19,7 +19,7 @@ from synthpost_dagster.profiles import STUDY_TRAINING
 from synthpost_dagster.runtime.devices import GIB, Device, Devices, free_gib
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.fitting import Layout
-from synthpost_dagster.training.float8 import refuse_device
+from synthpost_dagster.training.float8 import check_device
 from synthpost_dagster.training.sft import Tuner
 from tests.helpers.children import command, environment
 from tests.helpers.tuning import (
@@ -68,7 +68,7 @@ def test_with_frozen_products_in_8_bits_much_the_same_is_learned(
     gpu: Device, tmp_path: Path, is_compiled: bool
 ) -> None:
     try:
-        refuse_device(gpu)
+        check_device(gpu)
     except DeviceError as error:
         pytest.skip(str(error))
     exact = alone(tmp_path / "exact", bf16(compile=is_compiled), BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
@@ -96,7 +96,7 @@ def test_flash_attention_looks_into_no_other_row(gpu: Device) -> None:
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
     apart = [loaded.model.model(torch.tensor([row["input_ids"]]).to(gpu.name)).last_hidden_state[0] for row in rows]
     loaded.model.set_attn_implementation(ATTENTION)
-    before, after = (_hidden(loaded.model, RowsCollator(3, 512, is_filled=True)(some), gpu) for some in (rows, changed))
+    before, after = (_hidden(loaded.model, RowsCollator(3, 512, is_padded=True)(some), gpu) for some in (rows, changed))
     ends = [0, *itertools.accumulate(len(row["input_ids"]) for row in rows)]
     first, second, third = (slice(start, end) for start, end in itertools.pairwise(ends))
     assert torch.equal(before[first], after[first])

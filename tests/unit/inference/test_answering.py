@@ -44,7 +44,7 @@ def test_a_model_that_the_engine_cannot_take_answers_the_same_under_one_adapter_
     loaded: Loaded, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, before = replies(loaded, adapters), state_of(loaded.model)
-    monkeypatch.setattr(engine, "suits", lambda _: False)
+    monkeypatch.setattr(engine, "is_supported", lambda _: False)
     assert replies(loaded, adapters) == together
     assert state_of(loaded.model) == before, "no adapter is left on it"
     assert len({reply.text for reply in together}) > 2

@@ -19,7 +19,7 @@ from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference import attention, slots
 from synthpost_dagster.inference import engine as module
 from synthpost_dagster.inference.attention import Cache
-from synthpost_dagster.inference.engine import Options, Request, engine, suits
+from synthpost_dagster.inference.engine import Options, Request, engine, is_supported
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
 from synthpost_dagster.inference.slots import Prompt, Slots
@@ -149,7 +149,7 @@ def test_what_flash_attention_is_given_makes_the_same_replies(
 ) -> None:
     """The path of a GPU with a stand-in for its kernel, which leaves what is not asked for not a number."""
     monkeypatch.setattr(attention, "flash", flash_by_rows)
-    for part in (module, slots):
+    for part in (module, slots, attention):
         monkeypatch.setattr(part, "uses_flash", lambda *_: True)
     assert answers(loaded, adapters, GREEDY, requests, Options(slots=3, chunk_tokens=600)) == mixed
 
@@ -160,8 +160,8 @@ def flash_by_rows(
     value: Tensor,
     ends: Tensor,
     starts: Tensor,
-    most_queries: int,
-    most_keys: int,
+    max_queries: int,
+    max_keys: int,
     scale: float,
     lengths: Tensor | None = None,
 ) -> Tensor:
@@ -170,7 +170,7 @@ def flash_by_rows(
     for row, (first, last) in enumerate(itertools.pairwise(ends.tolist())):
         start = int(starts[row])
         end = int(starts[row + 1]) if lengths is None else start + int(lengths[row])
-        assert last - first <= most_queries and end - start <= most_keys
+        assert last - first <= max_queries and end - start <= max_keys
         if last == first:
             continue
         q, k, v = (part.transpose(0, 1) for part in (query[first:last], key[start:end], value[start:end]))
@@ -256,11 +256,11 @@ def test_as_many_slots_fit_for_one_adapter_as_for_those_of_two_pairs(
     used = []
     for count in (1, 9, 17):
         with engine(loaded, [folder] * count, GREEDY, Options(keeps_shapes=True)) as running:
-            lanes = running._lanes
-            free = 108 * 2**20 - lanes.pairs * lanes.pair_bytes
+            masks = running._masks
+            free = 108 * 2**20 - masks.pairs * masks.pair_bytes
             monkeypatch.setattr(module, "_free_bytes", lambda *_, free=free: free)
             dict(running.answer(requests[1:2], SILENT, "posts"))
-            used.append((lanes.pairs, running.spent.slots))
+            used.append((masks.pairs, running.spent.slots))
     assert [pairs for pairs, _ in used] == [1, 2, 3]
     assert used[0][1] == used[1][1] > used[2][1]
 
@@ -283,7 +283,7 @@ def test_where_shapes_are_kept_so_are_those_of_a_prefill_that_fills_its_chunk_ex
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr(attention, "flash", flash_by_rows)
-    for part in (module, slots):
+    for part in (module, slots, attention):
         monkeypatch.setattr(part, "uses_flash", lambda *_: True)
     rows: list[int] = []
     handle = loaded.model.lm_head.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
@@ -357,7 +357,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_alone(loaded: Loaded, ada
     before = state(loaded.model)
     other = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1))
     with (
-        pytest.raises(Exception, match=r"does not fit the model: it was tuned on another one"),
+        pytest.raises(Exception, match=r"do not fit the model, so it was trained on another one"),
         engine(Loaded(other, loaded.tokenizer), adapters, GREEDY),
     ):
         pass
@@ -388,8 +388,8 @@ def test_where_memory_runs_out_half_the_slots_go_on(
         assert running.spent.slots == 3
     assert [made[place] for place in range(12)] == mixed
     assert [event.text for event in events if not event.total] == [
-        "memory ran out with 12 at a time; going on with 6, and 1024 tokens of prompts",
-        "memory ran out with 6 at a time; going on with 3, and 512 tokens of prompts",
+        "memory ran out with 12 at a time; continuing with 6, and 1024 tokens per prefill",
+        "memory ran out with 6 at a time; continuing with 3, and 512 tokens per prefill",
     ]
 
 
@@ -418,7 +418,7 @@ def test_one_slot_is_given_up_only_when_the_least_of_a_prompt_at_a_time_is_too_m
         return make(*given)
 
     monkeypatch.setattr(attention, "flash", flash_by_rows)
-    for part in (module, slots):
+    for part in (module, slots, attention):
         monkeypatch.setattr(part, "uses_flash", lambda *_: True)
     monkeypatch.setattr(module, "slots_of", short)
     with engine(loaded, [], GREEDY, Options(slots=1, keeps_shapes=True)) as running:
@@ -440,8 +440,8 @@ def test_memory_for_not_even_one_reply_is_an_error_with_the_remedy(
     ):
         dict(running.answer([requests[3], requests[7]], Progress(events.append), "posts"))
     assert [event.text for event in events[1:]] == [
-        "memory ran out with 2 at a time; going on with 1, and 1024 tokens of prompts",
-        "memory ran out with 1 at a time; going on with 1, and 512 tokens of prompts",
+        "memory ran out with 2 at a time; continuing with 1, and 1024 tokens per prefill",
+        "memory ran out with 1 at a time; continuing with 1, and 512 tokens per prefill",
     ]
 
 
@@ -460,6 +460,6 @@ def test_slots_follow_from_the_memory_found(
 def test_only_llamas_own_attention_is_swapped(loaded: Loaded) -> None:
     small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     grows = LlamaConfig(**small, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
-    assert suits(loaded)
-    assert not suits(Loaded(LlamaForCausalLM(grows), loaded.tokenizer))
-    assert not suits(Loaded(MistralForCausalLM(MistralConfig(**small)), loaded.tokenizer))
+    assert is_supported(loaded)
+    assert not is_supported(Loaded(LlamaForCausalLM(grows), loaded.tokenizer))
+    assert not is_supported(Loaded(MistralForCausalLM(MistralConfig(**small)), loaded.tokenizer))

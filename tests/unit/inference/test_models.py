@@ -26,7 +26,7 @@ from tests.helpers.tuning import CPU, STUDENT
 
 def test_libraries_are_set_aside_from_the_garbage_once_and_no_model_is() -> None:
     gc.unfreeze()
-    models._set_libraries_aside.cache_clear()
+    models._freeze_libraries.cache_clear()
     first = models.load(STUDENT, CPU)
     aside = gc.get_freeze_count()
     second = models.load(STUDENT, CPU)
@@ -124,7 +124,7 @@ def test_missing_tensor_is_refused_and_not_drawn_at_random(folder: Path) -> None
 
 def test_adapter_beside_a_model_is_refused(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other/model"}', encoding="utf-8")
-    with pytest.raises(ModelError, match="an adapter lies there"):
+    with pytest.raises(ModelError, match="has a model and an adapter"):
         models.load_tokenizer(spec_of(folder))
 
 

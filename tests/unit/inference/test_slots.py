@@ -74,9 +74,9 @@ def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
     def drawn(is_first_done: bool) -> list[int]:
         room = len(long.ids) + NEW_TOKENS
         with (
-            mixed(model, [], model.dtype) as lanes,
+            mixed(model, [], model.dtype) as masks,
             attending(model),
-            slots_of(model, lanes, sampling, [], 2, room, []) as slots,
+            slots_of(model, masks, sampling, [], 2, room, []) as slots,
         ):
             if is_first_done:
                 slots.prefill([(0, long)])

@@ -169,7 +169,7 @@ def test_prompt_that_cannot_begin_what_is_trained_is_refused(
 )
 def test_template_that_changes_the_answer_is_refused(make: Callable[..., ChatTemplate], assistant: str) -> None:
     template = make(turns("m['role'] + ': '", "eos_token", "'assistant: '", assistant))
-    with pytest.raises(ModelError, match="does not write the assistant's turn as it is"):
+    with pytest.raises(ModelError, match="changes the assistant's turn"):
         template.conversation(SHAPES[0], "order yours today")
 
 

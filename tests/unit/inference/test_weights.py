@@ -63,14 +63,14 @@ def test_damaged_file_is_named(folder: Path, damage: Callable[[Path], object]) -
     damage(folder / WEIGHTS)
     spec = STUDENT.model_copy(update={"model": str(folder)})
     for look in (lambda: check_weights(folder), lambda: identity(spec), lambda: load(spec, CPU)):
-        with pytest.raises(ModelError, match=r"model\.safetensors is damaged or was not copied to its end \([^\n]*\)"):
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged or incomplete \([^\n]*\)"):
             look()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / PART).unlink(), f"{PART} is missing though {INDEX} names it"),
+        (lambda folder: (folder / PART).unlink(), f"{PART} is missing, and {INDEX} names it"),
         (lambda folder: (folder / INDEX).write_text("{"), f"{INDEX} is damaged"),
         (lambda folder: (folder / INDEX).write_text('{"weight_map": []}'), f"{INDEX} is damaged"),
         (
@@ -83,7 +83,7 @@ def test_damaged_file_is_named(folder: Path, damage: Callable[[Path], object]) -
         ),
         (
             lambda folder: save_file({"other": np.zeros(1)}, folder / PART),
-            "names 1 tensors that no file holds, such as w0",
+            "names 1 tensors that no file has, such as w0",
         ),
     ],
 )

@@ -134,7 +134,7 @@ def test_one_that_waits_gets_the_device_when_it_is_free(devices: Devices) -> Non
 
 
 def test_two_slots_allow_two_and_no_third(tmp_path: Path) -> None:
-    devices = Devices("cpu", slots=2, folder=tmp_path)
+    devices = Devices("cpu", max_leases=2, folder=tmp_path)
     with devices.lease(0.001):
         assert is_free(devices)
         with devices.lease(0.001):

@@ -15,7 +15,7 @@ from transformers import TrainerControl, TrainerState
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.runtime.progress import Event, Progress
-from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WHOLE, Checkpoints, fault_of
+from synthpost_dagster.training.checkpoints import COMPLETE, OPTIMIZER, STATE, Checkpoints, fault_of
 from synthpost_dagster.training.sft import Tuned
 from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer, Watch
 from tests.helpers.tuning import ALWAYS, NEVER, ProgressLog, alone, half_done, largest_difference, rows_of, spec_of
@@ -38,7 +38,7 @@ def test_a_training_that_goes_on_has_the_losses_and_the_adapter_of_an_undisturbe
     last = half_done(tmp_path, 3, spec, rows=ROWS, steps=STEPS)
     assert [path.name for path in last.parent.glob("checkpoint-*")] == [last.name], "earlier ones go"
     tuned = alone(tmp_path, spec, rows=ROWS, steps=STEPS, log=log)
-    assert "training goes on from step 3 of 5" in log
+    assert "training resumes at step 3 of 5" in log
     assert log.steps == [4, 5]
     folder, whole = undisturbed
     assert tuned.curve["step"].tolist() == [1, 2, 3, 4, 5]
@@ -62,10 +62,10 @@ def test_progress_continues_at_the_step_of_the_checkpoint(tmp_path: Path) -> Non
 def test_a_half_written_checkpoint_is_not_used_and_removed(undisturbed: tuple[Path, Tuned], tmp_path: Path) -> None:
     whole, log = half_done(tmp_path, 2, rows=ROWS, steps=STEPS), ProgressLog()
     torn = shutil.copytree(whole, whole.with_name("checkpoint-4"))
-    (torn / WHOLE).unlink()
+    (torn / COMPLETE).unlink()
     (torn / "optimizer.pt").write_bytes((whole / "optimizer.pt").read_bytes()[:100])
     alone(tmp_path, rows=ROWS, steps=STEPS, log=log)
-    assert "training goes on from step 2 of 5" in log
+    assert "training resumes at step 2 of 5" in log
     assert not torn.exists()
     assert largest_difference(tmp_path, undisturbed[0]) < 1e-5
 
@@ -110,7 +110,7 @@ def test_pickle_that_would_run_code_is_not_run_out_of_a_checkpoint(tmp_path: Pat
     (last / "training_args.bin").write_bytes(pickle.dumps(Harm()))
     log = ProgressLog()
     assert alone(tmp_path, rows=ROWS, steps=STEPS, log=log).steps_now == STEPS
-    assert any("Weights only load failed" in line and "begins anew" in line for line in log)
+    assert any("Weights only load failed" in line and "restarts" in line for line in log)
     assert not (tmp_path / "harmed").exists()
 
 
@@ -136,7 +136,7 @@ def test_the_latest_whole_checkpoint_is_the_last_by_its_number(tmp_path: Path) -
         place = tmp_path / "none" / f"checkpoint-{step}"
         place.mkdir(parents=True)
         if step != 100:
-            (place / WHOLE).touch()
+            (place / COMPLETE).touch()
     last = checkpoints.last()
     assert last is not None
     assert last.name == "checkpoint-10"
@@ -167,9 +167,9 @@ def test_a_disk_that_cannot_be_read_costs_no_checkpoint(
 ) -> None:
     copy = shutil.copytree(whole.parent, tmp_path / "checkpoints")
     monkeypatch.setattr(torch, "load", lambda *given, **named: fail(OSError(errno.EIO, "Input/output error")))
-    with pytest.raises(StorageError, match=r"checkpoint-1: cannot be read \(Input/output error\); mend the disk"):
+    with pytest.raises(StorageError, match=r"checkpoint-1: cannot be read \(Input/output error\); repair the disk"):
         alone(tmp_path, steps=3)
-    assert (copy / "checkpoint-1" / WHOLE).exists()
+    assert (copy / "checkpoint-1" / COMPLETE).exists()
 
 
 def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begins_anew(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begi
     (last / "optimizer.pt").write_bytes(b"")
     log = ProgressLog()
     tuned = alone(spoilt, steps=3, log=log)
-    assert any("cannot be read" in line and "begins anew" in line for line in log)
+    assert any("cannot be read" in line and "restarts" in line for line in log)
     assert tuned.curve["step"].tolist() == [1, 2, 3]
     assert largest_difference(spoilt, undisturbed) < 1e-5
 
@@ -192,8 +192,8 @@ def test_another_error_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.M
         )
         with pytest.raises(RuntimeError, match="the GPU fell off") as caught:
             alone(tmp_path, steps=3)
-    assert caught.value.__notes__ == [f"The training went on from {last}; delete that folder to begin it anew."]
-    assert (last / WHOLE).exists()
+    assert caught.value.__notes__ == [f"Training resumed from {last}; delete that folder to restart it."]
+    assert (last / COMPLETE).exists()
     assert alone(tmp_path, steps=3).steps_now == 2
 
 

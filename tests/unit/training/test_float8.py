@@ -17,7 +17,7 @@ from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.profiles import Lora
 from synthpost_dagster.training.adapter import NAME, lora_config
-from synthpost_dagster.training.float8 import Float8Joint, Rounded, product, rounded
+from synthpost_dagster.training.float8 import Float8Joint, Quantized, product, quantized
 from synthpost_dagster.training.joint_lora import JointProjections
 from synthpost_dagster.training.sft import Tuner
 from tests.helpers.tuning import (
@@ -48,7 +48,7 @@ def off(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 def test_each_row_is_rounded_on_a_scale_of_its_own() -> None:
     rows = torch.randn(40, 64, generator=torch.Generator().manual_seed(1)) * torch.logspace(-9, 9, 40)[:, None]
-    found = rounded(rows)
+    found = quantized(rows)
     back = found.numbers.float() * found.scales
     most = rows.abs().amax(dim=1, keepdim=True)
     assert found.numbers.dtype is torch.float8_e4m3fn
@@ -59,18 +59,18 @@ def test_each_row_is_rounded_on_a_scale_of_its_own() -> None:
 
 def test_columns_are_rounded_as_rows_are() -> None:
     columns = torch.randn(32, 16).t()
-    found, same = rounded(columns), rounded(columns.contiguous())
+    found, same = quantized(columns), quantized(columns.contiguous())
     assert found.numbers.is_contiguous()
     assert torch.equal(found.numbers.float(), same.numbers.float())
 
 
 def test_a_row_of_zeros_stays_zero_and_what_is_no_number_is_not_hidden() -> None:
-    zeros = rounded(torch.zeros(2, 16))
+    zeros = quantized(torch.zeros(2, 16))
     assert not zeros.numbers.float().any()
-    assert product(zeros, rounded(torch.ones(16, 16)), torch.float32).eq(0).all()
+    assert product(zeros, quantized(torch.ones(16, 16)), torch.float32).eq(0).all()
     spoilt = torch.ones(2, 16)
     spoilt[1, 3] = torch.nan
-    found = product(rounded(spoilt), rounded(torch.ones(16, 16)), torch.float32)
+    found = product(quantized(spoilt), quantized(torch.ones(16, 16)), torch.float32)
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
 
@@ -89,7 +89,7 @@ def projection() -> LoraLinear:
 def test_adapters_are_not_rounded(projection: LoraLinear) -> None:
     joint = Float8Joint([projection])
     (up,), (down,) = joint.ups, joint.downs
-    joint.narrow[0].copy_(up.detach() * projection.scaling[NAME])
+    joint.scaled_ups[0].copy_(up.detach() * projection.scaling[NAME])
     x = torch.randn(7, projection.in_features, requires_grad=True)
     slope = torch.randn(7, projection.out_features)
     found = joint(x)
@@ -99,12 +99,16 @@ def test_adapters_are_not_rounded(projection: LoraLinear) -> None:
     exact = projection(x)
     exact.backward(slope)
     added = exact - projection.base_layer(x)
-    torch.testing.assert_close(found - product(rounded(x), joint.forth, x.dtype), added, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        found - product(quantized(x), joint.forward_weight, x.dtype), added, atol=1e-5, rtol=1e-4
+    )
     torch.testing.assert_close(theirs["up"], up.grad, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(theirs["down"], down.grad, atol=1e-5, rtol=1e-4)
     assert 0.001 < off(found.detach(), exact.detach()) < NOISE
     added = x.grad - slope @ projection.base_layer.weight
-    torch.testing.assert_close(theirs["x"] - product(rounded(slope), joint.back, x.dtype), added, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        theirs["x"] - product(quantized(slope), joint.backward_weight, x.dtype), added, atol=1e-5, rtol=1e-4
+    )
     assert 0.001 < off(theirs["x"], x.grad) < NOISE
 
 
@@ -131,7 +135,9 @@ def test_what_was_rounded_is_let_go() -> None:
     get_peft_model(loaded.model, lora_config(FLOAT8.lora))
     joints = JointProjections(loaded.model.model, torch.float32, Float8Joint)
     joints.join()
-    made = [weakref.ref(kept.numbers) for joint in joints._joints for kept in (joint.forth, joint.back)]
+    made = [
+        weakref.ref(kept.numbers) for joint in joints._joints for kept in (joint.forward_weight, joint.backward_weight)
+    ]
     assert len(made) == 4 * 4 * 2
     joints.dissolve()
     assert [reference() for reference in made] == [None] * len(made)
@@ -198,7 +204,7 @@ def test_weights_that_cannot_be_multiplied_so_are_refused_with_the_reason(studen
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
-    [({"bias": True}, "has a bias"), ({"out_features": 40}, "is 40 × 256, which 16 does not divide")],
+    [({"bias": True}, "has a bias"), ({"out_features": 40}, "is 40 × 256, not multiples of 16")],
     ids=["bias", "width"],
 )
 def test_projections_that_cannot_be_computed_so_are_refused_with_the_reason(
@@ -217,7 +223,7 @@ def test_a_decoder_that_is_tuned_padded_is_refused() -> None:
     loaded = load(STUDENT, CPU)
     loaded.model.config.model_type = "gpt_neox"
     with pytest.raises(
-        SynthpostError, match=r"float8: a student of type gpt_neox is tuned padded here.*choose bfloat16"
+        SynthpostError, match=r"float8: a student of type gpt_neox is trained with padding.*choose bfloat16"
     ):
         Tuner(loaded, "embedded", FLOAT8, 1, CPU)
 
@@ -227,7 +233,7 @@ def test_a_device_that_does_not_multiply_so_is_refused_in_torchs_own_words(monke
         raise RuntimeError("torch._scaled_mm is only supported on newer devices\nException raised from …")
 
     monkeypatch.setattr(torch, "_scaled_mm", missing)
-    words = r"CPU does not multiply in 8 bits \(torch._scaled_mm is only supported on newer devices\); choose bfloat16"
+    words = r"CPU cannot multiply in float8 \(torch._scaled_mm is only supported on newer devices\); choose bfloat16"
     with pytest.raises(DeviceError, match=words):
         Tuner(load(STUDENT, CPU), "embedded", FLOAT8, 1, CPU)
 
@@ -237,19 +243,19 @@ def test_fault_15_where_there_is_no_memory_for_rounded_weights_all_is_as_before(
 ) -> None:
     made: list[weakref.ref[torch.Tensor]] = []
 
-    def short(rows: torch.Tensor) -> Rounded:
+    def short(rows: torch.Tensor) -> Quantized:
         if len(made) == 7:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        found = rounded(rows)
+        found = quantized(rows)
         made.append(weakref.ref(found.numbers))
         return found
 
     alone(tmp_path / "alone", FLOAT8, rows=rows_of(8), steps=2)
     with tuner_of(FLOAT8) as tuner:
         with monkeypatch.context() as small:
-            small.setattr("synthpost_dagster.training.float8.rounded", short)
+            small.setattr("synthpost_dagster.training.float8.quantized", short)
             with pytest.raises(
-                DeviceError, match=r"float8: CPU has too little memory for the frozen weights in 8 bits"
+                DeviceError, match=r"float8: CPU has too little memory for float8 copies of the frozen weights"
             ):
                 cell(tuner, tmp_path / "short", FLOAT8, rows=rows_of(8), steps=2)
         gc.collect()

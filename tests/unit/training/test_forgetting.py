@@ -215,7 +215,7 @@ def _products(company: Any) -> list[str]:
 
 
 def test_an_id_stands_once_and_another_text_has_another_name() -> None:
-    with pytest.raises(ValidationError, match="the id 'p' stands twice"):
+    with pytest.raises(ValidationError, match="the id 'p' is used twice"):
         GeneralText.model_validate({"passages": [{"id": "p", "kind": "prose", "text": "a"}] * 2})
     assert text(("prose", "a")).digest != text(("prose", "b")).digest
     assert KindPerplexity("prose", 1, 0, 0.0).perplexity != 1.0

@@ -18,7 +18,7 @@ from synthpost_dagster.profiles import Lora
 from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.joint_lora import JointProjections
-from synthpost_dagster.training.padding_free import SUITABLE
+from synthpost_dagster.training.padding_free import MODEL_TYPES
 from tests.helpers.tuning import CPU, SPEC, STUDENT, Counted, alone, cell, rows_of, spec_of, tuner_of
 
 ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -206,7 +206,7 @@ def test_what_cannot_be_joined_is_left_to_peft(changes: dict[str, Any], joined: 
     assert set(theirs) == set(gradients)
 
 
-@pytest.mark.parametrize("kind", sorted(SUITABLE))
+@pytest.mark.parametrize("kind", sorted(MODEL_TYPES))
 def test_every_decoder_that_suits_computes_the_same_and_can_be_saved_afterwards(kind: str, tmp_path: Path) -> None:
     base, model = small_decoder(kind)
     logits, gradients = small_outcome(model)

@@ -112,7 +112,7 @@ def test_fault_15_out_of_memory_in_the_midst_goes_on_from_the_last_checkpoint(
         tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, log=log, seconds=ALWAYS)
         device.grow()
     assert device.held == [8, 8, 8, 4, 4]
-    assert "training goes on from step 2 of 3" in log
+    assert "training resumes at step 2 of 3" in log
     assert log.steps == [1, 2, 3]
     assert tuned.curve["step"].tolist() == [1, 2, 3]
     assert largest_difference(tmp_path, undisturbed) < 2e-4

@@ -19,12 +19,12 @@ from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import MASKED, tokenized
 from synthpost_dagster.training.padding_free import (
     ATTENTION,
-    PIECE,
-    LearnedLoss,
+    CHUNK_TOKENS,
+    ChunkedLoss,
     RowsCollator,
+    chunk_loss,
+    is_supported,
     learned_loss,
-    piece_loss,
-    suits,
 )
 from synthpost_dagster.training.sft import Tuned, Tuner
 from tests.helpers.tuning import CPU, SPEC, STUDENT, cell, largest_difference, rows_of, spec_of, state_of, tuner_of
@@ -96,8 +96,8 @@ def test_loss_and_gradients_are_those_of_each_row_by_itself(loss: str) -> None:
     expected.backward()
     wanted = gradients(model)
     loaded.model.set_attn_implementation(ATTENTION)
-    batch = RowsCollator(5, 512, is_filled=True)([one._asdict() for one in rows])
-    found = learned_loss(loaded.model, batch, count, piece_loss, is_mixed=False)
+    batch = RowsCollator(5, 512, is_padded=True)([one._asdict() for one in rows])
+    found = learned_loss(loaded.model, batch, count, chunk_loss, is_mixed=False)
     found.backward()
     got = gradients(model)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
@@ -112,7 +112,7 @@ def test_another_row_s_tokens_change_nothing_in_a_row() -> None:
     loaded.model.set_attn_implementation(ATTENTION)
     rows = [one._asdict() for one in tokenized(rows_of(3), loaded.template, "full", None)]
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
-    before, after = (hidden(loaded, RowsCollator(3, 512, is_filled=True)(some)) for some in (rows, changed))
+    before, after = (hidden(loaded, RowsCollator(3, 512, is_padded=True)(some)) for some in (rows, changed))
     ends = [0, *itertools.accumulate(len(row["input_ids"]) for row in rows)]
     first, second, third = (slice(start, end) for start, end in itertools.pairwise(ends))
     assert torch.equal(before[first], after[first])
@@ -125,7 +125,7 @@ def test_within_a_row_what_comes_later_changes_nothing_and_what_came_before_does
     loaded.model.set_attn_implementation(ATTENTION)
     (row,) = (one._asdict() for one in tokenized(rows_of(1), loaded.template, "full", None))
     changed = {**row, "input_ids": [*row["input_ids"][:9], 7, *row["input_ids"][10:]]}
-    before, after = (hidden(loaded, RowsCollator(1, 512, is_filled=False)([one])) for one in (row, changed))
+    before, after = (hidden(loaded, RowsCollator(1, 512, is_padded=False)([one])) for one in (row, changed))
     assert torch.equal(before[:9], after[:9])
     assert (before[9:] != after[9:]).any(dim=-1).all()
 
@@ -144,7 +144,7 @@ EXAMPLES = [
 
 
 def test_two_rows_stand_end_to_end_and_the_first_token_of_a_row_is_not_learned() -> None:
-    batch = RowsCollator(3, 40, is_filled=False)(EXAMPLES)
+    batch = RowsCollator(3, 40, is_padded=False)(EXAMPLES)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1]]
     assert batch["labels"].tolist() == [[MASKED, MASKED, 7, 8, MASKED, 10]]
@@ -155,7 +155,7 @@ def test_two_rows_stand_end_to_end_and_the_first_token_of_a_row_is_not_learned()
 
 
 def test_the_filling_is_a_row_of_its_own_that_is_not_learned() -> None:
-    batch = RowsCollator(2, 100, is_filled=True)(EXAMPLES)
+    batch = RowsCollator(2, 100, is_padded=True)(EXAMPLES)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10] + [0] * 58]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, *range(58)]]
     assert batch["labels"].tolist() == [[MASKED, MASKED, 7, 8, MASKED, 10] + [MASKED] * 58]
@@ -165,17 +165,17 @@ def test_the_filling_is_a_row_of_its_own_that_is_not_learned() -> None:
 
 
 def test_rows_that_fill_a_batch_get_no_filling() -> None:
-    batch = RowsCollator(1, 64, is_filled=True)([{"input_ids": [1] * 64, "labels": [1] * 64}])
+    batch = RowsCollator(1, 64, is_padded=True)([{"input_ids": [1] * 64, "labels": [1] * 64}])
     assert batch["ends"].tolist() == [0, 64, 64]
     assert batch["targets"].tolist() == [1] * 63 + [MASKED]
 
 
 @pytest.mark.parametrize(("most", "longest"), [(1, 64), (64, 64), (257, 257)])
 def test_the_longest_row_is_that_of_all_rows_whatever_a_batch_holds(most: int, longest: int) -> None:
-    assert RowsCollator(2, most, is_filled=False)(EXAMPLES)["longest"] == longest
+    assert RowsCollator(2, most, is_padded=False)(EXAMPLES)["longest"] == longest
 
 
-@pytest.mark.parametrize("positions", [1, PIECE, 2 * PIECE + 452])
+@pytest.mark.parametrize("positions", [1, CHUNK_TOKENS, 2 * CHUNK_TOKENS + 452])
 def test_the_loss_in_pieces_and_its_gradient_are_torchs(positions: int) -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(50, 8, generator=generator)
@@ -184,7 +184,7 @@ def test_the_loss_in_pieces_and_its_gradient_are_torchs(positions: int) -> None:
     count = (targets != MASKED).sum() + 3  # of the whole step, of which this is a part
     ours = torch.randn(positions, 8, generator=generator).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
-    found = LearnedLoss.apply(ours, weight, targets, count, piece_loss)
+    found = ChunkedLoss.apply(ours, weight, targets, count, chunk_loss)
     expected = F.cross_entropy(theirs @ weight.t(), targets, ignore_index=MASKED, reduction="sum") / count
     (2 * found).backward()
     (2 * expected).backward()
@@ -195,7 +195,7 @@ def test_the_loss_in_pieces_and_its_gradient_are_torchs(positions: int) -> None:
 
 def test_large_logits_do_not_overflow_in_the_loss() -> None:
     one = torch.full((1, 1), 1e4)
-    loss, gradient = piece_loss(one, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]), torch.tensor(1))
+    loss, gradient = chunk_loss(one, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]), torch.tensor(1))
     assert (float(loss), float(gradient)) == (2e4, 2.0)
 
 
@@ -213,7 +213,7 @@ def test_only_decoders_that_keep_to_the_rules_are_tuned_without_padding(
     model_type: str, sliding_window: int | None, modules: list[str], suited: bool
 ) -> None:
     model: Any = SimpleNamespace(config=SimpleNamespace(model_type=model_type, sliding_window=sliding_window))
-    assert suits(model, modules) is suited
+    assert is_supported(model, modules) is suited
 
 
 def test_a_model_that_does_not_suit_is_tuned_in_trls_padded_way(padded: Padded, tmp_path: Path) -> None:

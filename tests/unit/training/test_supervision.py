@@ -15,9 +15,8 @@ from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import Supervision
 from synthpost_dagster.tasks.task import Task
-from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.conversations import DECODED_ROWS, MASKED, check_supervision, tokenized
 from synthpost_dagster.training.sft import Tuner
-from synthpost_dagster.training.supervision import DECODED_ROWS, MASKED, refuse_untaught
 from tests.helpers.tuning import CPU, STUDENT, ProgressLog, cell, spec_of
 
 POSTS = [
@@ -134,7 +133,7 @@ def test_a_row_that_just_fits_is_learned(student: Loaded, rows: pd.DataFrame, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda template: "{{ bos_token }}" + template, "begin with two begin tokens; take one out of the student's"),
+        (lambda template: "{{ bos_token }}" + template, "begin with two begin tokens; remove one from the student's"),
         (lambda template: template.replace(f" + '{END}'", ""), "do not teach when to stop; the student's chat templ"),
     ],
     ids=["begin token doubled", "no end token"],
@@ -212,7 +211,7 @@ def test_a_tokenizer_that_begins_every_text_by_itself_does_not_double_the_templa
 
 
 def test_good_rows_are_not_refused() -> None:
-    refuse_untaught(table(), 100)
+    check_supervision(table(), 100)
 
 
 @pytest.mark.parametrize(
@@ -232,12 +231,12 @@ def test_rows_at_fault_are_refused_by_their_ids(
     columns: dict[str, list[object]], message: str, rows: list[int]
 ) -> None:
     with pytest.raises(SynthpostError, match=f"^{message}") as caught:
-        refuse_untaught(table(**columns), 100)
+        check_supervision(table(**columns), 100)
     assert named_in(caught) == [f"{at:016x}" for at in rows]
 
 
 def test_of_many_rows_the_first_five_are_named() -> None:
     many = pd.concat([table().assign(supervised_tokens=0, is_end_supervised=False)] * 3)
     with pytest.raises(SynthpostError, match="9 of 9") as caught:
-        refuse_untaught(many, 100)
+        check_supervision(many, 100)
     assert named_in(caught) == [f"{at:016x}" for at in (0, 1, 2, 0, 1)]
