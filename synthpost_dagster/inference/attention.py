@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor
 
 NAME = "synthpost_slots"
 """The name under which transformers knows this attention."""
@@ -98,26 +98,12 @@ def causal_by_row(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longe
     return torch.cat(rows)
 
 
-class LayerCache(NamedTuple):
-    """One layer of the cache: rows × heads × size."""
-
-    keys: Tensor
-    values: Tensor
-
-
-class Job(Protocol):
-    """One forward pass: the cache row of each token, and what the token attends to."""
-
-    @property
-    def rows(self) -> Tensor:
-        """The cache rows of the tokens."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache, scale: float) -> Tensor:
-        """Attention of tokens × heads × size; `cache` already has this pass's keys and values."""
+LayerCache = tuple[Tensor, Tensor]
+"""Keys and values of one layer: cache rows × heads × size."""
 
 
 class Prefill(NamedTuple):
-    """Concatenated prompts, see `causal_by_row`."""
+    """Concatenated prompts, see `causal_by_row`; `rows` are the tokens' cache rows."""
 
     rows: Tensor
     ends: Tensor
@@ -143,7 +129,7 @@ class FlashStep(NamedTuple):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache, scale: float) -> Tensor:
         """Attention to the slot's cache; a single query is the last token, so nothing is masked."""
-        return flash(query, cache.keys, cache.values, self.ends, self.starts, 1, self.longest, scale, self.lengths)
+        return flash(query, *cache, self.ends, self.starts, 1, self.longest, scale, self.lengths)
 
 
 class PlainStep(NamedTuple):
@@ -166,14 +152,18 @@ class PlainStep(NamedTuple):
         return out.squeeze(2)
 
 
+Job = Prefill | FlashStep | PlainStep
+"""One forward pass: the cache rows of its tokens, and what they attend to."""
+
+
 def attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: None, scaling: float, job: Job, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, scaling: float, job: Job, **_: Any
 ) -> tuple[Tensor, None]:
     """The attention function for transformers: 1 × heads × tokens × size in, 1 × tokens × heads × size out."""
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-    cache = LayerCache(module.cached_keys, module.cached_values)  # type: ignore[arg-type]
-    cache.keys.index_copy_(0, job.rows, key)
-    cache.values.index_copy_(0, job.rows, value)
+    keys, values = cache = module.cached_keys, module.cached_values
+    keys.index_copy_(0, job.rows, key)
+    values.index_copy_(0, job.rows, value)
     return job.attend(query, key, value, cache, scaling).unsqueeze(0), None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +19,9 @@ from synthpost_dagster.inference.attention import attending, bytes_per_token, us
 from synthpost_dagster.inference.attention import is_supported as is_attention_supported
 from synthpost_dagster.inference.generate import Completion, completion, end_tokens
 from synthpost_dagster.inference.mixed_lora import RankMasks, mixed
-from synthpost_dagster.inference.models import Loaded
-from synthpost_dagster.inference.schedule import PACES, Schedule, Spent
-from synthpost_dagster.inference.slots import Prompt, Slots, slots_of
+from synthpost_dagster.inference.models import Loaded, evaluating
+from synthpost_dagster.inference.schedule import PACES, Schedule
+from synthpost_dagster.inference.slots import Prompt, slots_of
 from synthpost_dagster.inference.templates import Chat, opened_reasoning
 from synthpost_dagster.profiles.models import Sampling
 from synthpost_dagster.runtime.devices import GIB, is_out_of_memory
@@ -36,8 +35,6 @@ ROOM = 256
 """With fixed shapes, the tokens of a slot are a multiple of this."""
 MIN_CHUNK = 512
 """Minimum number of tokens of a prefill."""
-MAX_HALVINGS = 4
-"""How often a chunk of a prefill and the width of a step on a GPU are halved; each width has a CUDA graph."""
 
 
 class Request(NamedTuple):
@@ -51,10 +48,10 @@ class Request(NamedTuple):
 class Options(NamedTuple):
     """Options of the engine; by default they follow from the device and its memory.
 
-    `chunk_tokens` is the size of a prefill. With `keeps_shapes`, every step is computed over all slots, and on a GPU
-    every prefill over a whole chunk; a reply there is then bit-identical whatever shares its batch, given the same
-    number and size of slots. `ignores_ends` draws all new tokens, for measurements. `limit_gib` limits this process's
-    memory on a GPU.
+    `chunk_tokens` is the size of a prefill. With `keeps_shapes`, and always on a GPU, every step is computed over all
+    slots; on a GPU every prefill also has a whole chunk, and a reply is bit-identical whatever shares its batch, given
+    the same number and size of slots. `ignores_ends` draws all new tokens, for measurements. `limit_gib` limits this
+    process's memory on a GPU.
     """
 
     slots: int | None = None
@@ -84,25 +81,21 @@ def engine(
     follow from the memory, and requests have their own seeds.
     """
     model: Any = loaded.model
-    modes = [(module, module.training) for module in model.modules()]
-    with mixed(model, adapters, model.dtype) as masks, attending(model):
-        model.eval()
-        try:
-            yield Engine(loaded, masks, sampling, options)
-        finally:
-            for module, is_training in modes:
-                module.training = is_training
+    with evaluating(model), mixed(model, adapters, model.dtype) as masks, attending(model):
+        yield Engine(loaded, masks, sampling, options)
 
 
 class Engine:
-    """Answers requests; created by `engine`. `spent` is the sum over all of them."""
+    """Answers requests; created by `engine`. `slots` is the latest number of slots."""
 
     def __init__(self, loaded: Loaded, masks: RankMasks, sampling: Sampling, options: Options) -> None:
         self._loaded, self._masks, self._sampling, self._options = loaded, masks, sampling, options
         pace = PACES[loaded.model.device.type]
         self._pace = pace._replace(chunk=options.chunk_tokens or pace.chunk)
         self._ends = set() if options.ignores_ends else end_tokens(loaded)
-        self.spent = Spent()
+        self._is_cuda = loaded.model.device.type == "cuda"
+        self._keeps_shapes = options.keeps_shapes or self._is_cuda
+        self.slots = 0
 
     def answer(self, requests: Sequence[Request], progress: Progress, what: str) -> Iterator[tuple[int, Completion]]:
         """Yields request indexes and replies in order of completion; requests of one group should be adjacent.
@@ -130,11 +123,11 @@ class Engine:
         """
         left = dict(enumerate(prompts))
         total, slots = len(left), self._options.slots or self._affordable(prompts)
-        if self._options.keeps_shapes:
+        if self._keeps_shapes:
             progress.note(f"{what}: {slots} at a time")
         progress.update(what, 0, total, "posts")
         while left:
-            slots = slots if self._options.keeps_shapes else min(slots, len(left))
+            slots = slots if self._keeps_shapes else min(slots, len(left))
             is_short = False
             try:
                 for index, ids in self._round(left, slots):
@@ -165,13 +158,13 @@ class Engine:
         return fewer
 
     def _free_memory(self) -> None:
-        if self._loaded.model.device.type == "cuda":
+        if self._is_cuda:
             torch.cuda.empty_cache()
 
     def _room(self, prompts: Iterable[Prompt]) -> int:
         """Tokens of a slot."""
         room = max(len(prompt.ids) for prompt in prompts) + self._sampling.max_new_tokens
-        return room + -room % ROOM if self._options.keeps_shapes else room
+        return room + -room % ROOM if self._keeps_shapes else room
 
     def _affordable(self, prompts: Sequence[Prompt]) -> int:
         """Slots that fit the free memory, at least one and at most the device's limit.
@@ -190,39 +183,19 @@ class Engine:
         free = _free_bytes(model.device, self._options.limit_gib) + pair * pairs
         fitting = int((free * MARGIN - pair * max(pairs, PLANNED_PAIRS) - chunk) / slot)
         limit = max(1, min(fitting, self._pace.slots))
-        return _round_number(limit) if self._options.keeps_shapes else min(limit, len(prompts))
+        return _round_number(limit) if self._keeps_shapes else min(limit, len(prompts))
 
     def _round(self, prompts: dict[int, Prompt], count: int) -> Iterator[tuple[int, list[int]]]:
         """Yields prompt indexes and new tokens from `count` slots."""
-        started = time.perf_counter()
         model: Any = self._loaded.model
-        room, ends = self._room(prompts.values()), sorted(self._ends)
-        with slots_of(model, self._masks, self._sampling, ends, count, room, self._chunks()) as slots:
-            widths = self._prepared(slots, count)
-            slots.wait()
-            self.spent.slots = count
-            self.spent.setup_seconds += time.perf_counter() - started
-            new_tokens = self._sampling.max_new_tokens
-            yield from Schedule(slots, prompts, count, widths, new_tokens, self._pace, self.spent).run()
-
-    def _chunks(self) -> list[int]:
-        """The lengths of padded prefills; none without flash attention."""
-        model = self._loaded.model
-        return self._halves(self._pace.chunk) if uses_flash(model.device, model.dtype) else []
-
-    def _prepared(self, slots: Slots, count: int) -> list[int]:
-        """The possible widths of a step, in ascending order; on a GPU each has a CUDA graph."""
-        if self._loaded.model.device.type != "cuda":
-            return [count] if self._options.keeps_shapes else list(range(1, count + 1))
-        widths = self._halves(count)
-        slots.rehearse()
-        slots.capture(widths)
-        return widths
-
-    def _halves(self, whole: int) -> list[int]:
-        """The whole, and without fixed shapes its half, quarter and so on, in ascending order."""
-        times = 0 if self._options.keeps_shapes else MAX_HALVINGS
-        return sorted({-(-whole // 2**halved) for halved in range(times + 1)})
+        room, ends, new_tokens = self._room(prompts.values()), sorted(self._ends), self._sampling.max_new_tokens
+        chunk = self._pace.chunk if uses_flash(model.device, model.dtype) else 0
+        with slots_of(model, self._masks, self._sampling, ends, count, room, chunk) as slots:
+            if self._is_cuda:
+                slots.rehearse()
+                slots.capture()
+            self.slots, min_width = count, count if self._keeps_shapes else 1
+            yield from Schedule(slots, prompts, count, min_width, new_tokens, self._pace).run()
 
 
 def _round_number(limit: int) -> int:

@@ -54,9 +54,13 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     inputs = loaded.tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(
         loaded.model.device
     )
+    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    arguments: dict[str, Any] = drawn if sampling.temperature > 0 else greedy
+    limits = {"max_new_tokens": sampling.max_new_tokens, "pad_token_id": loaded.tokenizer.pad_token_id}
     set_seed(seed)
     with torch.inference_mode():
-        output = loaded.model.generate(**inputs, **_arguments(loaded, sampling))
+        output = loaded.model.generate(**inputs, **limits, **arguments)
     width = inputs["input_ids"].shape[1]
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     rows, ends = output[:, width:].tolist(), end_tokens(loaded)
@@ -64,16 +68,6 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
         completion(loaded, row, tokens, ends, opened_reasoning(text))
         for row, tokens, text in zip(rows, lengths, texts, strict=True)
     ]
-
-
-def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
-    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    return {
-        "max_new_tokens": sampling.max_new_tokens,
-        "pad_token_id": loaded.tokenizer.pad_token_id,
-        **(drawn if sampling.temperature > 0 else greedy),
-    }
 
 
 def end_tokens(loaded: Loaded) -> set[int]:

@@ -151,7 +151,7 @@ def mixed(model: nn.Module, folders: Sequence[Path], dtype: torch.dtype) -> Iter
     bases = {name: _linear(model, name, adapters) for name in names}
     try:
         for name, base in bases.items():
-            pairs = _pairs(_stacked(name, adapters, masks), dtype)
+            pairs = _stacked(name, adapters, masks)
             masks.pair_bytes += sum(part.nbytes for part in pairs[0])
             _put(model, name, MixedLinear(base, pairs, masks))
         del adapters
@@ -159,14 +159,6 @@ def mixed(model: nn.Module, folders: Sequence[Path], dtype: torch.dtype) -> Iter
     finally:
         for name, base in bases.items():
             _put(model, name, base)
-
-
-def _pairs(stacked: Pair, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """The stacked matrices in the form of MixedLinear."""
-    return [
-        (down.to(dtype).t().contiguous(), up.to(dtype).t().contiguous())
-        for down, up in zip(torch.split(stacked.down, WIDTH), torch.split(stacked.up, WIDTH, dim=1), strict=True)
-    ]
 
 
 def _linear(model: nn.Module, name: str, adapters: Sequence[Adapter]) -> nn.Module:
@@ -185,8 +177,8 @@ def _linear(model: nn.Module, name: str, adapters: Sequence[Adapter]) -> nn.Modu
     return found
 
 
-def _stacked(name: str, adapters: Sequence[Adapter], masks: RankMasks) -> Pair:
-    """All adapters' matrices of one layer, ranks × in and out × ranks; zeros for an adapter that does not change it."""
+def _stacked(name: str, adapters: Sequence[Adapter], masks: RankMasks) -> list[tuple[Tensor, Tensor]]:
+    """The pairs of MixedLinear; zeros for an adapter that does not change the layer."""
     first = next(adapter.pairs[name] for adapter in adapters if name in adapter.pairs)
     ranks, device = masks.table.shape[1], masks.table.device
     down = torch.zeros(ranks, first.down.shape[1], device=device)
@@ -194,7 +186,10 @@ def _stacked(name: str, adapters: Sequence[Adapter], masks: RankMasks) -> Pair:
     for adapter, own in zip(adapters, masks.slices, strict=True):
         if (pair := adapter.pairs.get(name)) is not None:
             down[own], up[:, own] = pair.down.to(device), pair.up.to(device)
-    return Pair(down, up)
+    return [
+        (a.to(masks.table.dtype).t().contiguous(), b.to(masks.table.dtype).t().contiguous())
+        for a, b in zip(torch.split(down, WIDTH), torch.split(up, WIDTH, dim=1), strict=True)
+    ]
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

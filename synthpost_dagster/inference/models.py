@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.embedded import CONTENT, MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.content import folder_digest
+from synthpost_dagster.inference.content import check_weights, folder_digest
 from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 from synthpost_dagster.inference.templates import TEMPLATE_DATE, ChatTemplate
-from synthpost_dagster.inference.weights import check_weights
 from synthpost_dagster.profiles.models import EMBEDDED, ModelSpec
 from synthpost_dagster.runtime.devices import GIB, Device, free_gib, is_out_of_memory
 from synthpost_dagster.tasks.task import Task
@@ -96,14 +95,16 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
     Raises ModelError if it cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     _freeze_libraries()
     check_files(spec)
     tokenizer = load_tokenizer(spec)
-    settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device.name}}
+    dtype = getattr(torch, spec.dtype)
+    settings: dict[str, Any] = {"dtype": dtype, "device_map": {"": device.name}}
     if spec.quantization == "nf4":
-        settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+        settings["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, **nf4)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             source_of(spec), **settings, **_pinned(spec), **NO_CODE, use_safetensors=True, output_loading_info=True
@@ -119,7 +120,7 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
         )
     loads.made += 1
     if is_packed(model) and _should_decode(spec, model, device):
-        model.dequantize(dtype=getattr(torch, spec.dtype))  # the same results in less time
+        model.dequantize(dtype=dtype)  # the same results in less time
     ignored = set_plain_generation(model, tokenizer)
     return Loaded(model.eval().requires_grad_(False), tokenizer, spec.chat_template_kwargs, ignored)
 
@@ -194,6 +195,18 @@ def is_packed(model: PreTrainedModel) -> bool:
     return any(isinstance(module, Linear4bit) for module in model.modules())
 
 
+@contextlib.contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode for the duration of the context; afterwards every module has its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _should_decode(spec: ModelSpec, model: PreTrainedModel, device: Device) -> bool:
     if spec.dequantize != "auto":
         return spec.dequantize
@@ -204,8 +217,11 @@ def _should_decode(spec: ModelSpec, model: PreTrainedModel, device: Device) -> b
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """The model's tokenizer, padding left. Raises ModelError if it cannot be loaded or has no chat template."""
     from transformers import AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
-    _quiet_libraries()
+    disable_progress_bar()
+    for name in ("bitsandbytes", "huggingface_hub", "transformers.integrations.bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         source = source_of(spec)
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **_pinned(spec), **NO_CODE)
@@ -261,15 +277,6 @@ def with_adapter(loaded: Loaded, folder: Path | None) -> Iterator[Loaded]:
         adapted.model.unload()
 
 
-def _quiet_libraries() -> None:
-    """Keeps progress bars and hints of libraries out of the terminal."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    for name in ("bitsandbytes", "huggingface_hub", "transformers.integrations.bitsandbytes"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def source_of(spec: ModelSpec) -> Path | str:
     """The folder of the model, or its hub name. Raises ModelError if a folder has no model."""
     if spec.model == EMBEDDED:
@@ -285,14 +292,3 @@ def source_of(spec: ModelSpec) -> Path | str:
             )
         return folder
     return spec.model
-
-
-def _nf4(compute: Any) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from synthpost_dagster.inference.slots import Prompt, Slots
@@ -26,32 +24,13 @@ class Pace(NamedTuple):
 PACES = {"cpu": Pace(48, 2048, 1, 48), "cuda": Pace(512, 8192, 8, 16)}
 
 
-@dataclass
-class Spent:
-    """Seconds spent, with the prompt tokens and steps; `slots` is the latest number of slots."""
-
-    slots: int = 0
-    setup_seconds: float = 0.0
-    prefill_seconds: float = 0.0
-    prefill_tokens: int = 0
-    step_seconds: float = 0.0
-    steps: int = 0
-
-
 class Schedule:
-    """Decodes prompts, by index and in order, in `count` slots; a step is over one of `widths` slots."""
+    """Decodes prompts, by index and in order, in `count` slots; a step is over at least `min_width` of them."""
 
     def __init__(
-        self,
-        slots: Slots,
-        prompts: dict[int, Prompt],
-        count: int,
-        widths: Sequence[int],
-        new_tokens: int,
-        pace: Pace,
-        spent: Spent,
+        self, slots: Slots, prompts: dict[int, Prompt], count: int, min_width: int, new_tokens: int, pace: Pace
     ) -> None:
-        self._slots, self._widths, self._new_tokens, self._pace, self._spent = slots, widths, new_tokens, pace, spent
+        self._slots, self._min_width, self._new_tokens, self._pace = slots, min_width, new_tokens, pace
         self._waiting, self._free, self._count = deque(prompts.items()), list(range(count)), count
         self._busy: dict[int, int] = {}
         self._left: dict[int, int] = {}
@@ -75,7 +54,6 @@ class Schedule:
 
     def _fill(self) -> None:
         """Fills the free slots, with at most `chunk` tokens per prefill."""
-        started = time.perf_counter()
         chunk: list[tuple[int, Prompt]] = []
         tokens = 0
         while self._free and self._waiting:
@@ -87,30 +65,20 @@ class Schedule:
             self._busy[slot], self._left[slot] = index, self._new_tokens - 1
             chunk.append((slot, prompt))
             tokens += len(prompt.ids)
-            self._spent.prefill_tokens += len(prompt.ids)
         if chunk:
             self._slots.prefill(chunk)
-        self._slots.wait()
-        self._spent.prefill_seconds += time.perf_counter() - started
 
     def _step(self) -> dict[int, list[int]]:
         """Computes some steps; the new tokens of the slots that finished."""
-        started = time.perf_counter()
         times = min(self._pace.steps, max(self._left.values()))
-        self._slots.step(self._wide_enough(max(self._busy) + 1), times)
+        self._slots.step(max(self._min_width, max(self._busy) + 1), times)
         self._left = {slot: steps - times for slot, steps in self._left.items()}
-        finished = self._slots.finished(list(self._busy))
-        self._spent.step_seconds += time.perf_counter() - started
-        self._spent.steps += times
-        return finished
-
-    def _wide_enough(self, slots: int) -> int:
-        return next(width for width in self._widths if width >= slots)
+        return self._slots.finished(list(self._busy))
 
     def _narrow(self) -> None:
         """Moves the last sequences into free slots before them if that makes the steps narrower."""
-        wanted = self._wide_enough(len(self._busy))
-        for slot in sorted(slot for slot in self._busy if slot >= wanted):
+        width = max(self._min_width, len(self._busy))
+        for slot in sorted(slot for slot in self._busy if slot >= width):
             target = heapq.heappop(self._free)
             self._slots.move(slot, target)
             for kept in (self._busy, self._left):

@@ -17,7 +17,7 @@ from torch import Tensor
 from synthpost_dagster.inference.attention import Cache, FlashStep, Job, PlainStep, Prefill, holding, uses_flash
 from synthpost_dagster.inference.mixed_lora import RankMasks
 from synthpost_dagster.profiles.models import Sampling
-from synthpost_dagster.runtime.devices import free_workspaces, is_out_of_memory
+from synthpost_dagster.runtime.devices import is_out_of_memory
 
 GRID = 2**23
 """Random numbers are multiples of 1 / GRID, so that their product with a float32 sum stays below that sum."""
@@ -63,7 +63,7 @@ def _looked_up(summed: Tensor, total: Tensor, numbers: Tensor) -> Tensor:
 class Slots:
     """The slots of one loaded model; the first `width` of them take part in a step.
 
-    On a GPU a prefill is padded to one of the lengths in `chunks`.
+    A prefill is padded to `chunk` tokens if it is shorter; 0 means no padding.
 
     The tensors hold per slot: `_tokens` the next input token, `_positions` its position, `_counts` the number of drawn
     tokens, `_drawn` and `_numbers` the tokens and random numbers (slots × (new tokens + 1); finished slots use the last
@@ -71,12 +71,12 @@ class Slots:
     """
 
     def __init__(
-        self, model: Any, masks: RankMasks, sampling: Sampling, ends: Sequence[int], cache: Cache, chunks: Sequence[int]
+        self, model: Any, masks: RankMasks, sampling: Sampling, ends: list[int], cache: Cache, chunk: int
     ) -> None:
         device, slots, columns = model.device, cache.slots, sampling.max_new_tokens + 1
         self._model, self._rank_masks, self._sampling, self._cache = model, masks, sampling, cache
-        self._chunks = sorted(chunks)
-        self._ends = torch.tensor(list(ends), dtype=torch.long, device=device)
+        self._chunk = chunk
+        self._ends = torch.tensor(ends, dtype=torch.long, device=device)
         self._tokens, self._positions, self._counts = torch.zeros(3, slots, dtype=torch.long, device=device)
         self._done = torch.ones(slots, dtype=torch.bool, device=device)
         self._drawn = torch.zeros(slots, columns, dtype=torch.long, device=device)
@@ -84,7 +84,7 @@ class Slots:
         self._masks = torch.zeros(slots, masks.table.shape[1], dtype=masks.table.dtype, device=device)
         self._starts = torch.arange(slots + 1, device=device) * cache.tokens
         self._one_each = torch.arange(slots + 1, dtype=torch.int32, device=device)
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     @torch.inference_mode()
     def prefill(self, placed: Sequence[tuple[int, Prompt]]) -> None:
@@ -94,12 +94,11 @@ class Slots:
         positions = np.concatenate([np.arange(size) for size in sizes])
         cache_rows = np.concatenate([slot * self._cache.tokens + np.arange(len(p.ids)) for slot, p in placed])
         adapter_rows = np.repeat([prompt.adapter_row for _, prompt in placed], sizes)
-        length = next((size for size in self._chunks if size >= len(ids)), len(ids))
-        padding = length - len(ids)
+        padding = max(0, self._chunk - len(ids))
         padded = [self._padded(part, padding) for part in (ids, positions, adapter_rows)]
         job = self._prefill_job(self._padded(cache_rows, padding, self._cache.unread), sizes)
         hidden = self._hidden(padded[0], padded[1], self._rank_masks.table[padded[2]], job)
-        rows = self._cache.slots if length in self._chunks else len(placed)
+        rows = self._cache.slots if len(ids) <= self._chunk else len(placed)
         last = self._padded(np.cumsum(sizes) - 1, rows - len(placed))
         self._start(placed, self._model.lm_head(hidden[last])[: len(placed)])
 
@@ -119,10 +118,10 @@ class Slots:
     def step(self, width: int, times: int) -> None:
         """Adds `times` tokens to each of the first `width` slots; finished slots do not change."""
         for _ in range(times):
-            if width in self._graphs:
-                self._graphs[width].replay()
-            else:
+            if self._graph is None:
                 self._advance(width)
+            else:
+                self._graph.replay()
 
     def _advance(self, width: int) -> None:
         positions, counts = self._positions[:width], self._counts[:width]
@@ -188,69 +187,48 @@ class Slots:
 
     @torch.inference_mode()
     def rehearse(self) -> None:
-        """Prefills the largest chunk of padding, which takes a prefill's maximum memory and selects kernels."""
-        for size in self._chunks[-1:]:
-            nothing = np.zeros(0, dtype=np.int64)
-            ids, positions, adapter_rows = (self._padded(nothing, size) for _ in range(3))
-            job = self._prefill_job(self._padded(nothing, size, self._cache.unread), [])
-            self._hidden(ids, positions, self._rank_masks.table[adapter_rows], job)
+        """Prefills a chunk of padding, which takes a prefill's maximum memory and selects kernels."""
+        zeros = torch.zeros(self._chunk, dtype=torch.long, device=self._positions.device)
+        job = self._prefill_job(zeros + self._cache.unread, [])
+        self._hidden(zeros, zeros, self._rank_masks.table[zeros], job)
 
     @torch.inference_mode()
-    def capture(self, widths: Sequence[int]) -> None:
-        """Captures a CUDA graph of the step for each width, while all slots are idle.
-
-        The graphs share one memory pool: only one runs at a time, and the state between steps is in the slots' tensors.
-        """
-        pool = torch.cuda.graph_pool_handle()
+    def capture(self) -> None:
+        """Captures a CUDA graph of the step over all slots, while they are idle."""
         with torch.cuda.device(self._positions.device):
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            for width in sorted(widths, reverse=True):
-                self._graphs[width] = self._captured(width, stream, pool)
-
-    def _captured(self, width: int, stream: torch.cuda.Stream, pool: Any) -> torch.cuda.CUDAGraph:
-        # The warm-up runs on the stream that captures, so that the cuBLAS workspace is not part of the graph.
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_STEPS):
-                self._advance(width)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                self._advance(width)
-        except RuntimeError as error:
-            cause = error.__context__
-            if cause is not None and is_out_of_memory(cause):  # it made the end of the capture fail
-                raise cause from None
-            raise
-        return graph
-
-    def wait(self) -> None:
-        """Waits for the device."""
-        if self._positions.is_cuda:
-            torch.cuda.synchronize(self._positions.device)
+            # The warm-up runs on the stream that captures, so that the cuBLAS workspace is not part of the graph.
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP_STEPS):
+                    self._advance(self._cache.slots)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    self._advance(self._cache.slots)
+            except RuntimeError as error:
+                cause = error.__context__
+                if cause is not None and is_out_of_memory(cause):  # it made the end of the capture fail
+                    raise cause from None
+                raise
+            self._graph = graph
 
     def close(self) -> None:
-        """Frees the graphs."""
-        for graph in self._graphs.values():
-            graph.reset()
-        self._graphs.clear()
+        """Frees the graph."""
+        if self._graph is not None:
+            self._graph.reset()
+            self._graph = None
 
 
 @contextlib.contextmanager
 def slots_of(
-    model: Any,
-    masks: RankMasks,
-    sampling: Sampling,
-    ends: Sequence[int],
-    count: int,
-    tokens: int,
-    chunks: Sequence[int],
+    model: Any, masks: RankMasks, sampling: Sampling, ends: list[int], count: int, tokens: int, chunk: int
 ) -> Iterator[Slots]:
     """`count` empty slots of `tokens` tokens each, whose memory is freed at the end."""
     with torch.inference_mode():
         cache = Cache(model.config, count, tokens, model.dtype, model.device)
-        slots = Slots(model, masks, sampling, ends, cache, chunks)
+        slots = Slots(model, masks, sampling, ends, cache, chunk)
     try:
         with holding(model, cache):
             yield slots
@@ -258,4 +236,5 @@ def slots_of(
         slots.close()
         masks.mask = masks.table[:0]
         if model.device.type == "cuda":
-            free_workspaces(model.device)
+            torch.cuda.synchronize(model.device)
+            torch._C._cuda_clearCublasWorkspaces()  # cuBLAS allocates new ones when needed

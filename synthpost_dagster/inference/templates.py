@@ -129,21 +129,20 @@ class ChatTemplate:
                     turns,
                     add_generation_prompt=has_generation_prompt,
                     tokenize=False,
-                    strftime_now=_strftime,
+                    strftime_now=TEMPLATE_DATE.strftime,
                     **self.kwargs,
                 )
             )
         except Exception as error:  # a template may raise anything
-            raise ModelError(self._refusal(turns, error)) from error
-
-    def _refusal(self, turns: Chat, error: Exception) -> str:
-        message = (str(error).splitlines() or [""])[0] or type(error).__name__
-        if turns[0]["role"] == "system":
-            return (
-                f"{self._name} cannot write a system prompt ({message}); set training.system_prompt: false (and study: "
-                "false) in the profile, or choose another student"
-            )
-        return f"{self._name} cannot write a conversation ({message}); set {_KEY}, or choose another model"
+            message = (str(error).splitlines() or [""])[0] or type(error).__name__
+            if turns[0]["role"] == "system":
+                raise ModelError(
+                    f"{self._name} cannot write a system prompt ({message}); set training.system_prompt: false (and "
+                    "study: false) in the profile, or choose another student"
+                ) from error
+            raise ModelError(
+                f"{self._name} cannot write a conversation ({message}); set {_KEY}, or choose another model"
+            ) from error
 
 
 def check_template(template: ChatTemplate, chats: Sequence[Chat], is_trained: bool, ends: set[int]) -> None:
@@ -153,7 +152,9 @@ def check_template(template: ChatTemplate, chats: Sequence[Chat], is_trained: bo
     answer ends with one of `ends`, the tokens that end a reply in generation.
     """
     name = f"{template.tokenizer.name_or_path}: the chat template"
-    if unused := sorted(key for key in template.kwargs if not re.search(rf"\b{key}\b", _source(template))):
+    found: Any = template.tokenizer.chat_template
+    source = found if isinstance(found, str) else "\n".join(found.values())
+    if unused := sorted(key for key in template.kwargs if not re.search(rf"\b{key}\b", source)):
         raise ModelError(f"{name} does not use {', '.join(unused)}; correct {_KEY}")
     for turns in chats:
         prompt = template.prompt_ids(turns)
@@ -175,15 +176,6 @@ def opened_reasoning(prompt: str) -> str:
     found = _LAST_TAG.search(prompt)
     is_open = found is not None and split_reasoning(f"{found[1]}\n{SAMPLE}").text == ""
     return f"{found[1]}\n" if found is not None and is_open else ""
-
-
-def _source(template: ChatTemplate) -> str:
-    found: Any = template.tokenizer.chat_template
-    return found if isinstance(found, str) else "\n".join(found.values())
-
-
-def _strftime(pattern: str) -> str:
-    return TEMPLATE_DATE.strftime(pattern)
 
 
 def _common(first: str, second: str) -> int:

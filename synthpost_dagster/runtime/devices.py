@@ -53,22 +53,18 @@ class Lease:
         return round(peak, 3)
 
 
+@dataclass
 class Devices:
     """Leases devices for `auto`, `cpu` or `cuda`, at most `max_leases` per device at a time.
 
     A lease may use `memory_gib` of a GPU; by default all of it, or an equal share if there are several leases.
     """
 
-    def __init__(
-        self,
-        wanted: str,
-        max_leases: int = 1,
-        folder: Path = LOCK_FOLDER,
-        cpu_threads: int | None = None,
-        memory_gib: float | None = None,
-    ) -> None:
-        self.wanted, self.max_leases, self.folder = wanted, max_leases, folder
-        self.cpu_threads, self.memory_gib = cpu_threads, memory_gib
+    wanted: str
+    max_leases: int = 1
+    folder: Path = LOCK_FOLDER
+    cpu_threads: int | None = None
+    memory_gib: float | None = None
 
     @contextlib.contextmanager
     def lease(
@@ -84,7 +80,11 @@ class Devices:
         """
         device, lock = self._acquire(self.candidates(), timeout_seconds, waiting)
         try:
-            _check_free_memory(device, memory_gib)
+            if (free := free_gib(device)) < memory_gib:
+                raise DeviceError(
+                    f"{device.label} has {free:.1f} GiB free and this work needs {memory_gib:.1f}; stop what else uses "
+                    "it, raise device.memory_gib if it is set, or lower the model's own memory_gib in the profile"
+                )
             _reset_peak(device)
             _limit_memory(device)
             if device.name == "cpu" and self.cpu_threads is not None:
@@ -228,17 +228,8 @@ def free_gib(device: Device) -> float:
     import torch
 
     free = float(torch.cuda.mem_get_info(device.name)[0]) / GIB
-    if device.limit_gib is None:
-        return free
-    return min(free, device.limit_gib - float(torch.cuda.memory_reserved(device.name)) / GIB)
-
-
-def free_workspaces(name: str) -> None:
-    """Waits for a GPU and frees the workspaces of cuBLAS, which allocates new ones when needed."""
-    import torch
-
-    torch.cuda.synchronize(name)
-    torch._C._cuda_clearCublasWorkspaces()
+    limit = device.limit_gib
+    return free if limit is None else min(free, limit - float(torch.cuda.memory_reserved(device.name)) / GIB)
 
 
 def _limit_memory(device: Device) -> None:
@@ -249,16 +240,6 @@ def _limit_memory(device: Device) -> None:
 
     total = torch.cuda.get_device_properties(device.name).total_memory / GIB
     torch.cuda.set_per_process_memory_fraction(min(1.0, (device.limit_gib or total) / total), device.name)
-
-
-def _check_free_memory(device: Device, memory_gib: float) -> None:
-    free = free_gib(device)
-    if free < memory_gib:
-        raise DeviceError(
-            f"{device.label} has {free:.1f} GiB free and this work needs {memory_gib:.1f}; "
-            "stop what else uses it, raise device.memory_gib where it is set, or lower the model's own memory_gib in "
-            "the profile"
-        )
 
 
 def _reset_peak(device: Device) -> None:

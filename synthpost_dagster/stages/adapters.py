@@ -29,7 +29,7 @@ from synthpost_dagster.stages.stage import Stage, Workbench, materialize_unless_
 from synthpost_dagster.stages.student import REMEDY, holding
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.checkpoints import Checkpoints
-from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
+from synthpost_dagster.training.fitting import optimizer_steps, rows_seen
 from synthpost_dagster.training.sft import Job
 from synthpost_dagster.training.trainers import APART
 

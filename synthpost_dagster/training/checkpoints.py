@@ -13,7 +13,6 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +100,18 @@ def fault_of(checkpoint: Path) -> str:
 
     Raises StorageError if the operating system cannot read a file.
     """
+    import torch
+    from safetensors.torch import load_file
+    from transformers.trainer_pt_utils import safe_globals
+
     try:
-        _read(checkpoint)
+        load_file(checkpoint / WEIGHTS)
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or "global_step" not in state:
+            return f"{STATE} has no global_step"
+        for name in OPTIMIZER:
+            with safe_globals() if name == RANDOM else contextlib.nullcontext():
+                torch.load(checkpoint / name, map_location="cpu", weights_only=True)  # noqa: TID251 - no pickle is run
     except FileNotFoundError as error:
         return str(error)
     except OSError as error:
@@ -117,20 +126,6 @@ def fault_of(checkpoint: Path) -> str:
     return ""
 
 
-def _read(checkpoint: Path) -> None:
-    import torch
-    from safetensors.torch import load_file
-    from transformers.trainer_pt_utils import safe_globals
-
-    load_file(checkpoint / WEIGHTS)
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    if not isinstance(state, dict) or "global_step" not in state:
-        raise ValueError(f"{STATE} has no global_step")
-    for name in OPTIMIZER:
-        with safe_globals() if name == RANDOM else contextlib.nullcontext():
-            torch.load(checkpoint / name, map_location="cpu", weights_only=True)  # noqa: TID251 - no pickle is run
-
-
 def run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int) -> tuple[pd.DataFrame, int]:
     """Trains for `steps` steps in all; the whole loss curve (schema LossCurve), and the number of steps done now.
 
@@ -138,15 +133,24 @@ def run(trainer: Any, checkpoints: Checkpoints, progress: Progress, steps: int) 
     and StorageError if a checkpoint cannot be written.
     """
     import pandas as pd
+    from safetensors import SafetensorError
 
-    last = _readable(checkpoints, progress)
-    begin = checkpoints.last_step() if last else 0
+    last = checkpoints.last()
+    if last and (fault := fault_of(last)):
+        progress.note(f"{last} cannot be read ({fault}); it is removed, and training restarts")
+        checkpoints.remove()
+        last = None
+    begin = checkpoints.last_step()
     if last:
         progress.note(f"training resumes at step {begin} of {steps}")
     try:
-        with warnings.catch_warnings(), _saving(checkpoints.folder):
+        with warnings.catch_warnings(), writing(checkpoints.folder):
             warnings.filterwarnings("ignore", category=FutureWarning)
             trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except SafetensorError as error:
+        raise StorageError(
+            f"{checkpoints.folder}: cannot be written ({error}); free space, or set SYNTHPOST_HOME"
+        ) from error
     except StorageError:
         raise
     except SynthpostError:
@@ -165,24 +169,3 @@ def check_loss(step: int, loss: float) -> None:
     """Raises SynthpostError if the loss is not finite."""
     if not math.isfinite(loss):
         raise SynthpostError(f"the loss is not a number at step {step}; lower training.learning_rate in the profile")
-
-
-def _readable(checkpoints: Checkpoints, progress: Progress) -> Path | None:
-    last = checkpoints.last()
-    if last and (fault := fault_of(last)):
-        progress.note(f"{last} cannot be read ({fault}); it is removed, and training restarts")
-        checkpoints.remove()
-        return None
-    return last
-
-
-@contextlib.contextmanager
-def _saving(folder: Path) -> Iterator[None]:
-    """Raises StorageError if a checkpoint cannot be written."""
-    from safetensors import SafetensorError
-
-    with writing(folder):
-        try:
-            yield
-        except SafetensorError as error:
-            raise StorageError(f"{folder}: cannot be written ({error}); free space, or set SYNTHPOST_HOME") from error

@@ -1,13 +1,29 @@
-"""Memory layouts of a training, from the fastest to the smallest. All learn the same, except for rounding."""
+"""The size of a training: its optimizer steps, the rows it sees, and its memory layouts.
+
+All layouts learn the same, except for rounding.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from synthpost_dagster.profiles import TrainingSpec
+from synthpost_dagster.tasks.spec import EPOCHS
 
 MIN_COMPILED_STEPS = 300
 """From this number of optimizer steps on, compiling the layers takes less time than it saves."""
+
+
+def optimizer_steps(steps: str, rows: int, rows_per_step: int) -> int:
+    """Optimizer steps of a cell: the number itself, or k passes over the rows for `<k>-epoch`."""
+    epochs = EPOCHS.match(steps)
+    return int(epochs.group(1)) * math.ceil(rows / rows_per_step) if epochs else int(steps)
+
+
+def rows_seen(optimizer_steps: int, rows: int, rows_per_step: int) -> int:
+    """Distinct rows that the cell trains on."""
+    return min(rows, optimizer_steps * rows_per_step)
 
 
 class Layout(NamedTuple):

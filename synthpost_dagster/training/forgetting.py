@@ -13,11 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.files.yaml_files import read_record
-from synthpost_dagster.inference.models import Loaded
+from synthpost_dagster.inference.models import Loaded, evaluating
 from synthpost_dagster.statistics.perplexity import perplexity, whole
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ class GeneralText(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     passages: tuple[Passage, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _unique_ids(self) -> GeneralText:
-        ids = [passage.id for passage in self.passages]
-        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"passages: the id {repeated[0]!r} is used twice; rename one")
-        return self
 
     @property
     def digest(self) -> str:
@@ -125,9 +118,11 @@ def general_perplexity(
     import torch
 
     passages = (text or general_text()).passages
-    rows = [_token_ids(loaded.tokenizer, passage.text) for passage in passages]
+    tokenizer: Any = loaded.tokenizer
+    begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+    rows = [begin + list(tokenizer(passage.text, add_special_tokens=False)["input_ids"]) for passage in passages]
     nats: dict[int, float] = {}
-    with torch.inference_mode(), _in_evaluation_mode(loaded.model):
+    with torch.inference_mode(), evaluating(loaded.model):
         for batch in _batches([len(row) for row in rows], batch_tokens):
             nats.update(zip(batch, _nats(loaded.model, [rows[index] for index in batch]), strict=True))
     by_kind: dict[str, list[int]] = {}
@@ -137,11 +132,6 @@ def general_perplexity(
         KindPerplexity(kind, len(own), sum(len(rows[index]) - 1 for index in own), sum(nats[index] for index in own))
         for kind, own in by_kind.items()
     ]
-
-
-def _token_ids(tokenizer: Any, text: str) -> list[int]:
-    begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    return begin + [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -171,17 +161,6 @@ def _nats(model: Any, rows: Sequence[list[int]]) -> list[float]:
         float(torch.nn.functional.cross_entropy(of_row[: len(row) - 1].float(), row_ids[1 : len(row)], reduction="sum"))
         for row, row_ids, of_row in zip(rows, ids, logits, strict=True)
     ]
-
-
-@contextmanager
-def _in_evaluation_mode(model: Any) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -127,14 +127,6 @@ class Joint:
             weight.data = weight.data.to(device)
 
 
-class _Joined(NamedTuple):
-    """A module, its class while joints compute, and the value of its `_joint`."""
-
-    module: Any
-    kind: Any
-    joint: Joint | slice
-
-
 class JointProjections:
     """The joints of a decoder; they compute from `join` to `dissolve`.
 
@@ -144,7 +136,8 @@ class JointProjections:
     def __init__(self, decoder: nn.Module, dtype: torch.dtype, kind: type[Joint] = Joint) -> None:
         """Adapters are computed in `dtype`: that of autocast, else float32."""
         self._decoder, self._dtype, self._kind = decoder, dtype, kind
-        self._joined: list[_Joined] = []
+        self._joined: list[tuple[Any, Any, Joint | slice]] = []
+        """Modules, their class while joints compute, and the value of their `_joint`."""
         self._hook: RemovableHandle | None = None
 
     def join(self) -> None:
@@ -159,7 +152,7 @@ class JointProjections:
             for name, projection in OWN_INPUT:
                 member = getattr(getattr(layer, name), projection)
                 if self._is_supported(member):
-                    self._joined.append(_Joined(member, _joint_by_itself(member.__class__), self._kind([member])))
+                    self._joined.append((member, _joint_by_itself(member.__class__), self._kind([member])))
         joints = self._joints
         self._ups = [up for joint in joints for up in joint.ups]
         self._scaled_ups = [scaled for joint in joints for scaled in joint.scaled_ups]
@@ -196,9 +189,9 @@ class JointProjections:
         if not all(map(self._is_supported, members)):
             return
         joint = self._kind(members)
-        self._joined.append(_Joined(part, _with_outputs(part.__class__), joint))
+        self._joined.append((part, _with_outputs(part.__class__), joint))
         for member, (outputs, _, _) in zip(members, joint.members, strict=True):
-            self._joined.append(_Joined(member, _own_outputs(member.__class__), outputs))
+            self._joined.append((member, _own_outputs(member.__class__), outputs))
 
     def _is_supported(self, module: Any) -> bool:
         if not isinstance(module, LoraLinear):

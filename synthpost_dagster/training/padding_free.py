@@ -80,23 +80,12 @@ class RowsCollator:
         }
 
 
-def attend_within_rows(
-    module: torch.nn.Module,  # noqa: ARG001 - transformers' signature
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001
-    *,
-    ends: Tensor,
-    longest: int,
-    scaling: float,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention within each row, of 1 × heads × tokens × size.
+def attend_within_rows(*inputs: Any, ends: Tensor, longest: int, scaling: float, **_: Any) -> tuple[Tensor, None]:
+    """Causal attention within each row; `inputs` are the module, query, key and value, and no mask.
 
-    Returns 1 × tokens × heads × size. Key and value may have fewer heads (arXiv:2305.13245).
+    Maps 1 × heads × tokens × size to 1 × tokens × heads × size. Key and value may have fewer heads (arXiv:2305.13245).
     """
-    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    query, key, value = (part[0].transpose(0, 1) for part in inputs[1:4])
     return causal_by_row(query, key, value, ends, longest, scaling).unsqueeze(0), None
 
 

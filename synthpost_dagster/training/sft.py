@@ -98,15 +98,15 @@ class Tuner:
         """
         if job.rows.empty:
             raise SynthpostError("there are no training rows; make rows first, or choose another data size")
-        conversations, learned = self._prepared(job)
+        _, learned = self._prepared(job)
         check_supervision(learned, job.spec.max_length)
-        asked = [chat(text, job.system_prompt) for text in job.rows["student_prompt"].head(CHECKED_ROWS)]
-        check_template(self.loaded.template, asked, is_trained=True, ends=end_tokens(self.loaded))
+        chats = [chat(text, job.system_prompt) for text in job.rows["student_prompt"].head(CHECKED_ROWS)]
+        check_template(self.loaded.template, chats, is_trained=True, ends=end_tokens(self.loaded))
         self._show(learned["learned"].iloc[0], progress)
         for layout in self._layouts(job.spec, checkpoints):
-            how = ", frozen products in 8 bits" if job.spec.precision == "float8" else ""
-            progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step{how}")
-            if (result := self._trained(job, conversations, layout, checkpoints, progress)) is not None:
+            precision = ", frozen products in 8 bits" if job.spec.precision == "float8" else ""
+            progress.note(f"training {layout.text}, {job.spec.rows_per_step} rows a step{precision}")
+            if (result := self._trained(job, layout, checkpoints, progress)) is not None:
                 curve, steps_now = result
                 with writing(folder):
                     adapter.save(self.model, self.base_name, folder)
@@ -187,19 +187,16 @@ class Tuner:
         return found[first_index(found, checkpoints.last_layout()) :]
 
     def _trained(
-        self,
-        job: Job,
-        conversations: Sequence[Conversation],
-        layout: Layout,
-        checkpoints: Checkpoints,
-        progress: Progress,
+        self, job: Job, layout: Layout, checkpoints: Checkpoints, progress: Progress
     ) -> tuple[pd.DataFrame, int] | None:
         """The result of `run`; None if memory ran out."""
-        hooks, trainer = set(self._input_hooks), None
+        # With gradient checkpointing TRL and transformers each add a hook here and never remove it.
+        hooks: dict[int, Any] = self.loaded.model.get_input_embeddings()._forward_hooks
+        before, trainer = set(hooks), None
         result: tuple[pd.DataFrame, int] | None = None
         try:
             checkpoints.layout = layout.memory_text
-            trainer = self._trainer(job, conversations, layout, checkpoints, progress)
+            trainer = self._trainer(job, layout, checkpoints, progress)
             result = run(trainer, checkpoints, progress, job.steps)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -210,8 +207,8 @@ class Tuner:
                 trainer.accelerator.free_memory()
             self.model.zero_grad(set_to_none=True)
             self.loaded.model.gradient_checkpointing_disable()
-            for hook in set(self._input_hooks) - hooks:
-                del self._input_hooks[hook]
+            for hook in set(hooks) - before:
+                del hooks[hook]
             del trainer
             free_memory(self.device)
             if self._joints is not None:
@@ -220,20 +217,7 @@ class Tuner:
                 free_memory(self.device)
         return result
 
-    @property
-    def _input_hooks(self) -> dict[int, Any]:
-        """The embedding's hooks: with gradient checkpointing TRL and transformers each add one and never remove it."""
-        hooks: dict[int, Any] = self.loaded.model.get_input_embeddings()._forward_hooks
-        return hooks
-
-    def _trainer(
-        self,
-        job: Job,
-        conversations: Sequence[Conversation],
-        layout: Layout,
-        checkpoints: Checkpoints,
-        progress: Progress,
-    ) -> Any:
+    def _trainer(self, job: Job, layout: Layout, checkpoints: Checkpoints, progress: Progress) -> Any:
         """TRL's trainer on an initialized adapter."""
         from datasets import Dataset, disable_progress_bars
         from transformers import PrinterCallback, set_seed
@@ -245,6 +229,7 @@ class Tuner:
         logging.getLogger("trl").setLevel(logging.ERROR)
         set_seed(job.spec.seed)
         self._lay_out(layout)
+        conversations, _ = self._prepared(job)
         is_padding_free = self._is_padding_free(job.spec)
         if is_padding_free:
             self._join(job.spec)

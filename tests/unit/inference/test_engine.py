@@ -195,9 +195,11 @@ def test_a_reply_may_end_at_its_first_token(
     assert {(reply.finish_reason, reply.completion_tokens) for reply in one} == {("length", 1)}
     (first,) = loaded.tokenizer(one[0].text, add_special_tokens=False)["input_ids"][:1]
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [3, first])
-    with engine(loaded, [], GREEDY) as running:
+    steps: list[int] = []
+    with monkeypatch.context() as watched, engine(loaded, [], GREEDY) as running:
+        watched.setattr(Slots, "step", lambda self, width, times: steps.append(times))
         dict(running.answer(base[:1], SILENT, "posts"))
-        assert running.spent.steps == 1, "no look at what has ended before the last step"
+    assert steps == [1], "the finished slot is found after one step"
     ended = answers(loaded, [], GREEDY, base, Options(slots=2))
     assert (ended[0].text, ended[0].finish_reason, ended[0].completion_tokens) == ("", "stop", 0)
     assert any(reply.completion_tokens > 5 for reply in ended)
@@ -227,7 +229,7 @@ def test_where_shapes_are_kept_few_requests_are_computed_over_as_many_slots(
     for keeps_shapes in (False, True):
         with engine(loaded, [], GREEDY, Options(slots=5, keeps_shapes=keeps_shapes)) as running:
             dict(running.answer([requests[3], requests[7]], SILENT, "posts"))
-            used[keeps_shapes] = running.spent.slots
+            used[keeps_shapes] = running.slots
     assert used == {False: 2, True: 5}
 
 
@@ -260,7 +262,7 @@ def test_as_many_slots_fit_for_one_adapter_as_for_those_of_two_pairs(
             free = 108 * 2**20 - masks.pairs * masks.pair_bytes
             monkeypatch.setattr(module, "_free_bytes", lambda *_, free=free: free)
             dict(running.answer(requests[1:2], SILENT, "posts"))
-            used.append((masks.pairs, running.spent.slots))
+            used.append((masks.pairs, running.slots))
     assert [pairs for pairs, _ in used] == [1, 2, 3]
     assert used[0][1] == used[1][1] > used[2][1]
 
@@ -385,7 +387,7 @@ def test_where_memory_runs_out_half_the_slots_go_on(
     monkeypatch.setattr(Slots, "step", short)
     with engine(loaded, adapters, GREEDY, Options(slots=12)) as running:
         made = dict(running.answer(requests, Progress(events.append), "posts"))
-        assert running.spent.slots == 3
+        assert running.slots == 3
     assert [made[place] for place in range(12)] == mixed
     assert [event.text for event in events if not event.total] == [
         "memory ran out with 12 at a time; continuing with 6, and 1024 tokens per prefill",
@@ -412,8 +414,8 @@ def test_one_slot_is_given_up_only_when_the_least_of_a_prompt_at_a_time_is_too_m
     make = module.slots_of
 
     def short(*given: Any) -> Any:
-        rounds.append(given[-1][-1])
-        if given[-1][-1] > 512:
+        rounds.append(given[-1])
+        if given[-1] > 512:
             raise torch.OutOfMemoryError("none left")
         return make(*given)
 
@@ -453,7 +455,7 @@ def test_slots_follow_from_the_memory_found(
         monkeypatch.setattr(module, "_free_bytes", lambda *_, size=mebibytes: size * 2**20)
         with engine(loaded, [], GREEDY.model_copy(update={"max_new_tokens": 1})) as running:
             dict(running.answer([request._replace(adapter=None) for request in requests], SILENT, "posts"))
-            found[mebibytes] = running.spent.slots
+            found[mebibytes] = running.slots
     assert found[0] == 1 < found[60] < found[65] < found[10_000] == 12
 
 

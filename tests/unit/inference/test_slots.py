@@ -76,7 +76,7 @@ def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
         with (
             mixed(model, [], model.dtype) as masks,
             attending(model),
-            slots_of(model, masks, sampling, [], 2, room, []) as slots,
+            slots_of(model, masks, sampling, [], 2, room, 0) as slots,
         ):
             if is_first_done:
                 slots.prefill([(0, long)])
@@ -116,8 +116,16 @@ def test_lack_of_memory_within_a_capture_is_raised_in_place_of_the_captures_own_
 
     steps: list[str] = []
     stream = SimpleNamespace(wait_stream=lambda _: None)
-    stand_ins = {"graph": capture, "CUDAGraph": object, "current_stream": lambda: stream}
-    for name, stand_in in {**stand_ins, "stream": lambda _: contextlib.nullcontext()}.items():
+    for name, stand_in in {
+        "graph": capture,
+        "CUDAGraph": object,
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda _: contextlib.nullcontext(),
+        "device": lambda _: contextlib.nullcontext(),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
+    cache, positions = SimpleNamespace(slots=2), SimpleNamespace(device="cuda")
+    unready = SimpleNamespace(_advance=advance, _cache=cache, _positions=positions)
     with pytest.raises(RuntimeError, match=raised):
-        Slots._captured(SimpleNamespace(_advance=advance), 2, stream, None)  # type: ignore[arg-type]
+        Slots.capture(unready)  # type: ignore[arg-type]

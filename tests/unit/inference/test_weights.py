@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
+from synthpost_dagster.inference.content import INDEX, WEIGHTS, check_weights, weight_files
 from synthpost_dagster.inference.models import identity, load
-from synthpost_dagster.inference.weights import INDEX, WEIGHTS, check_weights, weight_files
 from tests.helpers.tuning import CPU, STUDENT
 
 PART = "model-00001-of-00002.safetensors"

@@ -14,7 +14,7 @@ from synthpost_dagster.profiles import Profile, load_profile
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.checkpoints import Checkpoints
-from synthpost_dagster.training.conversations import MASKED, tokenized
+from synthpost_dagster.training.conversations import MASKED
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.sft import Job, Tuner
 from tests.helpers.tuning import CPU, STUDENT, rows_of
@@ -43,11 +43,10 @@ def tuner(study: Profile) -> Iterator[Tuner]:
 def trainer(study: Profile, sales_posts: Task, tuner: Tuner, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """TRL's own trainer, as a cell of the study gets it."""
     prompt, spec = sales_posts.spec.system_prompt, study.training
-    rows = tokenized(ROWS, tuner.loaded.template, spec.loss, prompt)
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"), 60)
     layout = tuner._layouts(spec, checkpoints)[0]
     assert layout == Layout(2, gradient_checkpointing=True, is_compiled=False)
-    return tuner._trainer(Job(ROWS, 50, spec, prompt), rows, layout, checkpoints, SILENT)
+    return tuner._trainer(Job(ROWS, 50, spec, prompt), layout, checkpoints, SILENT)
 
 
 def test_the_trainers_own_arguments_are_the_studys(trainer: Any) -> None:

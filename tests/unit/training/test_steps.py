@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
+from synthpost_dagster.training.fitting import optimizer_steps, rows_seen
 
 
 @pytest.mark.parametrize(
