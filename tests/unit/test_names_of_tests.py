@@ -11,19 +11,16 @@ MODULES = sorted(TESTS.rglob("*.py"))
 NAMES = {path.stem for path in MODULES}
 MAX_LENGTH = 70
 NOT_YET = (
-    "gpu/test_gpu_training.py",
     "integration",
     "unit/test_console.py",
     "unit/test_settings.py",
     "unit/files",
-    "unit/inference",
     "unit/llm",
     "unit/profiles",
     "unit/quality",
     "unit/rows",
     "unit/runtime",
     "unit/tasks",
-    "unit/training",
 )
 """Folders and files that still have longer names."""
 

@@ -24,7 +24,7 @@ MIDDLE = 3_000_000
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the embedded model, old enough to be remembered."""
+    """A copy of the embedded model, old enough to be cached."""
     made = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
     (made / "merges.txt").write_text("a b\n", encoding="utf-8")
     return made
@@ -38,7 +38,7 @@ def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of the weight files that were read, as large ones of any age."""
+    """The names of the weight files that were hashed; all count as large and old."""
     read: list[str] = []
     real = content._hashed
     monkeypatch.setattr(content, "_hashed", lambda path: read.append(path.name) or real(path))
@@ -62,7 +62,7 @@ def flip(file: Path, place: int) -> None:
         open_file.write(bytes([byte ^ 1]))
 
 
-def test_byte_in_the_midst_of_the_weights_changes_the_identity(folder: Path) -> None:
+def test_changed_byte_within_the_weights_changes_the_identity(folder: Path) -> None:
     weights, before = folder / WEIGHTS, digest(folder)
     was = weights.stat()
     flip(weights, MIDDLE)
@@ -73,10 +73,10 @@ def test_byte_in_the_midst_of_the_weights_changes_the_identity(folder: Path) -> 
     assert digest(folder) == before
 
 
-def test_change_of_a_remembered_file_is_seen_though_its_mtime_is_restored(folder: Path, hashed: list[str]) -> None:
+def test_changed_file_is_hashed_again_even_with_its_old_mtime(folder: Path, hashed: list[str]) -> None:
     weights, before = folder / WEIGHTS, digest(folder)
     was = weights.stat()
-    while weights.stat().st_ctime_ns == was.st_ctime_ns:  # until the file system's clock has ticked
+    while weights.stat().st_ctime_ns == was.st_ctime_ns:  # wait for a tick of the file system's clock
         flip(weights, MIDDLE)
         flip(weights, MIDDLE)
     flip(weights, MIDDLE)
@@ -105,7 +105,7 @@ def test_each_file_that_shapes_the_model_changes_the_identity(folder: Path, name
 
 
 @pytest.mark.parametrize("name", ["README.md", "LICENSE.txt", "training.log", "optimizer.bin"])
-def test_file_that_shapes_nothing_leaves_the_identity(folder: Path, name: str) -> None:
+def test_other_files_do_not_change_the_identity(folder: Path, name: str) -> None:
     before = digest(folder)
     (folder / name).write_text("other", encoding="utf-8")
     assert digest(folder) == before
@@ -120,14 +120,12 @@ def test_file_digest_is_the_hash_of_its_chunks_digests(tmp_path: Path, monkeypat
 
 def test_large_file_is_read_once_by_all_processes(folder: Path, hashed: list[str]) -> None:
     before = digest(folder)
-    content._known.clear()  # another process has a memory of its own
+    content._known.clear()  # another process has its own memory
     assert digest(folder) == before
     assert hashed == [WEIGHTS]
 
 
-def test_file_that_changed_just_now_is_not_remembered(
-    folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_changed_just_now_is_not_cached(folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "MIN_AGE_SECONDS", 1e6)
     assert digest(folder) == digest(folder)
     assert hashed == [WEIGHTS, WEIGHTS]
@@ -142,7 +140,7 @@ def test_file_that_changed_just_now_is_not_remembered(
         lambda file: (file.unlink(), file.mkdir()),
     ],
 )
-def test_damaged_cache_is_computed_again(folder: Path, hashed: list[str], damage: Callable[[Path], object]) -> None:
+def test_damaged_cache_is_ignored(folder: Path, hashed: list[str], damage: Callable[[Path], object]) -> None:
     before = digest(folder)
     content._known.clear()
     damage(content._cache_file())
@@ -150,7 +148,7 @@ def test_damaged_cache_is_computed_again(folder: Path, hashed: list[str], damage
     assert hashed == [WEIGHTS, WEIGHTS]
 
 
-def test_cache_keeps_one_entry_a_file(folder: Path, hashed: list[str]) -> None:
+def test_cache_keeps_one_entry_per_file(folder: Path, hashed: list[str]) -> None:
     digest(folder)
     time.sleep(0.01)
     flip(folder / WEIGHTS, MIDDLE)
@@ -159,7 +157,7 @@ def test_cache_keeps_one_entry_a_file(folder: Path, hashed: list[str]) -> None:
     assert [file.name for file in content._cache_file().parent.iterdir()] == ["weights.json"]
 
 
-def test_hashing_of_large_files_tells_how_far_it_is(
+def test_hashing_of_large_files_reports_progress(
     folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content, "CHUNK", 2**21)

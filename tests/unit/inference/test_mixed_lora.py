@@ -1,4 +1,4 @@
-"""What cannot be mixed is refused by name, before the model is touched."""
+"""Adapters that cannot be mixed are refused by name before the model changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return save_random_adapter(tmp_path / "adapter", 1, 2, ["q_proj"])
 
 
-def test_an_adapter_is_read_with_its_scaling(folder: Path) -> None:
+def test_adapter_is_read_with_its_scaling(folder: Path) -> None:
     raw, adapter = load_file(folder / WEIGHTS), read_adapter(folder)
     pair = adapter.pairs["model.layers.0.self_attn.q_proj"]
     assert (adapter.rank, len(adapter.pairs)) == (2, 4)
@@ -49,14 +49,14 @@ def test_an_adapter_is_read_with_its_scaling(folder: Path) -> None:
         ({"peft_type": "IA3"}, "peft_type: IA3"),
     ],
 )
-def test_an_adapter_of_another_kind_is_refused_by_name(folder: Path, change: dict[str, Any], named: str) -> None:
+def test_adapter_of_another_kind_is_refused_by_name(folder: Path, change: dict[str, Any], named: str) -> None:
     file = folder / CONFIGURATION
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ModelError, match=rf"{re.escape(str(file))}: adapters with {named} cannot be mixed"):
         read_adapter(folder)
 
 
-def test_weights_that_are_no_pair_are_refused_by_name(folder: Path) -> None:
+def test_weights_without_their_pair_are_refused_by_name(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file(tensors | {f"{QUERY}.lora_magnitude_vector": torch.ones(2)}, folder / WEIGHTS)
     with pytest.raises(ModelError, match=r"q_proj.lora_magnitude_vector is no pair of LoRA matrices"):
@@ -67,7 +67,7 @@ def test_weights_that_are_no_pair_are_refused_by_name(folder: Path) -> None:
         read_adapter(folder)
 
 
-def test_a_rank_other_than_the_configurations_is_refused(folder: Path) -> None:
+def test_rank_other_than_the_configurations_is_refused(folder: Path) -> None:
     file = folder / CONFIGURATION
     file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 3}))
     with pytest.raises(ModelError, match=r"q_proj does not have rank 3"):
@@ -97,12 +97,12 @@ def test_damaged_or_missing_files_are_named(folder: Path) -> None:
         ([], []),
     ],
 )
-def test_an_adapter_begins_at_a_tile_and_lies_in_as_few_pairs_as_can_be(ranks: list[int], starts: list[int]) -> None:
-    """So that a GPU sums up an adapter's products alike, whichever others are there."""
+def test_adapter_begins_at_a_tile_and_spans_few_pairs(ranks: list[int], starts: list[int]) -> None:
+    """A GPU then sums an adapter's products in the same order, whatever others there are."""
     assert rank_slices(ranks) == [slice(start, start + rank) for start, rank in zip(starts, ranks, strict=True)]
 
 
-def test_pairs_are_always_as_wide(tmp_path: Path) -> None:
+def test_pairs_have_a_fixed_width(tmp_path: Path) -> None:
     folders = [save_random_adapter(tmp_path / str(rank), rank, rank, ["q_proj"]) for rank in (4, 16, 100)]
     loaded = load(EMBEDDED, CPU)
     with mixed(loaded.model, folders, torch.float32) as masks:
@@ -116,7 +116,7 @@ def test_pairs_are_always_as_wide(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", [16, 48, 96, 200])
-def test_in_16_bits_an_adapter_gives_the_same_alone_and_beside_others(tmp_path: Path, rank: int) -> None:
+def test_adapter_in_16_bits_computes_the_same_alone_and_with_others(tmp_path: Path, rank: int) -> None:
     folders = [save_random_adapter(tmp_path / str(seed), seed, rank, ["q_proj"]) for seed in range(4)]
     model = load(EMBEDDED.model_copy(update={"dtype": "bfloat16"}), CPU).model
     x = torch.randn(1, 64, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
@@ -131,7 +131,7 @@ def test_in_16_bits_an_adapter_gives_the_same_alone_and_beside_others(tmp_path: 
     assert not torch.equal(together[0], together[1])
 
 
-def test_adapters_in_several_pairs_answer_as_each_alone(tmp_path: Path) -> None:
+def test_adapters_in_several_pairs_reply_like_each_alone(tmp_path: Path) -> None:
     folders = [save_random_adapter(tmp_path / str(seed), seed, 60, ALL_LAYERS) for seed in range(3)]
     loaded = load(EMBEDDED, CPU)
     requests = [Request(chat(f"Write a post about product {place}."), place % 3, place) for place in range(6)]

@@ -1,4 +1,4 @@
-"""Weights that are missing, damaged or pickles are refused in one sentence, before anything is loaded."""
+"""Weights that are missing, damaged or pickles are refused before anything is loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def sharded(folder: Path) -> Path:
-    """The folder's weights become two small files with an index."""
+    """Replaces the folder's weights with two small files and an index."""
     (folder / WEIGHTS).unlink()
     names = [PART, PART.replace("00001", "00002", 1)]
     for place, name in enumerate(names):
@@ -41,7 +41,7 @@ def cut(file: Path, size: int) -> None:
     file.write_bytes(file.read_bytes()[:size])
 
 
-def test_whole_weights_pass_in_one_file_and_in_several(folder: Path) -> None:
+def test_complete_weights_pass_in_one_file_and_in_several(folder: Path) -> None:
     check_weights(folder)
     assert weight_files(folder) == [folder / WEIGHTS]
     check_weights(sharded(folder))
@@ -87,7 +87,7 @@ def test_damaged_file_is_named(folder: Path, damage: Callable[[Path], object]) -
         ),
     ],
 )
-def test_index_that_its_files_do_not_follow_is_named(
+def test_index_that_does_not_match_its_files_is_refused(
     folder: Path, change: Callable[[Path], object], message: str
 ) -> None:
     change(sharded(folder))
