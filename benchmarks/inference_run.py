@@ -1,16 +1,17 @@
-"""One way of answering many prompts, measured in a process of its own, for bench_inference.py.
+"""Measures one way of generating replies in a process of its own, for bench_inference.py.
 
-`adapters` makes random LoRA adapters in PEFT's format; `measure` answers and writes a record: new tokens a second, time
-of setting up, memory.
+`adapters` creates random LoRA adapters in PEFT's format; `measure` generates replies and writes a record: new tokens
+per second, setup time, memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ RANK, ALPHA = 16, 16
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMPT_TOKENS = (150, 250)
 PEFT_ADAPTERS = 1
-"""So many are answered under by `generate`, which takes them one after the other anyway."""
+"""Adapters measured with `generate`, which computes one after another."""
 BATCHING_TIMES = 3
-"""`generate_batch` is given so many prompts for each of the others' batch."""
+"""`generate_batch` gets this multiple of the other configurations' prompts."""
 STARTED = time.perf_counter()
 
 Record = dict[str, Any]
@@ -31,19 +32,19 @@ Prompts = list[list[int]]
 
 
 class Clock:
-    """Times what follows `setup`, which ends when it is started; counts the device's memory."""
+    """Times the work after the setup, which ends at `start`."""
 
     def __init__(self, device: str) -> None:
         self._device, self.setup_seconds, self._begin = device, 0.0, 0.0
 
     def start(self) -> None:
-        """Setting up is over."""
+        """Ends the setup."""
         self._wait()
         self._begin = time.perf_counter()
         self.setup_seconds = self._begin - STARTED
 
     def record(self, sequences: int, new_tokens: int) -> Record:
-        """What was measured."""
+        """The record of the measured work."""
         self._wait()
         seconds = time.perf_counter() - self._begin
         return rates(sequences, new_tokens, seconds, self.setup_seconds, self._device)
@@ -56,7 +57,7 @@ class Clock:
 
 
 def rates(sequences: int, new_tokens: int, seconds: float, setup_seconds: float, device: str) -> Record:
-    """A record's common part: new tokens a second, and milliseconds for one token of each, prefill counted in."""
+    """The common part of a record; a step is one token of each sequence, with a share of the prefill."""
     import torch
 
     found = {
@@ -82,7 +83,7 @@ def prompts_of(count: int, vocabulary: int) -> Prompts:
 
 
 def make_adapters(checkpoint: Path, folder: Path, count: int) -> None:
-    """So many random adapters of the checkpoint's model, in folders of their numbers."""
+    """Writes random adapters for the checkpoint's model into numbered folders."""
     import torch
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -117,7 +118,7 @@ def load(options: argparse.Namespace) -> Any:
 
 
 def generated(model: Any, prompts: Prompts, options: argparse.Namespace, **more: Any) -> None:
-    """Answers of exactly so many tokens from transformers' `generate`, padded on the left."""
+    """Generates exactly `new_tokens` tokens per prompt with transformers' `generate`, padded on the left."""
     import torch
 
     longest = max(map(len, prompts))
@@ -131,7 +132,7 @@ def generated(model: Any, prompts: Prompts, options: argparse.Namespace, **more:
 
 
 def with_peft(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
-    """An adapter after the other, each batch padded: how it is done without the engine."""
+    """One adapter after another in padded batches, without the engine."""
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(load(options), options.adapters / "0").eval()
@@ -143,7 +144,7 @@ def with_peft(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Re
 
 
 def with_static_cache(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
-    """The same with a cache of fixed size, for which decoding is compiled; the second time is measured."""
+    """The same with a static cache, for which decoding is compiled; the second run is measured."""
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(load(options), options.adapters / "0").eval()
@@ -154,7 +155,7 @@ def with_static_cache(options: argparse.Namespace, prompts: Prompts, clock: Cloc
 
 
 def with_unsloth(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
-    """Unsloth's model and kernels, an adapter after the other."""
+    """Unsloth's model and kernels, one adapter after another."""
     import torch
     from peft import PeftModel
     from unsloth import FastLanguageModel
@@ -174,7 +175,7 @@ def with_unsloth(options: argparse.Namespace, prompts: Prompts, clock: Clock) ->
 
 
 def with_continuous_batching(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
-    """Transformers' own continuous batching on the base model, which takes one adapter at most."""
+    """Continuous batching of transformers on the base model; it supports at most one adapter."""
     from transformers import GenerationConfig
 
     model = load(options)
@@ -187,52 +188,80 @@ def with_continuous_batching(options: argparse.Namespace, prompts: Prompts, cloc
     return clock.record(len(made), round(tokens / len(made)))
 
 
-def with_engine(keeps_shapes: bool) -> Callable[[argparse.Namespace, Prompts, Clock], Record]:
-    """Ours: all adapters in one batch."""
+@contextlib.contextmanager
+def timed_slots(device: str) -> Iterator[Record]:
+    """Seconds in each phase of the engine, and the numbers of steps and prompt tokens."""
+    import torch
 
-    def run(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
-        from synthpost_dagster.inference.engine import Options, engine
-        from synthpost_dagster.inference.models import Loaded
-        from synthpost_dagster.inference.slots import Prompt
-        from synthpost_dagster.profiles.models import Sampling
-        from synthpost_dagster.runtime.progress import SILENT
+    from synthpost_dagster.inference.slots import Slots
 
-        loaded = Loaded(load(options), word_tokenizer(2_048))
-        folders = [options.adapters / str(number) for number in range(options.count)]
-        sampling = Sampling(temperature=0, top_p=1, max_new_tokens=options.new_tokens, batch_size=1, seed=0)
-        how = Options(ignores_ends=True, keeps_shapes=keeps_shapes)
-        clock.start()
+    spent: Record = {"rehearse": 0.0, "capture": 0.0, "prefill": 0.0, "step": 0.0, "steps": 0, "prompt_tokens": 0}
 
-        def answered(adapters: list[Path], lanes: list[int]) -> tuple[dict[int, list[int]], float, Any]:
-            asked = [Prompt(ids, lane, 0) for lane in lanes for ids in prompts]
-            with engine(loaded, adapters, sampling, how) as running:
-                begin = time.perf_counter()
-                made = dict(running.continued(asked, SILENT, "posts"))
-                return made, time.perf_counter() - begin - running.spent.setup_seconds, running.spent
+    def timed(name: str, method: Callable[..., None]) -> Callable[..., None]:
+        def run(self: Slots, *given: Any) -> None:
+            begin = time.perf_counter()
+            method(self, *given)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            spent[name] += time.perf_counter() - begin
+            spent["steps"] += given[1] if name == "step" else 0
+            spent["prompt_tokens"] += sum(len(prompt.ids) for _, prompt in given[0]) if name == "prefill" else 0
 
-        begin = time.perf_counter()
-        mixed, seconds, spent = answered(folders, list(range(options.count)))
-        setup = clock.setup_seconds + time.perf_counter() - begin - seconds
-        found = rates(len(mixed), options.new_tokens, seconds, setup, options.device)
-        found |= {
-            "slots": spent.slots,
-            "capture_seconds": round(spent.setup_seconds, 2),
-            "ms_per_step": round(1000 * spent.step_seconds / spent.steps, 2),
-            "steps": spent.steps,
-            "prefill_tokens_per_second": round(spent.prefill_tokens / spent.prefill_seconds, 1),
-            "prefill_seconds": round(spent.prefill_seconds, 2),
-        }
-        shares = []
-        for number in {0, options.count - 1}:
-            alone, seconds, _ = answered([folders[number]], [0])
-            shares.append(equal(alone, mixed, number * len(prompts)))
-        return found | {"equal_alone": min(shares), "seconds_alone": round(seconds, 2)}
+        return run
 
-    return run
+    methods = {name: getattr(Slots, name) for name in ("rehearse", "capture", "prefill", "step")}
+    for name, method in methods.items():
+        setattr(Slots, name, timed(name, method))
+    try:
+        yield spent
+    finally:
+        for name, method in methods.items():
+            setattr(Slots, name, method)
+
+
+def with_engine(options: argparse.Namespace, prompts: Prompts, clock: Clock) -> Record:
+    """The package's engine: all adapters in one batch."""
+    from synthpost_dagster.inference.engine import Options, engine
+    from synthpost_dagster.inference.models import Loaded
+    from synthpost_dagster.inference.slots import Prompt
+    from synthpost_dagster.profiles.models import Sampling
+    from synthpost_dagster.runtime.progress import SILENT
+
+    loaded = Loaded(load(options), word_tokenizer(2_048))
+    folders = [options.adapters / str(number) for number in range(options.count)]
+    sampling = Sampling(temperature=0, top_p=1, max_new_tokens=options.new_tokens, batch_size=1, seed=0)
+    clock.start()
+
+    def answered(adapters: list[Path]) -> tuple[dict[int, list[int]], float, Record]:
+        asked = [Prompt(ids, number, 0) for number in range(len(adapters)) for ids in prompts]
+        how = Options(ignores_ends=True, keeps_shapes=True)
+        with timed_slots(options.device) as spent, engine(loaded, adapters, sampling, how) as running:
+            begin = time.perf_counter()
+            made = dict(running.continued(asked, SILENT, "posts"))
+            seconds = time.perf_counter() - begin - spent["rehearse"] - spent["capture"]
+            return made, seconds, spent | {"slots": running.slots}
+
+    begin = time.perf_counter()
+    mixed, seconds, spent = answered(folders)
+    setup = clock.setup_seconds + time.perf_counter() - begin - seconds
+    found = rates(len(mixed), options.new_tokens, seconds, setup, options.device)
+    found |= {
+        "slots": spent["slots"],
+        "capture_seconds": round(spent["rehearse"] + spent["capture"], 2),
+        "ms_per_step": round(1000 * spent["step"] / spent["steps"], 2),
+        "steps": spent["steps"],
+        "prefill_tokens_per_second": round(spent["prompt_tokens"] / spent["prefill"], 1),
+        "prefill_seconds": round(spent["prefill"], 2),
+    }
+    shares = []
+    for number in {0, options.count - 1}:
+        alone, seconds, _ = answered([folders[number]])
+        shares.append(equal(alone, mixed, number * len(prompts)))
+    return found | {"equal_alone": min(shares), "seconds_alone": round(seconds, 2)}
 
 
 def equal(alone: dict[int, list[int]], mixed: dict[int, list[int]], start: int) -> float:
-    """The share of an adapter's replies that are the same token for token; its own begin at so many of the mixed."""
+    """The share of an adapter's replies that are equal token by token; those in `mixed` begin at index `start`."""
     return round(sum(ids == mixed[start + number] for number, ids in alone.items()) / len(alone), 4)
 
 
@@ -241,8 +270,7 @@ WAYS: dict[str, Callable[[argparse.Namespace, Prompts, Clock], Record]] = {
     "generate, PEFT, static cache": with_static_cache,
     "generate, Unsloth": with_unsloth,
     "generate_batch, base": with_continuous_batching,
-    "engine": with_engine(keeps_shapes=True),
-    "engine, shapes not kept": with_engine(keeps_shapes=False),
+    "engine": with_engine,
 }
 
 
@@ -262,7 +290,7 @@ def options_of() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Makes the adapters, or measures and writes the record."""
+    """Creates the adapters, or measures and writes the record."""
     options = options_of()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.what == "adapters":

@@ -1,1 +1,1 @@
-"""Models in this process: loading them, with or without an adapter, and generating text."""
+"""Inference: loading models, chat templates, and the generation of replies."""

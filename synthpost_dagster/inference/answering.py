@@ -1,4 +1,4 @@
-"""Answers chats under the base model and several adapters, from one loaded model: by the engine where it suits."""
+"""Replies to chats under a base model and its adapters: from the engine if it supports the model."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ def answers(
     limit_gib: float | None = None,
     slots: int | None = None,
 ) -> Iterator[tuple[int, Completion]]:
-    """The number of a request and its reply, as they end; requests of one group should stand together.
+    """Yields request indexes and replies in order of completion; requests of one group should be adjacent.
 
-    The model is the plain base before and afterwards. A model whose attention the engine cannot take over answers
-    under one adapter after the other. `limit_gib` is the most memory that may be taken of a GPU. There, and where
-    `slots` are given, all steps are as wide: on a GPU, a reply then is the same whatever is asked beside it, as long as
-    the longest prompt is.
+    The model is the plain base before and afterwards. A model that the engine does not support replies under one
+    adapter after another. `limit_gib` limits the memory on a GPU. There, and if `slots` is given, all steps have the
+    same width; on a GPU a reply then does not depend on the other requests, as long as the longest prompt is the same.
     """
-    from synthpost_dagster.inference.engine import Options, engine, suits
+    from synthpost_dagster.inference.engine import Options, engine, is_supported
 
-    if suits(loaded):
+    if is_supported(loaded):
         keeps_shapes = slots is not None or loaded.model.device.type == "cuda"
         options = Options(slots=slots, keeps_shapes=keeps_shapes, limit_gib=limit_gib)
         with engine(loaded, adapters, sampling, options) as running:
             yield from running.answer(requests, progress, what)
         return
     for adapter in dict.fromkeys(request.adapter for request in requests):
-        mine = [place for place, request in enumerate(requests) if request.adapter == adapter]
-        own = sampling.model_copy(update={"seed": requests[mine[0]].seed})
+        own = [index for index, request in enumerate(requests) if request.adapter == adapter]
+        seeded = sampling.model_copy(update={"seed": requests[own[0]].seed})
         with with_adapter(loaded, None if adapter is None else adapters[adapter]) as adapted:
-            replies = generate(adapted, [requests[place].chat for place in mine], own, progress, what)
-        yield from zip(mine, replies, strict=True)
+            replies = generate(adapted, [requests[index].chat for index in own], seeded, progress, what)
+        yield from zip(own, replies, strict=True)

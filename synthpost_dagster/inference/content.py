@@ -1,7 +1,8 @@
-"""What a model's folder holds, as one digest: its configuration, tokenizer, chat templates and whole weights.
+"""The files of a model's folder: the check that its weights are complete, and the digest of its content.
 
-Files are hashed whole. Digests of large files are kept in the user's cache folder and reused while size, inode and
-both times of change stay the same; a cache that cannot be read or written costs time and nothing else.
+Weights are checked by their headers and sizes, and files are hashed completely. Digests of large files are cached in
+the user's cache folder and reused while size, inode, mtime and ctime stay the same. A cache that cannot be read or
+written only costs time. Nothing here imports torch or reads a pickle.
 """
 
 from __future__ import annotations
@@ -11,69 +12,119 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.weights import check_weights, weight_files
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.settings import cache_folder
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SHAPING = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
-"""Files that shape what a model does beside its weights: configuration, tokenizer, chat templates."""
+"""Files beside the weights that shape a model's output: configuration, tokenizer, chat templates."""
 CHUNK = 2**26
-"""Bytes that are hashed at a time, so that several cores share a file."""
+"""Bytes; a file's digest is the SHA-256 over the SHA-256 of each chunk."""
 MIN_CACHED_BYTES = 2**26
 MIN_AGE_SECONDS = 2.0
-"""A file changed more recently is not cached: it may change again within the same tick of the file system's clock."""
-MAX_THREADS = 8
+"""A file changed more recently is not cached: it could change again within one tick of the file system's clock."""
 
 _known: dict[str, str] = {}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files that transformers reads.
+
+    Raises ModelError if there are none, if they are pickles, or if the index of several cannot be read.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return [folder / name for name in sorted(set(_weight_map(folder / INDEX).values()))]
+    pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickled:
+        raise ModelError(
+            f"{folder}: the weights are pickles ({pickled[0]}), which can run code when they are read; only "
+            "safetensors are read. If you trust their source, convert them: python -c 'from transformers import "
+            f'AutoModelForCausalLM as M; M.from_pretrained("{folder}").save_pretrained("{folder}")\''
+        )
+    raise ModelError(f"{folder}: no weights there; copy the model's {WEIGHTS}, or {INDEX} and the files it names")
+
+
+def check_weights(folder: Path) -> None:
+    """Raises ModelError if a weight file is missing, damaged, or shorter than its header says."""
+    from safetensors import SafetensorError, safe_open
+
+    found: set[str] = set()
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="numpy") as weights:
+                found |= set(weights.keys())
+        except FileNotFoundError:
+            raise ModelError(f"{file} is missing, and {INDEX} names it; copy or download it again") from None
+        except (OSError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{file} is damaged or incomplete ({reason}); copy or download it again") from error
+    if (folder / WEIGHTS).is_file():
+        return
+    if missing := sorted(set(_weight_map(folder / INDEX)) - found):
+        raise ModelError(
+            f"{folder / INDEX} names {len(missing)} tensors that no file has, such as {missing[0]}; "
+            "download the model again"
+        )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor → file name. Raises ModelError if a name leads out of the folder or is no safetensors file."""
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found = {str(tensor): str(name) for tensor, name in named.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is damaged ({error!r}); download it again") from error
+    for name in found.values():
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(f"{index}: {name!r} is not a safetensors file of this folder; download the model again")
+    return found
 
 
 def folder_digest(folder: Path) -> str:
     """16 hex digits over the names and contents of all files that shape the model.
 
-    Raises ModelError where weights are missing, damaged, or pickles, and where a file cannot be read.
+    Raises ModelError if weights are missing, damaged, or pickles, or if a file cannot be read.
     """
     check_weights(folder)
-    weights = weight_files(folder)
     others = {path for pattern in SHAPING for path in folder.glob(pattern) if path.is_file()}
     digest = hashlib.sha256()
     try:
         for path in sorted(others):
             digest.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-        for path in weights:
+        for path in weight_files(folder):
             digest.update(f"{path.name} {_file_digest(path)}\n".encode())
     except OSError as error:
-        raise ModelError(f"{error.filename or folder} cannot be read ({error.strerror}); correct its rights") from error
+        raise ModelError(
+            f"{error.filename or folder} cannot be read ({error.strerror}); check its permissions"
+        ) from error
     return digest.hexdigest()[:16]
 
 
 def _file_digest(path: Path) -> str:
     key, changed_at = _state(path)
-    if key in _known:
-        return _known[key]
     is_large = path.stat().st_size >= MIN_CACHED_BYTES
-    if is_large and (found := _read_cache().get(key)) is not None:
-        _known[key] = found
-        return found
-    started = time.time()
-    digest = _hashed(path)
-    if _state(path)[0] == key and changed_at < started - MIN_AGE_SECONDS:
-        _known[key] = digest
+    digest = _known.get(key) or (_read_cache().get(key) if is_large else None)
+    if digest is None:
+        started, digest = time.time(), _hashed(path)
+        if _state(path)[0] != key or changed_at >= started - MIN_AGE_SECONDS:
+            return digest
         if is_large:
-            others = {
-                state: kept for state, kept in _read_cache().items() if not state.startswith(f"{path.resolve()} ")
-            }
+            earlier = f"{path.resolve()} "
+            others = {state: kept for state, kept in _read_cache().items() if not state.startswith(earlier)}
             _write_cache({**others, key: digest})
+    _known[key] = digest
     return digest
 
 
 def _state(path: Path) -> tuple[str, float]:
-    """All that tells, without reading it, whether a file is as it was; and when it was last changed."""
+    """The cache key of a file, which changes with the file, and the time of the last change."""
     path = path.resolve()
     found = path.stat()
     state = f"{path} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
@@ -81,33 +132,15 @@ def _state(path: Path) -> tuple[str, float]:
 
 
 def _hashed(path: Path) -> str:
-    """SHA-256 over the SHA-256 of each chunk, which several threads compute."""
-    size, started, digest = path.stat().st_size, time.monotonic(), hashlib.sha256()
-    progress, is_slow = Progress(), size >= MIN_CACHED_BYTES
-    threads = min(MAX_THREADS, os.cpu_count() or 1)
-    done = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for place, part in enumerate(pool.map(lambda start: _chunk_digest(path, start), _starts(size))):
-            digest.update(part)
-            done = min(size, (place + 1) * CHUNK)
-            if is_slow:
+    size, started, digest, done, progress = path.stat().st_size, time.monotonic(), hashlib.sha256(), 0, Progress()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(hashlib.sha256(chunk).digest())
+            done += len(chunk)
+            if size >= MIN_CACHED_BYTES:
                 rate = done / max(time.monotonic() - started, 1e-9) / 1e6
                 progress.update(f"hashing {path.name}", done >> 20, size >> 20, "MiB", f"{rate:,.0f} MB/s")
     return digest.hexdigest()
-
-
-def _starts(size: int) -> Iterator[int]:
-    return iter(range(0, max(size, 1), CHUNK))
-
-
-def _chunk_digest(path: Path, start: int) -> bytes:
-    digest, left = hashlib.sha256(), CHUNK
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while left and (part := file.read(min(left, 2**20))):
-            digest.update(part)
-            left -= len(part)
-    return digest.digest()
 
 
 def _cache_file() -> Path:
@@ -115,7 +148,7 @@ def _cache_file() -> Path:
 
 
 def _read_cache() -> dict[str, str]:
-    """The digests that are kept; none where the file is missing or damaged."""
+    """The cached digests; empty if the file is missing or damaged."""
     try:
         found = json.loads(_cache_file().read_text(encoding="utf-8"))
         return {key: value for key, value in found.items() if isinstance(value, str) and len(value) == 64}
@@ -124,7 +157,7 @@ def _read_cache() -> dict[str, str]:
 
 
 def _write_cache(digests: dict[str, str]) -> None:
-    """Replaces the cache whole; of two processes that write at once, one has to hash again later."""
+    """Replaces the cache atomically; if two processes write at once, one entry is lost and hashed again later."""
     with suppress(OSError, RuntimeError):
         file = _cache_file()
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Generates replies to chats with a loaded model, in batches of like length."""
+"""Replies to chats from transformers' `generate`, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from synthpost_dagster.runtime.progress import Progress
 
 
 class Completion(NamedTuple):
-    """A reply as it was written, reasoning included: where the prompt opens a block of thoughts, the text begins with
-    its tag. `finish_reason` is `stop`, or `length` where the limit of new tokens cut it off.
+    """A reply, reasoning included; if the prompt opens a block of reasoning, the text begins with its tag.
+
+    `finish_reason` is `stop`, or `length` if the limit of new tokens truncated it.
     """
 
     text: str
@@ -29,10 +30,9 @@ def chat(user: str, system: str | None = None) -> Chat:
 
 
 def generate(loaded: Loaded, chats: list[Chat], sampling: Sampling, progress: Progress, what: str) -> list[Completion]:
-    """One completion a chat, in the chats' order.
+    """One completion per chat, in the order of the chats.
 
-    Greedy at temperature 0; else each batch is drawn under a seed of its own, so that the same chats give the same
-    replies.
+    Decoding is greedy at temperature 0; else each batch has its own seed, so that the same chats get the same replies.
     """
     order = sorted(range(len(chats)), key=lambda index: sum(len(turn["content"]) for turn in chats[index]))
     completions: dict[int, Completion] = {}
@@ -46,7 +46,7 @@ def generate(loaded: Loaded, chats: list[Chat], sampling: Sampling, progress: Pr
 
 
 def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, seed: int) -> list[Completion]:
-    """One completion a chat, all in one batch drawn under `seed`."""
+    """One completion per chat, all in one batch."""
     import torch
     from transformers import set_seed
 
@@ -54,9 +54,13 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     inputs = loaded.tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(
         loaded.model.device
     )
+    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    arguments: dict[str, Any] = drawn if sampling.temperature > 0 else greedy
+    limits = {"max_new_tokens": sampling.max_new_tokens, "pad_token_id": loaded.tokenizer.pad_token_id}
     set_seed(seed)
     with torch.inference_mode():
-        output = loaded.model.generate(**inputs, **_arguments(loaded, sampling))
+        output = loaded.model.generate(**inputs, **limits, **arguments)
     width = inputs["input_ids"].shape[1]
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     rows, ends = output[:, width:].tolist(), end_tokens(loaded)
@@ -66,26 +70,14 @@ def generate_batch(loaded: Loaded, chats: Sequence[Chat], sampling: Sampling, se
     ]
 
 
-def _arguments(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
-    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    return {
-        "max_new_tokens": sampling.max_new_tokens,
-        "pad_token_id": loaded.tokenizer.pad_token_id,
-        **(drawn if sampling.temperature > 0 else greedy),
-    }
-
-
 def end_tokens(loaded: Loaded) -> set[int]:
     """Ids of the tokens that end a reply."""
     return ends_of(loaded.model.generation_config, loaded.tokenizer)
 
 
 def completion(loaded: Loaded, ids: list[int], prompt_tokens: int, ends: set[int], opened: str = "") -> Completion:
-    """The reply that new tokens make, up to the first of those that end one; `opened` is the tag of a block of thoughts
-    that its prompt opened.
-    """
-    stop = next((place for place, token in enumerate(ids) if token in ends), None)
+    """The completion of new tokens up to the first end token; `opened` is the reasoning tag that the prompt opened."""
+    stop = next((index for index, token in enumerate(ids) if token in ends), None)
     kept = ids[: len(ids) if stop is None else stop]
     text = opened + str(loaded.tokenizer.decode(kept, skip_special_tokens=False))
     return Completion(text.strip(), "length" if stop is None else "stop", prompt_tokens, len(kept))

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.embedded import CONTENT, MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.inference.content import folder_digest
+from synthpost_dagster.inference.content import check_weights, folder_digest
 from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 from synthpost_dagster.inference.templates import TEMPLATE_DATE, ChatTemplate
-from synthpost_dagster.inference.weights import check_weights
 from synthpost_dagster.profiles.models import EMBEDDED, ModelSpec
 from synthpost_dagster.runtime.devices import GIB, Device, free_gib, is_out_of_memory
 from synthpost_dagster.tasks.task import Task
@@ -27,13 +26,11 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-DECODED_SHARE = 2.0
-"""4-bit weights are decoded where so many times the decoded weights' size is free: the rest is for the work."""
+MIN_FREE_SHARE = 2.0
+"""4-bit weights are decoded if this multiple of the decoded size is free; the rest is working memory."""
 BYTES = {"float32": 4, "bfloat16": 2}
-
-
 NO_CODE = MappingProxyType({"trust_remote_code": False})
-"""Code that lies beside a model is never run, and nobody is asked whether it may."""
+"""Code in a model's folder is never run, and transformers does not ask for permission."""
 TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _PLAIN_KEYS = frozenset({*TOKEN_KEYS, "transformers_version", "_from_model_config", "use_cache"})
 
@@ -41,8 +38,7 @@ _PLAIN_KEYS = frozenset({*TOKEN_KEYS, "transformers_version", "_from_model_confi
 class Loaded(NamedTuple):
     """A model on its device, its tokenizer, and the profile's `chat_template_kwargs`.
 
-    `ignored` is what the model's generation_config.json would have made of sampling: the profile's sampling alone
-    counts.
+    `ignored` is the sampling in the model's generation_config.json: only the profile's sampling is used.
     """
 
     model: PreTrainedModel
@@ -52,15 +48,15 @@ class Loaded(NamedTuple):
 
     @property
     def template(self) -> ChatTemplate:
-        """How chats are written for it."""
+        """The chat template with these arguments."""
         return ChatTemplate(self.tokenizer, self.template_kwargs)
 
 
 def identity(spec: ModelSpec) -> dict[str, Any]:
-    """What makes this model this model, for fingerprints: its commit or the content of its folder, and what its chat
-    template is given.
+    """The model's part of fingerprints: its commit or the digest of its folder, and its chat template's arguments.
 
-    The packaged model's is a constant: seeds of its posts follow from it. Raises ModelError as `folder_digest` does.
+    The packaged model has a constant, because the seeds of its posts depend on it. Raises ModelError like
+    `folder_digest`.
     """
     source = source_of(spec)
     known: dict[str, Any] = {"model": spec.model, "quantization": spec.quantization, "dtype": spec.dtype}
@@ -75,19 +71,19 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
 
 
 def check_suits_task(spec: ModelSpec, task: Task, is_allowed: bool) -> None:
-    """Raises ModelError where the embedded model meets a task whose wording it was not trained on."""
+    """Raises ModelError if the embedded model was not trained on the task's wording."""
     if spec.model != EMBEDDED or is_allowed:
         return
     trained = json.loads((MODEL_FOLDER / "synthpost.json").read_text(encoding="utf-8"))["wording_fingerprint"]
     if trained != task.wording_fingerprint:
         raise ModelError(
             f"the embedded model was not trained on the templates, types, tones and criteria of {task.folder}: its "
-            "posts would be noise; use another profile, or set allow_untrained_task: true in the profile to see it"
+            "posts would be noise; use another profile, or set allow_untrained_task: true in the profile"
         )
 
 
 def check_files(spec: ModelSpec) -> None:
-    """Raises ModelError where a model's folder cannot be loaded, by what lies there alone; see `check_weights`."""
+    """Raises ModelError if the files in a model's folder cannot be loaded; see `check_weights`."""
     source = source_of(spec)
     if isinstance(source, Path):
         check_weights(source)
@@ -96,17 +92,19 @@ def check_files(spec: ModelSpec) -> None:
 def load(spec: ModelSpec, device: Device) -> Loaded:
     """The model in evaluation mode on its device, in its dtype or quantization; see `ModelSpec.dequantize`.
 
-    Raises ModelError naming the remedy.
+    Raises ModelError if it cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    _set_libraries_aside()
+    _freeze_libraries()
     check_files(spec)
     tokenizer = load_tokenizer(spec)
-    settings: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "device_map": {"": device.name}}
+    dtype = getattr(torch, spec.dtype)
+    settings: dict[str, Any] = {"dtype": dtype, "device_map": {"": device.name}}
     if spec.quantization == "nf4":
-        settings["quantization_config"] = _nf4(getattr(torch, spec.dtype))
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+        settings["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, **nf4)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             source_of(spec), **settings, **_pinned(spec), **NO_CODE, use_safetensors=True, output_loading_info=True
@@ -117,20 +115,20 @@ def load(spec: ModelSpec, device: Device) -> Loaded:
         raise _unloadable(spec, error) from error
     if missing := sorted(found["missing_keys"]):
         raise ModelError(
-            f"{spec.model}: its weights lack {len(missing)} tensors, such as {missing[0]}, which would be drawn at "
-            "random; use a complete model that writes text"
+            f"{spec.model}: its weights lack {len(missing)} tensors, such as {missing[0]}, which would be initialized "
+            "at random; use a complete model for text generation"
         )
     loads.made += 1
-    if is_packed(model) and _may_be_decoded(spec, model, device):
-        _decode(model, getattr(torch, spec.dtype))
+    if is_packed(model) and _should_decode(spec, model, device):
+        model.dequantize(dtype=dtype)  # the same results in less time
     ignored = set_plain_generation(model, tokenizer)
     return Loaded(model.eval().requires_grad_(False), tokenizer, spec.chat_template_kwargs, ignored)
 
 
 def set_plain_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Takes everything but the special tokens out of a model's generation configuration, and gives back what it was.
+    """Reduces a model's generation configuration to its special tokens, and returns the sampling that it had.
 
-    Both ways of generating text then draw by the profile's sampling alone, and end at the same tokens.
+    The engine and `generate` then use only the profile's sampling, and end at the same tokens.
     """
     from transformers import GenerationConfig
 
@@ -142,40 +140,37 @@ def set_plain_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 
 
 def ignored_sampling(given: GenerationConfig) -> dict[str, Any]:
-    """What a generation configuration says beside its special tokens."""
-    said: dict[str, Any] = given.to_diff_dict()
-    return {key: value for key, value in sorted(said.items()) if key not in _PLAIN_KEYS and value not in (None, False)}
+    """The settings of a generation configuration other than its special tokens."""
+    found: dict[str, Any] = given.to_diff_dict()
+    return {key: value for key, value in sorted(found.items()) if key not in _PLAIN_KEYS and value not in (None, False)}
 
 
 def generation_config(spec: ModelSpec) -> GenerationConfig:
-    """What the model says of generation, read without its weights. Raises ModelError where it cannot be read."""
+    """The model's generation configuration, without its weights. Raises ModelError if it cannot be read."""
     from transformers import AutoConfig, GenerationConfig
 
     source = source_of(spec)
     try:
-        return GenerationConfig.from_pretrained(source, **_pinned(spec))
-    except OSError:  # there is none: its configuration says it
         try:
+            return GenerationConfig.from_pretrained(source, **_pinned(spec))
+        except OSError:  # there is none, so the model's configuration is used
             return GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, **_pinned(spec), **NO_CODE))
-        except (OSError, ValueError) as error:
-            raise _unloadable(spec, error) from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise _unloadable(spec, error) from error
 
 
 def ends_of(given: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids of the tokens that end a reply: those of the generation configuration, and the tokenizer's end token."""
-    said = getattr(given, "eos_token_id", None)
-    ends = {*(said if isinstance(said, list) else [said]), tokenizer.eos_token_id}
+    own = getattr(given, "eos_token_id", None)
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id}
     return {end for end in ends if end is not None}
 
 
 @cache
-def _set_libraries_aside() -> None:
-    """Takes what the process has loaded so far out of the garbage collector's sight, once, before the first model.
+def _freeze_libraries() -> None:
+    """Excludes the objects loaded so far from garbage collection, once, before the first model.
 
-    Every training, every lease and accelerate collect garbage; the libraries' 600,000 objects are most of what they
-    would look through each time. Models come after, so that none is kept by this.
+    Trainings, leases and accelerate collect garbage often; the libraries' 600,000 objects take most of that time.
     """
     gc.collect()
     gc.freeze()
@@ -183,17 +178,16 @@ def _set_libraries_aside() -> None:
 
 @dataclass
 class Loads:
-    """How many models this process has loaded."""
+    """Counts the models that this process has loaded."""
 
     made: int = 0
 
 
 loads = Loads()
-"""Of this process: a sweep loads its student once."""
 
 
 def is_packed(model: PreTrainedModel) -> bool:
-    """Whether the weights are 4-bit codes, as bitsandbytes keeps them. A decoded model still says so of itself."""
+    """Whether the weights are 4-bit codes of bitsandbytes. `is_loaded_in_4bit` stays true for a decoded model."""
     if not getattr(model, "is_loaded_in_4bit", False):
         return False
     from bitsandbytes.nn import Linear4bit
@@ -201,23 +195,33 @@ def is_packed(model: PreTrainedModel) -> bool:
     return any(isinstance(module, Linear4bit) for module in model.modules())
 
 
-def _may_be_decoded(spec: ModelSpec, model: PreTrainedModel, device: Device) -> bool:
+@contextlib.contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode for the duration of the context; afterwards every module has its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _should_decode(spec: ModelSpec, model: PreTrainedModel, device: Device) -> bool:
     if spec.dequantize != "auto":
         return spec.dequantize
     decoded_gib = int(model.num_parameters()) * BYTES[spec.dtype] / GIB
-    return free_gib(device) > DECODED_SHARE * decoded_gib
-
-
-def _decode(model: PreTrainedModel, dtype: Any) -> None:
-    """The same weights without their packing: what is computed stays the same and takes less time."""
-    model.dequantize(dtype=dtype)
+    return free_gib(device) > MIN_FREE_SHARE * decoded_gib
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, which pads left. Raises ModelError where it cannot be had or has no chat template."""
+    """The model's tokenizer, padding left. Raises ModelError if it cannot be loaded or has no chat template."""
     from transformers import AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
-    _quiet_libraries()
+    disable_progress_bar()
+    for name in ("bitsandbytes", "huggingface_hub", "transformers.integrations.bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         source = source_of(spec)
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **_pinned(spec), **NO_CODE)
@@ -239,7 +243,7 @@ def _unloadable(spec: ModelSpec, error: Exception) -> ModelError:
     if "custom code" in message:
         return ModelError(
             f"{spec.model} needs code of its own (auto_map in its configuration), which is never run; choose a model "
-            "that transformers knows"
+            "that transformers supports"
         )
     if "use_safetensors" in message or "safetensors`" in message:
         return ModelError(
@@ -252,17 +256,17 @@ def _unloadable(spec: ModelSpec, error: Exception) -> ModelError:
 
 
 def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
-    """The model with the PEFT adapter of a folder on top. Raises ModelError where its weights are no safetensors."""
+    """The model with the PEFT adapter of a folder. Raises ModelError if its weights are not safetensors."""
     from peft import PeftModel
 
     if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"{folder}: no {WEIGHTS} there, and pickles are not read; tune the cell again")
+        raise ModelError(f"{folder}: no {WEIGHTS} there, and pickles are not read; train the cell again")
     return loaded._replace(model=PeftModel.from_pretrained(loaded.model, folder).eval())
 
 
 @contextlib.contextmanager
 def with_adapter(loaded: Loaded, folder: Path | None) -> Iterator[Loaded]:
-    """The model with the adapter of a folder for as long as this lasts; as it is without a folder."""
+    """The model with the adapter of a folder for the duration of the context; the plain model without a folder."""
     if folder is None:
         yield loaded
         return
@@ -273,17 +277,8 @@ def with_adapter(loaded: Loaded, folder: Path | None) -> Iterator[Loaded]:
         adapted.model.unload()
 
 
-def _quiet_libraries() -> None:
-    """Keeps bars and hints of libraries out of the terminal, where our own progress stands."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    for name in ("bitsandbytes", "huggingface_hub", "transformers.integrations.bitsandbytes"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def source_of(spec: ModelSpec) -> Path | str:
-    """The folder of the model, or its hub name. Raises ModelError where a folder holds none."""
+    """The folder of the model, or its hub name. Raises ModelError if a folder has no model."""
     if spec.model == EMBEDDED:
         return MODEL_FOLDER
     if spec.model[0] in "~./":
@@ -292,19 +287,8 @@ def source_of(spec: ModelSpec) -> Path | str:
             raise ModelError(f"{folder}: no model there (a config.json is expected); correct `model` in the profile")
         if (folder / CONFIGURATION).is_file():
             raise ModelError(
-                f"{folder}: an adapter lies there ({CONFIGURATION}), which would be put on another model; merge the "
-                "two into one folder, or remove the file"
+                f"{folder}: has a model and an adapter ({CONFIGURATION}), which would load another base model; merge "
+                "the two, or remove the file"
             )
         return folder
     return spec.model
-
-
-def _nf4(compute: Any) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )

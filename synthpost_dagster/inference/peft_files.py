@@ -1,4 +1,4 @@
-"""What PEFT calls the files of an adapter, and what they hold. Here because its own constants come only with torch."""
+"""The files of a PEFT adapter. PEFT's own constants would import torch."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def adapter_digest(folder: Path) -> str:
-    """16 hex digits over an adapter's weights and configuration; PEFT writes lists of the latter in any order."""
+    """16 hex digits over an adapter's weights and configuration, with lists sorted: PEFT writes them in any order."""
     config = json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))
     ordered = {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in config.items()}
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes())

@@ -36,7 +36,7 @@ def build_definitions(settings: Settings) -> Definitions:
     device = profile.device
     gpu = GpuResource(
         device=device.device,
-        slots=device.max_concurrent_runs,
+        max_concurrent_runs=device.max_concurrent_runs,
         memory_gib=device.memory_gib,
         cpu_threads=device.cpu_threads,
     )

@@ -1,13 +1,11 @@
-"""The device that models run on, and the lease that lets one process at a time work on it.
+"""Devices that models run on, and leases that limit how many processes use a device at once.
 
-The lease is a file lock a device and slot, machine-wide, so that it holds between processes and homes. What runs
-under it is not known here.
+A lease is a file lock for a device and a place on it. It is valid for the whole machine, across processes and homes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
 import stat
@@ -25,53 +23,48 @@ from synthpost_dagster.errors import DeviceError
 
 GIB = 1024**3
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
-"""What the messages of torch, the CUDA driver and cuBLAS have in common."""
+"""Parts of the messages of torch, the CUDA driver and cuBLAS."""
 LOCK_FOLDER = Path(tempfile.gettempdir()) / "synthpost-devices"
 LOCK_REMEDY = "remove it, or set TMPDIR to a folder of your own"
 SHARED = 0o1777
-"""Everybody may make files, and replace none but their own."""
+"""Every user may create files, and replace only their own."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """`name` is torch's (`cpu`, `cuda:0`); `uuid` names the hardware, whatever the order it is listed in."""
+    """`name` is torch's (`cpu`, `cuda:0`); `uuid` identifies the hardware; `limit_gib` is a lease's GPU memory."""
 
     name: str
     uuid: str
     label: str
     limit_gib: float | None = None
-    """The most memory that a lease may take of a GPU; None: all."""
 
 
 @dataclass
 class Lease:
-    """A held device."""
+    """A leased device."""
 
     device: Device
 
     def take_peak_gib(self) -> float:
-        """The most memory in use since the lease began, or since this was asked last."""
+        """The peak of memory in use since the lease began or since the last call."""
         peak = _peak_gib(self.device)
         _reset_peak(self.device)
         return round(peak, 3)
 
 
+@dataclass
 class Devices:
-    """Hands out leases on `auto`, `cpu` or `cuda`, at most `slots` at a time for each device.
+    """Leases devices for `auto`, `cpu` or `cuda`, at most `max_leases` per device at a time.
 
-    A lease may take `memory_gib` of a GPU; without it all, or an equal share where there are several slots.
+    A lease may use `memory_gib` of a GPU; by default all of it, or an equal share if there are several leases.
     """
 
-    def __init__(
-        self,
-        wanted: str,
-        slots: int = 1,
-        folder: Path = LOCK_FOLDER,
-        cpu_threads: int | None = None,
-        memory_gib: float | None = None,
-    ) -> None:
-        self.wanted, self.slots, self.folder, self.cpu_threads = wanted, slots, folder, cpu_threads
-        self.memory_gib = memory_gib
+    wanted: str
+    max_leases: int = 1
+    folder: Path = LOCK_FOLDER
+    cpu_threads: int | None = None
+    memory_gib: float | None = None
 
     @contextlib.contextmanager
     def lease(
@@ -80,55 +73,58 @@ class Devices:
         timeout_seconds: float = 6 * 3600,
         waiting: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Lease]:
-        """Waits for the device, holds it, and frees its memory on every way out.
+        """Waits for a device, holds it for the duration of the context, and frees its memory.
 
-        `waiting` is told once when another process holds it. Raises DeviceError when there is no such device, when
-        fewer than `memory_gib` are free on it, or after `timeout_seconds`.
+        `waiting` gets one message if all places are taken. Raises DeviceError if there is no such device, if it has
+        less than `memory_gib` free, or after `timeout_seconds`.
         """
         device, lock = self._acquire(self.candidates(), timeout_seconds, waiting)
-        lease = Lease(device)
         try:
-            _refuse_short_memory(device, memory_gib)
+            if (free := free_gib(device)) < memory_gib:
+                raise DeviceError(
+                    f"{device.label} has {free:.1f} GiB free and this work needs {memory_gib:.1f}; stop what else uses "
+                    "it, raise device.memory_gib if it is set, or lower the model's own memory_gib in the profile"
+                )
             _reset_peak(device)
             _limit_memory(device)
-            self._limit_threads(device)
-            yield lease
+            if device.name == "cpu" and self.cpu_threads is not None:
+                import torch
+
+                torch.set_num_threads(self.cpu_threads)
+            yield Lease(device)
         except BaseException as error:
-            let_go(error)
+            clear_frames(error)
             raise
         finally:
-            _free_memory(device)
+            free_memory(device)
             lock.release()
 
-    def _limit_threads(self, device: Device) -> None:
-        if device.name == "cpu" and self.cpu_threads is not None:
-            import torch
-
-            torch.set_num_threads(self.cpu_threads)
-
     def candidates(self) -> list[Device]:
-        """The devices that will do, the GPU with most free memory first; `auto` takes the CPU where there is no GPU."""
+        """The possible devices, the GPU with the most free memory first; `auto` falls back to the CPU.
+
+        Raises DeviceError if the profile requires CUDA and torch finds no GPU.
+        """
         gpus = self._gpus() if self.wanted in ("auto", "cuda") else []
         if gpus:
             return sorted(gpus, key=free_gib, reverse=True)
         if self.wanted == "cuda":
             raise DeviceError(
-                "the profile asks for CUDA and torch sees no such device; set device.device to auto or cpu"
+                "the profile requires CUDA and torch finds no such device; set device.device to auto or cpu"
             )
         return [Device("cpu", "cpu", "CPU")]
 
     def _acquire(
         self, devices: list[Device], timeout: float, waiting: Callable[[str], None]
     ) -> tuple[Device, FileLock]:
-        """The first free slot of the first device that has one."""
+        """The first free place on the first device that has one."""
         _prepare_lock_folder(self.folder)
         places = [
-            (device, FileLock(self.folder / f"{device.uuid}-{slot}.lock", mode=0o666))
+            (device, FileLock(self.folder / f"{device.uuid}-{place}.lock", mode=0o666))
             for device in devices
-            for slot in range(self.slots)
+            for place in range(self.max_leases)
         ]
         labels = " and ".join(device.label for device in devices)
-        deadline, is_told = time.monotonic() + timeout, False
+        deadline, is_reported = time.monotonic() + timeout, False
         while True:
             for device, lock in places:
                 if _is_acquired(lock):
@@ -138,9 +134,9 @@ class Devices:
                     f"{labels} is held by another process and was not freed within {timeout:.0f} s; "
                     "wait for that run or stop it"
                 )
-            if not is_told:
+            if not is_reported:
                 waiting(f"{labels} is held by another process; waiting for it")
-                is_told = True
+                is_reported = True
             time.sleep(0.2)
 
     def _gpus(self) -> list[Device]:
@@ -149,17 +145,17 @@ class Devices:
         found = []
         for index in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(index)
-            share = card.total_memory / GIB / self.slots if self.slots > 1 else None
+            share = card.total_memory / GIB / self.max_leases if self.max_leases > 1 else None
             label = f"{card.name} (cuda:{index})"
             found.append(Device(f"cuda:{index}", str(card.uuid), label, self.memory_gib or share))
         return found
 
 
 def _prepare_lock_folder(folder: Path) -> None:
-    """Makes the folder of locks, for every user of the machine as `/tmp` is: each deletes and renames their own files.
+    """Creates the folder of locks for all users of the machine, with the permissions of `/tmp`.
 
-    Raises DeviceError where it is a link, where another user could put files in the place of ours, or where it cannot
-    be made. The mode of a folder that belongs to someone else is never changed.
+    Raises DeviceError if it is a link, if another user could replace our files, or if it cannot be created. It never
+    changes the mode of another user's folder.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -170,35 +166,32 @@ def _prepare_lock_folder(folder: Path) -> None:
         is_ours, is_open = found.st_uid == os.geteuid(), bool(found.st_mode & stat.S_IWOTH)
         is_sticky = bool(found.st_mode & stat.S_ISVTX)
         if is_ours and stat.S_ISDIR(found.st_mode) and is_open and not is_sticky:
-            folder.chmod(SHARED)  # made by an earlier version
+            folder.chmod(SHARED)  # created by an earlier version
             is_sticky = True
     except OSError as error:
-        raise DeviceError(f"{folder}: locks cannot be kept there ({error.strerror}); {LOCK_REMEDY}") from None
+        raise DeviceError(f"{folder}: cannot hold locks ({error.strerror}); {LOCK_REMEDY}") from None
     if not stat.S_ISDIR(found.st_mode):
-        raise DeviceError(f"{folder}: locks are not kept there, since it is a link or a file; {LOCK_REMEDY}")
+        raise DeviceError(f"{folder}: cannot hold locks, because it is a link or a file; {LOCK_REMEDY}")
     if is_open and not is_sticky:
         raise DeviceError(
-            f"{folder}: locks are not kept there, since every user may replace files in it and it has no sticky bit; "
+            f"{folder}: cannot hold locks, because every user may replace files in it and it has no sticky bit; "
             f"its owner sets it with `chmod 1777`, or {LOCK_REMEDY}"
         )
 
 
 def _is_acquired(lock: FileLock) -> bool:
-    """Whether the lock was free. Raises DeviceError where its file is a link, or cannot be opened."""
-    path = Path(lock.lock_file)
+    """Whether the lock was free. Raises DeviceError if its file is a link, or cannot be opened."""
     try:
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         lock.acquire(timeout=0)
     except Timeout:
         return False
     except OSError as error:
-        raise DeviceError(f"{path}: this lock cannot be opened ({error.strerror}); delete it") from None
+        raise DeviceError(f"{lock.lock_file}: this lock cannot be opened ({error.strerror}); delete it") from None
     return True
 
 
-def let_go(error: BaseException) -> None:
-    """Clears the frames of an error and of those it came from: they hold the model that is to be freed."""
+def clear_frames(error: BaseException) -> None:
+    """Clears the frames of an error and of its causes: they reference the model whose memory is to be freed."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
@@ -208,16 +201,16 @@ def let_go(error: BaseException) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is torch's own error for a lack of memory, or a plain one of the CUDA driver or cuBLAS."""
+    """Whether torch, the CUDA driver or cuBLAS ran out of memory."""
     import torch
 
-    is_told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
-    return isinstance(error, torch.OutOfMemoryError) or is_told
+    is_named = isinstance(error, RuntimeError) and any(part in str(error) for part in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or is_named
 
 
 @contextlib.contextmanager
 def memory_for(device: Device, work: str, remedy: str) -> Iterator[None]:
-    """Turns a lack of the device's memory during some work into a DeviceError with the remedy."""
+    """Raises DeviceError with the remedy if the device runs out of memory in the context."""
     try:
         yield
     except RuntimeError as error:
@@ -227,7 +220,7 @@ def memory_for(device: Device, work: str, remedy: str) -> Iterator[None]:
 
 
 def free_gib(device: Device) -> float:
-    """Free memory of the device in GiB."""
+    """Free memory of the device in GiB, within its limit."""
     if device.name == "cpu":
         import psutil
 
@@ -235,37 +228,18 @@ def free_gib(device: Device) -> float:
     import torch
 
     free = float(torch.cuda.mem_get_info(device.name)[0]) / GIB
-    if device.limit_gib is None:
-        return free
-    return min(free, device.limit_gib - float(torch.cuda.memory_reserved(device.name)) / GIB)
-
-
-def free_workspaces(name: str) -> None:
-    """Frees what cuBLAS holds for its work on a GPU, once all that was told is done; it takes more when it needs it."""
-    import torch
-
-    torch.cuda.synchronize(name)
-    torch._C._cuda_clearCublasWorkspaces()
+    limit = device.limit_gib
+    return free if limit is None else min(free, limit - float(torch.cuda.memory_reserved(device.name)) / GIB)
 
 
 def _limit_memory(device: Device) -> None:
-    """Holds torch to the lease's share, so that another slot's work does not run out of memory instead."""
+    """Limits torch to the lease's share, so that other leases do not run out of memory."""
     if device.name == "cpu":
         return
     import torch
 
     total = torch.cuda.get_device_properties(device.name).total_memory / GIB
     torch.cuda.set_per_process_memory_fraction(min(1.0, (device.limit_gib or total) / total), device.name)
-
-
-def _refuse_short_memory(device: Device, memory_gib: float) -> None:
-    free = free_gib(device)
-    if free < memory_gib:
-        raise DeviceError(
-            f"{device.label} has {free:.1f} GiB free and this work needs {memory_gib:.1f}; "
-            "stop what else uses it, raise device.memory_gib where it is set, or lower the model's own memory_gib in "
-            "the profile"
-        )
 
 
 def _reset_peak(device: Device) -> None:
@@ -279,9 +253,9 @@ def _reset_peak(device: Device) -> None:
 
 
 def _peak_gib(device: Device) -> float:
-    """Most memory in use since `_reset_peak`: reserved by torch on a GPU, resident in this process on the CPU.
+    """The peak since `_reset_peak` of memory reserved by torch on a GPU, or resident in this process on the CPU.
 
-    Where the kernel keeps no resettable mark, the process's mark since it started stands in.
+    If the kernel has no resettable peak, it is the peak since the process started.
     """
     if device.name != "cpu":
         import torch
@@ -296,7 +270,8 @@ def _peak_gib(device: Device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / GIB
 
 
-def _free_memory(device: Device) -> None:
+def free_memory(device: Device) -> None:
+    """Collects garbage and frees what torch has cached on a GPU."""
     gc.collect()
     if device.name != "cpu":
         import torch

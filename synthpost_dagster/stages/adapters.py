@@ -29,7 +29,7 @@ from synthpost_dagster.stages.stage import Stage, Workbench, materialize_with
 from synthpost_dagster.stages.student import REMEDY, holding
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.training.checkpoints import Checkpoints
-from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
+from synthpost_dagster.training.fitting import optimizer_steps, rows_seen
 from synthpost_dagster.training.sft import Job
 from synthpost_dagster.training.trainers import APART
 
@@ -101,7 +101,7 @@ def tune_apart(study: Study, cells: Sequence[Cell], progress: Progress, wait: bo
     missing = [tuple(cell) for cell in cells if not study.resolver.has("adapters", cell.place)]
     calls = {"training": (study.settings, missing, wait)} if missing else {}
     try:
-        run_apart(_tune_here, calls, lambda event, _: progress.pass_on(event), lambda *_: None)
+        run_apart(_tune_here, calls, lambda event, _: progress.forward(event), lambda *_: None)
     finally:
         fresh = study.fresh().resolver
         for cell in cells:

@@ -153,9 +153,9 @@ def _device(study: Study) -> str:
             f"{device.label} has {free:.1f} GiB free, {most:g} are needed; free some, or choose a smaller model"
         )
     if profile.training.precision == "float8":
-        from synthpost_dagster.training.float8 import refuse_device
+        from synthpost_dagster.training.float8 import check_device
 
-        refuse_device(device)
+        check_device(device)
     return f"{device.label}, {free:.0f} GiB free, {most:g} needed"
 
 

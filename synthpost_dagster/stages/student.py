@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from synthpost_dagster.errors import SynthpostError
 from synthpost_dagster.inference.models import Loaded, load
-from synthpost_dagster.runtime.devices import Lease, let_go, memory_for
+from synthpost_dagster.runtime.devices import Lease, clear_frames, memory_for
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.training.sft import Tuner
 from synthpost_dagster.training.trainers import trainer
@@ -73,7 +73,7 @@ class Student:
                 yield
         except SynthpostError as error:
             self._failure, self._loaded = error, None
-            let_go(error)
+            clear_frames(error)
             raise
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def holding(study: Study, progress: Progress, steps: int = 0) -> Iterator[Studen
     try:
         yield student
     except BaseException as error:
-        let_go(error)
+        clear_frames(error)
         raise
     finally:
         student.close()

@@ -1,1 +1,1 @@
-"""Tuning: how many steps a cell has, and the trainer."""
+"""Training: the tuner, its trainers, and the number of steps of a cell."""

@@ -1,10 +1,10 @@
-"""The adapter while it is tuned: put on the model, begun anew for each cell, saved, taken off."""
+"""The LoRA adapter on a model: its PEFT configuration, its initial weights, and its saved files."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,12 @@ def lora_config(lora: Lora) -> LoraConfig:
     )
 
 
-def refuse_targets(model: Any, targets: Sequence[str]) -> None:
-    """Raises SpecError where a target is no linear layer within the decoder, before anything is put on the model."""
+def check_targets(model: Any, targets: Sequence[str]) -> None:
+    """Raises SpecError if a target is not a linear layer of the decoder."""
     import torch
 
     head = model.get_output_embeddings()
-    linear = (
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
-    )
+    linear = (name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head)
     known = sorted({name.rpartition(".")[2] for name in linear})
     if unknown := [target for target in targets if target not in known]:
         raise SpecError(
@@ -48,16 +46,17 @@ def refuse_targets(model: Any, targets: Sequence[str]) -> None:
         )
 
 
-def begin(model: Any, seed: int) -> None:
-    """Gives every adapter matrix its start under the seed: PEFT's own, down uniform and up zero.
+def initialize(model: Any, seed: int) -> None:
+    """Sets every adapter matrix to PEFT's initial values: lora_A uniform, lora_B zero.
 
-    Drawn on the CPU and in float32, so that a cell begins alike on every machine, under every trainer, and whether it
-    is the first on a loaded model or the tenth.
+    They are drawn on the CPU in float32. A cell therefore starts with the same weights on every machine, under every
+    trainer, and whether or not other cells were trained on this model before.
     """
     import torch
+    from peft.tuners.lora import LoraLayer
 
     generator = torch.Generator().manual_seed(seed)
-    for layer in _layers(model):
+    for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
         down, up = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
         drawn = torch.empty(down.shape)
         torch.nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
@@ -68,15 +67,9 @@ def begin(model: Any, seed: int) -> None:
 
 
 def save(model: Any, base_name: str, folder: Path) -> None:
-    """The adapter's safetensors and configuration, which names its base and not a path of this machine."""
+    """Writes the adapter as safetensors and its configuration, which names the base model instead of a local path."""
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     file = folder / CONFIGURATION
     config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_name}
     file.write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
-
-
-def _layers(model: Any) -> Iterator[Any]:
-    from peft.tuners.lora import LoraLayer
-
-    return (module for module in model.modules() if isinstance(module, LoraLayer))

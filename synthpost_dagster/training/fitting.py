@@ -1,22 +1,33 @@
-"""How a training is laid out in memory: layouts from the fastest to the smallest, tried in that order.
+"""The size of a training: its optimizer steps, the rows it sees, and its memory layouts.
 
-What is learned is the same in every layout; only rounding differs.
+All layouts learn the same, except for rounding.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from synthpost_dagster.profiles import TrainingSpec
+from synthpost_dagster.tasks.spec import EPOCHS
 
 MIN_COMPILED_STEPS = 300
-"""From this number of optimizer steps on, compiling the layers costs less time than it saves."""
-PIECE = 512
-"""Learned tokens whose logits are held at a time, without padding."""
+"""From this number of optimizer steps on, compiling the layers takes less time than it saves."""
+
+
+def optimizer_steps(steps: str, rows: int, rows_per_step: int) -> int:
+    """Optimizer steps of a cell: the number itself, or k passes over the rows for `<k>-epoch`."""
+    epochs = EPOCHS.match(steps)
+    return int(epochs.group(1)) * math.ceil(rows / rows_per_step) if epochs else int(steps)
+
+
+def rows_seen(optimizer_steps: int, rows: int, rows_per_step: int) -> int:
+    """Distinct rows that the cell trains on."""
+    return min(rows, optimizer_steps * rows_per_step)
 
 
 class Layout(NamedTuple):
-    """Rows held at once, whether activations are recomputed for the gradient, whether the layers are compiled."""
+    """Rows per micro-batch, whether activations are recomputed, and whether layers are compiled."""
 
     micro_batch: int
     gradient_checkpointing: bool
@@ -29,19 +40,23 @@ class Layout(NamedTuple):
 
     @property
     def memory_text(self) -> str:
-        """What a resumed training keeps: whether compiling pays is decided for each process."""
+        """The part that a resumed training keeps; each process decides by itself whether to compile."""
         return f"{self.micro_batch} rows at a time{', gradient checkpointing' if self.gradient_checkpointing else ''}"
 
 
+def is_mixed(spec: TrainingSpec, device: str) -> bool:
+    """Whether products are computed in bfloat16 under autocast, with adapters in float32."""
+    return spec.precision != "float32" and device != "cpu"
+
+
 def layouts(spec: TrainingSpec, steps: int, is_gpu: bool, is_packed: bool) -> list[Layout]:
-    """The layouts to try, the fastest first; each needs less memory than the one before.
+    """The layouts to try, fastest first; each needs less memory than the one before.
 
-    Without gradient checkpointing: all rows of a step, then half of them, which is faster than recomputing. With packed
-    weights it is slower, since each pass starts many small kernels. Then with checkpointing, down to one row. The
-    profile's own micro-batch and checkpointing come first; out of memory leads to smaller layouts all the same.
+    The order is: all rows of a step, half of them, then gradient checkpointing with all rows down to one. With packed
+    weights half the rows are slower than checkpointing, because each pass starts many small kernels. The profile's own
+    micro-batch and checkpointing come first; smaller layouts follow if memory runs out.
 
-    `steps` is the number of steps that will be trained on this loaded model: compiling pays from
-    `MIN_COMPILED_STEPS` on.
+    `steps` is the number of steps that will be trained on this loaded model.
     """
     rows = spec.rows_per_step if spec.micro_batch == "auto" else spec.micro_batch
     sizes = [size for size in range(rows, 0, -1) if rows % size == 0]
@@ -59,5 +74,5 @@ def layouts(spec: TrainingSpec, steps: int, is_gpu: bool, is_packed: bool) -> li
 
 
 def first_index(found: list[Layout], memory_text: str) -> int:
-    """Where to begin: at the layout that a checkpoint was written with, or at the fastest where that is unknown."""
+    """The index of the layout that a checkpoint was written with; 0 if it is unknown."""
     return next((index for index, layout in enumerate(found) if layout.memory_text == memory_text), 0)

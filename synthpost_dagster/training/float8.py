@@ -1,8 +1,8 @@
-"""A decoder's frozen projections computed in 8 bits, their adapters as ever: half the time of the large products.
+"""Frozen projections computed in float8, with adapters in full precision: half the time of the large products.
 
-A weight is rounded twice, for the way forth by output and for the way back by input; what meets it is rounded by token.
-Numbers are e4m3 (arXiv:2209.05433), a scale for each row. Adapters, their gradients and all else keep their precision.
-Measured on Hopper (docs/decisions/0010). Imports torch and PEFT.
+Each frozen weight is quantized twice, by output row for the forward pass and by input row for the backward pass;
+activations and gradients are quantized by token. Numbers are e4m3 (arXiv:2209.05433) with one scale per row. Measured
+on Hopper (docs/decisions/0010). Imports torch and PEFT.
 """
 
 from __future__ import annotations
@@ -15,40 +15,41 @@ from torch import Tensor, nn
 from synthpost_dagster.errors import DeviceError, SynthpostError
 from synthpost_dagster.profiles import TrainingSpec
 from synthpost_dagster.runtime.devices import Device
-from synthpost_dagster.training.joint_lora import Joint, Members, add_product, gradients_of
+from synthpost_dagster.training.fitting import is_mixed
+from synthpost_dagster.training.joint_lora import Joint, Members, add_product, up_gradients
+from synthpost_dagster.training.padding_free import is_supported
 
 FORMAT = torch.float8_e4m3fn
-MOST = torch.finfo(FORMAT).max
-LEAST = 1e-12
-"""A row's largest number is taken for at least this, so that a row of zeros has a scale."""
+MIN_ROW_MAX = 1e-12
+"""Lower bound of a row's largest absolute number, so that a row of zeros has a scale."""
 MULTIPLE = 16
-"""GPUs multiply widths that this divides."""
-TRIED = 256
-"""Of the product that is tried on a device: as wide as the embedded model, which was tuned so on one."""
+"""GPUs require widths that are multiples of this."""
+TRIAL_WIDTH = 256
+"""Width of the product that tests a device; the embedded model has this width."""
 
 
-class Rounded(NamedTuple):
-    """Rows in 8 bits (rows × width) and the scale of each (rows × 1, float32)."""
+class Quantized(NamedTuple):
+    """Rows in float8 (rows × width) and the scale of each (rows × 1, float32)."""
 
     numbers: Tensor
     scales: Tensor
 
 
-def rounded(rows: Tensor) -> Rounded:
-    """The rows of a matrix (rows × width) in 8 bits, the largest number of each becoming the largest that there is.
+def quantized(rows: Tensor) -> Quantized:
+    """A matrix (rows × width) in float8; the largest number of each row becomes the largest of the format.
 
-    A row with a number that is none becomes a row of such.
+    A row with a NaN becomes a row of NaN.
     """
-    scales = rows.abs().amax(dim=-1, keepdim=True).float().clamp(min=LEAST) / MOST
-    return Rounded((rows.float() / scales).to(FORMAT).contiguous(), scales)
+    scales = rows.abs().amax(dim=-1, keepdim=True).float().clamp(min=MIN_ROW_MAX) / torch.finfo(FORMAT).max
+    return Quantized((rows.float() / scales).to(FORMAT).contiguous(), scales)
 
 
-def product(x: Rounded, weight: Rounded, dtype: torch.dtype) -> Tensor:
-    """Of x (tokens × in) with a weight (out × in): tokens × out in `dtype`, on a GPU bfloat16.
+def product(x: Quantized, weight: Quantized, dtype: torch.dtype) -> Tensor:
+    """X (tokens × in) times a weight (out × in), as tokens × out in `dtype`; a GPU requires bfloat16.
 
-    Raises RuntimeError where torch cannot do it on the device, or for a width that MULTIPLE does not divide.
+    Raises RuntimeError if torch cannot compute it on the device, or for a width that is no multiple of MULTIPLE.
     """
-    # Fast sums are less exact, 12 % faster, and of numbers that were rounded to 3 bits of fraction before.
+    # Fast accumulation is less exact and 12 % faster; the numbers themselves have 3 bits of fraction.
     return torch._scaled_mm(
         x.numbers,
         weight.numbers.t(),
@@ -60,89 +61,95 @@ def product(x: Rounded, weight: Rounded, dtype: torch.dtype) -> Tensor:
 
 
 class _Float8Adapted(torch.autograd.Function):
-    """Of x (tokens × in): the frozen weight's product in 8 bits, and the adapters' added to it."""
+    """The frozen weight's product in float8 plus the adapters' product, for x (tokens × in)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, forth: Rounded, back: Rounded, outer: Tensor, down: Tensor, members: Members, *ups: Tensor
+        ctx: Any,
+        x: Tensor,
+        forward_weight: Quantized,
+        backward_weight: Quantized,
+        outer: Tensor,
+        down: Tensor,
+        members: Members,
+        *ups: Tensor,
     ) -> Tensor:
-        """`forth` is out × in, `back` in × out, `outer` out × ranks; gradients are made for x, down and ups."""
+        """Weights are out × in and in × out, `outer` is out × ranks. Returns gradients for x, down and ups."""
         del ups
         low = x @ down.t()
-        found = product(rounded(x), forth, x.dtype)
-        add_product(found, low, outer.t())
-        ctx.save_for_backward(x, low, *back, outer, down)
+        out = product(quantized(x), forward_weight, x.dtype)
+        add_product(out, low, outer.t())
+        ctx.save_for_backward(x, low, *backward_weight, outer, down)
         ctx.members = members
-        return found
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        """One large product in 8 bits, and the adapters' as exact as their precision."""
+        """One large product in float8; the adapters' products stay in their own precision."""
         (slope,) = gradients
         x, low, numbers, scales, outer, down = ctx.saved_tensors
-        found = product(rounded(slope), Rounded(numbers, scales), slope.dtype)
+        x_slope = product(quantized(slope), Quantized(numbers, scales), slope.dtype)
         low_slope = slope @ outer
-        add_product(found, low_slope, down)
-        ups = gradients_of(slope.t() @ low, ctx.members)
-        return found, None, None, None, low_slope.t() @ x, None, *ups
+        add_product(x_slope, low_slope, down)
+        ups = up_gradients(slope.t() @ low, ctx.members)
+        return x_slope, None, None, None, low_slope.t() @ x, None, *ups
 
 
 class Float8Joint(Joint):
-    """Adapted projections of one input, whose frozen weights are multiplied in 8 bits.
+    """A joint whose frozen weights are multiplied in float8.
 
-    The weights themselves stay where they are, for what is computed in between and afterwards: a parameter takes two
-    bytes more.
+    The original weights are kept for other computations, so a parameter takes two more bytes.
     """
 
     def dissolve(self) -> None:
-        """Nothing to undo: the weights were never touched, and what was rounded goes with the joint."""
+        """Does nothing: the original weights were not changed."""
 
     def _hold(self, width: int, ranks: int) -> Tensor:
         weights = [base.weight.data for base in self.bases]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-        self.forth, self.back = rounded(weight), rounded(weight.t().contiguous())
+        self.forward_weight, self.backward_weight = quantized(weight), quantized(weight.t().contiguous())
         self.outer = weight.new_zeros(width, ranks)
         return self.outer
 
     def _product(self, x: Tensor, down: Tensor) -> Tensor:
-        found: Tensor = _Float8Adapted.apply(x, self.forth, self.back, self.outer, down, self.members, *self.ups)  # type: ignore[no-untyped-call]
-        return found
+        out: Tensor = _Float8Adapted.apply(  # type: ignore[no-untyped-call]
+            x, self.forward_weight, self.backward_weight, self.outer, down, self.members, *self.ups
+        )
+        return out
 
 
-def refuse(model: Any, spec: TrainingSpec, device: Device) -> None:
-    """Raises DeviceError where torch does not multiply so on the device, and SynthpostError where the model, loaded and
-    without an adapter, has a projection that cannot be computed so; both before anything is rounded.
+def check_model(model: Any, spec: TrainingSpec, device: Device) -> None:
+    """Raises DeviceError if the device lacks float8 products, and SynthpostError if a projection cannot use them.
+
+    `model` has no adapter yet; nothing is quantized here.
     """
-    from synthpost_dagster.training.padding_free import suits
-    from synthpost_dagster.training.trl_arguments import is_mixed
-
     dtype = torch.bfloat16 if is_mixed(spec, device.name) else torch.float32
-    refuse_device(device)
-    if not suits(model, spec.lora.target_modules):
+    check_device(device)
+    if not is_supported(model, spec.lora.target_modules):
         raise SynthpostError(
-            f"training.precision: float8: a student of type {model.config.model_type} is tuned padded here, because of "
-            "its type, a sliding window or an adapter on lm_head; choose bfloat16 in the profile"
+            f"training.precision: float8: a student of type {model.config.model_type} is trained with padding, because "
+            "of its type, a sliding window or an adapter on lm_head; choose bfloat16 in the profile"
         )
     for name, module in model.model.layers.named_modules():
         if name.endswith(spec.lora.target_modules) and (fault := _fault(module, dtype)):
             raise SynthpostError(f"training.precision: float8: projection {name} {fault} in the profile")
 
 
-def refuse_device(device: Device) -> None:
-    """Raises DeviceError, with torch's own words, where a small product in 8 bits fails on the device."""
-    numbers = torch.ones(TRIED, TRIED, device=device.name)
+def check_device(device: Device) -> None:
+    """Raises DeviceError with torch's message if a small float8 product fails on the device."""
+    numbers = torch.ones(TRIAL_WIDTH, TRIAL_WIDTH, device=device.name)
     try:
-        product(rounded(numbers), rounded(numbers), torch.bfloat16)
+        product(quantized(numbers), quantized(numbers), torch.bfloat16)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise DeviceError(
-            f"training.precision: float8: {device.label} does not multiply in 8 bits ({reason}); choose bfloat16 in "
-            "the profile, or an NVIDIA GPU of Ada's or Hopper's kind"
+            f"training.precision: float8: {device.label} cannot multiply in float8 ({reason}); choose bfloat16 in the "
+            "profile, or use an NVIDIA GPU of the Ada or Hopper generation"
         ) from error
 
 
 def _fault(base: Any, dtype: torch.dtype) -> str | None:
-    """Why a frozen projection cannot be computed in 8 bits, and the remedy."""
+    """Why a frozen projection cannot be computed in float8, and the remedy."""
     if base.__class__ is not nn.Linear:
         return "has packed weights; set student.dequantize: true"
     if base.weight.dtype is not dtype:
@@ -152,5 +159,5 @@ def _fault(base: Any, dtype: torch.dtype) -> str | None:
     if bias is not None:
         return "has a bias; choose bfloat16"
     if base.in_features % MULTIPLE or base.out_features % MULTIPLE:
-        return f"is {base.out_features} × {base.in_features}, which {MULTIPLE} does not divide; choose bfloat16"
+        return f"is {base.out_features} × {base.in_features}, not multiples of {MULTIPLE}; choose bfloat16"
     return None

@@ -1,7 +1,7 @@
-"""How likely general text is to a model, before and after tuning: what it forgot while it learned the task.
+"""Forgetting: perplexity of general text under a tuned model and under its base.
 
-The text is `general_text.yaml`, the project's own. It is raw text, without a chat template: what is measured is the
-modelling of language, not the following of instructions. The arithmetic is in `statistics.perplexity`.
+The text is `general_text.yaml`, written for this project. It is raw text without a chat template, so that the modelling
+of language is measured and not the following of instructions. The arithmetic is in `statistics.perplexity`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.files.yaml_files import read_record
-from synthpost_dagster.inference.models import Loaded
+from synthpost_dagster.inference.models import Loaded, evaluating
 from synthpost_dagster.statistics.perplexity import perplexity, whole
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GENERAL_TEXT = Path(__file__).with_name("general_text.yaml")
 BATCH_TOKENS = 1024
-"""Padded tokens of a batch: at a vocabulary of 128,256 its logits take 250 MiB in 16 bits, less than in training."""
+"""Padded tokens per batch: with a vocabulary of 128,256 the logits take 250 MiB in 16 bits, less than in training."""
 
 
 class Passage(BaseModel):
@@ -45,22 +45,14 @@ class GeneralText(BaseModel):
 
     passages: tuple[Passage, ...] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _ids_once(self) -> GeneralText:
-        ids = [passage.id for passage in self.passages]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        if twice:
-            raise ValueError(f"passages: the id {twice[0]!r} stands twice")
-        return self
-
     @property
     def digest(self) -> str:
-        """Names the text, so that figures on different ones are not compared."""
+        """A hash of the text, so that figures on different texts are not compared."""
         return fingerprint(self.model_dump(mode="json"))
 
 
 class KindPerplexity(NamedTuple):
-    """One kind of text under one model: `tokens` are those predicted, `nats` their summed cross-entropy."""
+    """One kind of text under one model: predicted tokens, and their summed cross-entropy in nats."""
 
     kind: str
     passages: int
@@ -69,22 +61,21 @@ class KindPerplexity(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """A token's; NaN where undefined."""
+        """Perplexity per token; NaN if undefined."""
         return perplexity(self.nats, self.tokens)
 
 
 @cache
 def general_text() -> GeneralText:
-    """The passages of the package."""
+    """The packaged text."""
     return read_record(GENERAL_TEXT, GeneralText)
 
 
 def forgetting(loaded: Loaded, text: GeneralText | None = None) -> pd.DataFrame:
-    """General text under the model with its adapter, and under the same model with the adapter switched off.
+    """Perplexities with the adapter and with the adapter switched off (schema Forgetting).
 
-    Follows the schema Forgetting. The model is in the mode it was in afterwards, the adapter on. Both are measured on
-    the one model, after training, so that what else a trainer changed (dtypes, kernels) is no part of the ratio.
-    Raises ValueError where the model has no adapter.
+    Both are measured on the same model after training, so that other changes of a trainer (dtypes, kernels) do not
+    affect the ratio. The model's mode and adapter are restored. Raises ValueError if the model has no adapter.
     """
     import pandas as pd
 
@@ -104,7 +95,7 @@ def forgetting(loaded: Loaded, text: GeneralText | None = None) -> pd.DataFrame:
 
 
 def forgetting_facts(kinds: pd.DataFrame) -> dict[str, Any]:
-    """The table (schema Forgetting) as facts of a manifest; a figure that is undefined is None."""
+    """The table (schema Forgetting) as facts of a manifest; an undefined figure is None."""
     found = whole(kinds)
     figures = {
         "general_perplexity": found.tuned,
@@ -118,59 +109,54 @@ def forgetting_facts(kinds: pd.DataFrame) -> dict[str, Any]:
 def general_perplexity(
     loaded: Loaded, text: GeneralText | None = None, batch_tokens: int = BATCH_TOKENS
 ) -> list[KindPerplexity]:
-    """Cross-entropy of general text under the model as it is, by kind, in the order of the text.
+    """Cross-entropy of general text under the model, one entry per kind.
 
-    A passage is its raw text after the begin token, where the tokenizer has one; every token but the first is
-    predicted from those before it. Batches hold passages of like length, padded to at most `batch_tokens` tokens, or
-    one passage. The model is left in the mode it was in.
+    A passage is its raw text after the begin token, if the tokenizer has one; every token but the first is predicted.
+    Batches hold passages of similar length, padded to at most `batch_tokens` tokens, or one passage. The model's mode
+    is restored.
     """
     import torch
 
     passages = (text or general_text()).passages
-    rows = [_token_ids(loaded.tokenizer, passage.text) for passage in passages]
-    nats: dict[int, float] = {}
-    with torch.inference_mode(), _in_evaluation_mode(loaded.model):
-        for batch in _batches([len(row) for row in rows], batch_tokens):
-            nats.update(zip(batch, _nats(loaded.model, [rows[place] for place in batch]), strict=True))
-    places: dict[str, list[int]] = {}
-    for place, passage in enumerate(passages):
-        places.setdefault(passage.kind, []).append(place)
-    return [_of_kind(kind, of_kind, rows, nats) for kind, of_kind in places.items()]
-
-
-def _of_kind(kind: str, places: Sequence[int], rows: Sequence[list[int]], nats: dict[int, float]) -> KindPerplexity:
-    tokens = sum(len(rows[place]) - 1 for place in places)
-    return KindPerplexity(kind, len(places), tokens, sum(nats[place] for place in places))
-
-
-def _token_ids(tokenizer: Any, text: str) -> list[int]:
+    tokenizer: Any = loaded.tokenizer
     begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    return begin + [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    rows = [begin + list(tokenizer(passage.text, add_special_tokens=False)["input_ids"]) for passage in passages]
+    nats: dict[int, float] = {}
+    with torch.inference_mode(), evaluating(loaded.model):
+        for batch in _batches([len(row) for row in rows], batch_tokens):
+            nats.update(zip(batch, _nats(loaded.model, [rows[index] for index in batch]), strict=True))
+    by_kind: dict[str, list[int]] = {}
+    for index, passage in enumerate(passages):
+        by_kind.setdefault(passage.kind, []).append(index)
+    return [
+        KindPerplexity(kind, len(own), sum(len(rows[index]) - 1 for index in own), sum(nats[index] for index in own))
+        for kind, own in by_kind.items()
+    ]
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of the rows, long ones first, so that rows of like length lie in one batch."""
+    """Batches of row indexes, longest first."""
     batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(index)
     if batch:
         yield batch
 
 
 def _nats(model: Any, rows: Sequence[list[int]]) -> list[float]:
-    """The summed cross-entropy of each row's tokens but the first."""
+    """The summed cross-entropy of each row."""
     import torch
 
     device = model.device
     width = max(map(len, rows))
-    # Padded on the right, where no token looks: what stands there changes nothing.
+    # Padding on the right changes nothing, because no token attends to it.
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    # In 32 bits a passage at a time: those of the batch together would take twice the memory of its logits.
+    # In 32 bits one passage at a time: the whole batch would take twice the memory of its logits.
     return [
         float(torch.nn.functional.cross_entropy(of_row[: len(row) - 1].float(), row_ids[1 : len(row)], reduction="sum"))
         for row, row_ids, of_row in zip(rows, ids, logits, strict=True)
@@ -178,23 +164,8 @@ def _nats(model: Any, rows: Sequence[list[int]]) -> list[float]:
 
 
 @contextmanager
-def _in_evaluation_mode(model: Any) -> Iterator[None]:
-    """Every module in evaluation mode, and afterwards in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
 def _without_adapter(model: Any) -> Iterator[None]:
-    """The PEFT layers inside the model switched off.
-
-    Not PeftModel.disable_adapter: after training, the model that was loaded holds the layers but is no PeftModel.
-    """
+    """Switches the PEFT layers off. PeftModel.disable_adapter needs a PeftModel, which the loaded model is not."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

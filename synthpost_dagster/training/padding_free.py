@@ -1,7 +1,7 @@
-"""Padding-free tuning: rows end to end in one sequence, attention within each row, logits of learned tokens alone.
+"""Training without padding: rows concatenated into one sequence, attention within each row, logits of learned tokens.
 
-The model stays transformers', the adapter PEFT's, and the loop TRL's; what is put in place is the attention function,
-the collator and the loss. Imports torch, so it is imported where a trainer is made.
+The model stays transformers', the adapter PEFT's and the loop TRL's; this module replaces the attention function, the
+collator and the loss. Imports torch.
 """
 
 from __future__ import annotations
@@ -10,47 +10,48 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everywhere
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from synthpost_dagster.inference.attention import uses_flash
+from synthpost_dagster.inference.attention import causal_by_row
 from synthpost_dagster.training.conversations import MASKED
-from synthpost_dagster.training.fitting import PIECE
 
 ATTENTION = "synthpost_rows"
 """The name under which transformers knows the attention function."""
-SUITABLE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose decoder hands keywords to its attention, and whose logits are the head's, not scaled or capped."""
-FILL = 64
-"""On a GPU, tokens are filled up to a multiple of this: matrix products of odd sizes are slow."""
+MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Types whose decoder passes keywords to its attention, and whose logits are neither scaled nor capped."""
+PADDING_MULTIPLE = 64
+"""On a GPU, the number of tokens is padded to a multiple of this: matrix products of odd sizes are slow."""
+CHUNK_TOKENS = 512
+"""Learned tokens whose logits are in memory at a time."""
 
 
-def suits(model: PreTrainedModel, target_modules: Sequence[str]) -> bool:
-    """Whether the model can be tuned so: a known decoder, attention over all before, an output layer left as it is."""
+def is_supported(model: PreTrainedModel, target_modules: Sequence[str]) -> bool:
+    """Whether the model can be trained without padding: a known type, full attention, and no adapter on lm_head."""
     config = model.config
     return (
-        config.model_type in SUITABLE
+        config.model_type in MODEL_TYPES
         and getattr(config, "sliding_window", None) is None
         and "lm_head" not in target_modules
     )
 
 
 class RowsCollator:
-    """Puts conversations end to end, for one micro-batch.
+    """Concatenates the conversations of a micro-batch.
 
-    Gives `input_ids`, `position_ids` and `labels` (1 × tokens; a row's first token is never learned), `ends` (int32,
+    Returns `input_ids`, `position_ids` and `labels` (1 × tokens; a row's first token is never learned), `ends` (int32,
     beginning with 0), `longest` (an int), and `learned` with `targets`: the positions whose next token is learned, and
     that token.
 
-    Compiled layers are made anew for each shape that they have not met, so all that can be the same is: `ends` has
-    `rows` + 2 numbers, `longest` is that of all rows, and with `is_filled` tokens come in multiples of FILL, the rest
-    being a row of its own that is never learned.
+    Compiled layers are recompiled for each new shape, so shapes vary as little as possible: `ends` has `rows` + 2
+    numbers, `longest` is that of all rows, and with `is_padded` the number of tokens is a multiple of
+    PADDING_MULTIPLE, with the padding as a row that is never learned.
     """
 
-    def __init__(self, rows: int, longest: int, is_filled: bool) -> None:
-        """For micro-batches of at most `rows` rows, of at most `longest` tokens each."""
-        self._ends, self._longest, self._fill = rows + 2, max(longest, FILL), FILL if is_filled else 1
+    def __init__(self, rows: int, longest: int, is_padded: bool) -> None:
+        """For micro-batches of at most `rows` rows of at most `longest` tokens."""
+        self._ends, self._longest = rows + 2, max(longest, PADDING_MULTIPLE)
+        self._multiple = PADDING_MULTIPLE if is_padded else 1
 
     def __call__(self, examples: list[dict[str, list[int]]]) -> dict[str, Any]:
         """One micro-batch of conversations (`input_ids` and `labels`)."""
@@ -63,15 +64,15 @@ class RowsCollator:
             labels += [MASKED, *example["labels"][1:]]
             positions += range(len(example["input_ids"]))
             ends.append(len(ids))
-        spare = -len(ids) % self._fill
-        learned = [place - 1 for place, label in enumerate(labels) if label != MASKED]
+        padding = -len(ids) % self._multiple
+        learned = [index - 1 for index, label in enumerate(labels) if label != MASKED]
         targets = [label for label in labels if label != MASKED]
-        ends += [len(ids) + spare] * (self._ends - len(ends))
-        unlearned = -len(targets) % self._fill
+        ends += [len(ids) + padding] * (self._ends - len(ends))
+        unlearned = -len(targets) % self._multiple
         return {
-            "input_ids": torch.tensor([ids + [0] * spare]),
-            "position_ids": torch.tensor([[*positions, *range(spare)]]),
-            "labels": torch.tensor([labels + [MASKED] * spare]),
+            "input_ids": torch.tensor([ids + [0] * padding]),
+            "position_ids": torch.tensor([[*positions, *range(padding)]]),
+            "labels": torch.tensor([labels + [MASKED] * padding]),
             "ends": torch.tensor(ends, dtype=torch.int32),
             "longest": self._longest,
             "learned": torch.tensor(learned + [0] * unlearned),
@@ -79,44 +80,22 @@ class RowsCollator:
         }
 
 
-def attend_within_rows(
-    module: torch.nn.Module,  # noqa: ARG001 - transformers' signature
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001
-    *,
-    ends: Tensor,
-    longest: int,
-    scaling: float,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention of 1 × heads × tokens × size within each row; flash attention where a GPU has it.
+def attend_within_rows(*inputs: Any, ends: Tensor, longest: int, scaling: float, **_: Any) -> tuple[Tensor, None]:
+    """Causal attention within each row; `inputs` are the module, query, key and value, and no mask.
 
-    Gives 1 × tokens × heads × size. Key and value may have fewer heads (arXiv:2305.13245).
+    Maps 1 × heads × tokens × size to 1 × tokens × heads × size. Key and value may have fewer heads (arXiv:2305.13245).
     """
-    if uses_flash(query.device, query.dtype):
-        parts = [part[0].transpose(0, 1) for part in (query, key, value)]
-        found = torch.ops.aten._flash_attention_forward(
-            *parts, ends, ends, longest, longest, 0.0, True, False, scale=scaling
-        )
-        return found[0].unsqueeze(0), None
-    rows = []
-    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        if start == end:
-            continue
-        q, k, v = (part[:, :, start:end] for part in (query, key, value))
-        rows.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True))
-    return torch.cat(rows, dim=2).transpose(1, 2), None
+    query, key, value = (part[0].transpose(0, 1) for part in inputs[1:4])
+    return causal_by_row(query, key, value, ends, longest, scaling).unsqueeze(0), None
 
 
 AttentionInterface.register(ATTENTION, attend_within_rows)
 
 
-def piece_loss(hidden: Tensor, weight: Tensor, targets: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+def chunk_loss(hidden: Tensor, weight: Tensor, targets: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of positions × width, summed and divided by `count`, and its gradient for `hidden`.
 
-    A MASKED target counts nothing.
+    MASKED targets count as 0.
     """
     logits = (hidden @ weight.t()).float()
     most = logits.amax(dim=-1, keepdim=True)
@@ -130,39 +109,39 @@ def piece_loss(hidden: Tensor, weight: Tensor, targets: Tensor, count: Tensor) -
     return losses.sum() / count, slopes.to(hidden.dtype) @ weight
 
 
-class LearnedLoss(torch.autograd.Function):
-    """Cross-entropy under a frozen output layer, whose gradient is made together with it, a piece at a time.
+class ChunkedLoss(torch.autograd.Function):
+    """Cross-entropy under a frozen output layer; loss and gradient are computed together, chunk by chunk.
 
-    So the logits of all learned tokens, 128,256 numbers each in LLaMA 3, are never held at once.
+    The logits of all learned tokens, 128,256 numbers each in LLaMA 3, are never in memory at once.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, count: Tensor, one: Callable[..., Any]
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, count: Tensor, loss_of: Callable[..., Any]
     ) -> Tensor:
-        """The loss of positions × width; `one` is `piece_loss`, compiled or not."""
-        starts = range(0, len(targets), PIECE)
-        parts = [one(hidden[at : at + PIECE], weight, targets[at : at + PIECE], count) for at in starts]
+        """The loss of positions × width; `loss_of` is `chunk_loss`, compiled or not."""
+        chunks = [slice(start, start + CHUNK_TOKENS) for start in range(0, len(targets), CHUNK_TOKENS)]
+        parts = [loss_of(hidden[chunk], weight, targets[chunk], count) for chunk in chunks]
         ctx.save_for_backward(torch.cat([gradient for _, gradient in parts]))
         return torch.stack([loss for loss, _ in parts]).sum()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        """The gradient is there already."""
+        """Scales the gradient that `forward` computed."""
         (saved,) = ctx.saved_tensors
         return saved * gradients[0].to(saved.dtype), None, None, None, None
 
 
 def learned_loss(
-    causal: PreTrainedModel, batch: dict[str, Any], count: Tensor, one: Callable[..., Any], is_mixed: bool
+    causal: PreTrainedModel, batch: dict[str, Any], count: Tensor, loss_of: Callable[..., Any], is_mixed: bool
 ) -> Tensor:
     """The loss of a micro-batch of RowsCollator, divided by the learned tokens of the whole step (`count`).
 
-    `is_mixed`: products in bfloat16, adapters in float32.
+    With `is_mixed`, products are in bfloat16 and adapters in float32.
     """
     device = batch["input_ids"].device
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
-        # As if it had a gradient, like every later layer's input: so one compiled layer serves them all.
+        # It requires a gradient like the input of every later layer, so that one compiled layer serves all.
         embedded = causal.model.embed_tokens(batch["input_ids"]).detach().requires_grad_()
         hidden = causal.model(
             inputs_embeds=embedded,
@@ -171,6 +150,6 @@ def learned_loss(
             ends=batch["ends"],
             longest=batch["longest"],
         ).last_hidden_state[0]
-        learned, weight = hidden[batch["learned"]], causal.lm_head.weight
-        found: Tensor = LearnedLoss.apply(learned, weight, batch["targets"], count.to(device), one)  # type: ignore[no-untyped-call]
-    return found
+        learned, weight, targets = hidden[batch["learned"]], causal.lm_head.weight, batch["targets"]
+        loss: Tensor = ChunkedLoss.apply(learned, weight, targets, count.to(device), loss_of)  # type: ignore[no-untyped-call]
+    return loss

@@ -1,4 +1,4 @@
-"""The registry of trainers: adding one is a module, a line here, and its name in the profile's `training.trainer`."""
+"""The registry of trainers: a new one is a module, a line here, and its name in the profile's `training.trainer`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _TRAINERS = {
     "unsloth": "synthpost_dagster.training.unsloth_sft:UnslothTuner",
 }
 APART = frozenset({"unsloth"})
-"""Trainers that change libraries for the whole process they are imported in, and so need one of their own."""
+"""Trainers that patch libraries for the whole process, and therefore run in a process of their own."""
 
 
 def trainer(name: str) -> type[Tuner]:
-    """The trainer of that name; its libraries are imported now."""
+    """The trainer of that name; imports its libraries."""
     module, kind = _TRAINERS[name].split(":")
     found: type[Tuner] = getattr(import_module(module), kind)
     return found

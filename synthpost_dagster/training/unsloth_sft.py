@@ -1,6 +1,6 @@
-"""Tunes with Unsloth's model and kernels under TRL's SFTTrainer: the trainer `unsloth`.
+"""The trainer `unsloth`: Unsloth's model and kernels under TRL's SFTTrainer.
 
-Unsloth replaces parts of transformers, TRL and PEFT when it is imported, for the whole process: `trainers.APART`.
+Importing Unsloth replaces parts of transformers, TRL and PEFT for the whole process: see `trainers.APART`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class UnslothTuner(Tuner):
-    """As `Tuner`, with the model that Unsloth loads, wraps and checkpoints."""
+    """`Tuner` with Unsloth's model, adapter and gradient checkpointing."""
 
     @staticmethod
     def load(spec: ModelSpec, training: TrainingSpec, device: Device) -> Loaded:
-        """The student as Unsloth has it. Raises ModelError where there is no Unsloth or no GPU."""
+        """Loads the student with Unsloth. Raises ModelError without Unsloth or without a GPU."""
         if device.name == "cpu":
             raise ModelError("training.trainer: unsloth needs an NVIDIA GPU; set it to trl in the profile")
-        # It writes the trainers that it has rewritten; by default into the working directory.
+        # Unsloth writes the trainers that it patches, by default into the working directory.
         os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", tempfile.mkdtemp(prefix="synthpost-unsloth-"))
         try:
             from unsloth import FastLanguageModel
@@ -48,7 +48,7 @@ class UnslothTuner(Tuner):
 
         check_files(spec)
         tokenizer = load_tokenizer(spec)
-        # Its attention looks at no mask while training, so that the filling has to come last.
+        # Its attention ignores the mask in training, so padding has to come last.
         tokenizer.padding_side = "right"
         model, _ = FastLanguageModel.from_pretrained(
             str(source_of(spec)),
@@ -80,12 +80,11 @@ class UnslothTuner(Tuner):
         )
 
     def _is_padding_free(self, spec: TrainingSpec) -> bool:
-        """Not in our way: Unsloth decides by itself."""
+        """False: Unsloth decides by itself."""
         del spec
         return False
 
     def _lay_out(self, layout: Layout) -> None:
-        """Unsloth has kernels of its own, and a checkpointing of its own that is switched on and off."""
         from unsloth import FastLanguageModel
 
         FastLanguageModel.for_training(self.model, use_gradient_checkpointing=layout.gradient_checkpointing)

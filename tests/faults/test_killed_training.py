@@ -46,7 +46,7 @@ def test_fault_14_after_kill_training_resumes_to_the_same_adapter(
 
     monkeypatch.setattr(torch, "load", loading)
     finished = run(study)
-    assert "training goes on from step 2 of 4" in finished.notes
+    assert "training resumes at step 2 of 4" in finished.notes
     assert finished.steps == [3, 4]
     assert is_safe
     assert set(is_safe) == {True}

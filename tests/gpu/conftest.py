@@ -1,4 +1,4 @@
-"""The tests that need an NVIDIA GPU: `make gpu-test`. They are skipped where there is none.
+"""The tests that need an NVIDIA GPU: `make gpu-test`. They are skipped without one.
 
 On a bare machine without the development tools: `python3 -m pytest tests/gpu -m gpu --confcutdir=tests/gpu`, which
 imports no other conftest. Warnings are no errors here: the driver and the libraries are those of the machine.
@@ -23,7 +23,7 @@ from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
 
 keep_quiet()
-# One GPU, for the processes that tests start as well: with two, none would wait for another.
+# One GPU, also for the processes that tests start: with two, none would wait for another.
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
@@ -36,7 +36,7 @@ def _has_gpu() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what lies here where there is no GPU."""
+    """Skips the tests in this folder without a GPU."""
     own = [item for item in items if Path(__file__).parent in item.path.parents]
     is_skipped = bool(own) and not _has_gpu()
     for item in own:
@@ -59,7 +59,7 @@ def gpu() -> Device:
 
 @pytest.fixture(autouse=True)
 def _all_memory(gpu: Device) -> Iterator[None]:
-    """Each test begins with all of the GPU's memory, and leaves it so."""
+    """Each test begins with all of the GPU's memory and frees it."""
     import torch
 
     yield

@@ -1,4 +1,4 @@
-"""The engine on an NVIDIA GPU: flash attention over the slots, steps as CUDA graphs, bfloat16."""
+"""The engine on an NVIDIA GPU: flash attention over the slots, CUDA graphs, bfloat16."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def requests(sales_posts: Task) -> list[Request]:
-    """Twenty-four of uneven length: by turns for the three adapters and the base."""
+    """24 requests of uneven length, alternating between the three adapters and the base."""
     prompts = evaluation_prompts(sales_posts, 24)
     texts = [row.teacher_prompt[:900] if row.Index % 3 == 0 else row.student_prompt for row in prompts.itertuples()]
     return [Request(chat(text), [0, 1, 2, None][place % 4], place) for place, text in enumerate(texts)]
@@ -62,7 +62,7 @@ def answers(
 
 @pytest.mark.parametrize("options", [FIXED, KEPT], ids=["slots given", "slots by memory"])
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "drawn"])
-def test_mixed_replies_are_those_of_each_adapter_alone(
+def test_mixed_replies_equal_those_of_each_adapter_alone(
     loaded: Loaded, adapters: list[Path], requests: list[Request], sampling: Sampling, options: Options
 ) -> None:
     mixed = answers(loaded, adapters, sampling, requests, options)
@@ -74,10 +74,10 @@ def test_mixed_replies_are_those_of_each_adapter_alone(
     assert len({reply.text for reply in mixed}) > 12
 
 
-def test_replies_under_many_adapters_are_those_of_each_alone(
+def test_replies_of_many_adapters_equal_those_of_each_alone(
     loaded: Loaded, many: list[Path], requests: list[Request]
 ) -> None:
-    """As many as a sweep has, whose ranks are in two pairs of narrow matrices; as the stages ask for them."""
+    """The adapters of a sweep, with ranks in two pairs of matrices, and the requests of the stages."""
     asked = [request._replace(adapter=place % len(many)) for place, request in enumerate(requests)]
     mixed = dict(answering.answers(loaded, many, asked, GREEDY, SILENT, "posts"))
     for place in (0, 7, 14):
@@ -85,16 +85,16 @@ def test_replies_under_many_adapters_are_those_of_each_alone(
         assert dict(answering.answers(loaded, [many[place]], single, GREEDY, SILENT, "posts"))[0] == mixed[place]
 
 
-def test_graphs_compute_what_the_steps_compute_without(
+def test_graphs_and_plain_steps_give_the_same_replies(
     loaded: Loaded, adapters: list[Path], requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_graphs = answers(loaded, adapters, WARM, requests, FIXED)
-    monkeypatch.setattr(Slots, "capture", lambda self, widths: None)
+    monkeypatch.setattr(Slots, "capture", lambda self: None)
     assert answers(loaded, adapters, WARM, requests, FIXED) == with_graphs
 
 
-def test_replies_of_the_base_are_much_as_generate_gives_them(loaded: Loaded, requests: list[Request]) -> None:
-    """Not to the bit: other kernels round otherwise in bfloat16, and a reply then goes on from another token."""
+def test_replies_of_the_base_resemble_those_of_generate(loaded: Loaded, requests: list[Request]) -> None:
+    """Not bit for bit: other kernels round differently in bfloat16, and a reply then continues with another token."""
     base = [request._replace(adapter=None) for request in requests]
     ours = answers(loaded, [], GREEDY, base)
     theirs = generate(loaded, [request.chat for request in base], GREEDY, SILENT, "posts")
@@ -102,9 +102,7 @@ def test_replies_of_the_base_are_much_as_generate_gives_them(loaded: Loaded, req
     assert sum(one == other for one, other in starts) >= len(starts) * 2 // 3
 
 
-def test_narrower_steps_and_refilled_slots_answer_every_request(
-    loaded: Loaded, adapters: list[Path], requests: list[Request]
-) -> None:
+def test_refilled_slots_answer_every_request(loaded: Loaded, adapters: list[Path], requests: list[Request]) -> None:
     for options in (Options(slots=5), Options(slots=24), DEFAULTS, KEPT):
         replies = answers(loaded, adapters, GREEDY, requests, options)
         assert all(reply.completion_tokens for reply in replies)
@@ -119,27 +117,27 @@ def test_nothing_is_left_on_the_device(loaded: Loaded, adapters: list[Path], req
         torch.cuda.empty_cache()
         return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
 
-    answers(loaded, adapters, GREEDY, requests)  # libraries keep what they set up once
+    answers(loaded, adapters, GREEDY, requests)  # libraries allocate once
     before = memory()
     answers(loaded, adapters, GREEDY, requests)
     assert memory() <= before
 
 
-def test_memory_that_is_not_there_halves_the_slots(
+def test_out_of_memory_halves_the_slots(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = [request._replace(adapter=None) for request in requests]
     before = torch.cuda.memory_allocated()
     capture = Slots.capture
 
-    def short(self: Slots, widths: list[int]) -> None:
-        if max(widths) > 8:
+    def short(self: Slots) -> None:
+        if self._cache.slots > 8:
             torch.empty(2**50, dtype=torch.uint8, device="cuda")
-        capture(self, widths)
+        capture(self)
 
     monkeypatch.setattr(Slots, "capture", short)
     with engine(loaded, [], GREEDY, Options(slots=24)) as running:
         assert len(dict(running.answer(base, SILENT, "posts"))) == len(base)
-        assert running.spent.slots == 6
+        assert running.slots == 6
     torch.cuda.empty_cache()
     assert torch.cuda.memory_allocated() <= before

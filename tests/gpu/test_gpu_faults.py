@@ -1,4 +1,4 @@
-"""Faults 12, 14, 16 and 20 on a GPU in bfloat16: processes that share it or are ended in training, and odd rows."""
+"""Faults 12, 14, 16 and 20 on a GPU in bfloat16: shared GPUs, ended processes, and odd numbers of rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC = spec_of(precision="bfloat16")
 
 @pytest.fixture(scope="module")
 def small(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
-    """To be copied: the same for all tests here."""
+    """The study that each test copies."""
     made = ready_to_tune(tmp_path_factory.mktemp("study"), "cuda", "bfloat16", steps=(4, 5, 6))
     materialize(made.open(), "evaluation_prompts")
     return made
@@ -43,7 +43,7 @@ class Shared(NamedTuple):
 
 @pytest.fixture(scope="module")
 def shared(small: SmallStudy, tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    """Two processes on one cell, then each on one of its own."""
+    """Two processes on one cell, then on different cells."""
     folder = tmp_path_factory.mktemp("shared")
     (folder / "ready").mkdir()
     copy = small.copy_to(folder / "study")
@@ -75,7 +75,7 @@ def test_fault_12_processes_hold_the_gpu_one_after_the_other(shared: Shared) -> 
 def test_faults_14_and_20_ended_training_frees_the_gpu_and_resumes(
     gpu: Device, small: SmallStudy, undisturbed: Run, tmp_path: Path, ending: signal.Signals, code: int, drafts: int
 ) -> None:
-    """A kill leaves a draft behind, which nobody reads; a cancel leaves none."""
+    """A kill leaves a draft that is never read; a cancel leaves none."""
     small = small.copy_to(tmp_path / "study")
     study = small.open()
     before = free_gib(gpu)
@@ -91,7 +91,7 @@ def test_faults_14_and_20_ended_training_frees_the_gpu_and_resumes(
     assert not (small.home / "storage" / "adapters").exists()
     assert len(list((small.home / "tmp").iterdir())) == drafts
     finished = run(study)
-    assert "training goes on from step 2 of 4" in finished.notes
+    assert "training resumes at step 2 of 4" in finished.notes
     assert finished.steps == [3, 4]
     assert finished.curve["step"].tolist() == [1, 2, 3, 4]
     assert finished.curve["loss"].tolist() == pytest.approx(undisturbed.curve["loss"].tolist(), rel=ROUNDING)
@@ -103,7 +103,7 @@ def test_faults_14_and_20_ended_training_frees_the_gpu_and_resumes(
 
 
 def _comes_to(device: Device, free: float) -> bool:
-    """Whether so many GiB are free soon: a driver may take a moment to give back what a killed process had."""
+    """Whether `free` GiB become free soon: a driver may take a moment to free the memory of a killed process."""
     deadline = time.monotonic() + 10
     while free_gib(device) < free and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -116,14 +116,14 @@ def test_fault_16_no_rows_are_refused_by_name(gpu: Device, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("rows", "micro_batch", "taken"), FEW_OR_ODD)
-def test_fault_16_with_few_or_odd_rows_a_step_takes_what_there_is(
+def test_fault_16_few_or_odd_numbers_of_rows_are_trained(
     gpu: Device, tmp_path: Path, rows: int, micro_batch: int, taken: list[int]
 ) -> None:
     spec = SPEC.model_copy(update={"micro_batch": micro_batch})
     assert_steps_take(tmp_path, rows, taken, spec, BF16, gpu)
 
 
-def test_fault_16_rows_of_one_type_alone_are_learned_as_well(gpu: Device, tmp_path: Path) -> None:
+def test_fault_16_rows_of_a_single_type_are_learned(gpu: Device, tmp_path: Path) -> None:
     rows = rows_of(8).assign(post="Same again. Same again.")
     curve = alone(tmp_path, SPEC, BF16, gpu, rows=rows, steps=4).curve
     assert curve["loss"].iloc[-1] < 0.9 * curve["loss"].iloc[0]

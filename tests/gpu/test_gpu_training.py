@@ -1,4 +1,4 @@
-"""Tuning on a GPU in bfloat16: what the CPU's tests say holds there, with flash attention and compiled layers too."""
+"""Training on a GPU in bfloat16: the CPU's tests, also with flash attention and compiled layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthpost_dagster.profiles import STUDY_TRAINING
 from synthpost_dagster.runtime.devices import GIB, Device, Devices, free_gib
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.fitting import Layout
-from synthpost_dagster.training.float8 import refuse_device
+from synthpost_dagster.training.float8 import check_device
 from synthpost_dagster.training.sft import Tuner
 from tests.helpers.children import command, environment
 from tests.helpers.tuning import (
@@ -51,7 +51,7 @@ def bf16(**changes: Any) -> Any:
 
 @pytest.mark.parametrize("loss", ["completion", "full"])
 @pytest.mark.parametrize(("micro_batch", "is_compiled"), [(8, False), (2, False), (8, True)])
-def test_losses_without_padding_are_those_of_trls_padded_trainer(
+def test_losses_without_padding_equal_those_of_trls_padded_trainer(
     gpu: Device, tmp_path: Path, loss: str, micro_batch: int, is_compiled: bool
 ) -> None:
     padded = alone(tmp_path / "padded", bf16(loss=loss, padding_free=False), BF16, gpu, steps=5)
@@ -64,11 +64,9 @@ def test_losses_without_padding_are_those_of_trls_padded_trainer(
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])
-def test_with_frozen_products_in_8_bits_much_the_same_is_learned(
-    gpu: Device, tmp_path: Path, is_compiled: bool
-) -> None:
+def test_float8_learns_nearly_the_same(gpu: Device, tmp_path: Path, is_compiled: bool) -> None:
     try:
-        refuse_device(gpu)
+        check_device(gpu)
     except DeviceError as error:
         pytest.skip(str(error))
     exact = alone(tmp_path / "exact", bf16(compile=is_compiled), BF16, gpu, rows=rows_of(8), steps=6).curve["loss"]
@@ -80,13 +78,13 @@ def test_with_frozen_products_in_8_bits_much_the_same_is_learned(
     assert found.iloc[-1] < 0.9 * found.iloc[0]
 
 
-def test_in_float32_the_adapter_is_that_of_the_cpu(gpu: Device, tmp_path: Path) -> None:
+def test_float32_adapter_equals_that_of_the_cpu(gpu: Device, tmp_path: Path) -> None:
     alone(tmp_path / "cpu", spec_of(), steps=3)
     alone(tmp_path / "gpu", spec_of(), device=gpu, steps=3)
     assert largest_difference(tmp_path / "gpu", tmp_path / "cpu") < FAR
 
 
-def test_flash_attention_looks_into_no_other_row(gpu: Device) -> None:
+def test_flash_attention_stays_within_a_row(gpu: Device) -> None:
     import torch
 
     from synthpost_dagster.training.padding_free import ATTENTION, RowsCollator
@@ -96,7 +94,7 @@ def test_flash_attention_looks_into_no_other_row(gpu: Device) -> None:
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
     apart = [loaded.model.model(torch.tensor([row["input_ids"]]).to(gpu.name)).last_hidden_state[0] for row in rows]
     loaded.model.set_attn_implementation(ATTENTION)
-    before, after = (_hidden(loaded.model, RowsCollator(3, 512, is_filled=True)(some), gpu) for some in (rows, changed))
+    before, after = (_hidden(loaded.model, RowsCollator(3, 512, is_padded=True)(some), gpu) for some in (rows, changed))
     ends = [0, *itertools.accumulate(len(row["input_ids"]) for row in rows)]
     first, second, third = (slice(start, end) for start, end in itertools.pairwise(ends))
     assert torch.equal(before[first], after[first])
@@ -148,9 +146,7 @@ def _reset(device: Device) -> None:
     torch.cuda.reset_peak_memory_stats(device.name)
 
 
-def test_fault_15_where_nothing_fits_the_error_names_the_remedy_and_nothing_stays_on_the_gpu(
-    gpu: Device, tmp_path: Path
-) -> None:
+def test_fault_15_no_row_fits_is_an_error_and_frees_the_gpu(gpu: Device, tmp_path: Path) -> None:
     import torch
 
     spec = bf16(loss="full", max_length=2_048)
@@ -169,7 +165,7 @@ def test_fault_15_where_nothing_fits_the_error_names_the_remedy_and_nothing_stay
     assert not list((tmp_path / "none" / "adapter").iterdir())
 
 
-def test_a_limited_device_has_no_more_free_memory_than_its_limit(gpu: Device) -> None:
+def test_free_memory_is_within_the_limit_of_the_device(gpu: Device) -> None:
     limited = Devices("cuda", memory_gib=2.0).candidates()[0]
     assert free_gib(limited) <= 2.0 < free_gib(gpu)
 
@@ -205,9 +201,7 @@ def test_trainings_leave_nothing_on_the_gpu(gpu: Device, tmp_path: Path, is_comp
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "adamw_8bit"])
-def test_fault_14_a_training_that_goes_on_ends_as_an_undisturbed_one(
-    gpu: Device, tmp_path: Path, optimizer: str
-) -> None:
+def test_fault_14_resumed_training_equals_an_uninterrupted_one(gpu: Device, tmp_path: Path, optimizer: str) -> None:
     spec, log = bf16(optimizer=optimizer), ProgressLog()
     whole = alone(tmp_path / "whole", spec, BF16, gpu, steps=6)
     last = half_done(tmp_path / "half", 3, spec, BF16, gpu, steps=6)
@@ -219,7 +213,7 @@ def test_fault_14_a_training_that_goes_on_ends_as_an_undisturbed_one(
     assert largest_difference(tmp_path / "half", tmp_path / "whole") < FAR
 
 
-def test_the_studys_arguments_train_on_a_gpu(gpu: Device, tmp_path: Path) -> None:
+def test_arguments_of_the_study_train_on_a_gpu(gpu: Device, tmp_path: Path) -> None:
     log = ProgressLog()
     tuned = alone(tmp_path, STUDY_TRAINING, BF16, gpu, steps=8, log=log, system_prompt="Be kind.")
     assert tuned.layout == Layout(2, gradient_checkpointing=True, is_compiled=False)
@@ -244,7 +238,7 @@ def test_adapters_are_learned_on_4_bit_weights_packed_or_decoded(gpu: Device, tm
 
 
 def losses_of(steps: int, **changes: Any) -> list[float]:
-    """The losses of the first steps, from a process of their own."""
+    """The losses of the first steps, from a separate process."""
     spec = bf16(micro_batch=4, **changes)
     start = command("losses_child", steps, spec.model_dump_json())
     done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=540, check=False)
@@ -255,7 +249,7 @@ def losses_of(steps: int, **changes: Any) -> list[float]:
 
 @pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="unsloth is not installed")
 @pytest.mark.parametrize("loss", ["completion", "full"])
-def test_the_first_20_losses_of_unsloth_and_trl_agree_within_2_percent(loss: str) -> None:
+def test_first_20_losses_of_unsloth_and_trl_agree_within_2_percent(loss: str) -> None:
     ours, theirs = losses_of(20, loss=loss), losses_of(20, loss=loss, trainer="unsloth")
     assert len(ours) == len(theirs) == 20
     assert ours[-1] < 0.9 * ours[0], "a model that does not learn shows nothing"

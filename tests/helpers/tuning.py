@@ -114,7 +114,7 @@ class ProgressLog(list[str]):
         return Progress(self._hear)
 
     def _hear(self, event: Event) -> None:
-        begins = event.done == 0 or (bool(self) and self[-1].startswith(f"training goes on from step {event.done} "))
+        begins = event.done == 0 or (bool(self) and self[-1].startswith(f"training resumes at step {event.done} "))
         if event.what != "training":
             self.append(event.text)
         elif not begins:

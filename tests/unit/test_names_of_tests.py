@@ -10,13 +10,6 @@ TESTS = Path(__file__).parents[1]
 MODULES = sorted(TESTS.rglob("*.py"))
 NAMES = {path.stem for path in MODULES}
 MAX_LENGTH = 70
-NOT_YET = (
-    "gpu/test_gpu_training.py",
-    "unit/inference",
-    "unit/runtime/test_devices.py",
-    "unit/training",
-)
-"""Folders and files that still have longer names."""
 
 
 @cache
@@ -39,8 +32,7 @@ def test_modules_are_found() -> None:
 
 
 def test_names_have_at_most_70_characters() -> None:
-    paths = [path for path in MODULES if not any(path.is_relative_to(TESTS / folder) for folder in NOT_YET)]
-    assert [name for path in paths for name in names_in(path) if len(name) > MAX_LENGTH] == []
+    assert [name for path in MODULES for name in names_in(path) if len(name) > MAX_LENGTH] == []
 
 
 def test_no_name_is_used_twice_in_a_module() -> None:

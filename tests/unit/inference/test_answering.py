@@ -1,4 +1,4 @@
-"""Replies under several adapters, by the engine and without it."""
+"""Replies under several adapters, with and without the engine."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def replies(loaded: Loaded, adapters: list[Path], slots: int | None = None) -> l
     return [made[place] for place in range(len(REQUESTS))]
 
 
-def test_a_model_that_the_engine_cannot_take_answers_the_same_under_one_adapter_after_the_other(
+def test_unsupported_model_gives_the_same_replies_per_adapter(
     loaded: Loaded, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, before = replies(loaded, adapters), state_of(loaded.model)
-    monkeypatch.setattr(engine, "suits", lambda _: False)
+    monkeypatch.setattr(engine, "is_supported", lambda _: False)
     assert replies(loaded, adapters) == together
     assert state_of(loaded.model) == before, "no adapter is left on it"
     assert len({reply.text for reply in together}) > 2
 
 
 @pytest.mark.parametrize(("slots", "keeps_shapes"), [(None, False), (3, True)])
-def test_with_slots_every_step_is_as_wide_and_replies_are_the_same(
+def test_given_slots_keep_shapes_and_replies(
     loaded: Loaded, adapters: list[Path], monkeypatch: pytest.MonkeyPatch, slots: int | None, keeps_shapes: bool
 ) -> None:
     together, used = replies(loaded, adapters), []

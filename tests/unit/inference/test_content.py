@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference import content
+from synthpost_dagster.inference.content import WEIGHTS
 from synthpost_dagster.inference.models import identity
-from synthpost_dagster.inference.weights import WEIGHTS
 from synthpost_dagster.runtime.progress import Event, subscribed
 from tests.helpers.tuning import STUDENT
 
@@ -23,7 +24,7 @@ MIDDLE = 3_000_000
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the embedded model, old enough to be remembered."""
+    """A copy of the embedded model, old enough to be cached."""
     made = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
     (made / "merges.txt").write_text("a b\n", encoding="utf-8")
     return made
@@ -37,7 +38,7 @@ def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of the weight files that were read, as large ones of any age."""
+    """The names of the weight files that were hashed; all count as large and old."""
     read: list[str] = []
     real = content._hashed
     monkeypatch.setattr(content, "_hashed", lambda path: read.append(path.name) or real(path))
@@ -61,7 +62,7 @@ def flip(file: Path, place: int) -> None:
         open_file.write(bytes([byte ^ 1]))
 
 
-def test_byte_in_the_midst_of_the_weights_changes_the_identity(folder: Path) -> None:
+def test_changed_byte_within_the_weights_changes_the_identity(folder: Path) -> None:
     weights, before = folder / WEIGHTS, digest(folder)
     was = weights.stat()
     flip(weights, MIDDLE)
@@ -72,10 +73,10 @@ def test_byte_in_the_midst_of_the_weights_changes_the_identity(folder: Path) -> 
     assert digest(folder) == before
 
 
-def test_change_of_a_remembered_file_is_seen_though_its_mtime_is_restored(folder: Path, hashed: list[str]) -> None:
+def test_changed_file_is_hashed_again_even_with_its_old_mtime(folder: Path, hashed: list[str]) -> None:
     weights, before = folder / WEIGHTS, digest(folder)
     was = weights.stat()
-    while weights.stat().st_ctime_ns == was.st_ctime_ns:  # until the file system's clock has ticked
+    while weights.stat().st_ctime_ns == was.st_ctime_ns:  # wait for a tick of the file system's clock
         flip(weights, MIDDLE)
         flip(weights, MIDDLE)
     flip(weights, MIDDLE)
@@ -104,35 +105,27 @@ def test_each_file_that_shapes_the_model_changes_the_identity(folder: Path, name
 
 
 @pytest.mark.parametrize("name", ["README.md", "LICENSE.txt", "training.log", "optimizer.bin"])
-def test_file_that_shapes_nothing_leaves_the_identity(folder: Path, name: str) -> None:
+def test_other_files_do_not_change_the_identity(folder: Path, name: str) -> None:
     before = digest(folder)
     (folder / name).write_text("other", encoding="utf-8")
     assert digest(folder) == before
 
 
-def test_chunks_and_threads_do_not_change_a_digest_and_their_order_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "file"
+def test_file_digest_is_the_hash_of_its_chunks_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "CHUNK", 1_000)
-    digests = []
-    for parts in ([1, 2, 3], [1, 2, 3], [2, 1, 3]):
-        file.write_bytes(b"".join(bytes([part]) * 1_000 for part in parts) + b"end")
-        monkeypatch.setattr(content, "MAX_THREADS", len(digests) + 1)
-        digests.append(content._hashed(file))
-    assert digests[0] == digests[1] != digests[2]
+    (tmp_path / "file").write_bytes(b"a" * 1_000 + b"end")
+    parts = sha256(b"a" * 1_000).digest() + sha256(b"end").digest()
+    assert content._hashed(tmp_path / "file") == sha256(parts).hexdigest()
 
 
 def test_large_file_is_read_once_by_all_processes(folder: Path, hashed: list[str]) -> None:
     before = digest(folder)
-    content._known.clear()  # another process has a memory of its own
+    content._known.clear()  # another process has its own memory
     assert digest(folder) == before
     assert hashed == [WEIGHTS]
 
 
-def test_file_that_changed_just_now_is_not_remembered(
-    folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_changed_just_now_is_not_cached(folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "MIN_AGE_SECONDS", 1e6)
     assert digest(folder) == digest(folder)
     assert hashed == [WEIGHTS, WEIGHTS]
@@ -147,7 +140,7 @@ def test_file_that_changed_just_now_is_not_remembered(
         lambda file: (file.unlink(), file.mkdir()),
     ],
 )
-def test_damaged_cache_is_computed_again(folder: Path, hashed: list[str], damage: Callable[[Path], object]) -> None:
+def test_damaged_cache_is_ignored(folder: Path, hashed: list[str], damage: Callable[[Path], object]) -> None:
     before = digest(folder)
     content._known.clear()
     damage(content._cache_file())
@@ -155,7 +148,7 @@ def test_damaged_cache_is_computed_again(folder: Path, hashed: list[str], damage
     assert hashed == [WEIGHTS, WEIGHTS]
 
 
-def test_cache_keeps_one_entry_a_file(folder: Path, hashed: list[str]) -> None:
+def test_cache_keeps_one_entry_per_file(folder: Path, hashed: list[str]) -> None:
     digest(folder)
     time.sleep(0.01)
     flip(folder / WEIGHTS, MIDDLE)
@@ -164,7 +157,7 @@ def test_cache_keeps_one_entry_a_file(folder: Path, hashed: list[str]) -> None:
     assert [file.name for file in content._cache_file().parent.iterdir()] == ["weights.json"]
 
 
-def test_hashing_of_large_files_tells_how_far_it_is(
+def test_hashing_of_large_files_reports_progress(
     folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content, "CHUNK", 2**21)

@@ -1,4 +1,4 @@
-"""The engine answers under several adapters at a time as each would alone, and leaves the model as it was."""
+"""The engine replies under several adapters at once like each alone, and restores the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthpost_dagster.errors import DeviceError
 from synthpost_dagster.inference import attention, slots
 from synthpost_dagster.inference import engine as module
 from synthpost_dagster.inference.attention import Cache
-from synthpost_dagster.inference.engine import Options, Request, engine, suits
+from synthpost_dagster.inference.engine import Options, Request, engine, is_supported
 from synthpost_dagster.inference.generate import Completion, chat, generate
 from synthpost_dagster.inference.models import Loaded, load, load_adapter
 from synthpost_dagster.inference.slots import Prompt, Slots
@@ -40,7 +40,7 @@ def loaded() -> Loaded:
 
 
 def load_uneven() -> Loaded:
-    """The embedded model, whose replies end at a full stop as well, so that they are of very different length."""
+    """The embedded model; its replies also end at a full stop, so that their lengths differ widely."""
     loaded = load(EMBEDDED, CPU)
     (stop,) = loaded.tokenizer(".", add_special_tokens=False)["input_ids"]
     loaded.model.generation_config.eos_token_id = [3, stop]
@@ -49,7 +49,7 @@ def load_uneven() -> Loaded:
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of different rank and, the last one, on fewer layers."""
+    """Adapters of different ranks; the last one has fewer layers."""
     kinds = [(2, ALL_LAYERS), (5, ALL_LAYERS), (3, ["q_proj", "v_proj"])]
     return [
         save_random_adapter(tmp_path_factory.mktemp("adapter"), seed, rank, layers)
@@ -59,7 +59,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def requests(sales_posts: Task) -> list[Request]:
-    """Twelve of uneven length: by turns for the three adapters and the base."""
+    """Twelve requests of uneven length, alternating between the three adapters and the base."""
     prompts = evaluation_prompts(sales_posts, 12)
     texts = [row.teacher_prompt[:900] if row.Index % 3 == 0 else row.student_prompt for row in prompts.itertuples()]
     texts[1] = "Hello"
@@ -80,11 +80,11 @@ def answers(
 
 @pytest.fixture(scope="module")
 def mixed(loaded: Loaded, adapters: list[Path], requests: list[Request]) -> list[Completion]:
-    """Greedy replies from three slots, which are filled again and again."""
+    """Greedy replies from three slots, which are refilled."""
     return answers(loaded, adapters, GREEDY, requests, Options(slots=3))
 
 
-def test_mixed_replies_are_those_that_peft_gives_under_each_adapter_alone(
+def test_mixed_replies_equal_those_of_peft_per_adapter(
     loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion]
 ) -> None:
     for adapter in (0, 1, 2, None):
@@ -97,7 +97,7 @@ def test_mixed_replies_are_those_that_peft_gives_under_each_adapter_alone(
     assert len({reply.completion_tokens for reply in mixed}) > 4
 
 
-def test_an_adapter_answers_alike_alone_and_beside_others(
+def test_adapter_replies_the_same_alone_and_with_others(
     loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion]
 ) -> None:
     for adapter in range(3):
@@ -106,7 +106,7 @@ def test_an_adapter_answers_alike_alone_and_beside_others(
         assert answers(loaded, [adapters[adapter]], GREEDY, own) == [mixed[place] for place in places]
 
 
-def test_a_model_in_nf4_answers_under_adapters_as_with_peft(adapters: list[Path], requests: list[Request]) -> None:
+def test_nf4_model_replies_under_adapters_like_peft(adapters: list[Path], requests: list[Request]) -> None:
     mixed = answers(load_nf4(), adapters, GREEDY, requests[:4])
     for place, adapter in enumerate(adapters):
         tuned = load_adapter(load_nf4(), adapter)
@@ -114,7 +114,7 @@ def test_a_model_in_nf4_answers_under_adapters_as_with_peft(adapters: list[Path]
 
 
 def load_nf4() -> Loaded:
-    """Without the kernel of bitsandbytes for some CPUs, which refuses the embedded model's widths."""
+    """Runs without a bitsandbytes kernel for some CPUs, which refuses the embedded model's widths."""
     loaded = load(EMBEDDED.model_copy(update={"quantization": "nf4", "dequantize": False}), CPU)
     for part in loaded.model.modules():
         if isinstance(part, Linear4bit):
@@ -122,14 +122,14 @@ def load_nf4() -> Loaded:
     return loaded
 
 
-def test_the_same_chat_is_answered_differently_under_each_adapter(
+def test_same_chat_is_answered_differently_under_each_adapter(
     loaded: Loaded, adapters: list[Path], requests: list[Request]
 ) -> None:
     one = [requests[0]._replace(adapter=adapter) for adapter in (None, 0, 1, 2)]
     assert len({reply.text for reply in answers(loaded, adapters, GREEDY, one, Options(ignores_ends=True))}) == 4
 
 
-def test_drawn_replies_depend_on_their_request_alone(
+def test_sampled_replies_depend_only_on_their_request(
     loaded: Loaded, adapters: list[Path], requests: list[Request]
 ) -> None:
     first = answers(loaded, adapters, WARM, requests, Options(slots=12))
@@ -140,16 +140,16 @@ def test_drawn_replies_depend_on_their_request_alone(
     assert sum(one.text == other.text for one, other in zip(first, others, strict=True)) < 3
 
 
-def test_what_flash_attention_is_given_makes_the_same_replies(
+def test_inputs_of_flash_attention_give_the_same_replies(
     loaded: Loaded,
     adapters: list[Path],
     requests: list[Request],
     mixed: list[Completion],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The path of a GPU with a stand-in for its kernel, which leaves what is not asked for not a number."""
+    """The code for a GPU with a stand-in for its kernel, which returns NaN for all other values."""
     monkeypatch.setattr(attention, "flash", flash_by_rows)
-    for part in (module, slots):
+    for part in (module, slots, attention):
         monkeypatch.setattr(part, "uses_flash", lambda *_: True)
     assert answers(loaded, adapters, GREEDY, requests, Options(slots=3, chunk_tokens=600)) == mixed
 
@@ -160,8 +160,8 @@ def flash_by_rows(
     value: Tensor,
     ends: Tensor,
     starts: Tensor,
-    most_queries: int,
-    most_keys: int,
+    max_queries: int,
+    max_keys: int,
     scale: float,
     lengths: Tensor | None = None,
 ) -> Tensor:
@@ -170,7 +170,7 @@ def flash_by_rows(
     for row, (first, last) in enumerate(itertools.pairwise(ends.tolist())):
         start = int(starts[row])
         end = int(starts[row + 1]) if lengths is None else start + int(lengths[row])
-        assert last - first <= most_queries and end - start <= most_keys
+        assert last - first <= max_queries and end - start <= max_keys
         if last == first:
             continue
         q, k, v = (part.transpose(0, 1) for part in (query[first:last], key[start:end], value[start:end]))
@@ -187,7 +187,7 @@ def test_prompts_longer_than_a_chunk_are_prefilled_alone(
         assert answers(loaded, adapters, GREEDY, requests, Options(slots=3, chunk_tokens=tokens)) == mixed
 
 
-def test_a_reply_may_end_at_its_first_token(
+def test_reply_may_end_at_its_first_token(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = [request._replace(adapter=None) for request in requests]
@@ -195,22 +195,24 @@ def test_a_reply_may_end_at_its_first_token(
     assert {(reply.finish_reason, reply.completion_tokens) for reply in one} == {("length", 1)}
     (first,) = loaded.tokenizer(one[0].text, add_special_tokens=False)["input_ids"][:1]
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [3, first])
-    with engine(loaded, [], GREEDY) as running:
+    steps: list[int] = []
+    with monkeypatch.context() as watched, engine(loaded, [], GREEDY) as running:
+        watched.setattr(Slots, "step", lambda self, width, times: steps.append(times))
         dict(running.answer(base[:1], SILENT, "posts"))
-        assert running.spent.steps == 1, "no look at what has ended before the last step"
+    assert steps == [1], "the finished slot is found after one step"
     ended = answers(loaded, [], GREEDY, base, Options(slots=2))
     assert (ended[0].text, ended[0].finish_reason, ended[0].completion_tokens) == ("", "stop", 0)
     assert any(reply.completion_tokens > 5 for reply in ended)
 
 
-def test_all_new_tokens_are_drawn_where_ends_are_ignored(loaded: Loaded, requests: list[Request]) -> None:
+def test_all_new_tokens_are_drawn_if_ends_are_ignored(loaded: Loaded, requests: list[Request]) -> None:
     base = [request._replace(adapter=None) for request in requests[:3]]
     long = GREEDY.model_copy(update={"max_new_tokens": 130})
     replies = answers(loaded, [], long, base, Options(ignores_ends=True))
     assert {(reply.finish_reason, reply.completion_tokens) for reply in replies} == {("length", 130)}
 
 
-def test_replies_are_handed_out_as_they_end_and_progress_follows(loaded: Loaded, requests: list[Request]) -> None:
+def test_replies_and_progress_come_in_order_of_completion(loaded: Loaded, requests: list[Request]) -> None:
     events: list[Event] = []
     base = [request._replace(adapter=None) for request in requests]
     with engine(loaded, [], GREEDY, Options(slots=3)) as running:
@@ -220,52 +222,50 @@ def test_replies_are_handed_out_as_they_end_and_progress_follows(loaded: Loaded,
     assert [event.done for event in events] == list(range(13))
 
 
-def test_where_shapes_are_kept_few_requests_are_computed_over_as_many_slots(
-    loaded: Loaded, requests: list[Request]
-) -> None:
+def test_fixed_shapes_use_all_slots_for_few_requests(loaded: Loaded, requests: list[Request]) -> None:
     used = {}
     for keeps_shapes in (False, True):
         with engine(loaded, [], GREEDY, Options(slots=5, keeps_shapes=keeps_shapes)) as running:
             dict(running.answer([requests[3], requests[7]], SILENT, "posts"))
-            used[keeps_shapes] = running.spent.slots
+            used[keeps_shapes] = running.slots
     assert used == {False: 2, True: 5}
 
 
-def test_where_shapes_are_kept_the_slots_follow_from_the_memory_alone_and_are_told(
+def test_fixed_shapes_take_slots_from_memory_and_report_them(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Event] = []
+    events: list[Event] = []
     base = [request._replace(adapter=None) for request in requests]
     for mebibytes in (76, 80, 90, 10_000):
         monkeypatch.setattr(module, "_free_bytes", lambda *_, size=mebibytes: size * 2**20)
         for asked in (base[:2], base[1:7]):
             short = GREEDY.model_copy(update={"max_new_tokens": 1})
             with engine(loaded, [], short, Options(keeps_shapes=True)) as running:
-                dict(running.answer(asked, Progress(told.append), "posts"))
-    notes = [event.text.removeprefix("posts: ") for event in told if not event.total]
+                dict(running.answer(asked, Progress(events.append), "posts"))
+    notes = [event.text.removeprefix("posts: ") for event in events if not event.total]
     assert all(note.endswith(" at a time") for note in notes)
     numbers = [int(note.split()[0]) for note in notes]
     assert numbers[::2] == numbers[1::2], "the same for two requests as for six"
     assert numbers[0] == numbers[2] < numbers[4] < numbers[6] == 48
 
 
-def test_as_many_slots_fit_for_one_adapter_as_for_those_of_two_pairs(
+def test_one_adapter_gets_as_many_slots_as_two_pairs(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = save_random_adapter(tmp_path / "adapter", 1, 16, ALL_LAYERS)
     used = []
     for count in (1, 9, 17):
         with engine(loaded, [folder] * count, GREEDY, Options(keeps_shapes=True)) as running:
-            lanes = running._lanes
-            free = 108 * 2**20 - lanes.pairs * lanes.pair_bytes
+            masks = running._masks
+            free = 108 * 2**20 - masks.pairs * masks.pair_bytes
             monkeypatch.setattr(module, "_free_bytes", lambda *_, free=free: free)
             dict(running.answer(requests[1:2], SILENT, "posts"))
-            used.append((lanes.pairs, running.spent.slots))
+            used.append((masks.pairs, running.slots))
     assert [pairs for pairs, _ in used] == [1, 2, 3]
     assert used[0][1] == used[1][1] > used[2][1]
 
 
-def test_where_shapes_are_kept_slots_have_room_for_one_of_few_numbers_of_tokens(
+def test_fixed_shapes_round_the_tokens_per_slot(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms: list[int] = []
@@ -279,11 +279,11 @@ def test_where_shapes_are_kept_slots_have_room_for_one_of_few_numbers_of_tokens(
 
 
 @pytest.mark.parametrize("chunk", [99, 100, 101])
-def test_where_shapes_are_kept_so_are_those_of_a_prefill_that_fills_its_chunk_exactly(
+def test_fixed_shapes_include_a_prefill_of_exactly_one_chunk(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr(attention, "flash", flash_by_rows)
-    for part in (module, slots):
+    for part in (module, slots, attention):
         monkeypatch.setattr(part, "uses_flash", lambda *_: True)
     rows: list[int] = []
     handle = loaded.model.lm_head.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
@@ -298,7 +298,7 @@ def test_where_shapes_are_kept_so_are_those_of_a_prefill_that_fills_its_chunk_ex
 @pytest.mark.parametrize(
     ("most", "number"), [(1, 1), (2, 2), (3, 3), (5, 4), (6, 6), (500, 384), (512, 512), (800, 768)]
 )
-def test_round_numbers_of_slots(most: int, number: int) -> None:
+def test_numbers_of_slots_are_rounded_down(most: int, number: int) -> None:
     assert module._round_number(most) == number
 
 
@@ -306,7 +306,7 @@ def test_no_requests_give_no_replies(loaded: Loaded) -> None:
     assert answers(loaded, [], GREEDY, []) == []
 
 
-def test_a_second_call_answers_as_the_first_did(
+def test_second_call_gives_the_same_replies(
     loaded: Loaded, adapters: list[Path], requests: list[Request], mixed: list[Completion]
 ) -> None:
     with engine(loaded, adapters, GREEDY) as running:
@@ -316,15 +316,13 @@ def test_a_second_call_answers_as_the_first_did(
 
 
 def state(model: Any) -> Any:
-    """What the engine touches: modules, their modes and attributes, the attention."""
+    """The state that the engine changes: modules, their modes and attributes, the attention."""
     modules = [(name, id(part), part.training, sorted(vars(part))) for name, part in model.named_modules()]
     return modules, model.config._attn_implementation
 
 
 @pytest.mark.parametrize("way_out", ["all answered", "given up", "error"])
-def test_the_model_is_as_before_and_no_cache_is_left(
-    adapters: list[Path], requests: list[Request], way_out: str
-) -> None:
+def test_model_is_restored_without_a_cache(adapters: list[Path], requests: list[Request], way_out: str) -> None:
     loaded = load(EMBEDDED, CPU)
     loaded.model.train()
     loaded.model.model.layers[1].eval()
@@ -353,11 +351,11 @@ def caches() -> int:
     return sum(type(thing) is Cache for thing in gc.get_objects())
 
 
-def test_an_adapter_that_does_not_fit_leaves_the_model_alone(loaded: Loaded, adapters: list[Path]) -> None:
+def test_refused_adapter_leaves_the_model_unchanged(loaded: Loaded, adapters: list[Path]) -> None:
     before = state(loaded.model)
     other = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1))
     with (
-        pytest.raises(Exception, match=r"does not fit the model: it was tuned on another one"),
+        pytest.raises(Exception, match=r"do not fit the model, so it was trained on another one"),
         engine(Loaded(other, loaded.tokenizer), adapters, GREEDY),
     ):
         pass
@@ -365,7 +363,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_alone(loaded: Loaded, ada
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("none left"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")])
-def test_where_memory_runs_out_half_the_slots_go_on(
+def test_out_of_memory_halves_the_slots(
     loaded: Loaded,
     adapters: list[Path],
     requests: list[Request],
@@ -385,15 +383,15 @@ def test_where_memory_runs_out_half_the_slots_go_on(
     monkeypatch.setattr(Slots, "step", short)
     with engine(loaded, adapters, GREEDY, Options(slots=12)) as running:
         made = dict(running.answer(requests, Progress(events.append), "posts"))
-        assert running.spent.slots == 3
+        assert running.slots == 3
     assert [made[place] for place in range(12)] == mixed
     assert [event.text for event in events if not event.total] == [
-        "memory ran out with 12 at a time; going on with 6, and 1024 tokens of prompts",
-        "memory ran out with 6 at a time; going on with 3, and 512 tokens of prompts",
+        "memory ran out with 12 at a time; continuing with 6, and 1024 tokens per prefill",
+        "memory ran out with 6 at a time; continuing with 3, and 512 tokens per prefill",
     ]
 
 
-def test_another_error_is_raised_as_it_is(
+def test_other_errors_are_raised_unchanged(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -404,7 +402,7 @@ def test_another_error_is_raised_as_it_is(
         dict(running.answer([requests[3]], SILENT, "posts"))
 
 
-def test_one_slot_is_given_up_only_when_the_least_of_a_prompt_at_a_time_is_too_much(
+def test_one_slot_fails_only_with_the_smallest_prefill(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[Event] = []
@@ -412,13 +410,13 @@ def test_one_slot_is_given_up_only_when_the_least_of_a_prompt_at_a_time_is_too_m
     make = module.slots_of
 
     def short(*given: Any) -> Any:
-        rounds.append(given[-1][-1])
-        if given[-1][-1] > 512:
+        rounds.append(given[-1])
+        if given[-1] > 512:
             raise torch.OutOfMemoryError("none left")
         return make(*given)
 
     monkeypatch.setattr(attention, "flash", flash_by_rows)
-    for part in (module, slots):
+    for part in (module, slots, attention):
         monkeypatch.setattr(part, "uses_flash", lambda *_: True)
     monkeypatch.setattr(module, "slots_of", short)
     with engine(loaded, [], GREEDY, Options(slots=1, keeps_shapes=True)) as running:
@@ -426,7 +424,7 @@ def test_one_slot_is_given_up_only_when_the_least_of_a_prompt_at_a_time_is_too_m
     assert rounds == [2048, 1024, 512]
 
 
-def test_memory_for_not_even_one_reply_is_an_error_with_the_remedy(
+def test_no_memory_for_one_reply_is_an_error_with_the_remedy(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(*_: object) -> None:
@@ -440,12 +438,12 @@ def test_memory_for_not_even_one_reply_is_an_error_with_the_remedy(
     ):
         dict(running.answer([requests[3], requests[7]], Progress(events.append), "posts"))
     assert [event.text for event in events[1:]] == [
-        "memory ran out with 2 at a time; going on with 1, and 1024 tokens of prompts",
-        "memory ran out with 1 at a time; going on with 1, and 512 tokens of prompts",
+        "memory ran out with 2 at a time; continuing with 1, and 1024 tokens per prefill",
+        "memory ran out with 1 at a time; continuing with 1, and 512 tokens per prefill",
     ]
 
 
-def test_slots_follow_from_the_memory_found(
+def test_slots_follow_from_free_memory(
     loaded: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
@@ -453,13 +451,13 @@ def test_slots_follow_from_the_memory_found(
         monkeypatch.setattr(module, "_free_bytes", lambda *_, size=mebibytes: size * 2**20)
         with engine(loaded, [], GREEDY.model_copy(update={"max_new_tokens": 1})) as running:
             dict(running.answer([request._replace(adapter=None) for request in requests], SILENT, "posts"))
-            found[mebibytes] = running.spent.slots
+            found[mebibytes] = running.slots
     assert found[0] == 1 < found[60] < found[65] < found[10_000] == 12
 
 
-def test_only_llamas_own_attention_is_swapped(loaded: Loaded) -> None:
+def test_only_llamas_own_attention_is_supported(loaded: Loaded) -> None:
     small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     grows = LlamaConfig(**small, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
-    assert suits(loaded)
-    assert not suits(Loaded(LlamaForCausalLM(grows), loaded.tokenizer))
-    assert not suits(Loaded(MistralForCausalLM(MistralConfig(**small)), loaded.tokenizer))
+    assert is_supported(loaded)
+    assert not is_supported(Loaded(LlamaForCausalLM(grows), loaded.tokenizer))
+    assert not is_supported(Loaded(MistralForCausalLM(MistralConfig(**small)), loaded.tokenizer))

@@ -1,4 +1,4 @@
-"""The embedded model really writes: repeatably, in the order asked, and differently with an adapter."""
+"""The embedded model writes posts: reproducibly, in order, and differently with an adapter."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def texts(replies: list[Completion]) -> list[str]:
     return [reply.text for reply in replies]
 
 
-def test_a_chat_is_one_user_turn_after_a_system_prompt_if_there_is_one() -> None:
+def test_chat_is_one_user_turn_after_an_optional_system_prompt() -> None:
     assert chat("hello") == [{"role": "user", "content": "hello"}]
     assert chat("hello", "be brief") == [{"role": "system", "content": "be brief"}, *chat("hello")]
     assert chat("hello", "") == chat("hello")
 
 
-def test_special_tokens_inside_a_users_text_do_not_become_control_tokens(loaded: Loaded) -> None:
+def test_special_tokens_in_a_users_text_stay_text(loaded: Loaded) -> None:
     special = {number: token.content for number, token in loaded.tokenizer.added_tokens_decoder.items()}
 
     def counts(text: str) -> dict[str, int]:
@@ -69,7 +69,7 @@ def test_greedy_posts_are_the_same_every_time_and_differ_by_prompt(loaded: Loade
     assert len(set(texts(first))) > 3
 
 
-def test_posts_come_in_the_order_of_their_chats_whatever_their_length(loaded: Loaded, chats: list[Chat]) -> None:
+def test_posts_are_in_the_order_of_their_chats(loaded: Loaded, chats: list[Chat]) -> None:
     small = GREEDY.model_copy(update={"batch_size": 1})
     alone = [generate(loaded, [one], small, SILENT, "posts")[0] for one in chats]
     assert generate(loaded, chats, small, SILENT, "posts") == alone
@@ -83,7 +83,7 @@ def test_drawn_posts_follow_their_seed(loaded: Loaded, chats: list[Chat]) -> Non
     assert texts(generate(loaded, chats, WARM.model_copy(update={"seed": 2}), SILENT, "posts")) != texts(first)
 
 
-def test_a_post_that_ends_by_itself_stops_and_one_that_is_cut_off_says_so(loaded: Loaded, chats: list[Chat]) -> None:
+def test_finish_reason_distinguishes_complete_and_truncated_posts(loaded: Loaded, chats: list[Chat]) -> None:
     long = GREEDY.model_copy(update={"max_new_tokens": 320})
     (whole,) = generate(loaded, chats[:1], long, SILENT, "posts")
     (cut,) = generate(loaded, chats[:1], GREEDY.model_copy(update={"max_new_tokens": 5}), SILENT, "posts")
@@ -93,7 +93,7 @@ def test_a_post_that_ends_by_itself_stops_and_one_that_is_cut_off_says_so(loaded
     assert "<|" not in whole.text
 
 
-def test_progress_runs_from_none_to_all(loaded: Loaded, chats: list[Chat]) -> None:
+def test_progress_runs_from_0_to_all(loaded: Loaded, chats: list[Chat]) -> None:
     events: list[Event] = []
     generate(loaded, chats, GREEDY.model_copy(update={"max_new_tokens": 1}), Progress(events.append), "tuned posts")
     assert [event.done for event in events] == [0, 4, 6]
@@ -104,7 +104,7 @@ def test_no_chats_give_no_posts(loaded: Loaded) -> None:
     assert generate(loaded, [], GREEDY, SILENT, "posts") == []
 
 
-def test_an_adapter_changes_the_posts_and_is_read_without_pickle(
+def test_adapter_changes_the_posts_and_is_read_without_pickle(
     loaded: Loaded, chats: list[Chat], tmp_path: Path
 ) -> None:
     adapted = get_peft_model(load(EMBEDDED, CPU).model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
@@ -119,13 +119,13 @@ def test_an_adapter_changes_the_posts_and_is_read_without_pickle(
     assert texts(generate(tuned, chats[:2], GREEDY, SILENT, "posts")) != texts(plain)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+def test_folder_without_a_model_is_named(tmp_path: Path) -> None:
     spec = EMBEDDED.model_copy(update={"model": str(tmp_path)})
     with pytest.raises(ModelError, match=r"no model there \(a config.json is expected\)"):
         load(spec, CPU)
 
 
-def test_a_folder_whose_model_cannot_be_loaded_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_loaded_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     shutil.copyfile(MODEL_FOLDER / "model.safetensors", tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"model_type": "no such kind"}', encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -136,7 +136,7 @@ def test_a_folder_whose_model_cannot_be_loaded_is_an_error_with_the_remedy(tmp_p
     ("message", "error"),
     [("CUDA error: out of memory", RuntimeError), ("some issues during conversion", ModelError)],
 )
-def test_a_lack_of_memory_while_loading_is_not_taken_for_a_bad_model(
+def test_out_of_memory_in_loading_is_not_reported_as_a_bad_model(
     monkeypatch: pytest.MonkeyPatch, message: str, error: type[Exception]
 ) -> None:
     def fail(*given: Any, **named: Any) -> None:

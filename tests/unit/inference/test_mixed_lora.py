@@ -1,4 +1,4 @@
-"""What cannot be mixed is refused by name, before the model is touched."""
+"""Adapters that cannot be mixed are refused by name before the model changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference.engine import Request, engine
 from synthpost_dagster.inference.generate import chat
-from synthpost_dagster.inference.mixed_lora import WIDTH, mixed, places, read_adapter
+from synthpost_dagster.inference.mixed_lora import WIDTH, mixed, rank_slices, read_adapter
 from synthpost_dagster.inference.models import load
 from synthpost_dagster.inference.peft_files import CONFIGURATION, WEIGHTS
 from synthpost_dagster.profiles.models import Sampling
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return save_random_adapter(tmp_path / "adapter", 1, 2, ["q_proj"])
 
 
-def test_an_adapter_is_read_with_its_scaling(folder: Path) -> None:
+def test_adapter_is_read_with_its_scaling(folder: Path) -> None:
     raw, adapter = load_file(folder / WEIGHTS), read_adapter(folder)
     pair = adapter.pairs["model.layers.0.self_attn.q_proj"]
     assert (adapter.rank, len(adapter.pairs)) == (2, 4)
@@ -49,14 +49,14 @@ def test_an_adapter_is_read_with_its_scaling(folder: Path) -> None:
         ({"peft_type": "IA3"}, "peft_type: IA3"),
     ],
 )
-def test_an_adapter_of_another_kind_is_refused_by_name(folder: Path, change: dict[str, Any], named: str) -> None:
+def test_adapter_of_another_kind_is_refused_by_name(folder: Path, change: dict[str, Any], named: str) -> None:
     file = folder / CONFIGURATION
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ModelError, match=rf"{re.escape(str(file))}: adapters with {named} cannot be mixed"):
         read_adapter(folder)
 
 
-def test_weights_that_are_no_pair_are_refused_by_name(folder: Path) -> None:
+def test_weights_without_their_pair_are_refused_by_name(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file(tensors | {f"{QUERY}.lora_magnitude_vector": torch.ones(2)}, folder / WEIGHTS)
     with pytest.raises(ModelError, match=r"q_proj.lora_magnitude_vector is no pair of LoRA matrices"):
@@ -67,10 +67,10 @@ def test_weights_that_are_no_pair_are_refused_by_name(folder: Path) -> None:
         read_adapter(folder)
 
 
-def test_a_rank_other_than_the_configurations_is_refused(folder: Path) -> None:
+def test_rank_other_than_the_configurations_is_refused(folder: Path) -> None:
     file = folder / CONFIGURATION
     file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 3}))
-    with pytest.raises(ModelError, match=r"q_proj is not of rank 3"):
+    with pytest.raises(ModelError, match=r"q_proj does not have rank 3"):
         read_adapter(folder)
 
 
@@ -97,18 +97,18 @@ def test_damaged_or_missing_files_are_named(folder: Path) -> None:
         ([], []),
     ],
 )
-def test_an_adapter_begins_at_a_tile_and_lies_in_as_few_pairs_as_can_be(ranks: list[int], starts: list[int]) -> None:
-    """So that a GPU sums up an adapter's products alike, whichever others are there."""
-    assert places(ranks) == [slice(start, start + rank) for start, rank in zip(starts, ranks, strict=True)]
+def test_adapter_begins_at_a_tile_and_spans_few_pairs(ranks: list[int], starts: list[int]) -> None:
+    """A GPU then sums an adapter's products in the same order, whatever others there are."""
+    assert rank_slices(ranks) == [slice(start, start + rank) for start, rank in zip(starts, ranks, strict=True)]
 
 
-def test_pairs_are_always_as_wide(tmp_path: Path) -> None:
+def test_pairs_have_a_fixed_width(tmp_path: Path) -> None:
     folders = [save_random_adapter(tmp_path / str(rank), rank, rank, ["q_proj"]) for rank in (4, 16, 100)]
     loaded = load(EMBEDDED, CPU)
-    with mixed(loaded.model, folders, torch.float32) as lanes:
+    with mixed(loaded.model, folders, torch.float32) as masks:
         pairs = loaded.model.model.layers[0].self_attn.q_proj.pairs
-    assert lanes.table.shape == (4, 2 * WIDTH)
-    assert (lanes.pairs, lanes.pair_bytes) == (2, 4 * 2 * 256 * WIDTH * 4)
+    assert masks.table.shape == (4, 2 * WIDTH)
+    assert (masks.pairs, masks.pair_bytes) == (2, 4 * 2 * 256 * WIDTH * 4)
     assert [(down.shape, up.shape) for down, up in pairs] == 2 * [((256, WIDTH), (WIDTH, 256))]
     down = torch.cat([down for down, _ in pairs], dim=1)
     used = {rank for rank in range(2 * WIDTH) if down[:, rank].any()}
@@ -116,14 +116,14 @@ def test_pairs_are_always_as_wide(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", [16, 48, 96, 200])
-def test_in_16_bits_an_adapter_gives_the_same_alone_and_beside_others(tmp_path: Path, rank: int) -> None:
+def test_adapter_in_16_bits_computes_the_same_alone_and_with_others(tmp_path: Path, rank: int) -> None:
     folders = [save_random_adapter(tmp_path / str(seed), seed, rank, ["q_proj"]) for seed in range(4)]
     model = load(EMBEDDED.model_copy(update={"dtype": "bfloat16"}), CPU).model
     x = torch.randn(1, 64, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
 
     def given(adapters: list[Path], row: int) -> torch.Tensor:
-        with mixed(model, adapters, torch.bfloat16) as lanes, torch.inference_mode():
-            lanes.mask = lanes.table[[row] * 64]
+        with mixed(model, adapters, torch.bfloat16) as masks, torch.inference_mode():
+            masks.mask = masks.table[[row] * 64]
             return model.model.layers[0].self_attn.q_proj(x)
 
     together = [given(folders, row) for row in range(4)]
@@ -131,7 +131,7 @@ def test_in_16_bits_an_adapter_gives_the_same_alone_and_beside_others(tmp_path: 
     assert not torch.equal(together[0], together[1])
 
 
-def test_adapters_in_several_pairs_answer_as_each_alone(tmp_path: Path) -> None:
+def test_adapters_in_several_pairs_reply_like_each_alone(tmp_path: Path) -> None:
     folders = [save_random_adapter(tmp_path / str(seed), seed, 60, ALL_LAYERS) for seed in range(3)]
     loaded = load(EMBEDDED, CPU)
     requests = [Request(chat(f"Write a post about product {place}."), place % 3, place) for place in range(6)]

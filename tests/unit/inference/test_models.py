@@ -1,4 +1,4 @@
-"""What loading a model does to the process that loads it, what is never loaded, and what of a model counts."""
+"""Loading models: effects on the process, files that are never loaded, generation configuration and identity."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from synthpost_dagster.runtime.progress import SILENT
 from tests.helpers.tuning import CPU, STUDENT
 
 
-def test_libraries_are_set_aside_from_the_garbage_once_and_no_model_is() -> None:
+def test_libraries_are_frozen_once_and_models_are_collected() -> None:
     gc.unfreeze()
-    models._set_libraries_aside.cache_clear()
+    models._freeze_libraries.cache_clear()
     first = models.load(STUDENT, CPU)
     aside = gc.get_freeze_count()
     second = models.load(STUDENT, CPU)
-    assert aside > 100_000, "torch and transformers alone are more"
+    assert aside > 100_000, "torch and transformers have more"
     assert gc.get_freeze_count() <= aside
     gone = [weakref.ref(loaded.model) for loaded in (first, second)]
     for ref in gone:
-        ref().itself = ref()  # type: ignore[union-attr] - a cycle, which the collector alone finds
+        ref().itself = ref()  # type: ignore[union-attr] - a cycle that only the collector finds
     del first, second
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
@@ -51,13 +51,13 @@ def spec_of(folder: Path) -> ModelSpec:
 
 
 def edit(file: Path, **changes: object) -> None:
-    """Changes keys of a JSON file; None takes one out."""
+    """Changes keys of a JSON file; None removes one."""
     content = {**json.loads(file.read_text(encoding="utf-8")), **changes}
     file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}), encoding="utf-8")
 
 
 def plant_code(folder: Path, file: str, **keys: object) -> Path:
-    """Code beside the model that leaves a mark when it is run, and a configuration that names it."""
+    """Code in the model's folder that creates a file when it runs, and a configuration that names it."""
     mark = folder / "it_ran"
     (folder / "planted.py").write_text(f"open({str(mark)!r}, 'w')\nclass Planted: pass\n", encoding="utf-8")
     edit(folder / file, **keys)
@@ -113,7 +113,7 @@ def test_every_loading_in_the_package_refuses_code() -> None:
     assert models.NO_CODE == {"trust_remote_code": False}
 
 
-def test_missing_tensor_is_refused_and_not_drawn_at_random(folder: Path) -> None:
+def test_missing_tensor_is_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     gone = "model.layers.1.mlp.up_proj.weight"
     del tensors[gone]
@@ -124,7 +124,7 @@ def test_missing_tensor_is_refused_and_not_drawn_at_random(folder: Path) -> None
 
 def test_adapter_beside_a_model_is_refused(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other/model"}', encoding="utf-8")
-    with pytest.raises(ModelError, match="an adapter lies there"):
+    with pytest.raises(ModelError, match="has a model and an adapter"):
         models.load_tokenizer(spec_of(folder))
 
 
@@ -141,7 +141,7 @@ CHATS = [chat("Write a sales post."), chat("Write a long post about boots.")]
 
 
 def texts_of(loaded: models.Loaded, sampling: Sampling) -> tuple[list[str], list[str]]:
-    """What `generate` writes, and what the engine does."""
+    """The replies of `generate` and of the engine."""
     plain = [one.text for one in generate(loaded, CHATS, sampling, SILENT, "posts")]
     requests = [Request(turns, None, 1) for turns in CHATS]
     with engine(loaded, [], sampling) as running:
@@ -149,7 +149,7 @@ def texts_of(loaded: models.Loaded, sampling: Sampling) -> tuple[list[str], list
     return plain, [answers[place].text for place in range(len(CHATS))]
 
 
-def test_sampling_of_a_generation_config_is_ignored_everywhere_and_named(folder: Path) -> None:
+def test_sampling_of_a_generation_config_is_ignored_and_named(folder: Path) -> None:
     expected = texts_of(models.load(STUDENT, CPU), SAMPLING)
     edit(folder / "generation_config.json", **SAID)
     loaded = models.load(spec_of(folder), CPU)
@@ -158,7 +158,7 @@ def test_sampling_of_a_generation_config_is_ignored_everywhere_and_named(folder:
     assert loaded.ignored == SAID
 
 
-def test_each_end_token_of_a_generation_config_ends_both_ways_of_writing(folder: Path) -> None:
+def test_every_end_token_ends_replies_of_engine_and_generate(folder: Path) -> None:
     loaded = models.load(STUDENT, CPU)
     whole = texts_of(loaded, SAMPLING)[0]
     ids = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in whole]
@@ -182,7 +182,7 @@ def test_end_tokens_are_known_without_the_weights(folder: Path, there: bool) -> 
     assert models.ends_of(given, tokenizer) == {3, 7 if there else 8}
 
 
-def test_identity_follows_what_the_chat_template_is_given(folder: Path) -> None:
+def test_identity_follows_the_chat_template_arguments(folder: Path) -> None:
     spec = spec_of(folder)
     given = spec.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
     assert models.identity(given) != models.identity(spec)
@@ -190,7 +190,7 @@ def test_identity_follows_what_the_chat_template_is_given(folder: Path) -> None:
     assert models.identity(spec)["template_date"] == "2025-01-01"
 
 
-def test_text_after_a_prompt_that_opens_thoughts_begins_with_their_tag(folder: Path) -> None:
+def test_text_begins_with_the_reasoning_tag_that_the_prompt_opens(folder: Path) -> None:
     file = folder / "chat_template.jinja"
     opened = file.read_text(encoding="utf-8") + r"{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
     file.write_text(opened, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tokens are chosen by one uniform number each, which depends on the request's seed alone."""
+"""Each token is chosen with one uniform number, which depends only on the request's seed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EVEN = torch.arange(1000) / 1000
 
 
 def shares(temperature: float, top_p: float) -> list[float]:
-    """How often each token is chosen, over numbers that are spread evenly."""
+    """How often each token is chosen with evenly spaced numbers."""
     chosen = choose(LOGITS.repeat(1000, 1), EVEN, temperature, top_p)
     return (torch.bincount(chosen, minlength=6) / 1000).tolist()
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
+def test_temperature_0_chooses_the_most_likely_token() -> None:
     assert shares(0, 1) == [0, 1, 0, 0, 0, 0]
 
 
@@ -47,14 +47,14 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.99])
-def test_the_largest_number_never_chooses_what_cannot_be(top_p: float) -> None:
+def test_largest_random_number_never_chooses_an_impossible_token(top_p: float) -> None:
     for size in (0.3, 1.0, 3.0):
         last = torch.tensor([(GRID - 1) / GRID])
         logits = torch.cat([torch.zeros(7), torch.full((50,), -torch.inf)]).unsqueeze(0) * size
         assert choose(logits, last, 1.0, top_p).item() < 7
 
 
-def test_numbers_follow_their_seed_and_lie_below_one() -> None:
+def test_random_numbers_follow_their_seed_and_are_below_1() -> None:
     assert uniforms(7, 5).tolist() == uniforms(7, 9)[:5].tolist()
     assert uniforms(7, 5).tolist() != uniforms(8, 5).tolist()
     many = uniforms(1, 20_000)
@@ -62,8 +62,8 @@ def test_numbers_follow_their_seed_and_lie_below_one() -> None:
     assert np.histogram(many, 4, (0, 1))[0] == pytest.approx([5_000] * 4, rel=0.05)
 
 
-def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
-    """Steps go on over it until someone looks, as on a GPU."""
+def test_finished_slot_does_not_write_into_the_next() -> None:
+    """Steps continue over it until the next check, as on a GPU."""
     loaded = load(EMBEDDED, CPU)
     model: Any = loaded.model
     sampling = Sampling(temperature=0, top_p=1, max_new_tokens=NEW_TOKENS, batch_size=1, seed=0)
@@ -74,9 +74,9 @@ def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
     def drawn(is_first_done: bool) -> list[int]:
         room = len(long.ids) + NEW_TOKENS
         with (
-            mixed(model, [], model.dtype) as lanes,
+            mixed(model, [], model.dtype) as masks,
             attending(model),
-            slots_of(model, lanes, sampling, [], 2, room, []) as slots,
+            slots_of(model, masks, sampling, [], 2, room, 0) as slots,
         ):
             if is_first_done:
                 slots.prefill([(0, long)])
@@ -97,7 +97,7 @@ def test_a_slot_that_is_done_writes_nothing_into_the_next() -> None:
         (RuntimeError("an illegal memory access"), "previous error during capture"),
     ],
 )
-def test_lack_of_memory_within_a_capture_is_raised_in_place_of_the_captures_own_error(
+def test_out_of_memory_in_a_capture_replaces_the_capture_error(
     monkeypatch: pytest.MonkeyPatch, cause: RuntimeError, raised: str
 ) -> None:
     @contextlib.contextmanager
@@ -116,8 +116,16 @@ def test_lack_of_memory_within_a_capture_is_raised_in_place_of_the_captures_own_
 
     steps: list[str] = []
     stream = SimpleNamespace(wait_stream=lambda _: None)
-    stand_ins = {"graph": capture, "CUDAGraph": object, "current_stream": lambda: stream}
-    for name, stand_in in {**stand_ins, "stream": lambda _: contextlib.nullcontext()}.items():
+    for name, stand_in in {
+        "graph": capture,
+        "CUDAGraph": object,
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda _: contextlib.nullcontext(),
+        "device": lambda _: contextlib.nullcontext(),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
+    cache, positions = SimpleNamespace(slots=2), SimpleNamespace(device="cuda")
+    unready = SimpleNamespace(_advance=advance, _cache=cache, _positions=positions)
     with pytest.raises(RuntimeError, match=raised):
-        Slots._captured(SimpleNamespace(_advance=advance), 2, stream, None)  # type: ignore[arg-type]
+        Slots.capture(unready)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What is trained begins with the prompt at generation, token for token, in templates of many families."""
+"""A trained conversation begins with the prompt in generation, token for token, in templates of many families."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES = (chat(QUESTION), chat(QUESTION, SYSTEM))
 
 
 class Family(NamedTuple):
-    """A chat template, what ends an answer in it, and whether it knows a system prompt."""
+    """A chat template, its end of an answer, and whether it supports a system prompt."""
 
     template: str
     end: str
@@ -91,7 +91,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def make() -> Callable[..., ChatTemplate]:
-    """A template over the embedded tokenizer, to which tokens are added that a family needs."""
+    """A template over the embedded tokenizer with the added tokens of a family."""
     plain = load_tokenizer(STUDENT)
 
     def made(template: str, *tokens: str, **kwargs: Any) -> ChatTemplate:
@@ -104,7 +104,7 @@ def make() -> Callable[..., ChatTemplate]:
 
 
 def learned(template: ChatTemplate, question: list[dict[str, str]] = SHAPES[0], answer: str = ANSWER) -> str:
-    """What is trained after the prompt."""
+    """The trained text after the prompt."""
     made = template.conversation(question, answer)
     assert made.ids[: made.prompt] == template.prompt_ids(question)
     return str(template.tokenizer.decode(made.ids[made.prompt :]))
@@ -115,8 +115,8 @@ def ends(template: ChatTemplate, token: str) -> set[int]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("shape", [0, 1], ids=["user alone", "system prompt"])
-def test_answer_and_end_token_alone_follow_the_prompt(make: Callable[..., ChatTemplate], name: str, shape: int) -> None:
+@pytest.mark.parametrize("shape", [0, 1], ids=["user only", "system prompt"])
+def test_only_answer_and_end_token_follow_the_prompt(make: Callable[..., ChatTemplate], name: str, shape: int) -> None:
     family = FAMILIES[name]
     template = make(family.template, family.end)
     if shape and not family.has_system:
@@ -129,17 +129,17 @@ def test_answer_and_end_token_alone_follow_the_prompt(make: Callable[..., ChatTe
 
 
 @pytest.mark.parametrize("thinks", [True, False])
-def test_empty_block_of_thoughts_is_never_learned(make: Callable[..., ChatTemplate], thinks: bool) -> None:
+def test_empty_block_of_reasoning_is_never_learned(make: Callable[..., ChatTemplate], thinks: bool) -> None:
     template = make(SWITCHED, "<|im_end|>", enable_thinking=thinks)
     assert ("<think>" in template.prompt(SHAPES[0])) is not thinks
     assert learned(template) == f"{ANSWER}<|im_end|>"
 
 
-def test_block_of_thoughts_that_the_prompt_opens_is_learned_to_be_closed(make: Callable[..., ChatTemplate]) -> None:
+def test_reasoning_that_the_prompt_opens_is_closed_in_training(make: Callable[..., ChatTemplate]) -> None:
     assert learned(make(CLOSES, "<|im_end|>")) == f"\n</think>\n\n{ANSWER}<|im_end|>"
 
 
-def test_channel_of_the_answer_is_learned_as_the_model_writes_it(make: Callable[..., ChatTemplate]) -> None:
+def test_channel_of_the_answer_is_learned(make: Callable[..., ChatTemplate]) -> None:
     template = make(CHANNELS, "<|return|>", "<|channel|>", "<|message|>")
     assert learned(template) == f"<|channel|>final<|message|>{ANSWER}<|return|>"
 
@@ -154,7 +154,7 @@ def test_channel_of_the_answer_is_learned_as_the_model_writes_it(make: Callable[
     ],
     ids=["opens thoughts", "other role", "adds words", "answers in thoughts"],
 )
-def test_prompt_that_cannot_begin_what_is_trained_is_refused(
+def test_prompt_that_cannot_begin_the_conversation_is_refused(
     make: Callable[..., ChatTemplate], template: str, message: str
 ) -> None:
     made = make(template)
@@ -169,27 +169,27 @@ def test_prompt_that_cannot_begin_what_is_trained_is_refused(
 )
 def test_template_that_changes_the_answer_is_refused(make: Callable[..., ChatTemplate], assistant: str) -> None:
     template = make(turns("m['role'] + ': '", "eos_token", "'assistant: '", assistant))
-    with pytest.raises(ModelError, match="does not write the assistant's turn as it is"):
+    with pytest.raises(ModelError, match="changes the assistant's turn"):
         template.conversation(SHAPES[0], "order yours today")
 
 
-def test_short_answer_that_the_template_holds_too_is_learned(make: Callable[..., ChatTemplate]) -> None:
+def test_short_answer_that_the_template_contains_is_learned(make: Callable[..., ChatTemplate]) -> None:
     for answer in ("think", "end", "im"):
         assert learned(make(SWITCHED, "<|im_end|>"), answer=answer) == f"{answer}<|im_end|>"
 
 
-def test_token_across_the_end_of_the_prompt_is_parted(make: Callable[..., ChatTemplate]) -> None:
+def test_token_across_the_end_of_the_prompt_is_split(make: Callable[..., ChatTemplate]) -> None:
     template = make("{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
     question = chat("Sales po")
     whole = template.ids(template.prompt(question) + "st now")
-    assert whole[: len(template.prompt_ids(question))] != template.prompt_ids(question), "a token reaches over"
+    assert whole[: len(template.prompt_ids(question))] != template.prompt_ids(question), "a token spans the end"
     assert learned(template, question, "st now") == "st now"
 
 
 @pytest.mark.parametrize(
     "blank", [("'bot:'", "'bot: '"), (r"'bot:\n'", "'bot: '"), ("'bot: '", "'bot:'")], ids=["more", "other", "less"]
 )
-def test_white_space_alone_between_prompt_and_answer_is_no_fault(
+def test_white_space_between_prompt_and_answer_is_allowed(
     make: Callable[..., ChatTemplate], blank: tuple[str, str]
 ) -> None:
     opening, before = blank
@@ -197,7 +197,7 @@ def test_white_space_alone_between_prompt_and_answer_is_no_fault(
     assert learned(template).strip() == f"{ANSWER}<|eot_id|>"
 
 
-def test_date_is_the_same_whenever_a_chat_is_written(make: Callable[..., ChatTemplate]) -> None:
+def test_date_in_a_template_is_constant(make: Callable[..., ChatTemplate]) -> None:
     template = make("{{ strftime_now('%Y-%m-%d %H:%M:%S.%f') }}" + HEADERS)
     assert template.prompt(SHAPES[0]).startswith("2025-01-01 00:00:00.000000")
     assert template.tokenizer.decode(template.conversation(SHAPES[0], ANSWER).ids).startswith("2025-01-01")
@@ -241,5 +241,5 @@ def test_template_that_cannot_be_rendered_is_one_sentence(make: Callable[..., Ch
         ("user: see <think> there\nassistant: ", ""),
     ],
 )
-def test_thoughts_that_a_prompt_opens_are_known_by_their_tag(prompt: str, opened: str) -> None:
+def test_reasoning_that_a_prompt_opens_is_found_by_its_tag(prompt: str, opened: str) -> None:
     assert opened_reasoning(prompt) == opened

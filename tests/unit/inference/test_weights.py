@@ -1,4 +1,4 @@
-"""Weights that are missing, damaged or pickles are refused in one sentence, before anything is loaded."""
+"""Weights that are missing, damaged or pickles are refused before anything is loaded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.errors import ModelError
+from synthpost_dagster.inference.content import INDEX, WEIGHTS, check_weights, weight_files
 from synthpost_dagster.inference.models import identity, load
-from synthpost_dagster.inference.weights import INDEX, WEIGHTS, check_weights, weight_files
 from tests.helpers.tuning import CPU, STUDENT
 
 PART = "model-00001-of-00002.safetensors"
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def sharded(folder: Path) -> Path:
-    """The folder's weights become two small files with an index."""
+    """Replaces the folder's weights with two small files and an index."""
     (folder / WEIGHTS).unlink()
     names = [PART, PART.replace("00001", "00002", 1)]
     for place, name in enumerate(names):
@@ -41,7 +41,7 @@ def cut(file: Path, size: int) -> None:
     file.write_bytes(file.read_bytes()[:size])
 
 
-def test_whole_weights_pass_in_one_file_and_in_several(folder: Path) -> None:
+def test_complete_weights_pass_in_one_file_and_in_several(folder: Path) -> None:
     check_weights(folder)
     assert weight_files(folder) == [folder / WEIGHTS]
     check_weights(sharded(folder))
@@ -63,14 +63,14 @@ def test_damaged_file_is_named(folder: Path, damage: Callable[[Path], object]) -
     damage(folder / WEIGHTS)
     spec = STUDENT.model_copy(update={"model": str(folder)})
     for look in (lambda: check_weights(folder), lambda: identity(spec), lambda: load(spec, CPU)):
-        with pytest.raises(ModelError, match=r"model\.safetensors is damaged or was not copied to its end \([^\n]*\)"):
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged or incomplete \([^\n]*\)"):
             look()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / PART).unlink(), f"{PART} is missing though {INDEX} names it"),
+        (lambda folder: (folder / PART).unlink(), f"{PART} is missing, and {INDEX} names it"),
         (lambda folder: (folder / INDEX).write_text("{"), f"{INDEX} is damaged"),
         (lambda folder: (folder / INDEX).write_text('{"weight_map": []}'), f"{INDEX} is damaged"),
         (
@@ -83,11 +83,11 @@ def test_damaged_file_is_named(folder: Path, damage: Callable[[Path], object]) -
         ),
         (
             lambda folder: save_file({"other": np.zeros(1)}, folder / PART),
-            "names 1 tensors that no file holds, such as w0",
+            "names 1 tensors that no file has, such as w0",
         ),
     ],
 )
-def test_index_that_its_files_do_not_follow_is_named(
+def test_index_that_does_not_match_its_files_is_refused(
     folder: Path, change: Callable[[Path], object], message: str
 ) -> None:
     change(sharded(folder))

@@ -1,4 +1,4 @@
-"""One process at a time on a device, with enough memory, and freed on every way out."""
+"""Leases: one process at a time on a device, with enough memory, freed in every case."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def devices(tmp_path: Path) -> Devices:
 
 
 def is_free(devices: Devices) -> bool:
-    """Whether a lease is to be had at once, from another thread, as another run would ask for it."""
+    """Whether another thread gets a lease at once."""
     found: list[bool] = []
 
     def ask() -> None:
@@ -39,14 +39,14 @@ def is_free(devices: Devices) -> bool:
     return found[0]
 
 
-def test_a_lease_holds_the_device_and_frees_it(devices: Devices) -> None:
+def test_lease_holds_the_device_and_frees_it(devices: Devices) -> None:
     with devices.lease(0.001) as lease:
         assert (lease.device.name, lease.device.label) == ("cpu", "CPU")
         assert not is_free(devices)
     assert is_free(devices)
 
 
-def test_a_lease_says_the_most_memory_that_was_in_use_since_it_began_or_was_asked_last(devices: Devices) -> None:
+def test_lease_reports_peak_memory_since_the_last_call(devices: Devices) -> None:
     with devices.lease(0.001) as lease:
         before = lease.take_peak_gib()
         block = np.ones(40_000_000)  # 0.3 GiB
@@ -58,13 +58,13 @@ def test_a_lease_says_the_most_memory_that_was_in_use_since_it_began_or_was_aske
         assert during - other == pytest.approx(0.3, abs=0.15)
 
 
-def test_the_device_is_freed_when_the_work_fails(devices: Devices) -> None:
+def test_device_is_freed_when_the_work_fails(devices: Devices) -> None:
     with pytest.raises(ValueError, match="the model broke"), devices.lease(0.001):
         raise ValueError("the model broke")
     assert is_free(devices)
 
 
-def test_too_little_memory_is_refused_with_figures_and_remedy_and_frees_the_device(devices: Devices) -> None:
+def test_too_little_memory_is_refused_and_frees_the_device(devices: Devices) -> None:
     with pytest.raises(DeviceError) as caught, devices.lease(1e6):
         raise AssertionError("the work must not start")
     message = str(caught.value)
@@ -74,7 +74,7 @@ def test_too_little_memory_is_refused_with_figures_and_remedy_and_frees_the_devi
     assert is_free(devices)
 
 
-def test_a_lack_of_memory_is_told_with_the_device_the_work_and_the_remedy_and_other_errors_are_left_alone() -> None:
+def test_out_of_memory_names_the_device_the_work_and_the_remedy() -> None:
     device = Device("cuda:0", "uuid", "a card")
     text = r"a card ran out of memory while it looked; look away"
     for message in ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"):
@@ -84,7 +84,7 @@ def test_a_lack_of_memory_is_told_with_the_device_the_work_and_the_remedy_and_ot
         raise RuntimeError("something else")
 
 
-def test_what_an_error_under_a_lease_came_from_is_let_go_with_it(devices: Devices) -> None:
+def test_lease_clears_the_frames_of_an_error_and_its_causes(devices: Devices) -> None:
     class Model:
         pass
 
@@ -105,18 +105,18 @@ def test_what_an_error_under_a_lease_came_from_is_let_go_with_it(devices: Device
         pytest.fail("no error")
 
 
-def test_a_device_that_is_held_too_long_is_an_error_after_one_word_about_waiting(devices: Devices) -> None:
-    told: list[str] = []
+def test_held_device_is_an_error_after_one_waiting_message(devices: Devices) -> None:
+    messages: list[str] = []
     with (
         devices.lease(0.001),
         pytest.raises(DeviceError, match=r"CPU is held by another process and was not freed within"),
-        devices.lease(0.001, timeout_seconds=0.7, waiting=told.append),
+        devices.lease(0.001, timeout_seconds=0.7, waiting=messages.append),
     ):
         raise AssertionError("two may not work at once")
-    assert told == ["CPU is held by another process; waiting for it"]
+    assert messages == ["CPU is held by another process; waiting for it"]
 
 
-def test_one_that_waits_gets_the_device_when_it_is_free(devices: Devices) -> None:
+def test_waiting_process_gets_the_device_once_it_is_free(devices: Devices) -> None:
     order: list[str] = []
     waiting = threading.Event()
 
@@ -133,8 +133,8 @@ def test_one_that_waits_gets_the_device_when_it_is_free(devices: Devices) -> Non
     assert order == ["first", "second"]
 
 
-def test_two_slots_allow_two_and_no_third(tmp_path: Path) -> None:
-    devices = Devices("cpu", slots=2, folder=tmp_path)
+def test_two_places_allow_two_leases_and_no_third(tmp_path: Path) -> None:
+    devices = Devices("cpu", max_leases=2, folder=tmp_path)
     with devices.lease(0.001):
         assert is_free(devices)
         with devices.lease(0.001):
@@ -142,7 +142,7 @@ def test_two_slots_allow_two_and_no_third(tmp_path: Path) -> None:
         assert is_free(devices)
 
 
-def test_the_lease_holds_between_processes_and_ends_with_them(devices: Devices) -> None:
+def test_lease_holds_between_processes_and_ends_with_them(devices: Devices) -> None:
     program = (
         "import sys; from pathlib import Path; from synthpost_dagster.runtime.devices import Devices\n"
         "with Devices('cpu', folder=Path(sys.argv[1])).lease(0.001):\n"

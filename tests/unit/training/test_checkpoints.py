@@ -1,4 +1,4 @@
-"""A training goes on from its last whole checkpoint, and ends as if nothing had happened."""
+"""A training resumes from its last complete checkpoint and ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import TrainerControl, TrainerState
 from synthpost_dagster.errors import StorageError
 from synthpost_dagster.inference.peft_files import WEIGHTS
 from synthpost_dagster.runtime.progress import Event, Progress
-from synthpost_dagster.training.checkpoints import OPTIMIZER, STATE, WHOLE, Checkpoints, fault_of
+from synthpost_dagster.training.checkpoints import COMPLETE, OPTIMIZER, STATE, Checkpoints, fault_of
 from synthpost_dagster.training.sft import Tuned
 from synthpost_dagster.training.trl_trainers import PaddingFreeTrainer, Watch
 from tests.helpers.tuning import ALWAYS, NEVER, ProgressLog, alone, half_done, largest_difference, rows_of, spec_of
@@ -31,20 +31,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
-def test_a_training_that_goes_on_has_the_losses_and_the_adapter_of_an_undisturbed_one(
+def test_resumed_training_equals_an_uninterrupted_one(
     undisturbed: tuple[Path, Tuned], tmp_path: Path, padding_free: bool
 ) -> None:
     spec, log = spec_of(padding_free=padding_free), ProgressLog()
     last = half_done(tmp_path, 3, spec, rows=ROWS, steps=STEPS)
     assert [path.name for path in last.parent.glob("checkpoint-*")] == [last.name], "earlier ones go"
     tuned = alone(tmp_path, spec, rows=ROWS, steps=STEPS, log=log)
-    assert "training goes on from step 3 of 5" in log
+    assert "training resumes at step 3 of 5" in log
     assert log.steps == [4, 5]
     folder, whole = undisturbed
     assert tuned.curve["step"].tolist() == [1, 2, 3, 4, 5]
     assert tuned.curve["loss"].tolist() == pytest.approx(whole.curve["loss"].tolist(), abs=1e-4)
     assert tuned.curve["learning_rate"].tolist() == pytest.approx(whole.curve["learning_rate"].tolist())
-    # The padded way rounds otherwise.
+    # The padded trainer rounds differently.
     assert largest_difference(tmp_path, folder) < (1e-5 if padding_free else 2e-4)
 
 
@@ -59,18 +59,18 @@ def test_progress_continues_at_the_step_of_the_checkpoint(tmp_path: Path) -> Non
     assert [event.done for event in events] == [2, 3]
 
 
-def test_a_half_written_checkpoint_is_not_used_and_removed(undisturbed: tuple[Path, Tuned], tmp_path: Path) -> None:
+def test_incomplete_checkpoint_is_removed(undisturbed: tuple[Path, Tuned], tmp_path: Path) -> None:
     whole, log = half_done(tmp_path, 2, rows=ROWS, steps=STEPS), ProgressLog()
     torn = shutil.copytree(whole, whole.with_name("checkpoint-4"))
-    (torn / WHOLE).unlink()
+    (torn / COMPLETE).unlink()
     (torn / "optimizer.pt").write_bytes((whole / "optimizer.pt").read_bytes()[:100])
     alone(tmp_path, rows=ROWS, steps=STEPS, log=log)
-    assert "training goes on from step 2 of 5" in log
+    assert "training resumes at step 2 of 5" in log
     assert not torn.exists()
     assert largest_difference(tmp_path, undisturbed[0]) < 1e-5
 
 
-def test_where_there_is_only_a_half_written_checkpoint_the_training_begins_anew(
+def test_training_restarts_if_the_only_checkpoint_is_incomplete(
     undisturbed: tuple[Path, Tuned], tmp_path: Path
 ) -> None:
     log = ProgressLog()
@@ -82,9 +82,7 @@ def test_where_there_is_only_a_half_written_checkpoint_the_training_begins_anew(
     assert largest_difference(tmp_path, undisturbed[0]) == 0
 
 
-def test_what_a_checkpoint_holds_is_read_by_torch_with_weights_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_reads_checkpoints_with_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half_done(tmp_path, 2, rows=ROWS, steps=STEPS)
     read: dict[str, object] = {}
     load = torch.load
@@ -98,7 +96,7 @@ def test_what_a_checkpoint_holds_is_read_by_torch_with_weights_only(
     assert read == {"optimizer.pt": True, "scheduler.pt": True, "rng_state.pth": True}
 
 
-def test_pickle_that_would_run_code_is_not_run_out_of_a_checkpoint(tmp_path: Path) -> None:
+def test_pickle_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     import pickle
 
     class Harm:
@@ -110,13 +108,11 @@ def test_pickle_that_would_run_code_is_not_run_out_of_a_checkpoint(tmp_path: Pat
     (last / "training_args.bin").write_bytes(pickle.dumps(Harm()))
     log = ProgressLog()
     assert alone(tmp_path, rows=ROWS, steps=STEPS, log=log).steps_now == STEPS
-    assert any("Weights only load failed" in line and "begins anew" in line for line in log)
+    assert any("Weights only load failed" in line and "restarts" in line for line in log)
     assert not (tmp_path / "harmed").exists()
 
 
-def test_a_checkpoint_is_due_once_its_time_has_passed_and_then_not_at_once_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoint_is_due_once_per_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from synthpost_dagster.training import checkpoints as module
 
     clock = [100.0]
@@ -129,14 +125,14 @@ def test_a_checkpoint_is_due_once_its_time_has_passed_and_then_not_at_once_again
     assert due == [False, False, True, False, False, True]
 
 
-def test_the_latest_whole_checkpoint_is_the_last_by_its_number(tmp_path: Path) -> None:
+def test_last_checkpoint_is_the_complete_one_with_the_highest_step(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "none", NEVER)
     assert checkpoints.last() is None
     for step in (9, 10, 100):
         place = tmp_path / "none" / f"checkpoint-{step}"
         place.mkdir(parents=True)
         if step != 100:
-            (place / WHOLE).touch()
+            (place / COMPLETE).touch()
     last = checkpoints.last()
     assert last is not None
     assert last.name == "checkpoint-10"
@@ -148,7 +144,7 @@ def test_the_latest_whole_checkpoint_is_the_last_by_its_number(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", [WEIGHTS, STATE, *OPTIMIZER])
 @pytest.mark.parametrize("content", [None, b"", b"null"])
-def test_a_checkpoint_that_lacks_something_is_faulty(whole: Path, tmp_path: Path, name: str, content: bytes) -> None:
+def test_checkpoint_without_a_file_is_faulty(whole: Path, tmp_path: Path, name: str, content: bytes) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
     assert fault_of(copy) == ""
     (copy / name).unlink()
@@ -162,29 +158,27 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return half_done(tmp_path_factory.mktemp("whole"), after=1, steps=3)
 
 
-def test_a_disk_that_cannot_be_read_costs_no_checkpoint(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_disk_keeps_the_checkpoint(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copytree(whole.parent, tmp_path / "checkpoints")
     monkeypatch.setattr(torch, "load", lambda *given, **named: fail(OSError(errno.EIO, "Input/output error")))
-    with pytest.raises(StorageError, match=r"checkpoint-1: cannot be read \(Input/output error\); mend the disk"):
+    with pytest.raises(StorageError, match=r"checkpoint-1: cannot be read \(Input/output error\); repair the disk"):
         alone(tmp_path, steps=3)
-    assert (copy / "checkpoint-1" / WHOLE).exists()
+    assert (copy / "checkpoint-1" / COMPLETE).exists()
 
 
-def test_a_whole_checkpoint_that_cannot_be_read_is_removed_and_the_training_begins_anew(tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_removed_and_training_restarts(tmp_path: Path) -> None:
     undisturbed, spoilt = tmp_path / "undisturbed", tmp_path / "spoilt"
     alone(undisturbed, steps=3)
     last = half_done(spoilt, after=1, steps=3)
     (last / "optimizer.pt").write_bytes(b"")
     log = ProgressLog()
     tuned = alone(spoilt, steps=3, log=log)
-    assert any("cannot be read" in line and "begins anew" in line for line in log)
+    assert any("cannot be read" in line and "restarts" in line for line in log)
     assert tuned.curve["step"].tolist() == [1, 2, 3]
     assert largest_difference(spoilt, undisturbed) < 1e-5
 
 
-def test_another_error_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_keep_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = half_done(tmp_path, after=1, steps=3)
     with monkeypatch.context() as broken:
         broken.setattr(
@@ -192,8 +186,8 @@ def test_another_error_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.M
         )
         with pytest.raises(RuntimeError, match="the GPU fell off") as caught:
             alone(tmp_path, steps=3)
-    assert caught.value.__notes__ == [f"The training went on from {last}; delete that folder to begin it anew."]
-    assert (last / WHOLE).exists()
+    assert caught.value.__notes__ == [f"Training resumed from {last}; delete that folder to restart it."]
+    assert (last / COMPLETE).exists()
     assert alone(tmp_path, steps=3).steps_now == 2
 
 
@@ -201,13 +195,13 @@ def fail(error: Exception) -> None:
     raise error
 
 
-def test_the_steps_that_were_done_now_are_told_apart_from_those_before(tmp_path: Path) -> None:
+def test_result_counts_only_the_steps_done_now(tmp_path: Path) -> None:
     half_done(tmp_path, after=2, steps=3)
     assert alone(tmp_path, steps=3).steps_now == 1
     assert alone(tmp_path / "other", steps=3).steps_now == 3
 
 
-def test_a_disk_that_is_full_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_error_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import Trainer
 
     def full(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""The layouts of a training: which are tried, in which order, and what the profile decides."""
+"""The memory layouts of a training, their order, and the keys of the profile that change them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def tried(is_packed: bool = False, **changes: Any) -> list[tuple[int, bool]]:
     return [tuple(layout[:2]) for layout in layouts(spec_of(**(ALL_AUTO | changes)), 1, True, is_packed)]
 
 
-def test_memory_is_saved_by_half_the_rows_then_by_checkpointing() -> None:
+def test_half_the_rows_are_tried_before_checkpointing() -> None:
     assert tried() == [(8, False), (4, False), *RECOMPUTED]
 
 
-def test_packed_weights_go_from_all_rows_to_checkpointing() -> None:
+def test_packed_weights_try_checkpointing_after_all_rows() -> None:
     assert tried(is_packed=True) == [(8, False), *RECOMPUTED]
 
 
@@ -36,7 +36,7 @@ def test_packed_weights_go_from_all_rows_to_checkpointing() -> None:
         ({"micro_batch": 4, "gradient_checkpointing": True}, [(4, True), (2, True), (1, True)]),
     ],
 )
-def test_the_profiles_own_values_are_tried_first(changes: dict[str, Any], expected: list[tuple[int, bool]]) -> None:
+def test_values_of_the_profile_are_tried_first(changes: dict[str, Any], expected: list[tuple[int, bool]]) -> None:
     assert tried(**changes) == expected
 
 
@@ -65,12 +65,12 @@ def test_layers_are_compiled_on_a_gpu_for_many_steps_only(
 
 
 @pytest.mark.parametrize("is_compiled", [True, False])
-def test_the_profile_decides_whether_layers_are_compiled(is_compiled: bool) -> None:
+def test_profile_decides_whether_layers_are_compiled(is_compiled: bool) -> None:
     found = layouts(spec_of(**(ALL_AUTO | {"compile": is_compiled})), 10**6 * (not is_compiled), True, False)
     assert {layout.is_compiled for layout in found} == {is_compiled}
 
 
-def test_a_checkpoints_layout_is_found_whether_compiled_or_not() -> None:
+def test_checkpoints_layout_is_found_whether_compiled_or_not() -> None:
     found = layouts(spec_of(**ALL_AUTO), 1, True, False)
     compiled = Layout(4, True, True)
     assert compiled.text == "4 rows at a time, gradient checkpointing, compiled layers"

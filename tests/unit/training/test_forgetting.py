@@ -1,4 +1,4 @@
-"""Perplexity of general text: by hand on models small enough for it, and with a real adapter on and off."""
+"""Perplexity of general text: computed by hand for tiny models, and with a real adapter on and off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 
 from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.schemas import Forgetting
@@ -30,18 +29,18 @@ BEGIN = 28
 
 
 class Letters:
-    """A tokenizer of the letters a to z; the last token begins a text, where it has one."""
+    """A tokenizer of the letters a to z, with an optional begin token as the last one."""
 
     def __init__(self, bos_token_id: int | None = BEGIN) -> None:
         self.bos_token_id = bos_token_id
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        assert not add_special_tokens, "the begin token would stand twice"
+        assert not add_special_tokens, "the begin token would be doubled"
         return {"input_ids": [ord(letter) - ord("a") for letter in text]}
 
 
 class Table(torch.nn.Module):
-    """A model whose next token depends on the last alone: row = last token, column = logit of the next."""
+    """A model whose next token depends only on the last one: row = last token, column = logit of the next."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
@@ -83,7 +82,7 @@ def loaded(model: Any, tokenizer: Any = None) -> Loaded:
 UNEVEN = text(("prose", "abcdefghij"), ("code", "ba"), ("prose", "zyx"), ("poem", "a"), ("code", "hello"))
 
 
-def test_a_model_that_knows_nothing_is_as_uncertain_as_its_vocabulary_is_large() -> None:
+def test_uniform_model_has_the_perplexity_of_its_vocabulary_size() -> None:
     model = llama()
     torch.nn.init.zeros_(model.lm_head.weight)
     found = general_perplexity(loaded(model), UNEVEN)
@@ -91,7 +90,7 @@ def test_a_model_that_knows_nothing_is_as_uncertain_as_its_vocabulary_is_large()
     assert [one.perplexity for one in found] == pytest.approx([VOCABULARY] * 3)
 
 
-def test_the_figures_are_those_of_a_known_table() -> None:
+def test_perplexity_equals_that_of_a_known_table() -> None:
     logits = torch.full((VOCABULARY, VOCABULARY), -math.inf)
     logits[BEGIN, :2] = math.log(5.0)  # a or b, half each
     logits[0, :4] = torch.log(torch.tensor([1.0, 2.0, 4.0, 1.0]))  # after a: b in a quarter, c in half of the cases
@@ -105,7 +104,7 @@ def test_the_figures_are_those_of_a_known_table() -> None:
     assert without.nats == pytest.approx(math.log(32), rel=1e-6)
 
 
-def test_a_token_that_cannot_come_makes_the_figure_undefined_and_the_fact_none() -> None:
+def test_impossible_token_makes_perplexity_undefined_and_the_fact_none() -> None:
     (found,) = general_perplexity(loaded(Table(torch.full((VOCABULARY,) * 2, math.nan))), text(("prose", "ab")))
     assert math.isnan(found.perplexity)
     table = pd.DataFrame(
@@ -116,7 +115,7 @@ def test_a_token_that_cannot_come_makes_the_figure_undefined_and_the_fact_none()
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 8, 22, 10_000])
-def test_padding_and_the_size_of_batches_change_nothing(batch_tokens: int) -> None:
+def test_padding_and_batch_size_change_nothing(batch_tokens: int) -> None:
     model = llama()
     alone = [general_perplexity(loaded(model), text((one.kind, one.text)))[0] for one in UNEVEN.passages]
     widths: list[tuple[int, int]] = []
@@ -130,13 +129,13 @@ def test_padding_and_the_size_of_batches_change_nothing(batch_tokens: int) -> No
     assert len(widths) == {1: 5, 8: 4, 22: 2, 10_000: 1}[batch_tokens]
 
 
-def test_logits_of_half_precision_are_summed_in_single() -> None:
+def test_half_precision_logits_are_summed_in_float32() -> None:
     logits = torch.zeros((VOCABULARY, VOCABULARY), dtype=torch.bfloat16)
     (found,) = general_perplexity(loaded(Table(logits)), text(("prose", "ab" * 40)))
     assert found.perplexity == pytest.approx(VOCABULARY, rel=1e-5)
 
 
-def test_every_part_of_the_model_is_left_in_the_mode_it_was_in() -> None:
+def test_every_module_keeps_its_mode() -> None:
     model = llama(attention_dropout=0.9).train()
     model.model.norm.eval()
     first, second = (general_perplexity(loaded(model), UNEVEN) for _ in range(2))
@@ -146,7 +145,7 @@ def test_every_part_of_the_model_is_left_in_the_mode_it_was_in() -> None:
 
 
 def with_adapter(model: Any) -> Any:
-    """The model with a LoRA adapter that changes what it says; the same object that training leaves."""
+    """The model with a LoRA adapter that changes its output; the same object that training leaves."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
@@ -154,7 +153,7 @@ def with_adapter(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("is_wrapped", [True, False])
-def test_the_base_is_the_model_with_its_adapter_off_and_it_is_on_afterwards(is_wrapped: bool) -> None:
+def test_base_is_the_model_with_its_adapter_switched_off(is_wrapped: bool) -> None:
     untouched = general_perplexity(loaded(llama()), UNEVEN)
     model = llama()
     wrapped = with_adapter(model)
@@ -166,12 +165,12 @@ def test_the_base_is_the_model_with_its_adapter_off_and_it_is_on_afterwards(is_w
     assert general_perplexity(loaded(wrapped), UNEVEN) == tuned
 
 
-def test_a_model_without_an_adapter_is_not_said_to_have_forgotten_nothing() -> None:
+def test_model_without_an_adapter_is_refused() -> None:
     with pytest.raises(ValueError, match="no PEFT layer"):
         forgetting(loaded(llama()), UNEVEN)
 
 
-def test_after_a_real_training_the_base_is_the_model_as_it_was_loaded(tmp_path: Path) -> None:
+def test_base_after_a_training_equals_the_loaded_model(tmp_path: Path) -> None:
     few = GeneralText(passages=general_text().passages[::12])
     with tuner_of(spec_of(gradient_checkpointing=True)) as tuner:
         before = general_perplexity(load(STUDENT, CPU), few)
@@ -182,7 +181,7 @@ def test_after_a_real_training_the_base_is_the_model_as_it_was_loaded(tmp_path: 
     assert abs(table["tuned_perplexity"] / table["base_perplexity"] - 1).max() > 0.005
 
 
-def test_the_facts_are_the_whole_and_name_the_text() -> None:
+def test_facts_hold_the_total_and_the_digest_of_the_text() -> None:
     table = pd.DataFrame(
         {
             "kind": ["prose", "code"],
@@ -200,9 +199,10 @@ def test_the_facts_are_the_whole_and_name_the_text() -> None:
     }
 
 
-def test_the_text_is_48_short_passages_of_20_kinds_and_none_is_a_sales_post(sales_posts: Task) -> None:
+def test_text_has_48_short_passages_of_20_kinds_and_no_sales_post(sales_posts: Task) -> None:
     passages = general_text().passages
     assert (len(passages), len({one.kind for one in passages})) == (48, 20)
+    assert len({one.id for one in passages}) == 48
     assert [one.id for one in passages if not 60 <= len(one.text.split()) <= 120] == []
     names = [name for company in sales_posts.catalog.companies for name in (company.name, *_products(company))]
     for one in passages:
@@ -214,8 +214,6 @@ def _products(company: Any) -> list[str]:
     return [product.name for product in (*company.products.train, *company.products.holdout)]
 
 
-def test_an_id_stands_once_and_another_text_has_another_name() -> None:
-    with pytest.raises(ValidationError, match="the id 'p' stands twice"):
-        GeneralText.model_validate({"passages": [{"id": "p", "kind": "prose", "text": "a"}] * 2})
+def test_another_text_has_another_digest() -> None:
     assert text(("prose", "a")).digest != text(("prose", "b")).digest
     assert KindPerplexity("prose", 1, 0, 0.0).perplexity != 1.0

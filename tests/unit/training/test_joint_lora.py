@@ -1,4 +1,4 @@
-"""Projections that are computed as one give what PEFT's modules give, one by one, and leave the model as it was."""
+"""Joint projections compute the same as PEFT's modules one by one, and the model is restored."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from synthpost_dagster.profiles import Lora
 from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import tokenized
 from synthpost_dagster.training.joint_lora import JointProjections
-from synthpost_dagster.training.padding_free import SUITABLE
+from synthpost_dagster.training.padding_free import MODEL_TYPES
 from tests.helpers.tuning import CPU, SPEC, STUDENT, Counted, alone, cell, rows_of, spec_of, tuner_of
 
 ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 def adapted(**changes: Any) -> tuple[Loaded, Any]:
-    """The embedded model with an adapter that says something, in training mode."""
+    """The embedded model with a nonzero adapter, in training mode."""
     loaded = load(STUDENT, CPU)
     model = get_peft_model(loaded.model, lora_config(Lora(**{**SPEC.lora.model_dump(), **changes})))
     generator = torch.Generator().manual_seed(5)
@@ -53,7 +53,7 @@ def layers_of(loaded: Loaded) -> list[Any]:
     return list(loaded.model.model.layers)
 
 
-def test_outputs_and_gradients_are_those_of_each_projection_by_itself() -> None:
+def test_outputs_and_gradients_equal_those_of_single_projections() -> None:
     loaded, model = adapted()
     logits, gradients = outcome(loaded, model)
     JointProjections(loaded.model.model, torch.float32).join()
@@ -67,24 +67,24 @@ def test_outputs_and_gradients_are_those_of_each_projection_by_itself() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_student_learns_in_every_dtype_and_precision(tmp_path: Path, dtype: str, precision: str) -> None:
-    """On a CPU there is no autocast, whatever the precision: there, weights in bfloat16 are left to PEFT."""
-    student, told = STUDENT.model_copy(update={"dtype": dtype}), []
+def test_student_learns_in_every_dtype_and_precision(tmp_path: Path, dtype: str, precision: str) -> None:
+    """A CPU has no autocast at any precision, so PEFT computes weights in bfloat16 there."""
+    student, classes = STUDENT.model_copy(update={"dtype": dtype}), []
     spec = spec_of(precision=precision)
     with tuner_of(spec, student) as tuner:
         part = tuner.loaded.model.model.layers[0].mlp
-        part.register_forward_pre_hook(lambda module, given: told.append(type(module).__name__))
+        part.register_forward_pre_hook(lambda module, given: classes.append(type(module).__name__))
         joined = cell(tuner, tmp_path / "joined", spec, rows=rows_of(2), steps=3).curve["loss"]
         with tuner.as_loaded():
             assert type(part).__name__ == "LlamaMLP"
     apart = spec_of(precision=precision, padding_free=False)
     theirs = alone(tmp_path / "apart", apart, student, rows=rows_of(2), steps=3).curve["loss"]
-    assert told == ["PartGivenOutputs" if dtype == "float32" else "LlamaMLP"] * 3
+    assert classes == ["PartGivenOutputs" if dtype == "float32" else "LlamaMLP"] * 3
     assert joined.iloc[-1] < 0.97 * joined.iloc[0]
     assert joined.tolist() == pytest.approx(theirs.tolist(), rel=1e-4 if dtype == "float32" else 0.01)
 
 
-@pytest.mark.filterwarnings(  # torch's own, while compiling
+@pytest.mark.filterwarnings(  # of torch, while compiling
     "ignore:The .grad attribute of a Tensor that is not a leaf",
     "ignore:.*should not be instantiated:DeprecationWarning",
 )
@@ -118,7 +118,7 @@ def test_fewer_products_are_made() -> None:
     assert (alone.made, joined.made) == (4 * 3 * 7 + 1, 4 * 2 * 4 + 1)
 
 
-def test_adapters_are_as_they_are_when_a_forward_pass_begins() -> None:
+def test_each_forward_pass_uses_the_current_adapters() -> None:
     loaded, model = adapted()
     joints = JointProjections(loaded.model.model, torch.float32)
     joints.join()
@@ -133,7 +133,7 @@ def test_adapters_are_as_they_are_when_a_forward_pass_begins() -> None:
     assert not torch.allclose(before, expected, atol=1e-2)
 
 
-def test_dissolved_the_model_is_as_before_and_can_be_joined_again() -> None:
+def test_dissolved_model_is_restored_and_can_be_joined_again() -> None:
     loaded, model = adapted()
     logits, _ = outcome(loaded, model)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -152,7 +152,7 @@ def test_dissolved_the_model_is_as_before_and_can_be_joined_again() -> None:
     assert torch.equal(outcome(loaded, model)[0], logits)
 
 
-def test_where_there_is_no_memory_for_copies_weights_are_given_back_by_way_of_the_host(
+def test_without_memory_for_copies_weights_return_through_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def short(self: torch.Tensor) -> torch.Tensor:
@@ -168,7 +168,7 @@ def test_where_there_is_no_memory_for_copies_weights_are_given_back_by_way_of_th
     to, left = torch.Tensor.to, list[tuple[int, int]]()
 
     def held() -> tuple[int, int]:
-        """Joined weights that are there, and projections whose weight is a part of one."""
+        """The numbers of joined weights, and of projections whose weight is a view of one."""
         kept = [projection.base_layer.weight for projection in own]
         parts = sum(weight.untyped_storage().nbytes() > weight.nbytes for weight in kept)
         return sum(reference() is not None for reference in extended), parts
@@ -192,9 +192,9 @@ def test_where_there_is_no_memory_for_copies_weights_are_given_back_by_way_of_th
         ({"dropout": 0.1}, set()),
         ({}, ALL),
     ],
-    ids=["some of a group", "one alone", "dropout", "all"],
+    ids=["some of a group", "a single one", "dropout", "all"],
 )
-def test_what_cannot_be_joined_is_left_to_peft(changes: dict[str, Any], joined: set[str]) -> None:
+def test_unsupported_projections_stay_with_peft(changes: dict[str, Any], joined: set[str]) -> None:
     loaded, model = adapted(**changes)
     logits, gradients = outcome(loaded, model)
     types = {name: type(module) for name, module in model.named_modules()}
@@ -206,8 +206,8 @@ def test_what_cannot_be_joined_is_left_to_peft(changes: dict[str, Any], joined: 
     assert set(theirs) == set(gradients)
 
 
-@pytest.mark.parametrize("kind", sorted(SUITABLE))
-def test_every_decoder_that_suits_computes_the_same_and_can_be_saved_afterwards(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", sorted(MODEL_TYPES))
+def test_every_supported_decoder_computes_the_same_and_can_be_saved(kind: str, tmp_path: Path) -> None:
     base, model = small_decoder(kind)
     logits, gradients = small_outcome(model)
     before = {name: weight.clone() for name, weight in base.state_dict().items() if "lora_" not in name}
@@ -226,7 +226,7 @@ def test_every_decoder_that_suits_computes_the_same_and_can_be_saved_afterwards(
 
 
 def small_decoder(kind: str) -> tuple[Any, Any]:
-    """A decoder of the kind with random weights and fewer heads for keys than for queries; the same with an adapter."""
+    """A decoder of this type with random weights and fewer key heads than query heads, and the same with an adapter."""
     torch.manual_seed(3)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = AutoConfig.for_model(kind, **sizes, head_dim=16, intermediate_size=48, vocab_size=50)
@@ -243,7 +243,7 @@ def small_outcome(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return _with_gradients(logits, model)
 
 
-def test_a_projection_with_a_bias_keeps_it() -> None:
+def test_projection_with_a_bias_keeps_it() -> None:
     loaded, model = adapted()
     bias = torch.nn.Parameter(torch.ones(256), requires_grad=False)
     layers_of(loaded)[0].self_attn.q_proj.base_layer.bias = bias

@@ -1,4 +1,4 @@
-"""Fault 15: memory runs out while a model is tuned. And with compiled or checkpointed layers the result is the same."""
+"""Fault 15: memory runs out in training. Compiled and checkpointed layers learn the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.helpers.tuning import (
 
 ROWS = rows_of(8)
 FOUR_ROWS = 300
-"""Tokens: more than any four of the rows have, fewer than all of them have."""
+"""Tokens: more than in any four of the rows, fewer than in all of them."""
 
 
 NONE_LEFT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -38,7 +38,7 @@ NO_WORKSPACE = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling
 
 
 class SmallDevice:
-    """Runs out of memory where a forward pass has more tokens than `most`, or where `fails` says so of its number."""
+    """Runs out of memory if a forward pass has more than `most` tokens, or if `fails` is true for its number."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class SmallDevice:
         self._other = (number, error)
 
     def grow(self) -> None:
-        """Has all the memory of the world from now on."""
+        """Has unlimited memory from now on."""
         self._handle.remove()
 
 
@@ -77,9 +77,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("error", [NONE_LEFT, NO_WORKSPACE])
-def test_fault_15_out_of_memory_halves_the_rows_held_keeps_those_of_a_step_and_says_so(
-    undisturbed: Path, tmp_path: Path, error: RuntimeError
-) -> None:
+def test_fault_15_out_of_memory_halves_the_micro_batch(undisturbed: Path, tmp_path: Path, error: RuntimeError) -> None:
     log = ProgressLog()
     with tuner_of() as tuner:
         device = SmallDevice(tuner, most=FOUR_ROWS, error=error)
@@ -103,24 +101,20 @@ def test_another_error_of_the_device_ends_the_training(tmp_path: Path) -> None:
             cell(tuner, tmp_path, rows=ROWS, steps=3)
 
 
-def test_fault_15_out_of_memory_in_the_midst_goes_on_from_the_last_checkpoint(
-    undisturbed: Path, tmp_path: Path
-) -> None:
+def test_fault_15_out_of_memory_resumes_from_the_last_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
     log = ProgressLog()
     with tuner_of() as tuner:
         device = SmallDevice(tuner, fails=lambda number: number == 3)
         tuned = cell(tuner, tmp_path, rows=ROWS, steps=3, log=log, seconds=ALWAYS)
         device.grow()
     assert device.held == [8, 8, 8, 4, 4]
-    assert "training goes on from step 2 of 3" in log
+    assert "training resumes at step 2 of 3" in log
     assert log.steps == [1, 2, 3]
     assert tuned.curve["step"].tolist() == [1, 2, 3]
     assert largest_difference(tmp_path, undisturbed) < 2e-4
 
 
-def test_fault_15_where_not_even_one_row_fits_the_error_names_the_remedy_and_the_model_is_as_before(
-    undisturbed: Path, tmp_path: Path
-) -> None:
+def test_fault_15_no_row_fits_is_an_error_and_restores_the_model(undisturbed: Path, tmp_path: Path) -> None:
     log = ProgressLog()
     with tuner_of() as tuner:
         device = SmallDevice(tuner, most=20)
@@ -142,7 +136,7 @@ def test_fault_15_where_not_even_one_row_fits_the_error_names_the_remedy_and_the
     assert largest_difference(tmp_path / "next", undisturbed) == 0
 
 
-def test_fault_15_memory_that_runs_out_before_the_first_step_is_told_and_the_next_cell_is_as_ever(
+def test_fault_15_out_of_memory_before_step_1_leaves_the_next_cell_intact(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(*arguments: Any) -> None:
@@ -158,7 +152,7 @@ def test_fault_15_memory_that_runs_out_before_the_first_step_is_told_and_the_nex
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
-def test_activations_made_again_change_nothing_and_leave_nothing_on_the_model(
+def test_gradient_checkpointing_learns_the_same_and_leaves_no_hooks(
     undisturbed: Path, tmp_path: Path, padding_free: bool
 ) -> None:
     spec = spec_of(gradient_checkpointing=True, padding_free=padding_free)
@@ -175,7 +169,7 @@ def test_activations_made_again_change_nothing_and_leave_nothing_on_the_model(
     assert largest_difference(tmp_path / "two", tmp_path / "one") == 0
 
 
-def test_a_padded_model_is_laid_out_as_one_without_padding_free(tmp_path: Path) -> None:
+def test_unsupported_model_gets_the_layouts_of_padded_training(tmp_path: Path) -> None:
     spec = spec_of(compile="auto")
     with tuner_of(spec, steps=MIN_COMPILED_STEPS) as tuner:
         tuner.device = Device("cuda:0", "a GPU", "a GPU")
@@ -187,8 +181,8 @@ def test_a_padded_model_is_laid_out_as_one_without_padding_free(tmp_path: Path) 
         tuner.device = CPU
 
 
-def test_a_new_process_resumes_with_the_checkpoints_layout(undisturbed: Path, tmp_path: Path) -> None:
-    """The first process runs out of memory with 8 rows and is ended at step 3, with 4."""
+def test_new_process_resumes_with_the_checkpoints_layout(undisturbed: Path, tmp_path: Path) -> None:
+    """The first process runs out of memory with 8 rows, and is stopped at step 3 with 4."""
     with tuner_of() as tuner:
         ended = RuntimeError("an illegal memory access")
         device = SmallDevice(tuner, most=FOUR_ROWS)

@@ -1,4 +1,4 @@
-"""Rows end to end learn what TRL's own padded trainer learns, and no row sees another."""
+"""Training without padding learns the same as TRL's padded trainer, and rows do not attend to each other."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from synthpost_dagster.training.adapter import lora_config
 from synthpost_dagster.training.conversations import MASKED, tokenized
 from synthpost_dagster.training.padding_free import (
     ATTENTION,
-    PIECE,
-    LearnedLoss,
+    CHUNK_TOKENS,
+    ChunkedLoss,
     RowsCollator,
+    chunk_loss,
+    is_supported,
     learned_loss,
-    piece_loss,
-    suits,
 )
 from synthpost_dagster.training.sft import Tuned, Tuner
 from tests.helpers.tuning import CPU, SPEC, STUDENT, cell, largest_difference, rows_of, spec_of, state_of, tuner_of
@@ -34,7 +34,7 @@ Padded = Callable[[str], tuple[Path, Tuned]]
 
 @pytest.fixture(scope="module")
 def padded(tmp_path_factory: pytest.TempPathFactory) -> Padded:
-    """Three steps on twelve rows in TRL's own way, for one loss or the other."""
+    """Three steps on twelve rows with TRL's trainer, for either loss."""
     made: dict[str, tuple[Path, Tuned]] = {}
 
     def make(loss: str) -> tuple[Path, Tuned]:
@@ -49,7 +49,7 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> Padded:
 
 @pytest.mark.parametrize("micro_batch", [8, 2])
 @pytest.mark.parametrize("loss", ["completion", "full"])
-def test_losses_and_adapter_are_those_of_trls_padded_trainer(
+def test_losses_and_adapter_equal_those_of_trls_padded_trainer(
     padded: Padded, tmp_path: Path, loss: str, micro_batch: int
 ) -> None:
     folder, theirs = padded(loss)
@@ -62,11 +62,11 @@ def test_losses_and_adapter_are_those_of_trls_padded_trainer(
     assert ours.curve["learning_rate"].tolist() == pytest.approx(theirs.curve["learning_rate"].tolist())
     assert largest_difference(tmp_path, folder) < 2e-4 < SPEC.learning_rate / 5
     other, _ = padded("full" if loss == "completion" else "completion")
-    assert largest_difference(tmp_path, other) > 1e-3, "the tolerance tells the two losses apart"
+    assert largest_difference(tmp_path, other) > 1e-3, "the tolerance distinguishes the two losses"
 
 
 def student_with_adapter() -> tuple[Loaded, Any]:
-    """The embedded model with an adapter that says something."""
+    """The embedded model with a nonzero adapter."""
     loaded = load(STUDENT, CPU)
     model = get_peft_model(loaded.model, lora_config(SPEC.lora))
     generator = torch.Generator().manual_seed(5)
@@ -77,14 +77,14 @@ def student_with_adapter() -> tuple[Loaded, Any]:
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """Those of the adapter, taken away from the model."""
+    """The gradients of the adapter, which are removed from the model."""
     found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad(set_to_none=True)
     return found
 
 
 @pytest.mark.parametrize("loss", ["completion", "full"])
-def test_loss_and_gradients_are_those_of_each_row_by_itself(loss: str) -> None:
+def test_loss_and_gradients_equal_those_of_single_rows(loss: str) -> None:
     loaded, model = student_with_adapter()
     rows = tokenized(rows_of(5), loaded.template, loss, None)
     count = torch.tensor(sum(label != MASKED for one in rows for label in one.labels[1:]))
@@ -96,8 +96,8 @@ def test_loss_and_gradients_are_those_of_each_row_by_itself(loss: str) -> None:
     expected.backward()
     wanted = gradients(model)
     loaded.model.set_attn_implementation(ATTENTION)
-    batch = RowsCollator(5, 512, is_filled=True)([one._asdict() for one in rows])
-    found = learned_loss(loaded.model, batch, count, piece_loss, is_mixed=False)
+    batch = RowsCollator(5, 512, is_padded=True)([one._asdict() for one in rows])
+    found = learned_loss(loaded.model, batch, count, chunk_loss, is_mixed=False)
     found.backward()
     got = gradients(model)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
@@ -107,12 +107,12 @@ def test_loss_and_gradients_are_those_of_each_row_by_itself(loss: str) -> None:
         torch.testing.assert_close(got[name], gradient, atol=1e-5, rtol=1e-3)
 
 
-def test_another_row_s_tokens_change_nothing_in_a_row() -> None:
+def test_tokens_of_one_row_do_not_affect_another() -> None:
     loaded, _ = student_with_adapter()
     loaded.model.set_attn_implementation(ATTENTION)
     rows = [one._asdict() for one in tokenized(rows_of(3), loaded.template, "full", None)]
     changed = [{**row, "input_ids": [7] * len(row["input_ids"])} if at == 1 else row for at, row in enumerate(rows)]
-    before, after = (hidden(loaded, RowsCollator(3, 512, is_filled=True)(some)) for some in (rows, changed))
+    before, after = (hidden(loaded, RowsCollator(3, 512, is_padded=True)(some)) for some in (rows, changed))
     ends = [0, *itertools.accumulate(len(row["input_ids"]) for row in rows)]
     first, second, third = (slice(start, end) for start, end in itertools.pairwise(ends))
     assert torch.equal(before[first], after[first])
@@ -120,12 +120,12 @@ def test_another_row_s_tokens_change_nothing_in_a_row() -> None:
     assert not torch.isclose(before[second], after[second], atol=1e-3).all(dim=-1).any()
 
 
-def test_within_a_row_what_comes_later_changes_nothing_and_what_came_before_does() -> None:
+def test_attention_within_a_row_is_causal() -> None:
     loaded, _ = student_with_adapter()
     loaded.model.set_attn_implementation(ATTENTION)
     (row,) = (one._asdict() for one in tokenized(rows_of(1), loaded.template, "full", None))
     changed = {**row, "input_ids": [*row["input_ids"][:9], 7, *row["input_ids"][10:]]}
-    before, after = (hidden(loaded, RowsCollator(1, 512, is_filled=False)([one])) for one in (row, changed))
+    before, after = (hidden(loaded, RowsCollator(1, 512, is_padded=False)([one])) for one in (row, changed))
     assert torch.equal(before[:9], after[:9])
     assert (before[9:] != after[9:]).any(dim=-1).all()
 
@@ -143,19 +143,19 @@ EXAMPLES = [
 ]
 
 
-def test_two_rows_stand_end_to_end_and_the_first_token_of_a_row_is_not_learned() -> None:
-    batch = RowsCollator(3, 40, is_filled=False)(EXAMPLES)
+def test_rows_are_concatenated_and_their_first_tokens_not_learned() -> None:
+    batch = RowsCollator(3, 40, is_padded=False)(EXAMPLES)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1]]
     assert batch["labels"].tolist() == [[MASKED, MASKED, 7, 8, MASKED, 10]]
-    assert batch["ends"].tolist() == [0, 4, 6, 6, 6], "as many as three rows and a filling have"
+    assert batch["ends"].tolist() == [0, 4, 6, 6, 6], "the number for three rows and padding"
     assert batch["ends"].dtype == torch.int32
     assert batch["learned"].tolist() == [1, 2, 4]
     assert batch["targets"].tolist() == [7, 8, 10]
 
 
-def test_the_filling_is_a_row_of_its_own_that_is_not_learned() -> None:
-    batch = RowsCollator(2, 100, is_filled=True)(EXAMPLES)
+def test_padding_is_a_row_that_is_not_learned() -> None:
+    batch = RowsCollator(2, 100, is_padded=True)(EXAMPLES)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10] + [0] * 58]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, *range(58)]]
     assert batch["labels"].tolist() == [[MASKED, MASKED, 7, 8, MASKED, 10] + [MASKED] * 58]
@@ -164,27 +164,27 @@ def test_the_filling_is_a_row_of_its_own_that_is_not_learned() -> None:
     assert batch["targets"].tolist() == [7, 8, 10] + [MASKED] * 61
 
 
-def test_rows_that_fill_a_batch_get_no_filling() -> None:
-    batch = RowsCollator(1, 64, is_filled=True)([{"input_ids": [1] * 64, "labels": [1] * 64}])
+def test_full_batch_gets_no_padding() -> None:
+    batch = RowsCollator(1, 64, is_padded=True)([{"input_ids": [1] * 64, "labels": [1] * 64}])
     assert batch["ends"].tolist() == [0, 64, 64]
     assert batch["targets"].tolist() == [1] * 63 + [MASKED]
 
 
 @pytest.mark.parametrize(("most", "longest"), [(1, 64), (64, 64), (257, 257)])
-def test_the_longest_row_is_that_of_all_rows_whatever_a_batch_holds(most: int, longest: int) -> None:
-    assert RowsCollator(2, most, is_filled=False)(EXAMPLES)["longest"] == longest
+def test_longest_row_is_that_of_all_batches(most: int, longest: int) -> None:
+    assert RowsCollator(2, most, is_padded=False)(EXAMPLES)["longest"] == longest
 
 
-@pytest.mark.parametrize("positions", [1, PIECE, 2 * PIECE + 452])
-def test_the_loss_in_pieces_and_its_gradient_are_torchs(positions: int) -> None:
+@pytest.mark.parametrize("positions", [1, CHUNK_TOKENS, 2 * CHUNK_TOKENS + 452])
+def test_chunked_loss_and_its_gradient_equal_torchs(positions: int) -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(50, 8, generator=generator)
     targets = torch.randint(0, 50, (positions,), generator=generator)
     targets[1::3] = MASKED
-    count = (targets != MASKED).sum() + 3  # of the whole step, of which this is a part
+    count = (targets != MASKED).sum() + 3  # more than in this micro-batch
     ours = torch.randn(positions, 8, generator=generator).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
-    found = LearnedLoss.apply(ours, weight, targets, count, piece_loss)
+    found = ChunkedLoss.apply(ours, weight, targets, count, chunk_loss)
     expected = F.cross_entropy(theirs @ weight.t(), targets, ignore_index=MASKED, reduction="sum") / count
     (2 * found).backward()
     (2 * expected).backward()
@@ -195,7 +195,7 @@ def test_the_loss_in_pieces_and_its_gradient_are_torchs(positions: int) -> None:
 
 def test_large_logits_do_not_overflow_in_the_loss() -> None:
     one = torch.full((1, 1), 1e4)
-    loss, gradient = piece_loss(one, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]), torch.tensor(1))
+    loss, gradient = chunk_loss(one, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]), torch.tensor(1))
     assert (float(loss), float(gradient)) == (2e4, 2.0)
 
 
@@ -209,14 +209,14 @@ def test_large_logits_do_not_overflow_in_the_loss() -> None:
         ("gemma2", None, ["q_proj"], False),
     ],
 )
-def test_only_decoders_that_keep_to_the_rules_are_tuned_without_padding(
+def test_only_supported_decoders_are_trained_without_padding(
     model_type: str, sliding_window: int | None, modules: list[str], suited: bool
 ) -> None:
     model: Any = SimpleNamespace(config=SimpleNamespace(model_type=model_type, sliding_window=sliding_window))
-    assert suits(model, modules) is suited
+    assert is_supported(model, modules) is suited
 
 
-def test_a_model_that_does_not_suit_is_tuned_in_trls_padded_way(padded: Padded, tmp_path: Path) -> None:
+def test_unsupported_model_is_trained_with_padding(padded: Padded, tmp_path: Path) -> None:
     folder, theirs = padded("completion")
     with tuner_of() as tuner:
         tuner.loaded.model.config.sliding_window = 4096
@@ -225,7 +225,7 @@ def test_a_model_that_does_not_suit_is_tuned_in_trls_padded_way(padded: Padded, 
     assert largest_difference(tmp_path, folder) == 0
 
 
-def test_a_model_of_another_shape_is_tuned_padded_and_is_as_before_afterwards(tmp_path: Path) -> None:
+def test_model_of_another_type_is_trained_with_padding_and_restored(tmp_path: Path) -> None:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     tokenizer = load(STUDENT, CPU).tokenizer
@@ -252,7 +252,7 @@ def test_a_model_of_another_shape_is_tuned_padded_and_is_as_before_afterwards(tm
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "qkv"])
-def test_what_cannot_be_adapted_is_refused_by_key_before_anything_is_put_on_the_model(target: str) -> None:
+def test_unknown_target_modules_are_refused_before_the_model_changes(target: str) -> None:
     loaded = load(STUDENT, CPU)
     before = state_of(loaded.model)
     spec = SPEC.model_copy(update={"lora": SPEC.lora.model_copy(update={"target_modules": ("q_proj", target)})})

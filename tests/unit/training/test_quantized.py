@@ -48,7 +48,7 @@ def qlora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
     return folder, tuned
 
 
-def test_an_adapter_is_learned_on_4_bit_weights_which_stay_what_they_are(qlora: tuple[Path, Tuned]) -> None:
+def test_adapter_is_learned_on_4_bit_weights_that_do_not_change(qlora: tuple[Path, Tuned]) -> None:
     folder, tuned = qlora
     losses = tuned.curve["loss"].tolist()
     assert losses[3] < losses[2] < losses[1] < losses[0]
@@ -67,12 +67,12 @@ def test_decoded_weights_are_plain_and_learn_the_same(qlora: tuple[Path, Tuned],
     assert {weight.dtype for weight in weights(tmp_path).values()} == {torch.float32}
 
 
-def test_4_bit_weights_are_really_others_than_the_whole_ones(qlora: tuple[Path, Tuned], tmp_path: Path) -> None:
+def test_4_bit_weights_differ_from_the_full_ones(qlora: tuple[Path, Tuned], tmp_path: Path) -> None:
     whole = alone(tmp_path, rows=ROWS, steps=1)
     assert whole.curve["loss"].iloc[0] != pytest.approx(qlora[1].curve["loss"].iloc[0], abs=1e-3)
 
 
-def test_weights_are_decoded_by_themselves_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_decoded_automatically_if_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     from synthpost_dagster.inference import models
 
     auto = PACKED.model_copy(update={"dequantize": "auto"})

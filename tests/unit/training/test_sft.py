@@ -1,4 +1,4 @@
-"""Real trainings of a few steps: what is learned, what is told, what is left behind."""
+"""Real trainings of a few steps: loss, progress and files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def mean_loss(loaded: Loaded, rows: pd.DataFrame, posts_alone: bool) -> float:
-    """Cross-entropy a token of the untuned model, over the posts with their end token, or over everything."""
+    """Cross-entropy per token of the untuned model, over the posts with their end token, or over all tokens."""
     total, tokens = 0.0, 0
     for row in rows.itertuples():
         prompt = loaded.tokenizer.apply_chat_template(
@@ -64,26 +64,26 @@ def mean_loss(loaded: Loaded, rows: pd.DataFrame, posts_alone: bool) -> float:
     return total / tokens
 
 
-def test_the_loss_is_that_of_the_posts_and_their_end_alone(trained: Trained) -> None:
+def test_loss_covers_only_the_posts_and_their_end_tokens(trained: Trained) -> None:
     untuned, first = load(STUDENT, CPU), trained.tuned.curve["loss"].iloc[0]
     assert first == pytest.approx(mean_loss(untuned, rows_of(8), posts_alone=True), rel=1e-4)
     assert first != pytest.approx(mean_loss(untuned, rows_of(8), posts_alone=False), rel=0.02)
 
 
-def test_the_loss_curve_has_a_row_a_step_and_falls(trained: Trained) -> None:
+def test_loss_curve_has_one_row_per_step_and_falls(trained: Trained) -> None:
     curve = LossCurve.validate(trained.tuned.curve)
     assert curve["step"].tolist() == [1, 2]
     assert curve["loss"].iloc[1] < curve["loss"].iloc[0]
     assert curve["learning_rate"].tolist() == pytest.approx([2e-3, 1e-3])
 
 
-def test_the_folder_holds_the_adapter_and_nothing_else(trained: Trained) -> None:
+def test_folder_has_only_the_adapter(trained: Trained) -> None:
     files = [path for path in (trained.folder / "adapter").rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"adapter_model.safetensors", "adapter_config.json"}
     assert not list(trained.folder.rglob("checkpoint-*")), "none was due"
 
 
-def test_the_adapter_names_its_base_and_no_path_of_this_machine(trained: Trained) -> None:
+def test_adapter_names_its_base_model_and_no_local_path(trained: Trained) -> None:
     text = (trained.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
     config = json.loads(text)
     assert config["base_model_name_or_path"] == "embedded"
@@ -92,7 +92,7 @@ def test_the_adapter_names_its_base_and_no_path_of_this_machine(trained: Trained
     assert len(config["target_modules"]) == 7
 
 
-def test_progress_tells_what_is_taught_how_it_is_laid_out_and_of_every_step(trained: Trained) -> None:
+def test_progress_shows_the_first_row_the_layout_and_every_step(trained: Trained) -> None:
     assert trained.log == [
         "the first row teaches: 'Ready for rain?<|eot_id|>'",
         "training 8 rows at a time, 8 rows a step",
@@ -103,9 +103,7 @@ def test_progress_tells_what_is_taught_how_it_is_laid_out_and_of_every_step(trai
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
-def test_fault_15_a_loss_that_is_not_a_number_ends_the_training_before_its_end_and_leaves_nothing(
-    tmp_path: Path, padding_free: bool
-) -> None:
+def test_fault_15_nan_loss_ends_the_training_and_leaves_no_files(tmp_path: Path, padding_free: bool) -> None:
     spec = spec_of(learning_rate=1e30, rows_per_step=2, micro_batch=2, padding_free=padding_free)
     log = ProgressLog()
     with tuner_of(spec) as tuner:
@@ -118,11 +116,11 @@ def test_fault_15_a_loss_that_is_not_a_number_ends_the_training_before_its_end_a
     assert largest_difference(tmp_path / "next", tmp_path / "undisturbed") == 0
 
 
-def test_fault_15_no_checkpoint_is_written_of_a_model_whose_loss_is_not_a_number(tmp_path: Path) -> None:
+def test_fault_15_nan_loss_writes_no_checkpoint(tmp_path: Path) -> None:
     spec = spec_of(learning_rate=1e30, rows_per_step=2, micro_batch=2)
     with pytest.raises(SynthpostError, match="not a number at step 2"):
         alone(tmp_path, spec, rows=rows_of(4), steps=8, seconds=ALWAYS)
-    assert not (tmp_path / "checkpoints").exists(), "the next run would go on from it"
+    assert not (tmp_path / "checkpoints").exists(), "the next run would resume from it"
 
 
 def test_fault_16_no_rows_are_refused_by_name(tmp_path: Path) -> None:
@@ -132,13 +130,13 @@ def test_fault_16_no_rows_are_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("padding_free", [True, False])
 @pytest.mark.parametrize(("rows", "micro_batch", "taken"), FEW_OR_ODD)
-def test_fault_16_with_few_or_odd_rows_a_step_takes_what_there_is(
+def test_fault_16_few_or_odd_numbers_of_rows_are_trained(
     tmp_path: Path, rows: int, micro_batch: int, taken: list[int], padding_free: bool
 ) -> None:
     assert_steps_take(tmp_path, rows, taken, spec_of(micro_batch=micro_batch, padding_free=padding_free))
 
 
-def test_fault_16_rows_of_one_type_alone_are_learned_as_well(tmp_path: Path) -> None:
+def test_fault_16_rows_of_a_single_type_are_learned(tmp_path: Path) -> None:
     rows = rows_of(8).assign(post="Same again. Same again.")
     curve = alone(tmp_path, rows=rows, steps=4).curve
     assert curve["loss"].iloc[-1] < 0.9 * curve["loss"].iloc[0]

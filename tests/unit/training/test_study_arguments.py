@@ -1,4 +1,4 @@
-"""`study: true` sets exactly the study's arguments, as the trainer itself has them, and the study's labels."""
+"""`study: true` sets the trainer's arguments and the labels of the original study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthpost_dagster.profiles import Profile, load_profile
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.training.checkpoints import Checkpoints
-from synthpost_dagster.training.conversations import MASKED, tokenized
+from synthpost_dagster.training.conversations import MASKED
 from synthpost_dagster.training.fitting import Layout
 from synthpost_dagster.training.sft import Job, Tuner
 from tests.helpers.tuning import CPU, STUDENT, rows_of
@@ -24,7 +24,7 @@ ROWS = rows_of(8)
 
 @pytest.fixture(scope="module")
 def study(sales_posts: Task, tmp_path_factory: pytest.TempPathFactory) -> Profile:
-    """The packaged profile `tiny` with `study: true`, and with much that the study did otherwise."""
+    """The packaged profile `tiny` with `study: true` and keys that differ from the study."""
     content = yaml.safe_load((profiles.FOLDER / "tiny.yaml").read_text(encoding="utf-8"))
     content["study"] = True
     content["training"] |= {"rows_per_step": 4, "learning_rate": 0.5, "seed": 1, "max_length": 99}
@@ -41,16 +41,15 @@ def tuner(study: Profile) -> Iterator[Tuner]:
 
 @pytest.fixture(scope="module")
 def trainer(study: Profile, sales_posts: Task, tuner: Tuner, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """TRL's own trainer, as a cell of the study gets it."""
+    """TRL's trainer for a cell of the study."""
     prompt, spec = sales_posts.spec.system_prompt, study.training
-    rows = tokenized(ROWS, tuner.loaded.template, spec.loss, prompt)
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"), 60)
     layout = tuner._layouts(spec, checkpoints)[0]
     assert layout == Layout(2, gradient_checkpointing=True, is_compiled=False)
-    return tuner._trainer(Job(ROWS, 50, spec, prompt), rows, layout, checkpoints, SILENT)
+    return tuner._trainer(Job(ROWS, 50, spec, prompt), layout, checkpoints, SILENT)
 
 
-def test_the_trainers_own_arguments_are_the_studys(trainer: Any) -> None:
+def test_trainer_has_the_arguments_of_the_study(trainer: Any) -> None:
     wanted = {
         "max_steps": 50,
         "per_device_train_batch_size": 2,
@@ -68,13 +67,13 @@ def test_the_trainers_own_arguments_are_the_studys(trainer: Any) -> None:
         "assistant_only_loss": False,
         "gradient_checkpointing": True,
         "max_grad_norm": 1.0,
-        "num_train_epochs": 3.0,  # transformers' own, which max_steps overrules
+        "num_train_epochs": 3.0,  # the default of transformers; max_steps overrides it
         "report_to": [],
     }
     assert {name: getattr(trainer.args, name) for name in wanted} == wanted
 
 
-def test_the_trainer_is_trls_own_and_the_optimizer_bitsandbytes(trainer: Any) -> None:
+def test_trainer_is_trls_and_the_optimizer_bitsandbytes(trainer: Any) -> None:
     from bitsandbytes.optim import AdamW
     from trl import SFTTrainer
 
@@ -83,16 +82,14 @@ def test_the_trainer_is_trls_own_and_the_optimizer_bitsandbytes(trainer: Any) ->
     assert (kind, settings["optim_bits"]) == (AdamW, 8)
 
 
-def test_the_adapter_is_the_studys(tuner: Tuner) -> None:
+def test_adapter_has_the_arguments_of_the_study(tuner: Tuner) -> None:
     adapter = tuner.model.peft_config["default"]
     assert (adapter.r, adapter.lora_alpha, adapter.lora_dropout, adapter.bias) == (16, 16, 0.0, "none")
     assert adapter.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert (adapter.task_type, adapter.use_rslora, adapter.modules_to_save) == ("CAUSAL_LM", False, None)
 
 
-def test_every_token_of_the_conversation_with_its_system_prompt_is_learned_and_no_filling(
-    trainer: Any, sales_posts: Task
-) -> None:
+def test_every_token_but_padding_is_learned_system_prompt_included(trainer: Any, sales_posts: Task) -> None:
     tokenizer, seen = trainer.processing_class, []
     for batch in trainer.get_train_dataloader():
         assert batch["input_ids"].shape[0] == 2

@@ -1,4 +1,4 @@
-"""The trainer's collator leaves the post and its end token to be learned, and rows that teach less are refused."""
+"""The collator lets the post and its end token be learned; rows that teach less are refused."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from synthpost_dagster.inference.models import Loaded, load
 from synthpost_dagster.rows.prompts import training_prompts
 from synthpost_dagster.schemas import Supervision
 from synthpost_dagster.tasks.task import Task
-from synthpost_dagster.training.conversations import tokenized
+from synthpost_dagster.training.conversations import DECODED_ROWS, MASKED, check_supervision, tokenized
 from synthpost_dagster.training.sft import Tuner
-from synthpost_dagster.training.supervision import DECODED_ROWS, MASKED, refuse_untaught
 from tests.helpers.tuning import CPU, STUDENT, ProgressLog, cell, spec_of
 
 POSTS = [
@@ -44,14 +43,14 @@ def student() -> Loaded:
 def supervision_of(
     student: Loaded, rows: pd.DataFrame, folder: Path, log: ProgressLog | None = None, **changes: object
 ) -> pd.DataFrame:
-    """What a training of one step, with a changed specification, says of its rows."""
+    """The supervision table of a training of one step with a changed specification."""
     spec = spec_of(**changes)
     with Tuner(student, "embedded", spec, 1, CPU) as tuner:
         return Supervision.validate(cell(tuner, folder, spec, rows=rows, steps=1, log=log).supervision)
 
 
 def lengths(student: Loaded, rows: pd.DataFrame, whole: bool) -> list[int]:
-    """Tokens of each conversation in the model's template, whole or up to the post."""
+    """Tokens of each conversation in the model's template, complete or up to the post."""
     tokens = []
     for row in rows.itertuples():
         turns = (
@@ -82,7 +81,7 @@ def named_in(caught: pytest.ExceptionInfo[SynthpostError]) -> list[str]:
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
-def test_the_post_and_its_end_token_alone_are_learned_and_shown(
+def test_only_the_post_and_its_end_token_are_learned_and_shown(
     student: Loaded, rows: pd.DataFrame, tmp_path: Path, padding_free: bool
 ) -> None:
     log = ProgressLog()
@@ -98,11 +97,11 @@ def test_the_post_and_its_end_token_alone_are_learned_and_shown(
 
 
 @pytest.mark.parametrize(("padding_free", "unlearned"), [(True, 1), (False, 0)])
-def test_with_the_loss_on_everything_the_whole_conversation_is_learned(
+def test_full_loss_learns_the_whole_conversation(
     student: Loaded, rows: pd.DataFrame, tmp_path: Path, padding_free: bool, unlearned: int
 ) -> None:
     found = supervision_of(student, rows, tmp_path, loss="full", padding_free=padding_free)
-    # Nothing comes before the first token, so it cannot be learned, whether its label says so or not.
+    # Nothing precedes the first token, so it cannot be learned, whatever its label.
     assert (found["supervised_tokens"] == found["tokens"] - unlearned).all()
     assert found["tokens"].tolist() == lengths(student, rows, whole=True)
     assert found["is_end_supervised"].all()
@@ -111,7 +110,7 @@ def test_with_the_loss_on_everything_the_whole_conversation_is_learned(
 
 
 @pytest.mark.parametrize("loss", ["completion", "full"])
-def test_a_row_over_the_maximum_length_stops_the_run_before_any_step_by_its_id(
+def test_row_over_the_maximum_length_is_refused_by_its_id(
     student: Loaded, rows: pd.DataFrame, tmp_path: Path, loss: str
 ) -> None:
     whole, log = lengths(student, rows, whole=True), ProgressLog()
@@ -125,7 +124,7 @@ def test_a_row_over_the_maximum_length_stops_the_run_before_any_step_by_its_id(
     assert not list((tmp_path / "adapter").iterdir())
 
 
-def test_a_row_that_just_fits_is_learned(student: Loaded, rows: pd.DataFrame, tmp_path: Path) -> None:
+def test_row_of_the_maximum_length_is_learned(student: Loaded, rows: pd.DataFrame, tmp_path: Path) -> None:
     most = max(lengths(student, rows, whole=True))
     assert supervision_of(student, rows, tmp_path, max_length=most)["is_end_supervised"].all()
 
@@ -134,12 +133,12 @@ def test_a_row_that_just_fits_is_learned(student: Loaded, rows: pd.DataFrame, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda template: "{{ bos_token }}" + template, "begin with two begin tokens; take one out of the student's"),
+        (lambda template: "{{ bos_token }}" + template, "begin with two begin tokens; remove one from the student's"),
         (lambda template: template.replace(f" + '{END}'", ""), "do not teach when to stop; the student's chat templ"),
     ],
     ids=["begin token doubled", "no end token"],
 )
-def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and_names_rows(
+def test_unsuitable_chat_template_is_refused_with_the_ids_of_rows(
     student: Loaded,
     rows: pd.DataFrame,
     tmp_path: Path,
@@ -157,9 +156,7 @@ def test_a_chat_template_that_spoils_every_row_stops_the_run_before_any_step_and
     assert not list((tmp_path / "adapter").iterdir())
 
 
-def test_empty_block_of_thoughts_before_an_answer_is_not_learned(
-    student: Loaded, rows: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_empty_block_of_reasoning_is_not_learned(student: Loaded, rows: pd.DataFrame, tmp_path: Path) -> None:
     plain = supervision_of(student, rows, tmp_path / "plain")
     block = r"('<think>\n\n</think>\n\n' if message['role'] == 'assistant' else '') + message['content'] | trim"
     student.tokenizer.chat_template = student.tokenizer.chat_template.replace("message['content'] | trim", block)
@@ -169,7 +166,7 @@ def test_empty_block_of_thoughts_before_an_answer_is_not_learned(
     pd.testing.assert_frame_equal(supervision_of(student, rows, tmp_path / "block"), plain)
 
 
-def test_prompt_that_opens_thoughts_stops_the_training_before_any_step(
+def test_prompt_that_opens_reasoning_is_refused_before_any_step(
     student: Loaded, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
     log = ProgressLog()
@@ -180,9 +177,7 @@ def test_prompt_that_opens_thoughts_stops_the_training_before_any_step(
     assert not list((tmp_path / "adapter").iterdir())
 
 
-def test_a_special_token_in_a_text_stays_text_in_training_as_it_does_when_posts_are_written(
-    student: Loaded, rows: pd.DataFrame
-) -> None:
+def test_special_token_in_a_text_stays_text_in_training(student: Loaded, rows: pd.DataFrame) -> None:
     special = student.tokenizer.added_tokens_decoder
     inside = "".join(token.content for token in special.values())
     harmless = tokenized(rows, student.template, "completion", "Be kind.")
@@ -199,9 +194,7 @@ def test_a_special_token_in_a_text_stays_text_in_training_as_it_does_when_posts_
         assert student.tokenizer.decode(learned).startswith("Now<")
 
 
-def test_a_tokenizer_that_begins_every_text_by_itself_does_not_double_the_templates_begin_token(
-    student: Loaded, rows: pd.DataFrame
-) -> None:
+def test_begin_token_of_the_tokenizer_does_not_double_the_templates(student: Loaded, rows: pd.DataFrame) -> None:
     from tokenizers.processors import TemplateProcessing
 
     begin, number = str(student.tokenizer.bos_token), student.tokenizer.bos_token_id
@@ -212,7 +205,7 @@ def test_a_tokenizer_that_begins_every_text_by_itself_does_not_double_the_templa
 
 
 def test_good_rows_are_not_refused() -> None:
-    refuse_untaught(table(), 100)
+    check_supervision(table(), 100)
 
 
 @pytest.mark.parametrize(
@@ -228,16 +221,14 @@ def test_good_rows_are_not_refused() -> None:
         ({"is_begin_doubled": [True, False, False]}, "1 of 3 training rows begin with two begin tokens", [0]),
     ],
 )
-def test_rows_at_fault_are_refused_by_their_ids(
-    columns: dict[str, list[object]], message: str, rows: list[int]
-) -> None:
+def test_refused_rows_are_named_by_their_ids(columns: dict[str, list[object]], message: str, rows: list[int]) -> None:
     with pytest.raises(SynthpostError, match=f"^{message}") as caught:
-        refuse_untaught(table(**columns), 100)
+        check_supervision(table(**columns), 100)
     assert named_in(caught) == [f"{at:016x}" for at in rows]
 
 
-def test_of_many_rows_the_first_five_are_named() -> None:
+def test_error_names_the_first_five_rows() -> None:
     many = pd.concat([table().assign(supervised_tokens=0, is_end_supervised=False)] * 3)
     with pytest.raises(SynthpostError, match="9 of 9") as caught:
-        refuse_untaught(many, 100)
+        check_supervision(many, 100)
     assert named_in(caught) == [f"{at:016x}" for at in (0, 1, 2, 0, 1)]

@@ -1,4 +1,4 @@
-"""One loaded model, many cells: each learns what it learns alone, and the model is afterwards what it was."""
+"""Many cells on one loaded model: each learns the same as alone, and the model is restored."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from synthpost_dagster.training import sft
 from synthpost_dagster.training.sft import Tuner
 from tests.helpers.tuning import CPU, STUDENT, alone, cell, largest_difference, rows_of, spec_of, state_of
 
-# Dropout draws numbers at every step, so that a generator that another cell has used would show; without it projections
-# are computed as one.
+# Dropout draws random numbers at every step, so a generator used by another cell would change the result. Without
+# dropout, projections are joined.
 LORA = spec_of().lora.model_copy(update={"dropout": 0.1})
 SPECS = {"one": spec_of(lora=LORA, seed=1), "other": spec_of(lora=LORA, seed=2)}
 PLAIN = {name: spec.model_copy(update={"lora": spec_of().lora}) for name, spec in SPECS.items()}
@@ -36,7 +36,7 @@ def each_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("order", [CELLS, CELLS[::-1], ("one", "other", "one")])
-def test_each_of_several_cells_learns_what_it_learns_alone_whatever_their_order(
+def test_each_cell_learns_the_same_alone_and_in_any_order(
     each_alone: Path, tmp_path: Path, order: tuple[str, ...]
 ) -> None:
     before = loads.made
@@ -47,7 +47,7 @@ def test_each_of_several_cells_learns_what_it_learns_alone_whatever_their_order(
     assert loads.made == before + 1
 
 
-def test_the_same_holds_where_projections_are_computed_as_one(each_alone: Path, tmp_path: Path) -> None:
+def test_each_cell_learns_the_same_with_joint_projections(each_alone: Path, tmp_path: Path) -> None:
     with Tuner(load(STUDENT, CPU), "embedded", PLAIN["one"], 4, CPU) as tuner:
         for place, name in enumerate(("one", "other", "one")):
             cell(tuner, tmp_path / str(place), PLAIN[name], rows=ROWS[name], steps=2)
@@ -59,9 +59,7 @@ def test_another_seed_gives_another_adapter(each_alone: Path, tmp_path: Path) ->
     assert largest_difference(tmp_path, each_alone / "one") > 1e-3
 
 
-def test_rows_are_tokenized_once_for_several_lengths_and_seeds_and_anew_for_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_tokenized_once_for_several_steps_and_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     make = sft.tokenized
     monkeypatch.setattr(sft, "tokenized", lambda rows, *more: seen.append(len(rows)) or make(rows, *more))
@@ -75,7 +73,7 @@ def test_rows_are_tokenized_once_for_several_lengths_and_seeds_and_anew_for_othe
 
 
 @pytest.mark.parametrize("padding_free", [True, False])
-def test_once_the_tuner_is_closed_the_model_is_what_it_was(tmp_path: Path, padding_free: bool) -> None:
+def test_closed_tuner_restores_the_model(tmp_path: Path, padding_free: bool) -> None:
     spec = spec_of(padding_free=padding_free)
     loaded = load(STUDENT, CPU)
     weights = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
@@ -96,7 +94,7 @@ def logits_of(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("ends_well", [True, False])
-def test_no_trainer_and_no_optimizer_outlives_its_cell(
+def test_trainer_and_optimizer_are_freed_after_each_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_well: bool
 ) -> None:
     made: list[weakref.ref[Any]] = []

@@ -1,10 +1,10 @@
-"""How long a cell trains, and how many rows it sees."""
+"""Optimizer steps of a cell, and the rows that it sees."""
 
 from __future__ import annotations
 
 import pytest
 
-from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
+from synthpost_dagster.training.fitting import optimizer_steps, rows_seen
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from synthpost_dagster.training.schedule import optimizer_steps, rows_seen
         ("3-epoch", 9, 6),
     ],
 )
-def test_a_cell_has_its_number_of_optimizer_steps_at_8_rows_a_step(steps: str, rows: int, done: int) -> None:
+def test_optimizer_steps_of_a_cell_at_8_rows_per_step(steps: str, rows: int, done: int) -> None:
     assert optimizer_steps(steps, rows, 8) == done
 
 
@@ -33,7 +33,5 @@ def test_a_cell_has_its_number_of_optimizer_steps_at_8_rows_a_step(steps: str, r
     ("steps", "rows", "seen"),
     [(50, 88, 88), (11, 88, 88), (50, 17_600, 400), (150, 17_600, 1_200), (2_200, 17_600, 17_600), (1, 3, 3)],
 )
-def test_a_cell_sees_no_more_rows_than_its_steps_hold_and_no_more_than_there_are(
-    steps: int, rows: int, seen: int
-) -> None:
+def test_rows_seen_are_limited_by_steps_and_by_rows(steps: int, rows: int, seen: int) -> None:
     assert rows_seen(steps, rows, 8) == seen
