@@ -176,7 +176,7 @@ def game_figures_of(figures: GameFigures) -> dict[str, Any]:
     order, controlled = figures
     return {
         "order_consistency": order.consistency.value,
-        "slot_bias": order.slot_bias.value,
+        "slot_bias": order.position_bias.value,
         "length_controlled_ratio": controlled.value,
         "length_controlled_low": controlled.low,
         "length_controlled_high": controlled.high,
