@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from synthpost_dagster.llm.reasoning import split_reasoning
+from synthpost_dagster.text.reasoning import split_reasoning
 
 _TEXTS = frozenset({"", "text", "output_text", "input_text"})
 _REASONING = frozenset(
