@@ -180,28 +180,21 @@ def game_figures_of(figures: GameFigures) -> dict[str, Any]:
         "length_controlled_ratio": controlled.value,
         "length_controlled_low": controlled.low,
         "length_controlled_high": controlled.high,
+        "length_coefficient": controlled.length_coefficient,
+        "length_coefficient_low": controlled.length_coefficient_low,
+        "length_coefficient_high": controlled.length_coefficient_high,
         "length_note": controlled.reason,
     }
 
 
-_NO_GAMES: dict[str, Any] = {
+_NO_GAMES = {
     **dict.fromkeys(("order_consistency", "slot_bias"), math.nan),
-    **dict.fromkeys((f"length_controlled_{end}" for end in ("ratio", "low", "high")), math.nan),
-    **dict.fromkeys(("length_coefficient", "length_coefficient_low", "length_coefficient_high"), math.nan),
+    **{f"length_{name}": math.nan for name in ("controlled_ratio", "controlled_low", "controlled_high")},
+    **{f"length_{name}": math.nan for name in ("coefficient", "coefficient_low", "coefficient_high")},
     "length_note": "",
 }
 
 
 def _games_row(one: Judged, opponent: str, key: tuple[str, ...]) -> dict[str, Any]:
     games = panel_games(one.verdicts[one.verdicts["opponent"] == opponent])
-    figures = game_figures(pairs_of_games(games), generator_of("games", *key))
-    controlled = figures.length_controlled
-    return (
-        _NO_GAMES
-        | game_figures_of(figures)
-        | {
-            "length_coefficient": controlled.length_coefficient,
-            "length_coefficient_low": controlled.length_coefficient_low,
-            "length_coefficient_high": controlled.length_coefficient_high,
-        }
-    )
+    return game_figures_of(game_figures(pairs_of_games(games), generator_of("games", *key)))

@@ -25,13 +25,11 @@ class CatalogInputs(Inputs):
     hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name}
 
 
-def _inputs(study: Study, partition: str) -> CatalogInputs:
-    del partition
+def _inputs(study: Study, _partition: str) -> CatalogInputs:
     return CatalogInputs(narrowed(study.task, ["name"]), fingerprint({"catalog": study.task.catalog}))
 
 
-def _make(inputs: CatalogInputs, draft: Draft, bench: Workbench) -> CatalogFacts:
-    del bench
+def _make(inputs: CatalogInputs, draft: Draft, _bench: Workbench) -> CatalogFacts:
     table = catalog_table(inputs.task)
     draft.table("catalog", table)
     return CatalogFacts(companies=int(table["company"].nunique()), **table["split"].value_counts().to_dict())

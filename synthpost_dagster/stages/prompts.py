@@ -63,14 +63,12 @@ def _inputs(study: Study, split: str) -> PromptsInputs:
     )
 
 
-def _prompts_inputs(study: Study, partition: str) -> PromptsInputs:
-    del partition
+def _prompts_inputs(study: Study, _partition: str) -> PromptsInputs:
     study.resolver.need("catalog")
     return _inputs(study, "train")
 
 
-def _evaluation_inputs(study: Study, partition: str) -> EvaluationPromptsInputs:
-    del partition
+def _evaluation_inputs(study: Study, _partition: str) -> EvaluationPromptsInputs:
     study.resolver.need("catalog")
     found = _inputs(study, "holdout")
     return EvaluationPromptsInputs(found.task, found.products, found.wording, found.gates, study.evaluation_count)
@@ -82,8 +80,7 @@ def _make_prompts(inputs: PromptsInputs, draft: Draft, bench: Workbench) -> Fact
     return _changes(bench.store, table)
 
 
-def _make_evaluation(inputs: EvaluationPromptsInputs, draft: Draft, bench: Workbench) -> Facts:
-    del bench
+def _make_evaluation(inputs: EvaluationPromptsInputs, draft: Draft, _bench: Workbench) -> Facts:
     draft.table("evaluation_prompts", evaluation_prompts(inputs.task, inputs.count))
     return Facts()
 

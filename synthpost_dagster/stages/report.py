@@ -50,13 +50,11 @@ COPIED = ("index.html", "ratios.csv", "compliance.csv", "ratio_report.parquet")
 MILLION = 1e6
 
 
-def _inputs(study: Study, partition: str) -> PageInputs:
-    del partition
+def _inputs(study: Study, _partition: str) -> PageInputs:
     return page_inputs(study)
 
 
-def _refuse_without_cells(study: Study, inputs: PageInputs, progress: Progress) -> None:
-    del progress
+def _refuse_without_cells(study: Study, inputs: PageInputs, _progress: Progress) -> None:
     if not inputs.verdicts:
         raise UpstreamMissing(
             f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "

@@ -103,9 +103,8 @@ def _verdict_inputs(study: Study, partition: str) -> VerdictInputs:
     return VerdictInputs(predictions=study.resolver.need("predictions", partition), **_judged_inputs(study))
 
 
-def _control_inputs(study: Study, partition: str) -> ControlInputs:
+def _control_inputs(study: Study, _partition: str) -> ControlInputs:
     """Raises UpstreamMissing where no cell has predictions."""
-    del partition
     samples = study.resolver.need(CONTROL)
     return ControlInputs(
         control_predictions=samples,
