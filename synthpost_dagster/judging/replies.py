@@ -1,7 +1,5 @@
 """Reads a judge's reply: its verdict, its reason, its preference by criterion. An unclear reply has no verdict."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The content of a chat-completions message: text, reasoning, refusal and parts of other kinds."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from synthpost_dagster.text.reasoning import split_reasoning

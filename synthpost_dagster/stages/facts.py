@@ -3,8 +3,6 @@
 Records may hold further figures whose names depend on the data, such as `distinct_2_at_88_rows`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Self
 

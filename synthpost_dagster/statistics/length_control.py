@@ -5,8 +5,6 @@ models, and with a term for the position. The fit is a ridge logistic regression
 draws at once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

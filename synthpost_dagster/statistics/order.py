@@ -1,7 +1,5 @@
 """Position bias of a judge: how often it picks the first post, and whether it agrees in both orders."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
