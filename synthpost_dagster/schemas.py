@@ -5,6 +5,7 @@ Checks that need the task or several rows are in `quality`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,6 @@ COMPARISONS = ("resampled", "empty", "shuffled", "prompting")
 """Comparisons in `control_verdicts`. resampled: the untuned model against itself under another seed. empty: an empty
 post against the baseline. shuffled: tuned posts of other prompts against the tuned post of the prompt; needs two
 prompts. prompting: the untuned model with the teacher prompt against itself with the student prompt."""
-FACTORS = ("post_type", "tone", "length", "company")
-"""Factors by which results are broken down."""
-FACTOR_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "length")
-"""Columns that identify the prompt of a post, in every table from the prompts on."""
 FINISH_REASON = (
     r"stop|length|content_filter|invalid|refused|refusal|reasoning|unanswered|unknown:\w{1,12}|part:\w{1,12}"
 )
@@ -66,36 +63,26 @@ class Table(pa.DataFrameModel):
 
 
 class Factors(Table):
-    """The columns that identify the prompt of a post."""
+    """A table with a row per prompt or output. `schema_of` adds the columns of the task's own words: group, item,
+    factors and length.
+    """
 
-    prompt_id: Series[str] = pa.Field(str_matches=ID, description="Hash of task, company, product, post type, tone")
-    company: Series[str] = pa.Field(str_length={"min_value": 1}, description="Company's name")
-    product: Series[str] = pa.Field(str_length={"min_value": 1}, description="Product's name")
-    post_type: Series[str] = pa.Field(str_length={"min_value": 1}, description="Post type, which decides the length")
-    tone: Series[str] = pa.Field(str_length={"min_value": 1}, description="Tone of voice")
-    length: Series[str] = pa.Field(str_length={"min_value": 1}, description="Band of sentences")
+    prompt_id: Series[str] = pa.Field(str_matches=ID, description="Hash of task, group, item, levels and sample")
 
 
 class Catalog(Table):
-    """One row per product, with its company's profile."""
+    """One row per item; its columns are the task's own: item, group, and their fields."""
 
-    product: Series[str] = pa.Field(unique=True, str_length={"min_value": 1}, description="Product's name")
-    product_description: Series[str] = pa.Field(str_length={"min_value": 1}, description="The product in one line")
-    split: Series[str] = pa.Field(isin=SPLITS, description="train: training prompts; holdout: evaluation prompts")
-    company: Series[str] = pa.Field(str_length={"min_value": 1}, description="Company's name")
-    industry: Series[str] = pa.Field(str_length={"min_value": 1})
-    mission: Series[str] = pa.Field(str_length={"min_value": 1})
-    unique_selling_point: Series[str] = pa.Field(str_length={"min_value": 1})
-    target_market: Series[str] = pa.Field(str_length={"min_value": 1})
-    offering: Series[str] = pa.Field(str_length={"min_value": 1})
-    size: Series[str] = pa.Field(str_length={"min_value": 1}, description="The company's size in words")
-    history: Series[str] = pa.Field(str_length={"min_value": 1})
-    audience: Series[str] = pa.Field(str_length={"min_value": 1})
-    short_description: Series[str] = pa.Field(str_length={"min_value": 1}, description="Used in student prompts")
+    class Config(Table.Config):
+        """The columns of fields differ from task to task."""
+
+        strict = False
+
+    split: Series[str] = pa.Field(isin=(*SPLITS, "both"), description="train, holdout, or both: divided by a factor")
 
 
 class EvaluationPrompts(Factors):
-    """One row per prompt that every contestant answers, on holdout products."""
+    """One row per prompt that every contestant answers, on holdout items or levels."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
     teacher_prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="With profile and criteria")
@@ -103,9 +90,9 @@ class EvaluationPrompts(Factors):
 
 
 class Prompts(EvaluationPrompts):
-    """One row per training prompt, on train products."""
+    """One row per training prompt."""
 
-    stratum_rank: Series[int] = pa.Field(ge=0, description="Place within post type × tone, by a hash of the id")
+    stratum_rank: Series[int] = pa.Field(ge=0, description="Place within its stratum, by a hash of the id")
     rank: Series[int] = pa.Field(ge=0, unique=True, description="Place in the stratified order of all prompts")
 
 
@@ -171,7 +158,6 @@ class Memorisation(Table):
     """One row per tuned post: the longest run of words that it shares with a training post of its cell."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_matches=ID)
-    product: Series[str] = pa.Field(str_length={"min_value": 1})
     post_words: Series[int] = pa.Field(ge=0)
     shared_words: Series[int] = pa.Field(ge=0)
     shared: Series[str] = pa.Field(description="The run, without case and punctuation")
@@ -277,7 +263,7 @@ class RatioReport(Table):
     rows_seen: Series[int] = pa.Field(ge=1, description="min(rows, steps × batch)")
     replicate_group: Series[int] = pa.Field(ge=0, description="Cells with the same number, from 1, are replicates")
     opponent: Series[str] = pa.Field(isin=OPPONENTS)
-    factor: Series[str] = pa.Field(isin=("all", *FACTORS))
+    factor: Series[str] = pa.Field(str_length={"min_value": 1}, description="all, a factor, length or the group")
     level: Series[str] = pa.Field(str_length={"min_value": 1})
     pairs: Series[int] = pa.Field(ge=0)
     wins: Series[int] = pa.Field(ge=0)
@@ -345,3 +331,25 @@ BESIDE: dict[str, type[Table]] = {
     "compliance": Compliance,
 }
 """Schemas of the other tables of artifacts."""
+RESERVED = frozenset(name for table in (*TABLES.values(), *BESIDE.values()) for name in table.to_schema().columns) | {
+    "all",
+    "cell",
+    "contestant",
+    "id",
+    "length",
+    "opponent",
+    "outcome",
+    "sample",
+    "stratum",
+    "text",
+}
+"""Words that a task cannot use as the name of an item, group or factor, because tables or pages use them."""
+
+
+def schema_of(table: type[Table], columns: Sequence[str]) -> pa.DataFrameSchema:
+    """The schema of a table with a task's own columns (`TaskSpec.prompt_columns`)."""
+    schema = table.to_schema()
+    if not issubclass(table, Factors):
+        return schema
+    own = {name: pa.Column(str, pa.Check.str_length(min_value=1)) for name in columns if name != "prompt_id"}
+    return schema.add_columns(own)

@@ -29,7 +29,8 @@ from scripts.embedded_model.worlds import made_up_company
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.judging.criteria import criteria_met
 from synthpost_dagster.tasks.loading import load_task
-from synthpost_dagster.tasks.prompting import Brief, render_prompt
+from synthpost_dagster.tasks.prompting import render_prompt
+from synthpost_dagster.tasks.task import Brief
 from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:

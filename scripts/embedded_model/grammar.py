@@ -15,7 +15,8 @@ from typing import Any
 
 from synthpost_dagster.files.yaml_files import read_mapping
 from synthpost_dagster.judging.criteria import sentences
-from synthpost_dagster.tasks.prompting import Brief, short_hash
+from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.task import Brief
 
 FAVOURITE = 0.3
 """How often a writer takes the favourite entry of a list instead of any."""

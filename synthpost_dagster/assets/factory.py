@@ -19,6 +19,7 @@ from synthpost_dagster.profiles.spec import Profile
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages.stage import materialize, stage_of
+from synthpost_dagster.tasks.task import Task
 
 OWNERS = ["team:ml-engineering"]
 
@@ -29,12 +30,12 @@ class RowsConfig(Config):
     rows: int | None = Field(default=None, description="Kept rows wanted; by default the profile's largest data size")
 
 
-def build_assets(partitions: Partitions, profile: Profile) -> list[AssetsDefinition]:
+def build_assets(partitions: Partitions, profile: Profile, task: Task) -> list[AssetsDefinition]:
     """All assets in the order data flows."""
-    return [_build(name, row, partitions, profile) for name, row in ROWS.items()]
+    return [_build(name, row, partitions, profile, task) for name, row in ROWS.items()]
 
 
-def _build(name: str, row: Row, partitions: Partitions, profile: Profile) -> AssetsDefinition:
+def _build(name: str, row: Row, partitions: Partitions, profile: Profile, task: Task) -> AssetsDefinition:
     stage = stage_of(name)
     decorate = asset(
         name=name,
@@ -45,7 +46,7 @@ def _build(name: str, row: Row, partitions: Partitions, profile: Profile) -> Ass
         kinds=set(row.kinds),
         owners=OWNERS,
         pool=_pool(row, profile),
-        metadata=schema_metadata(name),
+        metadata=schema_metadata(name, task.spec.prompt_columns),
     )
 
     def made(context: AssetExecutionContext, study: StudyResource, rows: int | None = None) -> MaterializeResult[Any]:

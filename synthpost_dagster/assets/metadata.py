@@ -13,7 +13,7 @@ from dagster_pandera import pandera_schema_to_dagster_type
 from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.artifacts.manifest import Outcome
-from synthpost_dagster.schemas import TABLES
+from synthpost_dagster.schemas import TABLES, schema_of
 from synthpost_dagster.stages.study import Study
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ PREVIEW_CHARACTERS = 300
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+!|<>&~]")
 
 
-def schema_metadata(asset: str) -> dict[str, Any]:
-    """The table's pandera schema, as Dagster shows it with the asset."""
+def schema_metadata(asset: str, columns: Sequence[str]) -> dict[str, Any]:
+    """The table's pandera schema with the task's `columns`, as Dagster shows it with the asset."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BetaWarning)
-        table_type = pandera_schema_to_dagster_type(TABLES[asset])
+        table_type = pandera_schema_to_dagster_type(schema_of(TABLES[asset], columns))
     return {"dagster/column_schema": table_type.metadata["schema"]}
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dagster import MultiPartitionKey, MultiPartitionsDefinition, PartitionsDefinition, StaticPartitionsDefinition
 
 from synthpost_dagster.cell import Cell
+from synthpost_dagster.profiles.spec import Cells
 from synthpost_dagster.tasks.spec import Sweep
 
 
@@ -22,10 +23,11 @@ class Partitions(NamedTuple):
         return {"subsets": self.size, "cell": self.cell}.get(job)
 
 
-def build_partitions(sweep: Sweep) -> Partitions:
-    """The partitions of a task's sweep."""
-    size = StaticPartitionsDefinition([str(size) for size in sweep.data_sizes])
-    steps = StaticPartitionsDefinition([str(steps) for steps in sweep.steps])
+def build_partitions(defaults: Sweep, sweep: Cells) -> Partitions:
+    """The partitions of a task's default sweep and of a profile's sweep."""
+    sizes = sorted({*defaults.data_sizes, *sweep.data_sizes})
+    size = StaticPartitionsDefinition([str(size) for size in sizes])
+    steps = StaticPartitionsDefinition(list(dict.fromkeys(map(str, (*defaults.steps, *sweep.steps)))))
     return Partitions(size, MultiPartitionsDefinition({"data_size": size, "steps": steps}))
 
 

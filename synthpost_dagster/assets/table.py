@@ -25,10 +25,10 @@ class Row(NamedTuple):
 
 
 ROWS: Mapping[str, Row] = {
-    "catalog": Row("data", ("yaml", "parquet"), "Companies and products; each product is marked train or holdout."),
+    "catalog": Row("data", ("yaml", "parquet"), "The task's items; each is marked train, holdout or both."),
     "prompts": Row("data", ("jinja", "parquet"), "Training prompts: factors, teacher and student prompt, rank."),
     "evaluation_prompts": Row(
-        "data", ("jinja", "parquet"), "Prompts on holdout products that every contestant answers, balanced over strata."
+        "data", ("jinja", "parquet"), "Prompts of the holdout that every contestant answers, balanced over strata."
     ),
     "synthetic_rows": Row(
         "data", ("huggingface", "parquet"), "The teacher's outputs, kept or rejected with a reason.", "teacher"

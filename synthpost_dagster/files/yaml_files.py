@@ -108,6 +108,21 @@ def read_mapping(path: Path) -> dict[Any, Any]:
 
 def read_document(path: Path) -> Document:
     """The file's keys and values with their lines; raises as `read_mapping`."""
+    content, root = _parsed(path)
+    if not isinstance(content, dict) or not isinstance(root, yaml.MappingNode):
+        raise SpecError(f"{path}: a mapping of keys is expected at the top")
+    return Document(path, content, root)
+
+
+def read_list(path: Path) -> list[tuple[int, Any]]:
+    """The entries of a list at the top of the file, each with its line; raises as `read_mapping`."""
+    content, root = _parsed(path)
+    if not isinstance(content, list) or not isinstance(root, yaml.SequenceNode):
+        raise SpecError(f"{path}: a list is expected at the top")
+    return [(node.start_mark.line + 1, entry) for node, entry in zip(root.value, content, strict=True)]
+
+
+def _parsed(path: Path) -> tuple[Any, yaml.Node | None]:
     text = read_text(path)
     try:
         _check_depth(text)
@@ -115,12 +130,9 @@ def read_document(path: Path) -> Document:
         root = loader.get_single_node()
         if root is not None and _expanded(root, {}) > MAX_VALUES:
             raise _error(f"its aliases stand for more than {MAX_VALUES:,} values; write fewer", root.start_mark)
-        content = None if root is None else loader.construct_document(root)
+        return (None if root is None else loader.construct_document(root)), root
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {_problem(error)}") from None
-    if not isinstance(content, dict) or not isinstance(root, yaml.MappingNode):
-        raise SpecError(f"{path}: a mapping of keys is expected at the top")
-    return Document(path, content, root)
 
 
 def record_of(content: dict[Any, Any], documents: Sequence[Document], model: type[Model]) -> Model:

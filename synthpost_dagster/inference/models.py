@@ -77,7 +77,7 @@ def check_suits_task(spec: ModelSpec, task: Task, is_allowed: bool) -> None:
     trained = json.loads((MODEL_FOLDER / "synthpost.json").read_text(encoding="utf-8"))["wording_fingerprint"]
     if trained != task.wording_fingerprint:
         raise ModelError(
-            f"the embedded model was not trained on the templates, types, tones and criteria of {task.folder}: its "
+            f"the embedded model was not trained on the templates, factors and criteria of {task.folder}: its "
             "posts would be noise; use another profile, or set allow_untrained_task: true in the profile"
         )
 

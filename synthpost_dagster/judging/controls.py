@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from synthpost_dagster.judging.verdicts import Contest, contest, labels_of, pairs
+from synthpost_dagster.judging.verdicts import Contest, contest, labels_in, pairs
 from synthpost_dagster.statistics.control import Control, control_verdict, null_verdict
 from synthpost_dagster.statistics.ratio import Counts, count
-from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.prompting import briefs_by_id
+from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +32,7 @@ class Controlled(NamedTuple):
     control: Control
 
 
-def control_contests(
-    briefs: dict[str, Brief], samples: pd.DataFrame, baselines: pd.DataFrame, tuned: pd.DataFrame
-) -> list[Contest]:
+def control_contests(task: Task, samples: pd.DataFrame, baselines: pd.DataFrame, tuned: pd.DataFrame) -> list[Contest]:
     """All contests of `control_verdicts` (schemas.COMPARISONS).
 
     `samples` hold the contestants control_a and control_b, `baselines` base and prompted, `tuned` the posts of one
@@ -42,10 +41,10 @@ def control_contests(
     post = {
         (row.contestant, row.prompt_id): row.post for table in (samples, baselines, tuned) for row in table.itertuples()
     }
-    elsewhere = shuffled_prompts(tuned)
+    elsewhere, briefs = shuffled_prompts(task, tuned), briefs_by_id(task)
     found = []
-    for row in tuned.itertuples():
-        labels, brief, prompt = labels_of(row), briefs[row.prompt_id], row.prompt_id
+    for row, labels in zip(tuned.itertuples(), labels_in(task, tuned), strict=True):
+        brief, prompt = briefs[row.prompt_id], row.prompt_id
         sides = {
             "resampled": (post["control_a", prompt], post["control_b", prompt]),
             "empty": ("", post["base", prompt]),
@@ -57,18 +56,20 @@ def control_contests(
     return found
 
 
-def shuffled_prompts(tuned: pd.DataFrame) -> dict[str, str]:
-    """Prompt id → the id of the prompt whose post it gets, never its own; each post is assigned once.
+def shuffled_prompts(task: Task, tuned: pd.DataFrame) -> dict[str, str]:
+    """Prompt id → the id of the prompt whose output it gets, never its own; each output is assigned once.
 
-    The other prompt is for another product. Where one product has more than half of the prompts, as few as possible
-    get a post for the same product, of another type or tone. Empty for a single prompt.
+    The other prompt is for another item. Where one item has more than half of the prompts, as few as possible get an
+    output for the same item, of another level of a factor. Empty for a single prompt.
     """
-    names = tuned.sort_values(["product", "post_type", "tone", "prompt_id"])
+    item = task.spec.words.item[0]
+    columns = [item, *task.spec.factors]
+    names = tuned.sort_values([*columns, "prompt_id"])
     ordered = names["prompt_id"].to_list()
-    product, stratum = (names.groupby(by).ngroup().to_numpy() for by in ("product", ["product", "post_type", "tone"]))
+    items, combinations = (names.groupby(by).ngroup().to_numpy() for by in (item, columns))
 
     def likeness(shift: int) -> list[int]:
-        return [int((of == np.roll(of, -shift)).sum()) for of in (product, stratum)]
+        return [int((of == np.roll(of, -shift)).sum()) for of in (items, combinations)]
 
     shift = min(range(1, len(ordered)), key=likeness, default=None)
     if shift is None:

@@ -9,11 +9,11 @@ from functools import cache, lru_cache
 import regex
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.tasks.prompting import Brief
-from synthpost_dagster.tasks.spec import (
+from synthpost_dagster.tasks.checks import (
     Check,
     HashtagCheck,
-    JudgeOnlyCheck,
+    JudgeCheck,
+    LengthCheck,
     NamesCheck,
     NumberCheck,
     OpeningCheck,
@@ -21,13 +21,12 @@ from synthpost_dagster.tasks.spec import (
     PhrasesCheck,
     QuestionCheck,
     QuoteCheck,
-    SentencesCheck,
-    TaskSpec,
 )
+from synthpost_dagster.tasks.task import Brief, Task
 from synthpost_dagster.text.normalize import EDGE, holds, letters, number_of, plain, word_count
 from synthpost_dagster.text.sentences import sentences as sentences_of
 
-RULES = 2
+RULES = 3
 """Raise it when a check changes, so that the rubric judges all games again."""
 MAX_PATTERN_SECONDS = 1.0
 """For one pattern in one post. A slower pattern is stopped, and its criterion is not scored."""
@@ -52,15 +51,24 @@ def sentences(post: str, language: str) -> list[str]:
     return sentences_of(without_hashtags(post), language)
 
 
-def meets(check: Check, post: str, brief: Brief, spec: TaskSpec) -> bool | None:
+def length_count(post: str, unit: str, language: str) -> int:
+    """The number of sentences, words, characters or lines of an output, without its hashtags."""
+    if unit == "sentences":
+        return len(sentences(post, language))
+    if unit == "words":
+        return word_count(plain(post))
+    return len(plain(post)) if unit == "characters" else len([line for line in post.splitlines() if line.strip()])
+
+
+def meets(check: Check, post: str, brief: Brief, task: Task) -> bool | None:
     """Whether the post meets the check; None where only a judge can tell, or where a pattern takes too long."""
+    language = task.spec.language
     match check:
-        case SentencesCheck():
-            length = spec.length_of(brief.post_type)
-            count = len(sentences(post, spec.language))
-            return count >= length.min_sentences and (length.max_sentences is None or count <= length.max_sentences)
+        case LengthCheck():
+            length = task.length_of(brief)
+            return length is None or length.holds(length_count(post, length.unit, language))
         case OpeningCheck(max_words=max_words):
-            return _opening(sentences(post, spec.language), max_words)
+            return _opening(sentences(post, language), max_words)
         case PhrasesCheck(any=phrases):
             return holds(post, phrases)
         case PatternCheck(regex=pattern):
@@ -68,39 +76,39 @@ def meets(check: Check, post: str, brief: Brief, spec: TaskSpec) -> bool | None:
         case HashtagCheck(min=least, max=most):
             return least <= len(_HASHTAG.findall(plain(post))) <= most
         case QuestionCheck(min=least):
-            marks = (*_QUESTION_MARKS, ";") if spec.language.lower().startswith("el") else _QUESTION_MARKS
-            asked = [part for part in sentences(post, spec.language) if part.rstrip(_CLOSING + "!").endswith(marks)]
+            marks = (*_QUESTION_MARKS, ";") if language.lower().startswith("el") else _QUESTION_MARKS
+            asked = [part for part in sentences(post, language) if part.rstrip(_CLOSING + "!").endswith(marks)]
             return len(asked) >= least
         case NumberCheck(min=least):
             return len(_NUMBER.findall(plain(post))) >= least
         case NamesCheck(of=names):
-            return all(holds(post, (getattr(brief, name).name,)) for name in names)
+            return all(holds(post, (brief.value(name),)) for name in names)
         case QuoteCheck(min_words=least):
             return any(word_count("".join(quote)) >= least for quote in _QUOTE.findall(plain(post)))
-        case JudgeOnlyCheck():
+        case JudgeCheck():
             return None
 
 
-def criteria_met(post: str, brief: Brief, spec: TaskSpec) -> dict[str, bool]:
-    """Criterion id → met, for each universal and specific criterion that can be checked on text.
+def criteria_met(post: str, brief: Brief, task: Task) -> dict[str, bool]:
+    """Criterion id → met, for each criterion of the brief that can be checked on text.
 
     One whose pattern takes too long is left out. Raises SpecError where one has taken too long for several posts.
     """
-    found = {criterion.id: meets(criterion.check, post, brief, spec) for criterion in spec.criteria_of(brief.post_type)}
-    for name, pattern in _patterns(brief, spec).items():
+    found = {criterion.id: meets(criterion.check, post, brief, task) for criterion in task.criteria_of(brief)}
+    for name, pattern in _patterns(brief, task).items():
         if found[name] is None and _pattern(pattern).timeouts >= MAX_PATTERN_TIMEOUTS:
             raise SpecError(f"task.yaml: {_too_slow(name, pattern)} for {MAX_PATTERN_TIMEOUTS} posts; write it simpler")
     return {name: met for name, met in found.items() if met is not None}
 
 
-def unscored_reason(met: dict[str, bool], brief: Brief, spec: TaskSpec) -> str:
+def unscored_reason(met: dict[str, bool], brief: Brief, task: Task) -> str:
     """Why the criteria met by a post are not all that can be checked on text, or an empty string."""
-    slow = [_too_slow(name, pattern) for name, pattern in _patterns(brief, spec).items() if name not in met]
+    slow = [_too_slow(name, pattern) for name, pattern in _patterns(brief, task).items() if name not in met]
     return "; ".join(slow)
 
 
-def _patterns(brief: Brief, spec: TaskSpec) -> dict[str, str]:
-    return {one.id: one.check.regex for one in spec.criteria_of(brief.post_type) if isinstance(one.check, PatternCheck)}
+def _patterns(brief: Brief, task: Task) -> dict[str, str]:
+    return {one.id: one.check.regex for one in task.criteria_of(brief) if isinstance(one.check, PatternCheck)}
 
 
 def _too_slow(name: str, pattern: str) -> str:

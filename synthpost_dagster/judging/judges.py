@@ -66,14 +66,13 @@ class Rubric:
             "judge": "rubric",
             "rules": RULES,
             "language": spec.language,
-            "universal": [criterion.check.model_dump() for criterion in spec.universal_criteria],
-            "types": {
-                kind.name: [
-                    spec.length_of(kind).model_dump(),
-                    [criterion.check.model_dump() for criterion in kind.criteria],
-                ]
-                for kind in spec.post_types
-            },
+            "checks": {name: criterion.check.model_dump() for name, criterion in spec.criteria.items()},
+            "always": spec.always,
+            "lengths": {name: length.model_dump() for name, length in spec.lengths.items()},
+            "factors": [
+                [name, [[level, one.model_dump()] for level, one in factor.levels.items()]]
+                for name, factor in spec.factors.items()
+            ],
         }
 
     def replies(self, task: Task, games: list[Game], attempt: int, progress: Progress) -> list[JudgeReply]:
@@ -90,8 +89,8 @@ class Rubric:
 def _rubric_reply(task: Task, game: Game) -> JudgeReply:
     if isinstance(game.brief, Request):
         raise TypeError("the rubric needs a brief of the task, not a request in free words")
-    met_a, met_b = (criteria_met(post, game.brief, task.spec) for post in (game.post_a, game.post_b))
-    if slow := [why for met in (met_a, met_b) if (why := unscored_reason(met, game.brief, task.spec))]:
+    met_a, met_b = (criteria_met(post, game.brief, task) for post in (game.post_a, game.post_b))
+    if slow := [why for met in (met_a, met_b) if (why := unscored_reason(met, game.brief, task))]:
         return JudgeReply("", failure=slow[0])
     verdict = {
         "criteria": [{"id": name, "preference": _better(met_a[name], met_b[name])} for name in met_a],

@@ -15,10 +15,10 @@ from synthpost_dagster.judging.imitations import imitates
 from synthpost_dagster.judging.replies import JudgeReply, Verdict, read_reply
 from synthpost_dagster.llm.chat_models import Tally
 from synthpost_dagster.runtime.progress import Progress
-from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.statistics.games import pair_outcome
-from synthpost_dagster.tasks.prompting import Brief, judge_prompt, request_prompt, short_hash
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.prompting import briefs_by_id, judge_prompt, request_prompt
+from synthpost_dagster.tasks.task import Brief, Task
 from synthpost_dagster.text.normalize import word_count
 
 if TYPE_CHECKING:
@@ -35,6 +35,23 @@ class Rules(NamedTuple):
 BOTH_ORDERS = Rules((True, False), may_tie=True)
 STUDY_MODE = Rules((False,), may_tie=False)
 """As in the study: one order, the baseline first, and no ties."""
+
+
+REPLY_COLUMNS = (
+    "pick",
+    "outcome",
+    "reason",
+    "why",
+    "criteria",
+    "raw_reply",
+    "attempts",
+    "prompt_tokens",
+    "completion_tokens",
+    "judge",
+    "prompt_fingerprint",
+    "has_imitation",
+)
+"""The columns of one judge's reply, which the games of a panel lack."""
 
 
 class Request(NamedTuple):
@@ -132,18 +149,19 @@ def panel_outcome(outcomes: Sequence[str]) -> str:
     return outcome if 2 * votes > len(scored) else "tie"
 
 
-def contests_of(briefs: dict[str, Brief], tuned: pd.DataFrame, baselines: pd.DataFrame) -> list[Contest]:
+def contests_of(task: Task, tuned: pd.DataFrame, baselines: pd.DataFrame) -> list[Contest]:
     """The tuned post of each prompt against each baseline's (both of schema Predictions)."""
-    posts = tuned.set_index("prompt_id")["post"].to_dict()
+    posts, briefs = tuned.set_index("prompt_id")["post"].to_dict(), briefs_by_id(task)
     return [
-        contest(labels_of(row), briefs[row.prompt_id], row.contestant, posts[row.prompt_id], row.post)
-        for row in baselines.itertuples()
+        contest(labels, briefs[row.prompt_id], row.contestant, posts[row.prompt_id], row.post)
+        for row, labels in zip(baselines.itertuples(), labels_in(task, baselines), strict=True)
     ]
 
 
-def labels_of(row: Any) -> dict[str, str]:
-    """The factors that a row's post was written for."""
-    return {name: getattr(row, name) for name in FACTOR_COLUMNS}
+def labels_in(task: Task, table: pd.DataFrame) -> list[dict[str, str]]:
+    """What the post of each row was written for, by the task's columns."""
+    labels: list[dict[str, str]] = table[list(task.spec.prompt_columns)].to_dict("records")
+    return labels
 
 
 def judge_contests(
@@ -216,8 +234,8 @@ def panel_games(verdicts: pd.DataFrame) -> pd.DataFrame:
     `verdicts` follows the schema Games; the columns of single replies are left out.
     """
     keys = ["pair_id", "is_candidate_first"]
-    columns = [*FACTOR_COLUMNS, "opponent", "candidate_words", "opponent_words"]
-    games = verdicts.drop_duplicates(keys)[keys + [name for name in columns if name in verdicts]]
+    columns = [name for name in verdicts if name not in (*keys, *REPLY_COLUMNS)]
+    games = verdicts.drop_duplicates(keys)[keys + columns]
     if len(games) == len(verdicts):  # a single judge
         return games.assign(outcome=verdicts["outcome"])
     decided = verdicts.groupby(keys, sort=False)["outcome"].agg(list).map(panel_outcome)

@@ -30,8 +30,8 @@ def build_definitions(settings: Settings) -> Definitions:
     # Dagster passes this parameter on itself whenever it copies a sensor.
     warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition", BetaWarning)
     task, profile = load_task_and_profile(settings.task, settings.profile)
-    partitions = build_partitions(task.spec.sweep)
-    assets = build_assets(partitions, profile)
+    partitions = build_partitions(task.spec.sweep, profile.sweep)
+    assets = build_assets(partitions, profile, task)
     jobs = build_jobs()
     device = profile.device
     gpu = GpuResource(

@@ -107,21 +107,18 @@ def _laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 def _sweep_problems(path: Path, profile: Profile, task: Task) -> list[SpecError]:
     found = []
-    for key in ("data_sizes", "steps"):
-        levels = [str(level) for level in getattr(task.spec.sweep, key)]
-        for level in getattr(profile.sweep, key):
-            if str(level) not in levels:
-                found.append(
-                    SpecError(
-                        f"{path}: sweep.{key}: {level} is none of the task's levels ({', '.join(levels)}); "
-                        f"add it to {task.folder / 'task.yaml'} or choose another"
-                    )
-                )
-    if profile.evaluation_prompts is not None and profile.evaluation_prompts > task.spec.evaluation.prompts:
+    if (largest := max(profile.sweep.data_sizes)) > task.training_prompts:
         found.append(
             SpecError(
-                f"{path}: evaluation_prompts: {profile.evaluation_prompts} is more than the task's "
-                f"{task.spec.evaluation.prompts}; lower it or raise evaluation.prompts in {task.folder / 'task.yaml'}"
+                f"{path}: sweep.data_sizes: {largest} is more than the {task.training_prompts} training prompts of the "
+                f"task {task.spec.name}; lower it, or raise samples_per_prompt in {task.folder / 'task.yaml'}"
+            )
+        )
+    if (profile.evaluation_prompts or 0) > task.evaluation_prompts:
+        found.append(
+            SpecError(
+                f"{path}: evaluation_prompts: {profile.evaluation_prompts} is more than the {task.evaluation_prompts} "
+                f"prompts of the task's holdout; lower it or enlarge the holdout in {task.folder / 'task.yaml'}"
             )
         )
     return found

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from synthpost_dagster.tasks.spec import Identifier, Record
+from synthpost_dagster.tasks.records import Identifier, Record
 
 EMBEDDED = "embedded"
 ModelName = Annotated[str, StringConstraints(pattern=r"^(embedded|[~./].*|[A-Za-z0-9][\w.-]*/[\w.-]+)$")]

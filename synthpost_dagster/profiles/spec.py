@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec, ModelSpec, PostSampling
-from synthpost_dagster.tasks.spec import Identifier, Record, Text
+from synthpost_dagster.tasks.records import Identifier, Record, Text
+from synthpost_dagster.tasks.spec import Sweep
 
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -147,18 +148,14 @@ class DeviceSpec(Record):
     )
 
 
-class Cells(Record):
+class Cells(Sweep):
     """The cells of a run: data sizes × steps, and more seeds for each."""
 
-    data_sizes: tuple[int, ...] = Field(min_length=1, description="rows of training data, from the task's levels")
-    steps: tuple[int | str, ...] = Field(
-        min_length=1, description="optimizer steps or `<k>-epoch`, from the task's levels"
-    )
     more_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         description="train and judge each cell again under each of these seeds, to see how much chance matters"
     )
 
-    @field_validator("data_sizes", "steps", "more_seeds")
+    @field_validator("more_seeds")
     @classmethod
     def _once(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
         if len({str(level) for level in value}) != len(value):
@@ -193,7 +190,7 @@ class Profile(Record):
         description="temperature of the control: two samples of the untuned model are judged against each other",
     )
     evaluation_prompts: int | None = Field(
-        ge=1, description="evaluation prompts, at most the task's number; null for the task's number"
+        ge=1, description="evaluation prompts, at most those of the holdout; null for the task's number"
     )
     storage: str | None = Field(description="path or URL of the artifacts; null for $SYNTHPOST_HOME/storage")
     allow_untrained_task: bool = Field(

@@ -17,23 +17,22 @@ TRAINING_TEXTS = ("student_prompt", "post")
 
 
 def leakage(task: Task, table: pd.DataFrame, target: int) -> Finding:
-    """No training prompt or post names a holdout product or repeats a long run of words of its text."""
-    limit = task.spec.quality.leaked_words
-    finder = LeakFinder(task, limit)
+    """No training prompt or output names a holdout item or repeats a long run of words of its text."""
+    finder, limit, item = LeakFinder(task), task.spec.holdout.leak.words, task.spec.words.item[0]
     texts = zip(*(table[name] for name in TRAINING_TEXTS if name in table), strict=True)
-    leaks = [finder.find("\n".join(text), own) for text, own in zip(texts, table["product"], strict=True)]
+    leaks = [finder.find("\n".join(text), own) for text, own in zip(texts, table[item], strict=True)]
     found = [leak for leak in leaks if leak]
     named = table[[leak is not None for leak in leaks]].assign(
-        holdout_product=[leak.product for leak in found], shared=[leak.text for leak in found]
+        leaked_item=[leak.item for leak in found], shared=[leak.text for leak in found]
     )
     message = (
-        f"{len(found)} of {len(table)} training rows name a holdout product or share {limit} words or more with its "
-        "text (quality.leaked_words)"
+        f"{len(found)} of {len(table)} training rows name a holdout {item} or share {limit} words or more with its "
+        "text (holdout.leak.words)"
     )
     return finding(
         not found,
         message,
-        shown(named, "holdout_product", "shared"),
+        shown(task, named, "leaked_item", "shared"),
         leaked_rows=float(len(found)),
         longest_words=float(max((leak.words for leak in found), default=0)),
     )
@@ -53,7 +52,7 @@ def memorisation(task: Task, table: pd.DataFrame, target: int) -> Finding:
     return finding(
         True,
         message,
-        longest[["prompt_id", "product", "shared_words", "post_words", "shared", "training_post"]],
+        longest[["prompt_id", "shared_words", "post_words", "shared", "training_post"]],
         longest_words=float(words.max()),
         median_words=float(words.median()),
         whole_posts=float(whole),

@@ -1,7 +1,8 @@
 """Why a gate failed or replies were rejected, and what to change.
 
-In the texts, `{quality....}` names a key of the task and any other `{...}` a key of the profile; both are printed with
-their present value. The remedies of gates are in `quality.gates`, the record that is kept in `artifacts.explanation`.
+In the texts, `{quality....}` and `{holdout....}` name keys of the task and any other `{...}` a key of the profile; both
+are printed with their present value. The remedies of gates are in `quality.gates`, the record that is kept in
+`artifacts.explanation`.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "raise {teacher.sampling.temperature} or {quality.near_duplicate_jaccard}",
     ),
     ("duplicate", "repeat an earlier reply word for word", "raise {teacher.sampling.temperature}"),
-    ("holdout", "show a holdout product", LEAKAGE.remedy),
+    ("holdout", "show a holdout item", LEAKAGE.remedy),
     (
-        "sentences",
-        "have too few or too many sentences",
+        "wrong length",
+        "have the wrong length",
         "change `lengths` in task.yaml, or lower {quality.band_retries}",
     ),
     ("finish reason", "ended with an {reason}", "look it up in the endpoint's documentation"),
@@ -201,7 +202,7 @@ def _with_values(text: str, task: Task, profile: Profile) -> str:
 
 def _value(path: str, task: Task, profile: Profile) -> Any:
     """The present value of a key; None where the profile's kind of model has no such key."""
-    value: Any = task.spec if path.startswith("quality.") else profile
+    value: Any = task.spec if path.startswith(("quality.", "holdout.")) else profile
     for name in path.split("."):
         value = value[int(name)] if isinstance(value, tuple) else getattr(value, name, None)
     return value

@@ -92,9 +92,9 @@ DUPLICATES = (
 )
 COVERAGE = Gate(
     "factor_coverage",
-    "Every post type × tone has its share of the rows, within one.",
-    structure.factor_coverage,
-    "lower sweep.data_sizes in the profile, or add products to catalog.yaml",
+    "Every stratum has its share of the rows, within one.",
+    partial(structure.factor_coverage, "train"),
+    "lower sweep.data_sizes in the profile, or add items to the task",
     limits=("max_rejected_share",),
     figure="strata_off",
 )
@@ -102,16 +102,15 @@ PERSONAL_DATA = Gate(
     "personal_data",
     "No e-mail address, phone or card number in what may be sent to a hosted model.",
     posts.personal,
-    "remove it from catalog.yaml, or correct {quality.phone_region}",
+    "remove it from the items, or correct {quality.phone_region}",
     is_blocking=False,
     limits=("phone_region",),
 )
 LEAKAGE = Gate(
     "leakage",
-    "No training row names a holdout product or repeats a long run of words of its text.",
+    "No training row names a holdout item or repeats a long run of words of its text.",
     evaluation.leakage,
-    "reword what both splits share in catalog.yaml, or raise {quality.leaked_words}",
-    limits=("leaked_words",),
+    "reword what items of both splits share, or raise {holdout.leak.words}",
     figure="leaked_rows",
 )
 REPLIES = (
@@ -135,9 +134,9 @@ REPLIES = (
         limit="max_cleaned_share",
     ),
     Gate(
-        "sentence_band",
-        "Few kept posts have too few or too many sentences for their length.",
-        posts.sentence_band,
+        "wrong_length",
+        "Few kept posts have another length than requested.",
+        posts.wrong_length,
         "change `lengths` in task.yaml, or raise {quality.band_retries} or {quality.max_out_of_band_share}",
         is_blocking=False,
         limits=("max_out_of_band_share",),
@@ -185,7 +184,10 @@ CONTROL_GATES = tuple(
 )
 GATES: dict[str, tuple[Gate, ...]] = {
     "prompts": (COVERAGE, LEAKAGE, PERSONAL_DATA),
-    "evaluation_prompts": (COVERAGE, PERSONAL_DATA),
+    "evaluation_prompts": (
+        COVERAGE._replace(check=partial(structure.factor_coverage, "holdout")),
+        PERSONAL_DATA,
+    ),
     "synthetic_rows": (*DUPLICATES, COVERAGE, *REPLIES, PERSONAL_DATA),
     "data_subsets": (*DUPLICATES, COVERAGE, LEAKAGE),
     "adapters": TRAINING,

@@ -26,7 +26,7 @@ def duplicates(task: Task, table: pd.DataFrame, target: int) -> Finding:
     text = rows["post"].map(lambda post: hash(normalised(post)))
     count = int(text.duplicated().sum())
     message = f"{count} of {len(rows)} kept posts repeat another, apart from case, space and punctuation"
-    return finding(not count, message, shown(rows[text.duplicated(keep=False)]), duplicates=float(count))
+    return finding(not count, message, shown(task, rows[text.duplicated(keep=False)]), duplicates=float(count))
 
 
 def near_duplicates(task: Task, table: pd.DataFrame, target: int) -> Finding:
@@ -59,7 +59,7 @@ def near_duplicates(task: Task, table: pd.DataFrame, target: int) -> Finding:
     return finding(
         share <= limits.max_near_duplicate_share,
         message,
-        shown(named, "jaccard", "near", "near_post"),
+        shown(task, named, "jaccard", "near", "near_post"),
         near_duplicates=float(len(near)),
         near_duplicate_share=share,
     )
@@ -82,7 +82,7 @@ def openings(task: Task, table: pd.DataFrame, target: int) -> Finding:
     return finding(
         common.empty,
         message,
-        shown(named.assign(opening=first[named.index]), "opening"),
+        shown(task, named.assign(opening=first[named.index]), "opening"),
         common_openings=float(len(common)),
         commonest_opening=float(top),
     )
@@ -98,7 +98,7 @@ def cleaning(task: Task, table: pd.DataFrame, target: int) -> Finding:
         f"{len(cleaned)} of {len(table)} replies were cleaned{f' ({kinds})' if kinds else ''}: {share:.1%}; the "
         f"limit is {limit:.0%} (quality.max_cleaned_share)"
     )
-    return finding(share <= limit, message, shown(cleaned, "stripped", "raw_reply"), cleaned_share=share)
+    return finding(share <= limit, message, shown(task, cleaned, "stripped", "raw_reply"), cleaned_share=share)
 
 
 def rejected_share(task: Task, table: pd.DataFrame, target: int) -> Finding:
@@ -111,19 +111,19 @@ def rejected_share(task: Task, table: pd.DataFrame, target: int) -> Finding:
         f"{share:.1%} of the prompts stayed rejected{f' ({reasons})' if reasons else ''}; the limit is {limit:.0%} "
         "(quality.max_rejected_share)"
     )
-    return finding(share <= limit, message, shown(rejected), rejected_share=share)
+    return finding(share <= limit, message, shown(task, rejected), rejected_share=share)
 
 
-def sentence_band(task: Task, table: pd.DataFrame, target: int) -> Finding:
-    """Few enough kept posts have too few or too many sentences for their length."""
+def wrong_length(task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """Few enough kept posts have the wrong length."""
     rows, limit = kept(table), task.spec.quality.max_out_of_band_share
     missed = rows[~rows["is_in_band"]]
     share = len(missed) / max(1, len(rows))
     message = (
-        f"{len(missed)} of {len(rows)} kept posts have too few or too many sentences: {share:.1%}; the limit is "
+        f"{len(missed)} of {len(rows)} kept posts have the wrong length: {share:.1%}; the limit is "
         f"{limit:.0%} (quality.max_out_of_band_share)"
     )
-    return finding(share <= limit, message, shown(missed, "length"), out_of_band_share=share)
+    return finding(share <= limit, message, shown(task, missed, "length"), out_of_band_share=share)
 
 
 def diversity(task: Task, table: pd.DataFrame, target: int) -> Finding:
@@ -176,7 +176,7 @@ def personal(task: Task, table: pd.DataFrame, target: int) -> Finding:
     )
     listed = named.assign(found=["; ".join(f"{kind} {text}" for kind, text in finds) for finds in found if finds])
     figures = {f"rows_with_{kind.replace('-', '')}": float(count) for kind, count in counts.items()}
-    return finding(named.empty, message, shown(listed, "found"), **figures)
+    return finding(named.empty, message, shown(task, listed, "found"), **figures)
 
 
 def _last_attempts(table: pd.DataFrame) -> pd.DataFrame:

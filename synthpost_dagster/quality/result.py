@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import pandas as pd
 
+    from synthpost_dagster.tasks.task import Task
+
 MAX_ROWS = 10
 """Rows at fault that are kept."""
 MAX_CHARACTERS = 300
 """Characters of each of their values that are kept."""
-SHOWN_COLUMNS = ("prompt_id", "company", "product", "post_type", "tone", "reason", "post")
 
 
 class Finding(NamedTuple):
@@ -30,9 +31,10 @@ def finding(is_passed: bool, message: str, rows: pd.DataFrame, **figures: float)
     return Finding(is_passed, message, rows, figures)
 
 
-def shown(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
+def shown(task: Task, rows: pd.DataFrame, *more: str) -> pd.DataFrame:
     """The columns that identify a row, after those named."""
-    return rows[[name for name in (*more, *SHOWN_COLUMNS) if name in rows]]
+    columns = dict.fromkeys((*more, *task.spec.prompt_columns, "reason", "post"))
+    return rows[[name for name in columns if name in rows]]
 
 
 def kept(table: pd.DataFrame) -> pd.DataFrame:

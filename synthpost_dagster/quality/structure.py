@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.judging.controls import controlled
 from synthpost_dagster.quality.result import Finding, finding, kept, shown
-from synthpost_dagster.rows.prompts import shares, shuffled_strata
-from synthpost_dagster.schemas import TABLES
+from synthpost_dagster.rows.prompts import shares, strata_in
+from synthpost_dagster.schemas import TABLES, schema_of
 from synthpost_dagster.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> Finding:
     from pandera.errors import SchemaErrors
 
     try:
-        TABLES[asset].validate(table, lazy=True)
+        schema_of(TABLES[asset], task.spec.prompt_columns).validate(table, lazy=True)
     except SchemaErrors as error:
         cases = error.failure_cases
         listed = pd.DataFrame({key: cases[key].astype(str) for key in ("column", "check", "failure_case", "index")})
@@ -37,28 +38,28 @@ def schema(asset: str, task: Task, table: pd.DataFrame, target: int) -> Finding:
     return finding(True, f"{len(table)} rows follow the schema", table.head(0), failures=0.0)
 
 
-def factor_coverage(task: Task, table: pd.DataFrame, target: int) -> Finding:
-    """Every type × tone stratum has its share of the rows requested, within one.
+def factor_coverage(split: str, task: Task, table: pd.DataFrame, target: int) -> Finding:
+    """Every stratum has its share of the rows requested, within one.
 
     The full data size takes all kept rows, so there a stratum may lack up to quality.max_rejected_share of its share.
     """
     rows = kept(table)
-    found = rows.groupby(["post_type", "tone"]).size().to_dict()
-    strata = shuffled_strata(task)
-    share = shares(strata, target)
+    here = strata_in(task, rows)
+    found = Counter(here)
+    share = shares(task.capacities(split), target)
     is_full = target >= task.training_prompts
     spared = task.spec.quality.max_rejected_share if is_full else 0.0
-    off = {s for s, due in share.items() if not due * (1 - spared) - 1 <= found.get(s, 0) <= due + 1}
+    off = {s for s, due in share.items() if not due * (1 - spared) - 1 <= found[s] <= due + 1}
     at_fault = off | (set(found) - set(share))
-    names = ", ".join(f"{kind} × {tone} ({found.get((kind, tone), 0)})" for kind, tone in sorted(at_fault)[:5])
+    names = ", ".join(f"{' × '.join(stratum)} ({found[stratum]})" for stratum in sorted(at_fault)[:5])
     message = (
-        f"{len(at_fault)} of {len(strata)} strata are more than one row off their share of {target} rows: {names}"
+        f"{len(at_fault)} of {len(share)} strata are more than one row off their share of {target} rows: {names}"
         if at_fault
-        else f"{len(rows)} rows; each of {len(strata)} strata has its share of {target}, within one"
+        else f"{len(rows)} rows; each of {len(share)} strata has its share of {target}, within one"
         + (" or less what was rejected" if is_full else "")
     )
-    named = rows[[stratum in at_fault for stratum in zip(rows["post_type"], rows["tone"], strict=True)]]
-    return finding(not at_fault, message, shown(named), strata_off=float(len(at_fault)))
+    named = rows[[stratum in at_fault for stratum in here]]
+    return finding(not at_fault, message, shown(task, named), strata_off=float(len(at_fault)))
 
 
 def control(name: str, task: Task, table: pd.DataFrame, target: int) -> Finding:
@@ -72,5 +73,5 @@ def control(name: str, task: Task, table: pd.DataFrame, target: int) -> Finding:
     figures = {"wins": found.counts.wins, "losses": found.counts.losses, "ratio_low": low, "ratio_high": high}
     is_good = found.control.finding == "good"
     rows = table.head(0) if is_good else table[table["opponent"] == name]
-    columns = ["pair_id", "company", "product", "post_type", "outcome", "why", "raw_reply"]
+    columns = ["pair_id", *task.spec.prompt_columns, "outcome", "why", "raw_reply"]
     return Finding(is_good, message, rows[columns], figures, is_severe=found.control.finding == "untrusted")

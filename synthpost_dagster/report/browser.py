@@ -14,17 +14,16 @@ from synthpost_dagster.judging.verdicts import game_outcome
 from synthpost_dagster.report.data import Game, Match, Side
 from synthpost_dagster.report.rendering import printable
 from synthpost_dagster.report.tables import Judged
-from synthpost_dagster.report.texts import CONTESTANT_NAMES, FACTOR_NAMES
+from synthpost_dagster.report.texts import CONTESTANT_NAMES, heading_text
 from synthpost_dagster.report.views import in_order
 from synthpost_dagster.schemas import OPPONENTS, OUTCOMES
-from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.task import Brief, Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from synthpost_dagster.report.data import PairsData, ReportData
 
-FACTORS = ("company", "post_type", "tone", "length")
 RESERVED = ("opponent", "outcome", "text")
 """Names in the page's address that cannot be filters."""
 
@@ -56,9 +55,9 @@ class Browser(NamedTuple):
 
 
 def cell_sides(
-    one: Judged, tuned: pd.DataFrame, baselines: pd.DataFrame, briefs: Mapping[str, Brief]
+    one: Judged, tuned: pd.DataFrame, baselines: pd.DataFrame, briefs: Mapping[str, Brief], task: Task
 ) -> Iterator[Side]:
-    """The posts of a cell in the order of their prompts' ids, which are hashes, so that companies and types are mixed.
+    """The posts of a cell in the order of their prompts' ids, which are hashes, so that items and levels are mixed.
 
     `tuned` and `baselines` follow the schema Predictions.
     """
@@ -70,9 +69,9 @@ def cell_sides(
     }
     for row in tuned.sort_values("prompt_id").itertuples():
         yield Side(
-            title=(row.company, row.product),
-            about=briefs[row.prompt_id].product.description,
-            values=(one.cell.key, *(getattr(row, name) for name in FACTORS)),
+            title=tuple(task.names_of(briefs[row.prompt_id].item).values()),
+            about=task.about(briefs[row.prompt_id].item),
+            values=(one.cell.key, *(getattr(row, name) for name in task.spec.breakdowns)),
             posts=(row.post, *(posts[opponent, row.prompt_id] for opponent in OPPONENTS)),
             matches=tuple(matches[row.prompt_id, opponent] for opponent in OPPONENTS),
         )
@@ -96,13 +95,12 @@ def report_browser(data: ReportData, start: Cell | None) -> Browser:
     sides = sorted(data.pairs, key=lambda side: keys.index(side.values[0]))
     named = tuple(Option(cell.key, cell.label) for cell in cells)
     filters = [Filter("cell", "Cell", named, start.key if start in cells and start else "")]
-    for place, name in enumerate(FACTORS, start=1):
-        # A long list of companies is easier to search by name; other levels are in the task's order.
-        levels = data.levels.get(name, ())
-        order = sorted(levels, key=str.casefold) if name == "company" else levels
-        filters.append(Filter(name, FACTOR_NAMES[name], _options((side.values[place] for side in sides), order)))
+    for place, (name, levels) in enumerate(data.levels.items(), start=1):
+        # A long list of groups is easier to search by name; other levels are in the task's order.
+        order = sorted(levels, key=str.casefold) if name == data.group_column else levels
+        filters.append(Filter(name, heading_text(name), _options((side.values[place] for side in sides), order)))
     opponents = tuple(Option(name, CONTESTANT_NAMES[name]) for name in OPPONENTS)
-    _, _, *brief = range(len(filters))
+    brief = [place for place, one in enumerate(filters) if one.name not in ("cell", data.group_column)]
     content = _content(filters, brief, [*brief, 0], "tuned", opponents, sides)
     return Browser(tuple(filters), "tuned", opponents, has_posts=True, content=content)
 

@@ -220,7 +220,7 @@ class Side(NamedTuple):
 
     title: tuple[str, ...]
     about: str
-    """What the posts are about, such as the product's description."""
+    """What the posts are about: the first text of the item."""
     values: tuple[str, ...]
     """Values of the filters, in their order: cell and factors."""
     posts: tuple[str, ...]
@@ -281,7 +281,9 @@ class ReportData:
     criteria: dict[str, str]
     """Criterion id → its text, in the task's order."""
     levels: dict[str, tuple[str, ...]]
-    """Factor (schemas.FACTORS) → its levels in the task's order."""
+    """Factor, length or group → its levels in the task's order."""
+    group_column: str
+    """The column of the group; empty without groups."""
     prompt_tokens: dict[str, float]
     """Mean prompt tokens of `base` and `prompted`."""
     fingerprint: str

@@ -7,7 +7,8 @@ template, and `report.quality_figures` draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from synthpost_dagster.cell import Cell
+    from synthpost_dagster.tasks.task import Stratum
 
+ALL = "all"
 MAX_OPENINGS = 10
 MAX_REASONS = 15
 MAX_SHARED = 5
@@ -49,11 +52,15 @@ class Run(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Rows of each stratum (post type, tone) of a subset, and the number that an even spread asks for (`due`)."""
+    """Rows of each stratum of a subset as a table, and the number that an even spread asks for (`due`).
+
+    The columns are the levels of the last factor in `factors`, the lines the combinations of the others.
+    """
 
     rows: int
-    post_types: tuple[str, ...]
-    tones: tuple[str, ...]
+    factors: tuple[str, ...]
+    lines: tuple[str, ...]
+    columns: tuple[str, ...]
     found: Mapping[tuple[str, str], int]
     due: Mapping[tuple[str, str], int]
 
@@ -86,7 +93,8 @@ class SharedRun(NamedTuple):
     """A run of words, without case and punctuation, with the two posts that hold it."""
 
     cell: Cell
-    product: str
+    about: str
+    """Names of the item and its group."""
     words: int
     run: str
     tuned: str
@@ -134,11 +142,17 @@ def rows_compared(diversity: pd.DataFrame) -> int:
     return int(min(diversity["equal_rows"].max(), diversity["rows"].max())) if len(diversity) else 0
 
 
-def coverage_of(subset: pd.DataFrame, size: int, due: Mapping[tuple[str, str], int]) -> Coverage:
-    """The strata of a subset of `size` rows; types and tones in the order of `due`."""
-    found = {(str(kind), str(tone)): int(n) for (kind, tone), n in subset.groupby(["post_type", "tone"]).size().items()}
-    types, tones = (tuple(dict.fromkeys(stratum[at] for stratum in [*due, *found])) for at in (0, 1))
-    return Coverage(size, types, tones, found, due)
+def coverage_of(factors: Sequence[str], strata: Iterable[Stratum], size: int, due: Mapping[Stratum, int]) -> Coverage:
+    """The strata of the rows of a subset of `size` rows; lines and columns in the order of `due`."""
+    found = Counter(map(_place_of, strata))
+    asked = {_place_of(stratum): count for stratum, count in due.items()}
+    lines, columns = (tuple(dict.fromkeys(place[at] for place in [*asked, *found])) for at in (0, 1))
+    return Coverage(size, tuple(factors), lines, columns, found, asked)
+
+
+def _place_of(stratum: Stratum) -> tuple[str, str]:
+    """Line and column of a stratum."""
+    return (" × ".join(stratum[:-1]) or ALL, stratum[-1]) if stratum else (ALL, ALL)
 
 
 def replies_of(rows: pd.DataFrame) -> Replies:
@@ -165,18 +179,20 @@ def memorised_of(cell: Cell, seed: int, table: pd.DataFrame) -> Memorised:
     return Memorised(cell, seed, len(table), int(words.max()), float(words.median()), whole)
 
 
-def longest_runs(cells: Iterable[tuple[Cell, pd.DataFrame, pd.DataFrame]]) -> tuple[SharedRun, ...]:
+def longest_runs(
+    cells: Iterable[tuple[Cell, pd.DataFrame, pd.DataFrame]], names: Sequence[str]
+) -> tuple[SharedRun, ...]:
     """The longest runs over all cells, each run once.
 
-    Each cell comes with its tables Memorisation and Predictions.
+    Each cell comes with its tables Memorisation and Predictions; `names` are the columns of group and item.
     """
     once: dict[str, SharedRun] = {}
     for cell, table, posts in cells:
-        tuned = posts.set_index("prompt_id")["post"]
+        tuned = posts.set_index("prompt_id")
         for row in table[table["shared_words"] > 0].itertuples():
-            shared = SharedRun(
-                cell, row.product, int(row.shared_words), row.shared, tuned[row.prompt_id], row.training_post
-            )
+            own = tuned.loc[row.prompt_id]
+            about = ": ".join(own[name] for name in names)
+            shared = SharedRun(cell, about, int(row.shared_words), row.shared, own["post"], row.training_post)
             once.setdefault(shared.run, shared)
     return tuple(sorted(once.values(), key=lambda shared: -shared.words)[:MAX_SHARED])
 

@@ -10,7 +10,6 @@ from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.verdicts import pairs, panel_games
 from synthpost_dagster.report.data import Choice, Cost, JudgeFigures, LengthEffect, Seeds, Worth
 from synthpost_dagster.report.tables import Judged, generator_of
-from synthpost_dagster.schemas import FACTORS
 from synthpost_dagster.statistics.advice import SurfaceCell, worth_of_steps
 from synthpost_dagster.statistics.agreement import Agreement, agreement
 from synthpost_dagster.statistics.choice import best_of, headline_ratio, is_placeable
@@ -78,12 +77,12 @@ def decisive_share(one: Judged) -> float:
     return (counts.wins + counts.losses) / counts.pairs
 
 
-def corners(one: Judged) -> tuple[Corner, ...]:
-    """The weak corners of a cell against `base`."""
+def corners(one: Judged, factors: Sequence[str]) -> tuple[Corner, ...]:
+    """The weak corners of a cell against `base`, among the levels of the factors."""
     outcomes = one.outcomes[one.outcomes["opponent"] == BASE]
     levels = {
         (factor, str(level)): count(part["outcome"])
-        for factor in FACTORS
+        for factor in factors
         for level, part in outcomes.groupby(factor, sort=False)
     }
     return tuple(weak_corners(levels))

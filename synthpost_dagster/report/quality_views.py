@@ -38,9 +38,9 @@ class Marked(NamedTuple):
 
 
 class LeakView(NamedTuple):
-    """A training row that shows something of a holdout product."""
+    """A training row that shows something of a holdout item."""
 
-    product: str
+    item: str
     run: str
     post: Marked
 
@@ -96,7 +96,7 @@ def _leaks(gates: Sequence[GateLine]) -> Iterator[LeakView]:
             key = (row.get("prompt_id", ""), run, post)
             if key not in seen:
                 seen.add(key)
-                yield LeakView(row.get("holdout_product", "unknown"), run, shortened(marked(post, run)))
+                yield LeakView(row.get("leaked_item", "unknown"), run, shortened(marked(post, run)))
 
 
 def marked(text: str, run: str) -> Marked:

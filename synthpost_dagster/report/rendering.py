@@ -33,7 +33,6 @@ _FILTERS = {
 }
 _GLOBALS = {
     "names": texts.CONTESTANT_NAMES,
-    "factors": texts.FACTOR_NAMES,
     "metrics": texts.METRIC_NAMES,
     "opponents": OPPONENTS,
     "outcomes": OUTCOMES,

@@ -19,14 +19,14 @@ import numpy as np
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.criteria import criteria_met
 from synthpost_dagster.judging.verdicts import pairs, panel_games
-from synthpost_dagster.schemas import FACTORS, OPPONENTS
+from synthpost_dagster.schemas import OPPONENTS
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures, compare, game_figures
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.statistics.sign_test import holm
-from synthpost_dagster.tasks.prompting import Brief, short_hash
-from synthpost_dagster.tasks.spec import TaskSpec
+from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.task import Brief, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,22 +61,27 @@ def generator_of(*names: str) -> np.random.Generator:
     return np.random.default_rng(int(short_hash(*names), 16))
 
 
-def met_by_prompt(posts: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSpec) -> dict[str, dict[str, bool]]:
+def met_by_prompt(posts: pd.DataFrame, briefs: Mapping[str, Brief], task: Task) -> dict[str, dict[str, bool]]:
     """Prompt id → criterion id → whether the post (schema Predictions, one contestant) meets it."""
-    return {row.prompt_id: criteria_met(row.post, briefs[row.prompt_id], spec) for row in posts.itertuples()}
+    return {row.prompt_id: criteria_met(row.post, briefs[row.prompt_id], task) for row in posts.itertuples()}
 
 
 def ratio_rows(
-    cells: Iterable[Judged], groups: Mapping[Cell, int], are_both_orders: bool, training_seed: int
+    cells: Iterable[Judged],
+    factors: Sequence[str],
+    groups: Mapping[Cell, int],
+    are_both_orders: bool,
+    training_seed: int,
 ) -> list[dict[str, Any]]:
     """Rows of RatioReport: each cell and opponent whole, then by factor; further seeds whole alone.
 
-    `groups` numbers the cells that are replicates. Holm's adjustment is over the cells of `training_seed`, the
-    profile's.
+    `factors` are the columns to break results down by; `groups` numbers the cells that are replicates. Holm's
+    adjustment is over the cells of `training_seed`, the profile's.
     """
 
     def of_cell(one: Judged) -> list[dict[str, Any]]:
-        return _rows_of(one, groups.get(one.cell, 0), one.seed == training_seed, are_both_orders)
+        broken_down = factors if one.seed == training_seed else ()
+        return _rows_of(one, broken_down, groups.get(one.cell, 0), are_both_orders)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy's draws run without the GIL, while `cells` reads the next
         rows = list(chain.from_iterable(pool.map(of_cell, cells)))
@@ -121,7 +126,7 @@ def to_csv(table: pd.DataFrame) -> str:
     return out.getvalue()
 
 
-def _rows_of(one: Judged, group: int, is_main_seed: bool, are_both_orders: bool) -> list[dict[str, Any]]:
+def _rows_of(one: Judged, factors: Sequence[str], group: int, are_both_orders: bool) -> list[dict[str, Any]]:
     names = {
         "data_size": one.cell.data_size,
         "steps": one.cell.steps,
@@ -136,8 +141,7 @@ def _rows_of(one: Judged, group: int, is_main_seed: bool, are_both_orders: bool)
         outcomes = one.outcomes[one.outcomes["opponent"] == opponent]
         key = (one.cell.key, str(one.seed), opponent)
         parts = [("all", "all", outcomes)]
-        if is_main_seed:
-            parts += [(name, level, part) for name in FACTORS for level, part in outcomes.groupby(name, sort=False)]
+        parts += [(name, level, part) for name in factors for level, part in outcomes.groupby(name, sort=False)]
         for factor, level, part in parts:
             is_whole = factor == "all"
             prompts = tuple(part["prompt_id"])

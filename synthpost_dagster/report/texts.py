@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from synthpost_dagster.statistics.ratio import Counts
 
 CONTESTANT_NAMES = {"tuned": "tuned", "base": "untuned, short prompt", "prompted": "untuned, long prompt"}
-FACTOR_NAMES = {"post_type": "Post type", "tone": "Tone", "length": "Length", "company": "Company"}
 METRIC_NAMES = {
     "distinct_1": "distinct-1",
     "distinct_2": "distinct-2",
@@ -30,6 +29,11 @@ NO_DECISIVE_PAIR = "no decisive pair"
 MINUS = "\u2212"
 MAX_LISTED = 20
 """Names in a list of pairs or columns."""
+
+
+def heading_text(name: str) -> str:
+    """A column's name as a title: `post_type` → `Post type`."""
+    return name.replace("_", " ").capitalize()
 
 
 def ratio_text(ratio: float, low: float, high: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.cell import Cell, steps_order
-from synthpost_dagster.report.texts import FACTOR_NAMES
+from synthpost_dagster.report.texts import heading_text
 from synthpost_dagster.schemas import OPPONENTS
 from synthpost_dagster.statistics.ratio import Counts, Ratio, plotted_ratio
 
@@ -124,8 +124,8 @@ def breakdowns(data: ReportData, cell: Cell) -> dict[str, Levels]:
     ratios = data.shown_ratios
     of_cell = ratios[(ratios["data_size"] == cell.data_size) & (ratios["steps"] == cell.steps)]
     return {
-        title: _levels(of_cell[of_cell["factor"] == factor], data.levels.get(factor, ()))
-        for factor, title in FACTOR_NAMES.items()
+        heading_text(factor): _levels(of_cell[of_cell["factor"] == factor], levels)
+        for factor, levels in data.levels.items()
     }
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.rows.corpus import Corpus
 from synthpost_dagster.rows.embeddings import meaning
-from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.rows.prompts import shares, strata_in
 from synthpost_dagster.schemas import METRICS
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.task import Stratum, Task
 from synthpost_dagster.text.normalize import first_words
 
 if TYPE_CHECKING:
@@ -158,8 +158,11 @@ def spreads(kept: pd.DataFrame, task: Task, size: int) -> dict[str, Spread]:
         return {}
     posts = kept["post"].tolist()
     corpus, openings = Corpus(posts), [opening(post) for post in posts]
-    places = kept.reset_index(drop=True).groupby(["post_type", "tone"]).indices
-    share = {stratum: due for stratum, due in shares(shuffled_strata(task), size).items() if stratum in places}
+    places: dict[Stratum, list[int]] = {}
+    for place, stratum in enumerate(strata_in(task, kept)):
+        places.setdefault(stratum, []).append(place)
+    due_of = shares(task.capacities("train"), size)
+    share = {stratum: due for stratum, due in due_of.items() if stratum in places}
     generator = np.random.default_rng(SEED)
     found: list[dict[str, float]] = []
     for _ in range(min(MAX_DRAWS, max(MIN_DRAWS, DRAWN_ROWS // size))):

@@ -1,8 +1,7 @@
-"""Leakage: text of holdout products in training rows.
+"""Leakage: text of holdout items in training rows.
 
-A leak is the name of a holdout product, as in the catalog or in capitals, or a run of words from its text (its name and
-description). A company's own text is in the prompts of both splits and is no leak; neither is the name of the row's own
-product.
+`holdout.leak` of the task says what leaks: names, as in the items or in capitals, and runs of words of fields. A
+group's text is in the prompts of both splits and is no leak; neither is a name of the row's own item.
 """
 
 from collections.abc import Iterable
@@ -15,50 +14,58 @@ Words = tuple[str, ...]
 
 
 class Leak(NamedTuple):
-    """Text of a holdout product in another text."""
+    """Text of a holdout item in another text."""
 
-    product: str
+    item: str
     words: int
     """Words of the run, or of the name."""
     text: str
 
 
 class LeakFinder:
-    """The holdout products of a task, by their names and by each run of `words` words of their text."""
+    """The holdout items of a task, by their names and by each run of words of their text.
 
-    def __init__(self, task: Task, words: int) -> None:
-        """`words` is the minimum length of a leak; in a script without spaces, twice as many characters."""
+    In a script without spaces, a run has twice as many characters.
+    """
+
+    def __init__(self, task: Task) -> None:
+        leak = task.spec.holdout.leak
         self._sizes: set[int] = set()
         self._names: dict[Words, str] = {}
         self._runs: dict[Words, list[str]] = {}
         self._texts: dict[str, list[str]] = {}
-        for _, product in task.companies_of("holdout"):
-            for name in (product.name, product.name.upper()):
-                self._names[tuple(letters(plain(name)))] = product.name
-            text = normalised(f"{product.name} {product.description}").split()
-            self._texts[product.name] = text
-            size = words * (CHARACTERS_A_WORD if 2 * sum(map(is_character, text)) > len(text) else 1)
+        self._own = {item.name: [str(item.values[name]) for name in leak.names_of] for item in task.items}
+        for item in task.items:
+            if item.split != "holdout":
+                continue
+            for value in self._own[item.name]:
+                for name in (value, value.upper()):
+                    self._names[tuple(letters(plain(name)))] = item.name
+            text = normalised(" ".join(str(item.values[name]) for name in leak.fields)).split()
+            self._texts[item.name] = text
+            size = leak.words * (CHARACTERS_A_WORD if 2 * sum(map(is_character, text)) > len(text) else 1)
             self._sizes.add(size)
             for run in _runs(text, size):
-                self._runs.setdefault(run, []).append(product.name)
+                self._runs.setdefault(run, []).append(item.name)
         self._first_words = {name[0] for name in self._names if name}
         self._name_lengths = sorted({len(name) for name in self._names}, reverse=True)
 
-    def find(self, text: str, own_product: str) -> Leak | None:
-        """The worst leak in a text written for `own_product`: the longest run, or else a name."""
-        return self._run(normalised(text).split()) or self._name(plain(text).replace(plain(own_product), "·"))
+    def find(self, text: str, own_item: str) -> Leak | None:
+        """The worst leak in a text written for `own_item`: the longest run, or else a name."""
+        bare = plain(text)
+        for name in self._own.get(own_item, ()):
+            bare = bare.replace(plain(name), "·")
+        return self._run(normalised(text).split()) or self._name(bare)
 
     def _run(self, words: list[str]) -> Leak | None:
         shared = self._runs.keys() & {run for size in self._sizes for run in _runs(words, size)}
         if not shared:
             return None
         runs = [
-            (_lengthened(words, self._texts[product], run), product)
-            for run in sorted(shared)
-            for product in self._runs[run]
+            (_lengthened(words, self._texts[item], run), item) for run in sorted(shared) for item in self._runs[run]
         ]
-        longest, product = max(runs, key=lambda found: len(found[0]))
-        return Leak(product, len(longest), " ".join(longest))
+        longest, item = max(runs, key=lambda found: len(found[0]))
+        return Leak(item, len(longest), " ".join(longest))
 
     def _name(self, text: str) -> Leak | None:
         words = letters(text)

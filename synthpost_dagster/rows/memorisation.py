@@ -15,7 +15,7 @@ def memorisation(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFr
     """The longest run of words that each prediction shares with a training post (schema Memorisation)."""
     posts, ids = training["post"].tolist(), training["prompt_id"].tolist()
     found = longest_shared(predictions["post"].tolist(), posts)
-    return predictions[["prompt_id", "product"]].assign(
+    return predictions[["prompt_id"]].assign(
         post_words=[len(normalised(post).split()) for post in predictions["post"]],
         shared_words=[shared.words for shared in found],
         shared=[shared.text for shared in found],

@@ -1,83 +1,99 @@
-"""The catalog as a table, the training prompts in their stratified order, and the evaluation prompts.
+"""The items as a table, the training prompts in their stratified order, and the evaluation prompts.
 
-A stratum is post type × tone. A prompt's place in its stratum is a hash of its id, so that a new product does not
-reshuffle the others.
+A stratum is a level of each of the task's `strata`. A prompt's place in its stratum is a hash of its id, so that a new
+item does not reshuffle the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from synthpost_dagster.tasks.prompting import Brief, prompt_id, render_prompt, short_hash
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.prompting import prompt_id, render_prompt
+from synthpost_dagster.tasks.task import Brief, Stratum, Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def catalog_table(task: Task) -> pd.DataFrame:
-    """One row a product (schema Catalog), in the file's order."""
+    """One row per item (schema Catalog), in the file's order: item, split, its fields, its group and the group's."""
     import pandas as pd
 
+    spec = task.spec
     return pd.DataFrame(
         {
-            "product": product.name,
-            "product_description": product.description,
-            "split": split,
-            "company": company.name,
-            **company.model_dump(exclude={"name", "products"}),
+            spec.words.item[0]: item.name,
+            "split": item.split,
+            **{f"{spec.words.item[0]}_{name}": value for name, value in item.values.items()},
+            **item.levels,
+            **({spec.group_column: item.group.name} if item.group else {}),
+            **{
+                f"{spec.group_column}_{name}": value
+                for name, value in (item.group.values if item.group else {}).items()
+            },
         }
-        for company in task.catalog.companies
-        for split in ("train", "holdout")
-        for product in getattr(company.products, split)
+        for item in task.items
     )
 
 
 def training_prompts(task: Task) -> pd.DataFrame:
-    """All prompts on train products (schema Prompts), in rank order.
+    """All training prompts (schema Prompts), in rank order.
 
     Taking the first n ranks leaves every stratum within one row of its share, for every n.
     """
     table = _with_stratum_ranks(task, "train")
-    place = {stratum: place for place, stratum in enumerate(shuffled_strata(task))}
-    strata = list(zip(table["post_type"], table["tone"], strict=True))
-    table["_place"] = [place[stratum] for stratum in strata]
+    place = {stratum: place for place, stratum in enumerate(task.capacities("train"))}
+    table["_place"] = [place[stratum] for stratum in strata_in(task, table)]
     table = table.sort_values(["stratum_rank", "_place"], kind="stable").drop(columns="_place").reset_index(drop=True)
     table["rank"] = range(len(table))
     return table
 
 
 def evaluation_prompts(task: Task, count: int) -> pd.DataFrame:
-    """`count` prompts on holdout products (schema EvaluationPrompts), each stratum within one of its share."""
+    """`count` prompts of the holdout (schema EvaluationPrompts), each stratum within one of its share."""
     table = _with_stratum_ranks(task, "holdout")
-    share = shares(shuffled_strata(task), count)
-    strata = list(zip(table["post_type"], table["tone"], strict=True))
+    share = shares(task.capacities("holdout"), count)
+    strata = strata_in(task, table)
     taken = [rank < share[stratum] for rank, stratum in zip(table["stratum_rank"], strata, strict=True)]
     return table[taken].drop(columns="stratum_rank").reset_index(drop=True)
 
 
-def shuffled_strata(task: Task) -> list[tuple[str, str]]:
-    """The strata in the order in which they get the remainder: by a hash, so that no type or tone is favoured."""
-    return sorted(task.strata, key=lambda stratum: short_hash(task.spec.name, *stratum))
+def strata_in(task: Task, table: pd.DataFrame) -> list[Stratum]:
+    """The stratum of each row of a table with the task's columns."""
+    names = [name for name in task.spec.factors if name in task.spec.strata_factors]
+    return list(zip(*(table[name] for name in names), strict=True)) if names else [()] * len(table)
 
 
-def shares(strata: list[tuple[str, str]], count: int) -> dict[tuple[str, str], int]:
-    """Stratum → its share of `count` rows; the first strata get the remainder."""
-    whole, rest = divmod(count, len(strata))
-    return {stratum: whole + (place < rest) for place, stratum in enumerate(strata)}
+def shares(capacities: Mapping[Stratum, int], count: int) -> dict[Stratum, int]:
+    """Stratum → its share of `count` rows: equal, at most its capacity; the first strata get the remainder."""
+    level = _level(list(capacities.values()), count)
+    share = {stratum: min(capacity, level) for stratum, capacity in capacities.items()}
+    rest = count - sum(share.values())
+    for stratum, capacity in capacities.items():
+        if rest > 0 and capacity > level:
+            share[stratum] += 1
+            rest -= 1
+    return share
 
 
-def briefs_by_id(task: Task) -> dict[str, Brief]:
-    """Prompt id → brief, over train and holdout products."""
-    return {prompt_id(task, brief): brief for split in ("train", "holdout") for brief in _briefs(task, split)}
+def _level(capacities: Sequence[int], count: int) -> int:
+    """The highest level at which all strata, each up to its capacity, have no more than `count` rows."""
+    left, open_strata = count, len(capacities)
+    for capacity in sorted(capacities):
+        if capacity * open_strata > left:
+            return left // open_strata
+        left -= capacity
+        open_strata -= 1
+    return max(capacities, default=0)
 
 
-def _briefs(task: Task, split: str) -> Iterator[Brief]:
-    for company, product in task.companies_of(split):
-        for post_type in task.spec.post_types:
-            for tone in task.spec.tones:
-                yield Brief(company, product, post_type, tone)
+def prompt_columns(task: Task, brief: Brief) -> dict[str, str]:
+    """The values of the task's columns (`TaskSpec.prompt_columns`) for a brief."""
+    length = {"length": task.length_name(brief)} if task.spec.lengths else {}
+    levels = dict(zip(task.spec.factors, brief.levels, strict=True))
+    return {"prompt_id": prompt_id(task, brief), **task.names_of(brief.item), **levels, **length}
 
 
 def _with_stratum_ranks(task: Task, split: str) -> pd.DataFrame:
@@ -85,18 +101,15 @@ def _with_stratum_ranks(task: Task, split: str) -> pd.DataFrame:
 
     rows: list[dict[str, Any]] = [
         {
-            "prompt_id": prompt_id(task, brief),
-            "company": brief.company.name,
-            "product": brief.product.name,
-            "post_type": brief.post_type.name,
-            "tone": brief.tone,
-            "length": brief.post_type.length,
+            **prompt_columns(task, brief),
             "teacher_prompt": render_prompt(task, "teacher", brief),
             "student_prompt": render_prompt(task, "student", brief),
         }
-        for brief in _briefs(task, split)
+        for brief in task.briefs(split)
     ]
     table = pd.DataFrame(rows)
     key = table["prompt_id"].map(lambda value: short_hash("rank", value))
-    table["stratum_rank"] = key.groupby([table["post_type"], table["tone"]]).rank(method="first").astype("int64") - 1
+    place = {stratum: place for place, stratum in enumerate(task.capacities(split))}
+    groups = pd.Series([place[stratum] for stratum in strata_in(task, table)])
+    table["stratum_rank"] = key.groupby(groups).rank(method="first").astype("int64") - 1
     return table

@@ -1,8 +1,8 @@
 """Why a teacher's reply is rejected: all reasons, in the order in which they are checked.
 
 1. The reply itself (`clean_reply`): no answer, refusal, truncated, special token, placeholder.
-2. Leakage: the post shows a holdout product.
-3. Length: too few or too many sentences, up to `quality.band_retries` times.
+2. Leakage: the output shows a holdout item.
+3. Length: outside the range of its prompt, up to `quality.band_retries` times.
 4. Repetition: a duplicate or near-duplicate of a post of another prompt.
 
 What to change for each reason is in `quality.explanations`.
@@ -13,7 +13,7 @@ from collections import Counter
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from synthpost_dagster.judging.criteria import sentences
+from synthpost_dagster.judging.criteria import length_count
 from synthpost_dagster.llm.messages import stored_content
 from synthpost_dagster.llm.responses import PART, UNKNOWN
 from synthpost_dagster.rows.cleaning import APOSTROPHE, LOOKALIKES, unwrapped
@@ -23,10 +23,10 @@ from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.text.normalize import normalised
 from synthpost_dagster.text.special_tokens import SPECIAL
 
-RULES = 3
+RULES = 4
 """Version of the rules, part of the rows' fingerprint; raise it when the same replies would give other rows."""
-LEAK = "shows a holdout product"
-OUT_OF_BAND = "too few or too many sentences"
+LEAK = "shows a holdout item"
+OUT_OF_BAND = "wrong length"
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near-duplicate"
 REFUSAL = "refusal"
@@ -127,13 +127,13 @@ class Rejection:
         self.task, self.max_replies = task, max_replies
         self.settled: list[dict[str, Any]] = []
         self._owners: dict[str, str] = {}
-        self._leaks = LeakFinder(task, task.spec.quality.leaked_words)
+        self._leaks = LeakFinder(task)
         self._length_misses: Counter[str] = Counter()
 
     def judge(self, prompt: dict[str, Any], attempt: int, reply_key: str, text: str, finish_reason: str) -> Judged:
         """The post of a reply to a prompt's row; `attempt` counts from 0."""
         cleaned = clean_reply(text, finish_reason)
-        is_in_band = self._is_in_band(prompt["post_type"], cleaned.post)
+        is_in_band = self._is_in_band(prompt.get("length", ""), cleaned.post)
         reason = self._settled_reasons.get(reply_key)
         if reason is None:
             reason = (
@@ -147,7 +147,7 @@ class Rejection:
         return Judged(cleaned._replace(reason=reason), is_in_band)
 
     def _leak(self, prompt: dict[str, Any], post: str) -> str:
-        return LEAK if self._leaks.find(post, prompt["product"]) else ""
+        return LEAK if self._leaks.find(post, prompt[self.task.spec.words.item[0]]) else ""
 
     def _wrong_length(self, prompt: dict[str, Any], attempt: int, is_in_band: bool) -> str:
         """Rejects a post of the wrong length `quality.band_retries` times, if another reply may be requested."""
@@ -157,10 +157,9 @@ class Rejection:
         self._length_misses[prompt["prompt_id"]] += 1
         return OUT_OF_BAND
 
-    def _is_in_band(self, post_type: str, post: str) -> bool:
-        length = self.task.spec.length_of(self.task.spec.post_type(post_type))
-        count = len(sentences(post, self.task.spec.language))
-        return length.min_sentences <= count <= (length.max_sentences or count)
+    def _is_in_band(self, length_name: str, post: str) -> bool:
+        length = self.task.spec.lengths.get(length_name)
+        return length is None or length.holds(length_count(post, length.unit, self.task.spec.language))
 
     def _repetition(self, prompt_id: str, post: str) -> str:
         """Compares a post with those of other prompts; a post that repeats none is remembered."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from synthpost_dagster.errors import UpstreamMissing
-from synthpost_dagster.rows.prompts import shares, shuffled_strata
-from synthpost_dagster.schemas import FACTOR_COLUMNS
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.rows.prompts import shares, strata_in
+from synthpost_dagster.tasks.task import Stratum, Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-COLUMNS = [*FACTOR_COLUMNS, "rank", "student_prompt", "post"]
 
 
 def subset(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
@@ -22,10 +20,12 @@ def subset(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
     size that cannot be filled.
     """
     kept = rows[rows["status"] == "kept"].sort_values("stratum_rank", kind="stable")
-    share = shares(shuffled_strata(task), size)
-    place = kept.groupby(["post_type", "tone"]).cumcount()
-    strata = zip(kept["post_type"], kept["tone"], strict=True)
-    taken = kept[[at < share[stratum] for at, stratum in zip(place, strata, strict=True)]]
+    share, seen = shares(task.capacities("train"), size), Counter[Stratum]()
+    is_taken = []
+    for stratum in strata_in(task, kept):
+        is_taken.append(seen[stratum] < share.get(stratum, 0))
+        seen[stratum] += 1
+    taken = kept[is_taken]
     if len(taken) < size < task.training_prompts:
         raise UpstreamMissing(
             f"data_subsets {size} needs {size} kept rows spread over the strata and synthetic_rows gives {len(taken)}; "
@@ -33,4 +33,5 @@ def subset(task: Task, rows: pd.DataFrame, size: int) -> pd.DataFrame:
         )
     if taken.empty:
         raise UpstreamMissing(f"data_subsets {size} has no kept row; see the reasons with `synthpost rows --rejected`")
-    return taken.sort_values("rank")[COLUMNS].reset_index(drop=True)
+    columns = [*task.spec.prompt_columns, "rank", "student_prompt", "post"]
+    return taken.sort_values("rank")[columns].reset_index(drop=True)

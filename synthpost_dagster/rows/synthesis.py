@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from synthpost_dagster.inference.generate import chat
 from synthpost_dagster.llm.chat_models import Ask, ChatModel, Work, ask_for
 from synthpost_dagster.llm.journal import Reply
-from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.rows.prompts import shares, strata_in
 from synthpost_dagster.rows.rejection import OUT_OF_BAND, Rejection
 from synthpost_dagster.runtime.progress import Progress
-from synthpost_dagster.schemas import FACTOR_COLUMNS
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.task import Stratum, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,12 +164,12 @@ class _Work:
     ) -> None:
         self.max_rejected_share = task.spec.quality.max_rejected_share
         self.teacher, self.max_replies = teacher, max_replies
-        self.share = shares(shuffled_strata(task), target)
+        self.task, self.share = task, shares(task.capacities("train"), target)
         # Prompts with the same text get different replies: each numbers its attempts from its own start.
         prompts = prompts.assign(repetition=prompts.groupby("teacher_prompt").cumcount())
-        self.queues = {
-            stratum: group.to_dict("records") for stratum, group in prompts.groupby(["post_type", "tone"], sort=False)
-        }
+        self.queues: dict[Stratum, list[dict[str, Any]]] = {}
+        for stratum, row in zip(strata_in(task, prompts), prompts.to_dict("records"), strict=True):
+            self.queues.setdefault(stratum, []).append(row | {"stratum": stratum})
         self.rows: list[dict[str, Any]] = []
         self.retries: list[_Item] = []
         self.count = dict.fromkeys(self.share, 0)
@@ -204,7 +203,7 @@ class _Work:
     def missing(self) -> list[_Item]:
         """The missing replies, in rank order; from now on they count as requested."""
         wanted, self.retries = self.retries, []
-        pending = Counter((row["post_type"], row["tone"]) for row, _ in wanted)
+        pending = Counter(row["stratum"] for row, _ in wanted)
         for stratum, share in self.share.items():
             missing = share - self.count[stratum] - pending[stratum]
             start = self.next[stratum]
@@ -218,7 +217,7 @@ class _Work:
         row, attempt = item
         cleaned, is_in_band = self.rejection.judge(row, attempt, key, reply.text, reply.finish_reason)
         if not cleaned.reason:
-            self.count[row["post_type"], row["tone"]] += 1
+            self.count[row["stratum"]] += 1
             self.kept += 1
         elif attempt + 1 < self.max_replies:
             self.retries.append(_Item(row, attempt + 1))
@@ -226,7 +225,7 @@ class _Work:
             self.given_up += 1
         self.rows.append(
             {
-                **{name: row[name] for name in (*FACTOR_COLUMNS, "rank", "stratum_rank")},
+                **{name: row[name] for name in (*self.task.spec.prompt_columns, "rank", "stratum_rank")},
                 "attempt": attempt,
                 "student_prompt": row["student_prompt"],
                 "post": cleaned.post,

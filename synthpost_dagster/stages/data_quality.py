@@ -10,7 +10,7 @@ from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.artifacts.store import ArtifactStore
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.report import data_quality as quality
-from synthpost_dagster.rows.prompts import shares, shuffled_strata
+from synthpost_dagster.rows.prompts import shares, strata_in
 from synthpost_dagster.stages.page_inputs import PageInputs, required
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def data_quality(inputs: PageInputs, store: ArtifactStore) -> quality.DataQualit
             quality.memorised_of(cell.main, inputs.seed_of(cell), table) for cell, table in memorised.items()
         ),
         shared=quality.longest_runs(
-            (cell.main, table, store.read_table(inputs.predictions[cell])) for cell, table in memorised.items()
+            ((cell.main, table, store.read_table(inputs.predictions[cell])) for cell, table in memorised.items()),
+            [name for name in inputs.task.brief_columns if name not in inputs.task.spec.factors],
         ),
         supervised=tuple(
             quality.supervised_of(cell.main, inputs.seed_of(cell), store.read_table(manifest, "supervision"))
@@ -84,6 +85,7 @@ def _coverage(inputs: PageInputs, store: ArtifactStore) -> quality.Coverage | No
     if not inputs.subsets:
         return None
     size = max(inputs.subsets)
-    due = shares(shuffled_strata(inputs.task), size)
+    due = shares(inputs.task.capacities("train"), size)
     in_order = {stratum: due[stratum] for stratum in inputs.task.strata}
-    return quality.coverage_of(store.read_table(inputs.subsets[size]), size, in_order)
+    strata = strata_in(inputs.task, store.read_table(inputs.subsets[size]))
+    return quality.coverage_of(inputs.task.spec.strata_factors, strata, size, in_order)

@@ -26,14 +26,14 @@ from synthpost_dagster.llm.journal import Journal
 from synthpost_dagster.llm.model_check import Checked
 from synthpost_dagster.profiles.models import HostedChat, InProcessChat, ModelSpec
 from synthpost_dagster.quality.explanations import reason_remedy, shortened
-from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
+from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.rows.rejection import clean_reply
 from synthpost_dagster.rows.synthesis import ROWS
 from synthpost_dagster.runtime.devices import free_gib
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.settings import probe_writing, secret
 from synthpost_dagster.stages.study import Study
-from synthpost_dagster.tasks.prompting import render_prompt
+from synthpost_dagster.tasks.prompting import briefs_by_id, render_prompt
 
 GIB = 1024**3
 MIN_DISK_GIB = 2.0

@@ -58,9 +58,7 @@ class TimedFacts(Facts):
 
 
 class CatalogFacts(Facts):
-    """Facts of `catalog`, besides the number of products in each split."""
-
-    companies: int = 0
+    """Facts of `catalog`: the number of items in each split."""
 
 
 class PromptsFacts(Facts):

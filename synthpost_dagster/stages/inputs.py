@@ -8,10 +8,24 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
+from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.tasks.items import BOTH
 from synthpost_dagster.tasks.task import Task
 
-WORDING = ("name", "tones", "lengths", "universal_criteria", "post_types")
+WORDING = (
+    "name",
+    "words",
+    "items",
+    "factors",
+    "exclude",
+    "strata",
+    "samples_per_prompt",
+    "lengths",
+    "holdout",
+    "criteria",
+    "always",
+)
 """Keys of task.yaml that prompts depend on."""
 HashedAs = Mapping[str, Callable[[Any], Any] | None]
 
@@ -42,15 +56,15 @@ def narrowed(task: Task, keep: Collection[str], split: str = "", roles: Collecti
     The rest is None or absent, so that reading it fails.
     """
     hidden = {name: None for name in type(task.spec).model_fields if name not in keep}
-    catalog = task.catalog
-    if split:
-        hide = {"holdout" if split == "train" else "train": ()}
-        companies = tuple(
-            one.model_copy(update={"products": one.products.model_copy(update=hide)}) for one in catalog.companies
-        )
-        catalog = catalog.model_copy(update={"companies": companies})
+    items = tuple(item for item in task.items if not split or item.split in (split, BOTH))
     sources = {role: text for role, text in task.sources.items() if role in roles}
-    return replace(task, spec=task.spec.model_copy(update=hidden), catalog=catalog, sources=sources)
+    return replace(task, spec=task.spec.model_copy(update=hidden), items=items, sources=sources)
+
+
+def items_fingerprint(task: Task, split: str) -> str:
+    """Hash of the items of a split, or of all where it is empty."""
+    chosen = [item for item in task.items if not split or item.split in (split, BOTH)]
+    return fingerprint({"items": [(item.name, item.group, item.values, item.levels, item.split) for item in chosen]})
 
 
 def _part(value: Any) -> Any:

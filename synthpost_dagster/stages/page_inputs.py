@@ -15,6 +15,7 @@ from synthpost_dagster.errors import SynthpostError, UpstreamMissing
 from synthpost_dagster.judging.people import read_labels
 from synthpost_dagster.profiles import Profile
 from synthpost_dagster.stages.facts import RowsFacts
+from synthpost_dagster.stages.inputs import items_fingerprint
 from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
@@ -185,7 +186,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Task):
         shown = value.spec.model_dump(mode="json", exclude=NOT_SHOWN)
         limit = value.spec.quality.max_perplexity_ratio
-        return fingerprint({"spec": shown, "catalog": value.catalog, "max_perplexity_ratio": limit})
+        return fingerprint({"spec": shown, "items": items_fingerprint(value, ""), "max_perplexity_ratio": limit})
     if isinstance(value, Profile):
         return fingerprint(value.model_dump(mode="json", include=SHOWN))
     if isinstance(value, Cell):

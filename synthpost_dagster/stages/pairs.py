@@ -34,7 +34,8 @@ from synthpost_dagster.statistics.corners import weak_corners
 from synthpost_dagster.statistics.games import PairOfGames, pairs_of_games
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.style import Separation, separations
-from synthpost_dagster.tasks.prompting import Brief, short_hash
+from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.task import Brief
 from synthpost_dagster.text.normalize import plain, word_count
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ MAX_STYLED = 10_000
 """Pairs whose posts are searched for traits of style that separate the outcomes."""
 MAX_PLAYED = 5_000
 """Pairs from which order and length figures are computed: a bootstrap of a million takes gigabytes and adds nothing."""
-BRIEF_COLUMNS = ("company", "product", "post_type", "tone")
 
 
 class Labels(NamedTuple):
@@ -200,7 +200,7 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
     if rubric and unknown is not None:
         raise SpecError(
             f"{file}: pair {unknown.pair_id}: the rubric checks a task's criteria, and needs the columns "
-            f"{', '.join(BRIEF_COLUMNS)} to name what is in the task's catalog; choose a profile with a model as "
+            f"{', '.join(study.task.brief_columns)} to name what is in the task; choose a profile with a model as "
             "judge, or read labels with --win and --loss"
         )
     verdicts = judge_contests(study.task, judges, contests, study.rules, [progress] * len(judges))
@@ -212,20 +212,10 @@ def _judged(study: Study, file: Path, table: PairsTable, progress: Progress) -> 
 
 def _brief(study: Study, row: Mapping[str, str]) -> Brief | None:
     """The task's brief that a row names in its columns; None where it names none."""
-    if any(name not in row for name in BRIEF_COLUMNS):
+    names = study.task.brief_columns
+    if any(name not in row for name in names):
         return None
-    spec = study.task.spec
-    kinds = {kind.name: kind for kind in spec.post_types}
-    if row["post_type"] not in kinds or row["tone"] not in spec.tones:
-        return None
-    for split in ("train", "holdout"):
-        for company, product in study.task.companies_of(split):
-            if (plain(company.name), plain(product.name)) == (
-                plain(row["company"]).strip(),
-                plain(row["product"]).strip(),
-            ):
-                return Brief(company, product, kinds[row["post_type"]], row["tone"])
-    return None
+    return study.task.briefs_by_names.get(tuple(plain(row[name]).strip() for name in names))
 
 
 def _content(study: Study, file: Path, table: PairsTable, labels: Labels, evaluated: Evaluated) -> PairsData:

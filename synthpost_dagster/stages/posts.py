@@ -12,12 +12,11 @@ from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import Loaded, identity
 from synthpost_dagster.llm.estimate import Expected, local
 from synthpost_dagster.profiles.models import ModelSpec, PostSampling
-from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.stages.facts import PostsFacts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs
 from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
-from synthpost_dagster.tasks.prompting import short_hash
+from synthpost_dagster.tasks.ids import short_hash
 from synthpost_dagster.text.reasoning import split_reasoning
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def seeded(sampling: PostSampling, contestant: str) -> PostSampling:
 
 def table_of(prompts: pd.DataFrame, replies: list[Completion], contestant: str, model: str) -> pd.DataFrame:
     """The posts of one contestant (schema Predictions), one for each prompt."""
-    return prompts[list(FACTOR_COLUMNS)].assign(
+    return prompts.drop(columns=["teacher_prompt", "student_prompt"]).assign(
         contestant=contestant,
         post=[split_reasoning(reply.text).text for reply in replies],
         finish_reason=[reply.finish_reason for reply in replies],

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
-from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
 from synthpost_dagster.stages.facts import Facts, PromptsFacts
-from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
+from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, items_fingerprint, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
@@ -20,20 +19,19 @@ if TYPE_CHECKING:
 
     from synthpost_dagster.artifacts.store import ArtifactStore
 
-GATED = ("phone_region", "leaked_words")
-"""Limits of gates that make other prompts, and not only other verdicts."""
-
 
 @dataclass(frozen=True, slots=True)
 class PromptsInputs(Inputs):
     """The items of one split, and the wording."""
 
     task: Task
-    products: str
+    items: str
     """Hash of the items."""
     wording: str
-    """Hash of templates, types, lengths, tones and criteria."""
-    gates: dict[str, object]
+    """Hash of templates, factors, lengths and criteria."""
+    leak: dict[str, object]
+    """What of holdout items may not occur in prompts."""
+    phone_region: str
     hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name}
 
 
@@ -44,22 +42,14 @@ class EvaluationPromptsInputs(PromptsInputs):
     count: int
 
 
-def products_fingerprint(task: Task, split: str) -> str:
-    """Hash of the items of a split."""
-    listed = [
-        (company.model_dump(exclude={"products"}), product.model_dump())
-        for company, product in task.companies_of(split)
-    ]
-    return fingerprint({"products": listed})
-
-
 def _inputs(study: Study, split: str) -> PromptsInputs:
-    task, quality = study.task, study.task.spec.quality
+    task = study.task
     return PromptsInputs(
         task=narrowed(task, WORDING, split, ("teacher", "student")),
-        products=products_fingerprint(task, split),
+        items=items_fingerprint(task, split),
         wording=task.wording_fingerprint,
-        gates={name: getattr(quality, name) for name in GATED},
+        leak=task.spec.holdout.leak.model_dump(),
+        phone_region=task.spec.quality.phone_region,
     )
 
 
@@ -71,7 +61,9 @@ def _prompts_inputs(study: Study, _partition: str) -> PromptsInputs:
 def _evaluation_inputs(study: Study, _partition: str) -> EvaluationPromptsInputs:
     study.resolver.need("catalog")
     found = _inputs(study, "holdout")
-    return EvaluationPromptsInputs(found.task, found.products, found.wording, found.gates, study.evaluation_count)
+    return EvaluationPromptsInputs(
+        **{one.name: getattr(found, one.name) for one in fields(found)}, count=study.evaluation_count
+    )
 
 
 def _make_prompts(inputs: PromptsInputs, draft: Draft, bench: Workbench) -> Facts:

@@ -25,7 +25,6 @@ from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.page import render_page
 from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
-from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.costs import stage_costs
@@ -38,9 +37,8 @@ from synthpost_dagster.statistics.comparison import Comparison, compare
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.replicates import Trained, replicate_groups
 from synthpost_dagster.statistics.style import Separation, separations
-from synthpost_dagster.tasks.prompting import Brief
-from synthpost_dagster.tasks.spec import TaskSpec
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.prompting import briefs_by_id
+from synthpost_dagster.tasks.task import Brief, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,13 +131,13 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         evaluation_prompts=inputs.evaluation_count,
         training_seed=profile.training.seed,
         ratios=ratios,
-        compliance=_compliance(first, baselines, briefs, spec),
+        compliance=_compliance(first, baselines, briefs, task),
         choice=choice,
         prompting=_prompting(read(inputs.controls)) if inputs.controls else None,
         trust=_trust(inputs, store, cells, ratios, choice),
         worth=findings.worth(first, costs),
         seeds=findings.seeds_of(cells),
-        corners=findings.corners(chosen) if chosen else (),
+        corners=findings.corners(chosen, spec.breakdowns) if chosen else (),
         separations=_separations(inputs, store, chosen, mains, baselines) if chosen else (),
         quality=data_quality(inputs, store),
         costs=costs,
@@ -157,11 +155,12 @@ def gather(inputs: PageInputs, store: ArtifactStore) -> page.ReportData:
         pairs=tuple(
             pair
             for one, posts in zip(first, mains, strict=True)
-            for pair in cell_sides(one, read(posts.predictions), baselines, briefs)
+            for pair in cell_sides(one, read(posts.predictions), baselines, briefs, task)
         ),
         missing=inputs.missing,
-        criteria={c.id: c.text for kind in spec.post_types for c in spec.criteria_of(kind)},
+        criteria={name: spec.criteria[name].text for name in task.criterion_ids},
         levels=_levels(task),
+        group_column=spec.group_column,
         prompt_tokens=baselines.groupby("contestant")["prompt_tokens"].mean().to_dict(),
         fingerprint=fingerprint(inputs.parts),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -178,35 +177,35 @@ def _ratios(inputs: PageInputs, store: ArtifactStore, briefs: Mapping[str, Brief
 
     def judged_cells() -> Iterator[Judged]:
         for one in inputs.made:
-            met = met_by_prompt(store.read_table(one.predictions), briefs, inputs.task.spec)
+            met = met_by_prompt(store.read_table(one.predictions), briefs, inputs.task)
             verdicts, seed = store.read_table(one.verdicts), inputs.seed_of(one.cell)
             cells.append(judged(one.cell.main, seed, _trained(one), verdicts, met))
             yield cells[-1]
 
-    rows = ratio_rows(judged_cells(), groups, not inputs.profile.study, inputs.profile.training.seed)
+    factors, both = inputs.task.spec.breakdowns, not inputs.profile.study
+    rows = ratio_rows(judged_cells(), factors, groups, both, inputs.profile.training.seed)
     return pd.DataFrame(rows), cells
 
 
 def _compliance(
-    cells: Sequence[Judged], baselines: pd.DataFrame, briefs: Mapping[str, Brief], spec: TaskSpec
+    cells: Sequence[Judged], baselines: pd.DataFrame, briefs: Mapping[str, Brief], task: Task
 ) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
         row
         for name, posts in baselines.groupby("contestant", sort=False)
-        for row in compliance_rows(str(name), met_by_prompt(posts, briefs, spec))
+        for row in compliance_rows(str(name), met_by_prompt(posts, briefs, task))
     ]
     return pd.DataFrame(rows + [row for one in cells for row in compliance_rows("tuned", one.met, one.cell)])
 
 
 def _levels(task: Task) -> dict[str, tuple[str, ...]]:
-    return {
-        "post_type": tuple(kind.name for kind in task.spec.post_types),
-        "tone": task.spec.tones,
-        "length": tuple(length.name for length in task.spec.lengths),
-        "company": tuple(company.name for company in task.catalog.companies),
-    }
+    spec = task.spec
+    levels = {name: tuple(factor.levels) for name, factor in spec.factors.items()}
+    lengths = {"length": tuple(spec.lengths)} if spec.lengths else {}
+    groups = dict.fromkeys(item.group.name for item in task.items if item.group)
+    return levels | lengths | ({spec.group_column: tuple(groups)} if groups else {})
 
 
 def _separations(

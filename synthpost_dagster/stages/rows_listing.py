@@ -14,7 +14,6 @@ from rich.text import Text
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.quality.explanations import reason_remedy, shortened
-from synthpost_dagster.schemas import FACTOR_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 TEXT_HEAD, TEXT_TAIL = 240, 80
 """Characters shown from the start and the end of a reply."""
-_SHOWN = [*FACTOR_COLUMNS, "attempt", "status", "reason", "finish_reason", "completion_tokens", "post", "raw_reply"]
+_SHOWN = ["attempt", "status", "reason", "finish_reason", "completion_tokens", "post", "raw_reply"]
 
 
 class ReasonLine(NamedTuple):
@@ -39,8 +38,12 @@ class ReasonLine(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The source of the rows, the counts over all of them, and the first of the `matching` rows."""
+    """The source of the rows, the counts over all of them, and the first of the `matching` rows.
 
+    `columns` are those of the task: id of the prompt, group, item, factors, length.
+    """
+
+    columns: tuple[str, ...]
     source: str
     replies: int
     kept: int
@@ -65,7 +68,9 @@ def listing(study: Study, found: RowsFound, is_rejected: bool, reason: str | Non
         for name, count in counts.items()
     )
     kept = len(table) - int(counts.sum())
-    return Listing(_source(found), len(table), kept, lines, len(chosen), chosen.head(limit))
+    return Listing(
+        study.task.spec.prompt_columns, _source(found), len(table), kept, lines, len(chosen), chosen.head(limit)
+    )
 
 
 def _source(found: RowsFound) -> str:
@@ -92,7 +97,8 @@ def row_lines(listed: Listing) -> Iterator[Text]:
     """Two lines a row: its prompt and verdict, then the shortened text."""
     for row in listed.rows.itertuples():
         verdict = Text(f"rejected: {row.reason}", style="red") if row.reason else Text("kept", style="green")
-        head = Text(f"{row.prompt_id}, attempt {row.attempt + 1}: {row.post_type}, {row.tone}, {row.length}: ")
+        about = ", ".join(getattr(row, name) for name in listed.columns if name != "prompt_id")
+        head = Text(f"{row.prompt_id}, attempt {row.attempt + 1}: {about}: ")
         tokens = f" (finish reason {row.finish_reason}, {row.completion_tokens:,} tokens)"
         yield head.append_text(verdict).append(tokens)
         yield Text(f"  “{shortened(row.post or row.raw_reply, TEXT_HEAD, TEXT_TAIL)}”", style="dim")
@@ -102,6 +108,9 @@ def row_lines(listed: Listing) -> Iterator[Text]:
 
 def as_json(listed: Listing) -> str:
     """The counts, and the chosen rows with their full texts."""
-    rows: list[dict[str, Any]] = json.loads(listed.rows[_SHOWN].to_json(orient="records"))
-    content = listed._asdict() | {"reasons": [line._asdict() for line in listed.reasons], "rows": rows}
+    rows: list[dict[str, Any]] = json.loads(listed.rows[[*listed.columns, *_SHOWN]].to_json(orient="records"))
+    content = {name: value for name, value in listed._asdict().items() if name != "columns"} | {
+        "reasons": [line._asdict() for line in listed.reasons],
+        "rows": rows,
+    }
     return json.dumps(content, indent=1)

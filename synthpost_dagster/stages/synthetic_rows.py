@@ -24,8 +24,7 @@ from synthpost_dagster.rows.rejection import RULES
 from synthpost_dagster.rows.synthesis import ROWS, EarlyStop, first_asks, rows_so_far, synthesize
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.stages.facts import RowsFacts
-from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
-from synthpost_dagster.stages.prompts import products_fingerprint
+from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, items_fingerprint, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.task import Task
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ASSET = "synthetic_rows"
-REJECTION_LIMITS = ("band_retries", "near_duplicate_jaccard", "leaked_words")
+REJECTION_LIMITS = ("band_retries", "near_duplicate_jaccard")
 """Keys of the task's `quality` that decide whether a row is kept."""
 
 
@@ -50,6 +49,8 @@ class RowRules(Inputs):
     """Number of rows at which the variety of tables is compared."""
     holdout: str
     """Hash of the holdout items, which no row may mention."""
+    leak: dict[str, Any]
+    """What of them leaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def row_rules(study: Study) -> dict[str, Any]:
         "language": spec.language,
         "embedder": study.profile.embedder,
         "equal_rows": spec.sweep.data_sizes[0],
-        "holdout": products_fingerprint(study.task, "holdout"),
+        "holdout": items_fingerprint(study.task, "holdout"),
+        "leak": spec.holdout.leak.model_dump(),
     }
 
 
@@ -216,7 +218,7 @@ def _rules(parts: Mapping[str, Any]) -> tuple[object, ...]:
     """The parts that decide whether a row is kept."""
     quality = parts.get("quality", {})
     limits = (quality.get(name) for name in REJECTION_LIMITS)
-    return (parts.get("rules"), parts.get("language"), parts.get("holdout"), *limits)
+    return (parts.get("rules"), parts.get("language"), parts.get("holdout"), parts.get("leak"), *limits)
 
 
 def expected_rows(study: Study, prompts: pd.DataFrame, target: int) -> Expected:

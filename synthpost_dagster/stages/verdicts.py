@@ -24,7 +24,7 @@ from synthpost_dagster.judging.verdicts import (
 from synthpost_dagster.llm.chat_models import CHARACTERS_PER_TOKEN
 from synthpost_dagster.llm.estimate import Expected, expect, local, total
 from synthpost_dagster.profiles.models import RubricJudge
-from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
+from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import COMPARISONS, OPPONENTS
 from synthpost_dagster.stages.facts import AskedFacts
@@ -33,6 +33,7 @@ from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.stages.synthetic_rows import known_rows
 from synthpost_dagster.statistics.ratio import count
+from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.tasks.task import Task
 
 
@@ -61,7 +62,7 @@ class VerdictInputs(JudgedInputs):
     def contests(self, store: ArtifactStore) -> list[Contest]:
         """The pairs of posts that are judged."""
         read = store.read_table
-        return contests_of(briefs_by_id(self.task), read(self.predictions), read(self.baseline_predictions))
+        return contests_of(self.task, read(self.predictions), read(self.baseline_predictions))
 
     @property
     def sent(self) -> list[Manifest]:
@@ -79,7 +80,7 @@ class ControlInputs(JudgedInputs):
 
     def contests(self, store: ArtifactStore) -> list[Contest]:
         """The pairs of posts whose outcome is known."""
-        return control_contests(briefs_by_id(self.task), *map(store.read_table, self.sent))
+        return control_contests(self.task, *map(store.read_table, self.sent))
 
     @property
     def sent(self) -> list[Manifest]:

@@ -1,19 +1,19 @@
-"""Reads a task folder: `task.yaml`, `catalog.yaml` and `prompts/*.j2`, all checked before anything runs."""
+"""Reads a task folder: `task.yaml`, its items and `prompts/*.j2`, all checked before anything runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.files.yaml_files import combined, read_record, read_text
-from synthpost_dagster.tasks.prompting import Brief, judge_prompt, render_prompt
-from synthpost_dagster.tasks.spec import Catalog, TaskSpec
+from synthpost_dagster.tasks.items import read_items
+from synthpost_dagster.tasks.prompting import judge_prompt, render_prompt
+from synthpost_dagster.tasks.spec import ROLES, TaskSpec
 from synthpost_dagster.tasks.task import Task
 
 Result = TypeVar("Result")
 PACKAGED = Path(__file__).parent
-ROLES = ("teacher", "student", "judge")
 
 
 def load_task(name: str) -> Task:
@@ -24,11 +24,11 @@ def load_task(name: str) -> Task:
     folder = _folder(name)
     problems: list[SpecError] = []
     spec = _tried(problems, lambda: read_record(folder / "task.yaml", TaskSpec))
-    catalog = _tried(problems, lambda: read_record(folder / "catalog.yaml", Catalog))
     sources = {role: _tried(problems, partial(_source, folder / "prompts" / f"{role}.j2")) for role in ROLES}
-    if spec is None or catalog is None:
+    items = _tried(problems, lambda: read_items(folder, spec)) if spec else None
+    if spec is None or items is None:
         raise combined(problems)
-    task = Task(folder, spec, catalog, {role: source for role, source in sources.items() if source is not None})
+    task = Task(folder, spec, items, {role: source for role, source in sources.items() if source is not None})
     problems += _size_problems(task)
     for role in task.sources:
         _tried(problems, partial(_check_template, task, role))
@@ -71,33 +71,26 @@ def _source(path: Path) -> str:
     return read_text(path)
 
 
-def _size_problems(task: Task) -> list[SpecError]:
-    file, rows = task.folder / "task.yaml", task.training_prompts
+def _size_problems(task: Task) -> Iterator[SpecError]:
+    file, items = task.folder / "task.yaml", task.spec.words.item[1]
     largest = task.spec.sweep.data_sizes[-1]
-    found = []
-    if largest > rows:
-        found.append(
-            SpecError(
-                f"{file}: sweep.data_sizes: {largest} rows are requested, but the catalog's train products × post "
-                f"types × tones give {rows}; lower the size or add products"
-            )
+    if largest > task.training_prompts:
+        yield SpecError(
+            f"{file}: sweep.data_sizes: {largest} rows are requested, but the {items} and levels for training give "
+            f"{task.training_prompts} prompts; lower the size, add {items}, or raise samples_per_prompt"
         )
-    available = len(task.companies_of("holdout")) * len(task.strata)
-    if task.spec.evaluation.prompts > available:
-        found.append(
-            SpecError(
-                f"{file}: evaluation.prompts: {task.spec.evaluation.prompts} are requested, but the holdout products "
-                f"give {available}; lower the number or add holdout products"
-            )
+    if task.spec.evaluation.prompts > task.evaluation_prompts:
+        yield SpecError(
+            f"{file}: evaluation.prompts: {task.spec.evaluation.prompts} are requested, but the holdout gives "
+            f"{task.evaluation_prompts}; lower the number, or raise the share of the holdout"
         )
-    return found
 
 
 def _check_template(task: Task, role: str) -> None:
-    company, product = task.companies_of("train")[0]
-    briefs = [Brief(company, product, kind, tone) for kind in task.spec.post_types for tone in task.spec.tones]
-    for brief in briefs:
+    """Renders the template for one brief of each combination of levels."""
+    briefs = {brief.levels: brief for split in ("train", "holdout") for brief in task.briefs(split)}
+    for brief in briefs.values():
         if role == "judge":
-            judge_prompt(task, brief, "one post", "another post", may_tie=True)
+            judge_prompt(task, brief, "one output", "another output", may_tie=True)
         else:
             render_prompt(task, role, brief)

@@ -1,48 +1,39 @@
-"""Turns a brief (company, product, post type, tone) into the prompts of teacher, student and judge, and into its id."""
+"""Turns a brief into the prompts of teacher, student and judge, and into its id."""
 
-import hashlib
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
-from synthpost_dagster.tasks.spec import Company, Criterion, PostType, Product
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.spec import ItemField
+from synthpost_dagster.tasks.task import Brief, NamedCriterion, Task
 from synthpost_dagster.tasks.templates import PromptTemplate, compiled
 from synthpost_dagster.text.special_tokens import broken_up
 
 
-class Brief(NamedTuple):
-    """The product, type and tone of one post."""
-
-    company: Company
-    product: Product
-    post_type: PostType
-    tone: str
-
-
-def short_hash(*parts: str) -> str:
-    """16 hex digits of SHA-256 over the parts; the same on every machine."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-
-
 def prompt_id(task: Task, brief: Brief) -> str:
-    """Stable id of a brief: editing a text, or adding a product, leaves the other ids as they were."""
-    return short_hash(task.spec.name, brief.company.name, brief.product.name, brief.post_type.name, brief.tone)
+    """Stable id of a brief: editing a text, or adding an item, leaves the other ids as they were."""
+    sample = [str(brief.sample)] if brief.sample else []
+    return short_hash(task.spec.name, *task.names_of(brief.item).values(), *brief.levels, *sample)
+
+
+def briefs_by_id(task: Task) -> dict[str, Brief]:
+    """Prompt id → brief, of both splits."""
+    return {prompt_id(task, brief): brief for split in ("train", "holdout") for brief in task.briefs(split)}
 
 
 def render_prompt(task: Task, role: str, brief: Brief) -> str:
     """The `teacher` or `student` prompt of a brief."""
-    return task.template(role).render(_names(task, brief))
+    return task.template(role).render(_names(task, role, brief))
 
 
 def judge_prompt(task: Task, brief: Brief, post_a: str, post_b: str, may_tie: bool) -> str:
-    """The judge's prompt for two posts under neutral names."""
-    return task.template("judge").render(_names(task, brief) | _posts(post_a, post_b, may_tie))
+    """The judge's prompt for two outputs under neutral names."""
+    return task.template("judge").render(_names(task, "judge", brief) | _outputs(post_a, post_b, may_tie))
 
 
 def request_prompt(request: str, post_a: str, post_b: str, may_tie: bool) -> str:
-    """The judge's prompt for two posts written for a request in free words."""
-    return _request_template().render({"request": request} | _posts(post_a, post_b, may_tie))
+    """The judge's prompt for two outputs written for a request in free words."""
+    return _request_template().render({"request": request} | _outputs(post_a, post_b, may_tie))
 
 
 @cache
@@ -51,24 +42,32 @@ def _request_template() -> PromptTemplate:
     return compiled(file.read_text(encoding="utf-8"), str(file))
 
 
-def _posts(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
-    """Both posts without special tokens, and a fence that no post can contain, since it is a hash of both."""
+def _outputs(post_a: str, post_b: str, may_tie: bool) -> dict[str, object]:
+    """Both outputs without special tokens, and a fence that neither can contain, since it is a hash of both."""
     shown = {"post_a": broken_up(post_a), "post_b": broken_up(post_b)}
     return {**shown, "fence": short_hash(post_a, post_b), "may_tie": may_tie}
 
 
-def _names(task: Task, brief: Brief) -> dict[str, object]:
+def _names(task: Task, role: str, brief: Brief) -> dict[str, object]:
     """The names that a template may use: plain data, since a template could call an object's methods."""
-    kind, length = brief.post_type, task.spec.length_of(brief.post_type)
+    spec, item = task.spec, brief.item
+    names: dict[str, object] = {spec.words.item[0]: _shown(spec.items.fields, item.values, role)}
+    if item.group and spec.items.groups:
+        names[spec.group_column] = _shown(spec.items.groups.fields, item.group.values, role)
+    if length := task.length_of(brief):
+        name = task.length_name(brief)
+        names["length"] = {"name": name, "text": length.text(name), **length.model_dump()}
     return {
-        "company": brief.company.model_dump(exclude={"products"}),
-        "product": brief.product.model_dump(),
-        "post_type": {"name": kind.name, "length": kind.length, "criteria": _criteria(kind.criteria)},
-        "tone": brief.tone,
-        "length": {**length.model_dump(), "text": length.text},
-        "universal_criteria": _criteria(task.spec.universal_criteria),
+        **names,
+        **dict(zip(spec.factors, brief.levels, strict=True)),
+        "always": _criteria(task.always()),
+        "criteria": _criteria(task.level_criteria(brief)),
     }
 
 
-def _criteria(criteria: tuple[Criterion, ...]) -> list[dict[str, str]]:
+def _shown(fields: dict[str, ItemField], values: object, role: str) -> dict[str, object]:
+    return {name: dict(values)[name] for name, field in fields.items() if role in field.show}  # type: ignore[call-overload]
+
+
+def _criteria(criteria: list[NamedCriterion]) -> list[dict[str, str]]:
     return [{"id": criterion.id, "text": criterion.text} for criterion in criteria]

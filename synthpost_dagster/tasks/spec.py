@@ -1,22 +1,18 @@
-"""The records of `task.yaml` and `catalog.yaml`.
-
-Reading the files is `tasks.loading`, evaluating a check on a post is `judging.criteria`.
-"""
+"""The records of `task.yaml`. Reading a task folder is `tasks.loading`, its items are in `tasks.items`."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
 
-import regex
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from synthpost_dagster.text.normalize import folded
-
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^|{}\n]+$")]
+from synthpost_dagster.schemas import RESERVED
+from synthpost_dagster.tasks.checks import Check, LengthCheck, NamesCheck
+from synthpost_dagster.tasks.limits import Quality
+from synthpost_dagster.tasks.records import Identifier, Name, Record, Share, Text
 
 ISO_639_1 = (
     "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el "
@@ -40,149 +36,151 @@ def _is_language(tag: str) -> str:
 
 
 LanguageTag = Annotated[str, AfterValidator(_is_language)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
 EPOCHS = re.compile(r"^([1-9][0-9]?)-epoch$")
+Role = Literal["teacher", "student", "judge"]
+ROLES: tuple[Role, ...] = ("teacher", "student", "judge")
+Word = tuple[Identifier, Name]
+"""A noun as a column and in prompts (`product`), and its plural (`products`)."""
 
 
-class Record(BaseModel):
-    """Base of all records read from YAML: immutable; an unknown key is an error."""
+class Words(Record):
+    """What people of the trade call an output, an item and a group, in the singular and the plural."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SentencesCheck(Record):
-    """The number of sentences is within the post type's length."""
-
-    kind: Literal["sentences"] = Field(description="kind of check")
+    output: Word = Field(default=("output", "outputs"), description="what the model writes")
+    item: Word = Field(default=("item", "items"), description="what an output is about")
+    group: Word = Field(default=("group", "groups"), description="what several items belong to")
 
 
-class OpeningCheck(Record):
-    """The first sentence is a question, an exclamation or at most `max_words` long."""
+class ItemField(Record):
+    """A field of the items or groups."""
 
-    kind: Literal["opening"] = Field(description="kind of check")
-    max_words: int = Field(ge=1, description="words of a first sentence that is neither question nor exclamation")
-
-
-class PhrasesCheck(Record):
-    """At least one of the phrases occurs as whole words, in any case."""
-
-    kind: Literal["phrases"] = Field(description="kind of check")
-    any: tuple[Text, ...] = Field(min_length=1, description="phrases, one of which is enough")
+    type: Literal["name", "text", "number"] = Field(
+        default="text", description="name: one short line that identifies the item or group; text; number"
+    )
+    show: tuple[Role, ...] = Field(default=ROLES, description="the prompts that may use it")
 
 
-class PatternCheck(Record):
-    """The regular expression matches anywhere in the post, in any case."""
+Entries = str | tuple[dict[str, Any], ...]
+Fields = dict[Identifier, ItemField]
 
-    kind: Literal["pattern"] = Field(description="kind of check")
-    regex: str = Field(max_length=4_000, description="regular expression")
 
-    @field_validator("regex")
+class Groups(Record):
+    """What several items belong to, such as companies with their products."""
+
+    entries: Entries = Field(alias="from", description="file (.jsonl, .csv, .yaml) in the task folder, or a list")
+    fields: Fields = Field(min_length=1, description="fields of a group; one has the type name")
+
+    @field_validator("fields")
     @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            regex.compile(value, regex.IGNORECASE)
-        except (regex.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"not a regular expression: {error}") from error
+    def _has_name(cls, value: Fields) -> Fields:
+        if [field.type for field in value.values()].count("name") != 1:
+            raise ValueError("exactly one field must have `type: name`, which items refer to")
         return value
 
 
-class HashtagCheck(Record):
-    """The post carries between `min` and `max` hashtags."""
+class Items(Record):
+    """What the outputs are about. An item is identified by its field of type name, or else by its `id`.
 
-    kind: Literal["hashtag"] = Field(description="kind of check")
-    min: int = Field(ge=0, description="fewest hashtags")
-    max: int = Field(ge=1, description="most hashtags")
+    With groups, each item names its group in a column with the task's word for a group.
+    """
 
+    entries: Entries = Field(alias="from", description="file (.jsonl, .csv, .yaml) in the task folder, or a list")
+    fields: Fields = Field(min_length=1, description="fields of an item, at most one of type name")
+    groups: Groups | None = Field(default=None, description="what several items belong to")
 
-class QuestionCheck(Record):
-    """At least `min` sentences end with a question mark."""
-
-    kind: Literal["question"] = Field(description="kind of check")
-    min: int = Field(ge=1, description="fewest questions")
-
-
-class NumberCheck(Record):
-    """The post holds at least `min` numbers."""
-
-    kind: Literal["number"] = Field(description="kind of check")
-    min: int = Field(ge=1, description="fewest numbers")
+    @field_validator("fields")
+    @classmethod
+    def _one_name(cls, value: Fields) -> Fields:
+        if [field.type for field in value.values()].count("name") > 1:
+            raise ValueError("at most one field may have `type: name`")
+        return value
 
 
-class NamesCheck(Record):
-    """The post names the company, the product, or both."""
+class Level(Record):
+    """One level of a factor."""
 
-    kind: Literal["names"] = Field(description="kind of check")
-    of: tuple[Literal["company", "product"], ...] = Field(min_length=1, description="names that must all occur")
-
-
-class QuoteCheck(Record):
-    """The post quotes at least `min_words` words between quotation marks."""
-
-    kind: Literal["quote"] = Field(description="kind of check")
-    min_words: int = Field(ge=1, description="fewest words of the quotation")
+    length: Identifier | None = Field(default=None, description="name of one of `lengths`")
+    criteria: tuple[Identifier, ...] = Field(default=(), description="names of `criteria`, besides those in `always`")
 
 
-class JudgeOnlyCheck(Record):
-    """Only a judge can decide; the rubric skips the criterion."""
+class Factor(Record):
+    """Something that varies between prompts. Its levels are crossed with each item, or read from the item."""
 
-    kind: Literal["judge-only"] = Field(description="kind of check")
+    source: Literal["item"] | None = Field(
+        default=None, alias="from", description="item: the level stands in the item's column of the factor's name"
+    )
+    levels: dict[Name, Level] = Field(min_length=1, description="levels, each with its length and criteria")
 
-
-Check = Annotated[
-    SentencesCheck
-    | OpeningCheck
-    | PhrasesCheck
-    | PatternCheck
-    | HashtagCheck
-    | QuestionCheck
-    | NumberCheck
-    | NamesCheck
-    | QuoteCheck
-    | JudgeOnlyCheck,
-    Field(discriminator="kind"),
-]
-
-
-class Criterion(Record):
-    """One requirement of a good post, in words for models and people and as a check on the text."""
-
-    id: Identifier = Field(description="name of the criterion in tables")
-    text: Text = Field(description="the requirement, as the teacher's and the judge's prompt state it")
-    check: Check = Field(description="what the rubric looks for in a post")
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _from_names(cls, value: Any) -> Any:
+        """Levels may be a list of names; a level without keys may be empty."""
+        if isinstance(value, list):
+            if twice := [str(name) for name, count in Counter(map(str, value)).items() if count > 1]:
+                raise ValueError(f"{twice[0]} is named twice")
+            return {str(name): {} for name in value}
+        return {name: {} if level is None else level for name, level in value.items()} if _is_map(value) else value
 
 
 class Length(Record):
-    """A range of sentences."""
+    """A range of sentences, words, characters or lines."""
 
-    name: Identifier = Field(description="name that post types refer to")
-    min_sentences: int = Field(ge=1, description="fewest sentences")
-    max_sentences: int | None = Field(description="most sentences; null for no upper limit")
-
-    @property
-    def text(self) -> str:
-        """The range in words, as the prompts state it."""
-        if self.max_sentences is None:
-            return f"{self.name}, {self.min_sentences} sentences or more"
-        return f"{self.name}, {self.min_sentences} to {self.max_sentences} sentences"
+    unit: Literal["sentences", "words", "characters", "lines"] = Field(description="what is counted")
+    min: int = Field(default=0, ge=0, description="fewest")
+    max: int | None = Field(default=None, ge=1, description="most; null for no upper limit")
 
     @model_validator(mode="after")
     def _ordered(self) -> Length:
-        if self.max_sentences is not None and self.max_sentences < self.min_sentences:
-            raise ValueError("max_sentences is below min_sentences")
+        if self.max is not None and self.max < self.min:
+            raise ValueError("max is below min")
+        return self
+
+    def text(self, name: str) -> str:
+        """The range in words, after its name unless that is `default`."""
+        start = "" if name == "default" else f"{name}, "
+        if self.max is None:
+            return f"{start}{self.min} {self.unit} or more"
+        return f"{start}{self.min} to {self.max} {self.unit}" if self.min else f"{start}at most {self.max} {self.unit}"
+
+    def holds(self, count: int) -> bool:
+        """Whether a count is within the range."""
+        return self.min <= count <= (count if self.max is None else self.max)
+
+
+class Leak(Record):
+    """What of a holdout item must not occur in training rows."""
+
+    names_of: tuple[Identifier, ...] = Field(default=(), description="fields whose values are names that leak")
+    fields: tuple[Identifier, ...] = Field(default=(), description="fields whose runs of words leak")
+    words: int = Field(default=8, ge=3, description="words in sequence that count as leakage")
+
+
+class Holdout(Record):
+    """Which items or levels are kept for the evaluation prompts alone."""
+
+    by: Identifier = Field(description="item, group, a factor, or split for the items' own column `split`")
+    share: Share | None = Field(default=None, description="share of items or groups, chosen by a hash of their names")
+    levels: tuple[Name, ...] = Field(default=(), description="levels of the factor that are kept for evaluation")
+    leak: Leak = Field(default=Leak(), description="what of a holdout item must not occur in training rows")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Holdout:
+        if self.by in ("item", "group") and not 0 < (self.share or 0) < 1:
+            raise ValueError(f"by: {self.by} needs a share between 0 and 1")
+        if self.by not in ("item", "group", "split") and not self.levels:
+            raise ValueError(f"by: {self.by} needs the `levels` that are kept for evaluation")
         return self
 
 
-class PostType(Record):
-    """A kind of post."""
+class Criterion(Record):
+    """One requirement of a good output, in words for models and people and as a check on the text."""
 
-    name: Name = Field(description="name in prompts and tables")
-    length: Identifier = Field(description="name of one of `lengths`")
-    criteria: tuple[Criterion, ...] = Field(min_length=1, description="requirements besides the universal criteria")
+    text: Text = Field(description="the requirement, as the teacher's and the judge's prompt state it")
+    check: Check = Field(description="what the rubric looks for in an output")
 
 
 class Sweep(Record):
-    """All levels of the two factors of the study; a profile selects from them."""
+    """The default levels of the sweep; a profile may name others."""
 
     data_sizes: tuple[int, ...] = Field(min_length=1, description="rows of training data, ascending")
     steps: tuple[int | str, ...] = Field(
@@ -212,172 +210,141 @@ class Sweep(Record):
 class Evaluation(Record):
     """The evaluation prompts."""
 
-    prompts: int = Field(ge=1, description="prompts on holdout products that every contestant answers")
-
-
-class DiversityLimits(Record):
-    """Limits of the diversity metrics at the rows of the smallest data size; outside them a warning, null: no limit."""
-
-    min_distinct_1: Share | None = Field(default=None, description="different words per word")
-    min_distinct_2: Share | None = Field(default=None, description="different word pairs per word pair")
-    min_distinct_3: Share | None = Field(default=None, description="different word triples per word triple")
-    max_compression_ratio: float | None = Field(
-        default=None, gt=0, description="size of the posts over their zlib size"
-    )
-    max_self_bleu: float | None = Field(
-        default=None, ge=0, le=100, description="mean BLEU of a post against the others"
-    )
-    min_vendi: Share | None = Field(default=None, description="Vendi score per post; needs the profile's `embedder`")
-    max_semantic_near_share: Share | None = Field(
-        default=None,
-        description="share of posts with an earlier one at a cosine of 0.95; needs the profile's `embedder`",
-    )
-
-
-class Quality(Record):
-    """Limits of the gates, and rules for rejecting rows."""
-
-    max_rejected_share: Share = Field(description="share of prompts without a kept row; above it the table blocks")
-    band_retries: int = Field(
-        default=1, ge=0, le=9, description="times a reply with too few or too many sentences is requested again"
-    )
-    max_out_of_band_share: Share = Field(
-        default=0.7, description="share of kept rows with too few or too many sentences; above it a warning"
-    )
-    near_duplicate_jaccard: float = Field(
-        default=0.7, ge=0.65, le=1, description="posts are near-duplicates from this Jaccard index of word 3-grams on"
-    )
-    max_near_duplicate_share: Share = Field(
-        default=0.05, description="share of near-duplicate posts; above it the table blocks"
-    )
-    max_opening_share: Share = Field(
-        default=0.02,
-        description="share of rows with the same first five words, if more than 3 rows; above it a warning",
-    )
-    max_cleaned_share: Share = Field(
-        default=0.05, description="share of replies with outer quotes or a preamble; above it a warning"
-    )
-    leaked_words: int = Field(
-        default=8, ge=3, description="words of a holdout product's text in a row, in sequence, that count as leakage"
-    )
-    phone_region: str = Field(
-        default="US", pattern="^[A-Z]{2}$", description="country (ISO 3166) of phone numbers without a country code"
-    )
-    max_perplexity_ratio: float = Field(
-        default=1.15,
-        ge=1,
-        description="perplexity of general text, tuned over base; above it a warning of forgetting",
-    )
-    diversity: DiversityLimits = Field(default=DiversityLimits(), description="limits of the diversity metrics")
+    prompts: int = Field(ge=1, description="prompts on holdout items that every contestant answers")
 
 
 class TaskSpec(Record):
     """`task.yaml`."""
 
+    format: Literal[2] = Field(description="version of the format: 2")
     name: Identifier = Field(description="name of the task; part of every prompt's id")
     description: Text = Field(description="one sentence for people")
-    system_prompt: Text = Field(description="system prompt, used if training.system_prompt of the profile is true")
-    language: LanguageTag = Field(
-        default="en", description="BCP 47 tag of the posts' language; decides how sentences end"
+    system_prompt: Text | None = Field(
+        default=None, description="system prompt, used if training.system_prompt of the profile is true"
     )
-    tones: tuple[Name, ...] = Field(min_length=1, description="tones of voice; each is combined with each post type")
-    lengths: tuple[Length, ...] = Field(min_length=1, description="ranges of sentences")
-    universal_criteria: tuple[Criterion, ...] = Field(min_length=1, description="requirements of every post type")
-    post_types: tuple[PostType, ...] = Field(min_length=1, description="kinds of posts")
-    sweep: Sweep = Field(description="levels of data size and training length")
+    language: LanguageTag = Field(
+        default="en", description="BCP 47 tag of the outputs' language; decides how sentences end"
+    )
+    words: Words = Field(default=Words(), description="words of the trade")
+    items: Items = Field(description="what the outputs are about")
+    factors: dict[Identifier, Factor] = Field(default={}, description="what varies between prompts besides the item")
+    exclude: tuple[dict[Identifier, Name | tuple[Name, ...]], ...] = Field(
+        default=(), description="combinations without prompts: factor, item or group → its levels or names"
+    )
+    strata: tuple[Identifier, ...] | None = Field(
+        default=None, description="factors over which subsets and evaluation are balanced; null for all"
+    )
+    samples_per_prompt: int = Field(default=1, ge=1, le=1_000, description="training rows for each combination")
+    lengths: dict[Identifier, Length] = Field(
+        default={}, description="ranges by name; `default` applies where no level names one"
+    )
+    holdout: Holdout = Field(description="which items or levels are kept for the evaluation")
+    criteria: dict[Identifier, Criterion] = Field(default={}, description="requirements by name")
+    always: tuple[Identifier, ...] = Field(default=(), description="criteria of every output")
+    sweep: Sweep = Field(description="default levels of data size and training length")
     evaluation: Evaluation = Field(description="the evaluation prompts")
     quality: Quality = Field(description="limits of the gates, and rules for rejecting rows")
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
-        lengths = {length.name for length in self.lengths}
-        problems = []
-        for what, names in (
-            ("tones", [folded(tone) for tone in self.tones]),
-            ("lengths", [length.name for length in self.lengths]),
-            ("post_types", [folded(post_type.name) for post_type in self.post_types]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                problems.append(f"{what}: {', '.join(twice)} is named twice")
-        for post_type in self.post_types:
-            if post_type.length not in lengths:
-                problems.append(
-                    f"post_types: {post_type.name} has the length {post_type.length!r}, "
-                    f"which is none of {', '.join(sorted(lengths))}"
-                )
-            ids = [criterion.id for criterion in self.criteria_of(post_type)]
-            twice = sorted({name for name in ids if ids.count(name) > 1})
-            if twice:
-                problems.append(f"post_types: {post_type.name} has the criterion {twice[0]!r} twice")
+        problems = [*_name_problems(self), *_reference_problems(self), *_criteria_problems(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    def criteria_of(self, post_type: PostType) -> tuple[Criterion, ...]:
-        """The universal criteria, then the type's own."""
-        return self.universal_criteria + post_type.criteria
+    @property
+    def group_column(self) -> str:
+        """The column of the group's name; empty without groups."""
+        return self.words.group[0] if self.items.groups else ""
 
-    def length_of(self, post_type: PostType) -> Length:
-        """The length of a post type."""
-        return next(length for length in self.lengths if length.name == post_type.length)
+    @property
+    def strata_factors(self) -> tuple[str, ...]:
+        """The factors over which subsets and evaluation are balanced."""
+        return tuple(self.factors) if self.strata is None else self.strata
 
-    def post_type(self, name: str) -> PostType:
-        """The post type of that name."""
-        return next(post_type for post_type in self.post_types if post_type.name == name)
+    @property
+    def prompt_columns(self) -> tuple[str, ...]:
+        """The columns that identify the prompt of an output, in every table from the prompts on."""
+        length = ("length",) if self.lengths else ()
+        group = (self.group_column,) if self.group_column else ()
+        return ("prompt_id", *group, self.words.item[0], *self.factors, *length)
 
-
-class Product(Record):
-    """One product."""
-
-    name: Name = Field(description="name, unique in the catalog")
-    description: Text = Field(description="the product in one line")
-
-
-class Products(Record):
-    """A company's products by split."""
-
-    train: tuple[Product, ...] = Field(min_length=1, description="products of the training prompts")
-    holdout: tuple[Product, ...] = Field(min_length=1, description="products of the evaluation prompts alone")
+    @property
+    def breakdowns(self) -> tuple[str, ...]:
+        """The columns by which results are broken down: factors, length, group."""
+        group = (self.group_column,) if self.group_column else ()
+        return (*self.factors, *(("length",) if self.lengths else ()), *group)
 
 
-class Company(Record):
-    """A company's profile. The student's prompt shows `short_description` alone."""
-
-    name: Name = Field(description="name, unique in the catalog")
-    industry: Text = Field(description="industry, as the prompts name it")
-    mission: Text = Field(description="mission statement in one sentence")
-    unique_selling_point: Text = Field(description="what only this company offers")
-    target_market: Text = Field(description="the customers it sells to")
-    offering: Text = Field(description="what it sells")
-    size: Text = Field(description="size in words")
-    history: Text = Field(description="history in one line")
-    audience: Text = Field(description="readers of its posts")
-    short_description: Text = Field(description="one line about the company, all that the student is shown")
-    products: Products = Field(description="products by split")
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
-class Catalog(Record):
-    """`catalog.yaml`. No name of a company or product may occur twice, whatever its case."""
+def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    allowed = sorted(known)
+    for name in names:
+        if name not in allowed:
+            yield f"{what}: {name} is none of {', '.join(allowed) or 'them, because none is declared'}"
 
-    companies: tuple[Company, ...] = Field(min_length=1, description="the companies")
 
-    @model_validator(mode="after")
-    def _unique(self) -> Catalog:
-        seen: dict[str, str] = {}
-        problems = []
-        for company in self.companies:
-            for split in ("train", "holdout"):
-                for product in getattr(company.products, split):
-                    key, here = folded(product.name), f"{company.name}.products.{split}"
-                    if key in seen:
-                        problems.append(
-                            f"product {product.name!r} is named twice, in {seen[key]} and in {here}: rename one"
-                        )
-                    seen.setdefault(key, here)
-        names = [folded(company.name) for company in self.companies]
-        twice = sorted(name for name, count in Counter(names).items() if count > 1)
-        problems += [f"company {name!r} is named twice: rename one" for name in twice]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+def _name_problems(spec: TaskSpec) -> Iterator[str]:
+    """Names that are used twice, or that tables use already."""
+    nouns = [spec.words.item[0], *([spec.words.group[0]] if spec.items.groups else [])]
+    for name, times in Counter([*nouns, *spec.factors]).items():
+        if times > 1:
+            yield f"words, factors: {name} is used twice; rename one"
+        if name in RESERVED:
+            yield f"words, factors: {name} is a column of the tables; choose another word"
+
+
+def _reference_problems(spec: TaskSpec) -> Iterator[str]:
+    """References to factors, lengths and fields that do not exist."""
+    yield from _unknown("strata", spec.strata or (), spec.factors)
+    yield from _unknown("holdout.leak.names_of", spec.holdout.leak.names_of, spec.items.fields)
+    yield from _unknown("holdout.leak.fields", spec.holdout.leak.fields, spec.items.fields)
+    by = spec.holdout.by
+    if by not in ("item", "split", *(["group"] if spec.items.groups else [])):
+        yield from _unknown("holdout.by", [by], ["item", "group", "split", *spec.factors])
+        if by in spec.factors:
+            yield from _unknown("holdout.levels", spec.holdout.levels, spec.factors[by].levels)
+    nouns = [spec.words.item[0], spec.words.group[0]]
+    for place, excluded in enumerate(spec.exclude):
+        yield from _unknown(f"exclude[{place}]", excluded, [*spec.factors, *nouns])
+        for name, levels in excluded.items():
+            if name in spec.factors:
+                chosen = [levels] if isinstance(levels, str) else levels
+                yield from _unknown(f"exclude[{place}].{name}", chosen, spec.factors[name].levels)
+    for factor, name, level in _levels(spec):
+        if level.length is not None:
+            yield from _unknown(f"factors.{factor}.levels.{name}.length", [level.length], spec.lengths)
+    with_length = list(dict.fromkeys(factor for factor, _, level in _levels(spec) if level.length is not None))
+    if len(with_length) > 1:
+        yield f"factors: the levels of {' and '.join(with_length)} have lengths; only one factor may have them"
+    is_complete = all(level.length for factor, _, level in _levels(spec) if factor in with_length)
+    if spec.lengths and "default" not in spec.lengths and not (with_length and is_complete):
+        yield "lengths: some prompts have no length; name one `default`, or give each level of a factor its length"
+
+
+def _criteria_problems(spec: TaskSpec) -> Iterator[str]:
+    """Criteria that do not exist or occur twice, and checks of what does not exist."""
+    yield from _unknown("always", spec.always, spec.criteria)
+    sources = {"always": spec.always}
+    for factor, name, level in _levels(spec):
+        yield from _unknown(f"factors.{factor}.levels.{name}.criteria", level.criteria, spec.criteria)
+        sources[f"factors.{factor}.levels.{name}"] = (*spec.always, *level.criteria)
+    for source, names in sources.items():
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            yield f"{source}: criterion {twice[0]} occurs twice, with those in `always`; remove one"
+    groups = spec.items.groups.fields if spec.items.groups else {}
+    known = [*spec.items.fields, *(f"{spec.words.group[0]}.{name}" for name in groups)]
+    for name, criterion in spec.criteria.items():
+        if isinstance(criterion.check, NamesCheck):
+            yield from _unknown(f"criteria.{name}.check.of", criterion.check.of, known)
+        if isinstance(criterion.check, LengthCheck) and not spec.lengths:
+            yield f"criteria.{name}: the check length needs `lengths`"
+
+
+def _levels(spec: TaskSpec) -> Iterator[tuple[str, str, Level]]:
+    for factor, found in spec.factors.items():
+        for name, level in found.levels.items():
+            yield factor, name, level

@@ -11,7 +11,8 @@ from synthpost_dagster.judging.verdicts import Game, PlayedGame, pairs, play
 from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.quality import gates
 from synthpost_dagster.runtime.progress import SILENT
-from synthpost_dagster.tasks.prompting import Brief, short_hash
+from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.task import Brief
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.text.special_tokens import SPECIAL, broken_up
 from tests.helpers.chat_server import QUOTES, ChatServer, Rule

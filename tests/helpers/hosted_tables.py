@@ -9,7 +9,8 @@ from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Judge, contests_of, 
 from synthpost_dagster.llm.chat_models import Context, chat_model
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.profiles.models import HostedChat
-from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts, training_prompts
+from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
+from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.rows.synthesis import synthesize
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.schemas import FACTOR_COLUMNS

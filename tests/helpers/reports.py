@@ -58,7 +58,7 @@ from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.ratio import Counts, count, share, tie_aware_ratio, win_rate, win_ratio, worst_case
 from synthpost_dagster.statistics.seeds import seed_spread
 from synthpost_dagster.statistics.sign_test import sign_test
-from synthpost_dagster.tasks.prompting import short_hash
+from synthpost_dagster.tasks.ids import short_hash
 
 NAN = math.nan
 A, B, C, D = Cell(88, "50"), Cell(1760, "50"), Cell(8800, "50"), Cell(88, "1-epoch")

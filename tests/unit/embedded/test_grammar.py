@@ -10,7 +10,7 @@ import pytest
 from scripts.embedded_model.grammar import PostWriter
 from scripts.embedded_model.worlds import made_up_company
 from synthpost_dagster.judging.criteria import criteria_met
-from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.task import Brief
 from synthpost_dagster.tasks.task import Task
 
 DRAWS = 300

@@ -25,10 +25,11 @@ from synthpost_dagster.judging.verdicts import (
     play,
 )
 from synthpost_dagster.quality import gates
-from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
+from synthpost_dagster.rows.prompts import evaluation_prompts
+from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.statistics.games import pair_outcome
-from synthpost_dagster.tasks.prompting import Brief
+from synthpost_dagster.tasks.task import Brief
 from synthpost_dagster.tasks.task import Task
 
 OUTCOMES = ("win", "loss", "tie", "unscored")

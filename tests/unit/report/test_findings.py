@@ -13,11 +13,11 @@ from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.data import Cost
 from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, judged, ratio_rows
-from synthpost_dagster.rows.prompts import briefs_by_id
+from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.schemas import RatioReport
 from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
-from synthpost_dagster.tasks.prompting import short_hash
+from synthpost_dagster.tasks.ids import short_hash
 from synthpost_dagster.tasks.task import Task
 
 A, B, C = Cell(88, "50"), Cell(176, "50"), Cell(176, "1-epoch")

@@ -20,7 +20,7 @@ from synthpost_dagster.rows.prompts import shares, shuffled_strata, training_pro
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.rows.synthesis import EarlyStop, rows_so_far, synthesize
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
-from synthpost_dagster.tasks.prompting import short_hash
+from synthpost_dagster.tasks.ids import short_hash
 from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.rows.prompts import briefs_by_id
+from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.tasks.loading import load_task, packaged_tasks
-from synthpost_dagster.tasks.prompting import Brief, judge_prompt, prompt_id, render_prompt
+from synthpost_dagster.tasks.prompting import judge_prompt, prompt_id, render_prompt
+from synthpost_dagster.tasks.task import Brief
 from synthpost_dagster.tasks.task import Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
