@@ -10,10 +10,8 @@ from synthpost_dagster.llm.chat_models import Context, chat_model
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.profiles.models import HostedChat
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
-from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.rows.synthesis import synthesize
 from synthpost_dagster.runtime.progress import SILENT
-from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
 
@@ -34,14 +32,14 @@ def judge_of(task: Task, spec: HostedChat, context: Context) -> Judge:
 
 def predictions(task: Task, contestant: str, posts: list[str]) -> pd.DataFrame:
     """A table of predictions: these posts for the first evaluation prompts."""
-    prompts = evaluation_prompts(task, len(posts))[list(FACTOR_COLUMNS)]
+    prompts = evaluation_prompts(task, len(posts))[list(task.spec.prompt_columns)]
     return prompts.assign(contestant=contestant, post=posts, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
 
 
 def judged(task: Task, judge: Judge, tuned: list[str], others: list[str]) -> pd.DataFrame:
     """Verdicts on tuned posts against the others, which are the posts of both baselines."""
     baselines = pd.concat([predictions(task, name, others) for name in ("base", "prompted")])
-    contests = contests_of(briefs_by_id(task), predictions(task, "tuned", tuned), baselines)
+    contests = contests_of(task, predictions(task, "tuned", tuned), baselines)
     return judge_contests(task, [judge], contests, BOTH_ORDERS, [SILENT])
 
 

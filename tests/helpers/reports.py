@@ -17,7 +17,6 @@ from synthpost_dagster.artifacts.manifest import GateEntry
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.controls import Controlled
 from synthpost_dagster.pairs.table import Contradictions, Repair
-from synthpost_dagster.report.browser import FACTORS
 from synthpost_dagster.report.data import (
     Choice,
     Cost,
@@ -193,14 +192,14 @@ def pair(text: str = "Hello.", base: str = "Base post.", **other: Any) -> Side:
     )
     values: dict[str, Any] = {
         "cell": A.key,
-        "company": "Bright Harbor",
         "post_type": "Question",
         "tone": "Witty",
         "length": "short",
+        "company": "Bright Harbor",
         "matches": matches,
     }
     *factors, matches = (values | other).values()
-    return Side((factors[1], "Lamp"), "A lamp.", tuple(factors), (text, base, "Prompted post."), matches)
+    return Side((factors[-1], "Lamp"), "A lamp.", tuple(factors), (text, base, "Prompted post."), matches)
 
 
 def curve(*losses: float) -> pd.DataFrame:
@@ -257,6 +256,7 @@ def quality(**changes: Any) -> DataQuality:
         runs=(run(3), run(5, is_present=True)),
         coverage=Coverage(
             88,
+            ("post_type", "tone"),
             LEVELS["post_type"],
             LEVELS["tone"],
             {("Promotional", "Witty"): 22, ("Promotional", "Calm"): 20, ("Question", "Witty"): 22},
@@ -321,6 +321,7 @@ def report(**changes: Any) -> ReportData:
         missing=(),
         criteria={"hook": "Open with a hook."},
         levels=LEVELS,
+        group_column="company",
         prompt_tokens={"base": 84.0, "prompted": 612.0},
         fingerprint="3f9a0c1b2d4e5f60",
         made_at="2025-01-01 10:00 UTC",
@@ -433,7 +434,7 @@ def _big_pair(
     return Side(
         title=(factors["company"], f"Product {prompt % 60}"),
         about="A product of a good many words, for somebody who has been looking for one.",
-        values=(cell.key, *(factors[name] for name in FACTORS)),
+        values=(cell.key, *factors.values()),
         posts=(tuned, *texts),
         matches=matches,
     )
@@ -458,7 +459,7 @@ def _big_rows(sides: list[Side], cells: list[Cell], levels: dict[str, tuple[str,
         {
             "opponent": opponent,
             "outcome": match.outcome,
-            **dict(zip(("cell", *FACTORS), side.values, strict=True)),
+            **dict(zip(("cell", *levels), side.values, strict=True)),
         }
         for side in sides
         for opponent, match in zip(OPPONENTS, side.matches, strict=True)

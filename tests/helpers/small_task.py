@@ -29,24 +29,34 @@ def edit_yaml(path: Path, change: Callable[[Any], object]) -> None:
     write_yaml(path, content)
 
 
-def write_yaml(path: Path, content: dict[str, Any]) -> None:
+def write_yaml(path: Path, content: Any) -> None:
     """Writes the content in its own order."""
     path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 
 def copy_task(folder: Path, train: int, holdout: int, **changes: Any) -> Path:
     """The packaged task with two companies of that many products; `changes` are keys of task.yaml."""
-
-    def cut(catalog: dict[str, Any]) -> None:
-        catalog["companies"] = catalog["companies"][:2]
-        for company in catalog["companies"]:
-            products = company["products"]
-            company["products"] = {"train": products["train"][:train], "holdout": products["holdout"][:holdout]}
-
     shutil.copytree(PACKAGED / "sales_posts", folder)
-    edit_yaml(folder / "catalog.yaml", cut)
+    edit_yaml(folder / "companies.yaml", lambda companies: companies.__delitem__(slice(2, None)))
+    companies = [company["name"] for company in yaml.safe_load((folder / "companies.yaml").read_text(encoding="utf-8"))]
+
+    def cut(products: list[dict[str, Any]]) -> None:
+        of = [
+            [one for one in products if (one["company"], one["split"]) == (company, split)][:count]
+            for company in companies
+            for split, count in (("train", train), ("holdout", holdout))
+        ]
+        products[:] = [one for some in of for one in some]
+
+    edit_yaml(folder / "products.yaml", cut)
     edit_yaml(folder / "task.yaml", lambda task: task.update(changes))
     return folder
+
+
+def product_of(products: list[dict[str, Any]], company: int = 0, split: str = "train") -> dict[str, Any]:
+    """The first product of a company in products.yaml of the small task, for `edit_task`."""
+    names = list(dict.fromkeys(one["company"] for one in products))
+    return next(one for one in products if (one["company"], one["split"]) == (names[company], split))
 
 
 def write_small_task(folder: Path) -> Path:

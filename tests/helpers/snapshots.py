@@ -51,7 +51,7 @@ def _set(*keys: Any, value: object) -> Callable[[Any], None]:
 def _mistakes() -> Iterator[tuple[str, str, Callable[[Any], object]]]:
     """What is wrong, the file, and the change that makes it so."""
     yield "unknown key", "task/task.yaml", _set("tonez", value=["Loud"])
-    yield "missing key", "task/catalog.yaml", lambda catalog: catalog["companies"][1].pop("mission")
+    yield "missing key", "task/companies.yaml", lambda companies: companies[1].pop("mission")
     yield "wrong type", "task/task.yaml", _set("evaluation", "prompts", value="many")
     yield "unknown key", "profile.yaml", _set("student", value={"modell": "embedded"})
     yield "value out of range", "profile.yaml", _set("training", value={"learning_rate": -1.0})
