@@ -131,8 +131,7 @@ def _make_apart(study: Study, partition: str, progress: Progress) -> bool:
     return True
 
 
-def _announce(study: Study, inputs: AdapterInputs, progress: Progress) -> Expected:
-    del progress
+def _announce(study: Study, inputs: AdapterInputs, _progress: Progress) -> Expected:
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
     return expected_training(study, inputs.steps)
 

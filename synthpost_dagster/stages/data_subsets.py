@@ -45,8 +45,7 @@ def _inputs(study: Study, partition: str) -> SubsetInputs:
     )
 
 
-def _make(inputs: SubsetInputs, draft: Draft, bench: Workbench) -> Facts:
-    del bench
+def _make(inputs: SubsetInputs, draft: Draft, _bench: Workbench) -> Facts:
     table = inputs.rows
     varied = diversity_table(table, inputs.kept, inputs.task, len(table), embedder_of(inputs))
     draft.table("data_subsets", table)

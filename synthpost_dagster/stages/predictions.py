@@ -63,8 +63,7 @@ def _inputs(study: Study, partition: str) -> PredictionsInputs:
     )
 
 
-def _announce(study: Study, inputs: PredictionsInputs, progress: Progress) -> Expected:
-    del inputs, progress
+def _announce(study: Study, _record: PredictionsInputs, _progress: Progress) -> Expected:
     return expected_posts(study, study.evaluation_count)
 
 

@@ -30,7 +30,7 @@ from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.costs import stage_costs
 from synthpost_dagster.stages.data_quality import data_quality
-from synthpost_dagster.stages.facts import AdapterFacts, ReportFacts, RowsFacts
+from synthpost_dagster.stages.facts import AdapterFacts, Facts, RowsFacts
 from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, page_inputs, required
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -50,13 +50,11 @@ COPIED = ("index.html", "ratios.csv", "compliance.csv", "ratio_report.parquet")
 MILLION = 1e6
 
 
-def _inputs(study: Study, partition: str) -> PageInputs:
-    del partition
+def _inputs(study: Study, _partition: str) -> PageInputs:
     return page_inputs(study)
 
 
-def _refuse_without_cells(study: Study, inputs: PageInputs, progress: Progress) -> None:
-    del progress
+def _refuse_without_cells(study: Study, inputs: PageInputs, _progress: Progress) -> None:
     if not inputs.verdicts:
         raise UpstreamMissing(
             f"no cell of the profile {study.profile.name} has verdicts yet; use `synthpost run`, or materialize "
@@ -64,7 +62,7 @@ def _refuse_without_cells(study: Study, inputs: PageInputs, progress: Progress) 
         )
 
 
-def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
+def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> Facts:
     content = gather(inputs, bench.store)
     bench.progress.update("report", 0, 1, "pages")
     draft.table("ratio_report", content.ratios)
@@ -75,11 +73,12 @@ def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
     (draft.folder / "index.html").write_text(shown, encoding="utf-8")
     draft.digest = _digest(content, shown)
     bench.progress.update("report", 1, 1, "pages")
-    return ReportFacts(
-        cells=len(content.training),
-        missing=tuple(key for key, _ in content.missing),
-        controls={result.name: result.control.finding for result in content.trust.controls},
-    )
+    figures = {
+        "cells": len(content.training),
+        "missing": [place for place, _ in content.missing],
+        "controls": {result.name: result.control.finding for result in content.trust.controls},
+    }
+    return Facts().with_figures(figures)
 
 
 def _digest(content: page.ReportData, shown: str) -> str:

@@ -142,9 +142,8 @@ def _tune(study: Study, trainings: Sequence[Cell], student: Student, filled: Fil
     return ready
 
 
-def _tune_apart(study: Study, trainings: Sequence[Cell], student: Student, filled: Filled) -> list[Cell]:
+def _tune_apart(study: Study, trainings: Sequence[Cell], _student: Student, filled: Filled) -> list[Cell]:
     """As `_tune`, with a trainer that needs a process of its own."""
-    del student
     failure: SynthpostError = ArtifactBusy()
     try:
         adapters.tune_apart(study, trainings, filled.progress, wait=False)

@@ -101,9 +101,8 @@ def embedder_of(inputs: RowRules) -> Path | None:
     return Path(inputs.embedder).expanduser() if inputs.embedder else None
 
 
-def _inputs(study: Study, partition: str) -> RowsInputs:
+def _inputs(study: Study, _partition: str) -> RowsInputs:
     """Inputs of the largest table that passed its gates, or of the smallest that did not; 0 rows without a table."""
-    del partition
     inputs = _of_rows(study, 0)
     tables = _present_tables(study, inputs)
     chosen = [manifest for manifest in tables if not manifest.failed_gates][-1:] or tables[:1]

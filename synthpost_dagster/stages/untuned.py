@@ -33,16 +33,14 @@ class UntunedInputs(posts.PostsInputs):
     hashed_as: ClassVar[HashedAs] = {"asset": None, "contestants": None}
 
 
-def _baseline_inputs(study: Study, partition: str) -> UntunedInputs:
+def _baseline_inputs(study: Study, _partition: str) -> UntunedInputs:
     """The untuned model with the student prompt (`base`) and with the teacher prompt (`prompted`)."""
-    del partition
     contestants = {"base": "student_prompt", "prompted": "teacher_prompt"}
     return UntunedInputs(asset=BASELINE, contestants=contestants, **posts.common_inputs(study))
 
 
-def _control_inputs(study: Study, partition: str) -> UntunedInputs:
+def _control_inputs(study: Study, _partition: str) -> UntunedInputs:
     """The untuned model with the student prompt, sampled twice at the temperature of the control."""
-    del partition
     contestants = dict.fromkeys(CONTROL_SETS, "student_prompt")
     sampling = study.profile.predictions.model_copy(update={"temperature": study.profile.control_temperature})
     return UntunedInputs(
@@ -50,8 +48,7 @@ def _control_inputs(study: Study, partition: str) -> UntunedInputs:
     )
 
 
-def _announce(study: Study, inputs: UntunedInputs, progress: Progress) -> Expected:
-    del progress
+def _announce(study: Study, inputs: UntunedInputs, _progress: Progress) -> Expected:
     check_suits_task(study.profile.student, study.task, study.profile.allow_untrained_task)
     return posts.expected_posts(study, len(inputs.contestants) * study.evaluation_count)
 
