@@ -24,7 +24,7 @@ from synthpost_dagster.report import data as page
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.page import render_page
-from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
+from synthpost_dagster.report.tables import Judged, compliance_rows, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.rows.prompts import briefs_by_id
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
@@ -181,7 +181,7 @@ def _ratios(inputs: PageInputs, store: ArtifactStore, briefs: Mapping[str, Brief
         for one in inputs.made:
             met = met_by_prompt(store.read_table(one.predictions), briefs, inputs.task.spec)
             verdicts, seed = store.read_table(one.verdicts), inputs.seed_of(one.cell)
-            cells.append(judged(one.cell.main, seed, _trained(one), verdicts, met))
+            cells.append(Judged(one.cell.main, seed, _trained(one), verdicts, pairs(verdicts), met))
             yield cells[-1]
 
     rows = ratio_rows(judged_cells(), groups, not inputs.profile.study, inputs.profile.training.seed)
