@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _NO_GAMES = GameFigures(
     OrderFigures(Share(math.nan, math.nan, math.nan), SlotBias(math.nan, math.nan, math.nan), 0), LengthControlled()
 )
+"""Of the rows by factor, and of all rows in study mode."""
 
 
 class Judged(NamedTuple):
