@@ -21,7 +21,7 @@ help:
 	@echo "make gpu-test  the tests that need an NVIDIA GPU"
 	@echo "make check   ruff and mypy"
 	@echo "make resolve  whether constraints.txt resolves for every supported Python that is installed"
-	@echo "make format  let ruff mend what it can"
+	@echo "make format  format the code and fix what ruff can fix"
 	@echo "make clean   remove the virtual environment and the default home"
 
 # constraints.txt pins every version; torch comes first, so that no other package chooses its build.

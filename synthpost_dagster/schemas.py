@@ -207,10 +207,10 @@ class Predictions(Factors):
     completion_tokens: Series[int] = pa.Field(ge=0)
     model: Series[str] = pa.Field(str_length={"min_value": 1})
 
-    @pa.dataframe_check(name="one_post_a_prompt")
-    def one_post_a_prompt(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
+    class Config(Table.Config):
         """A contestant answers a prompt once."""
-        return ~rows.duplicated(["prompt_id", "contestant"], keep=False)
+
+        unique = ["prompt_id", "contestant"]  # noqa: RUF012 - pandera's own form
 
 
 class Games(Factors):
@@ -240,10 +240,10 @@ class Games(Factors):
         unscored = rows["outcome"] == "unscored"
         return (unscored == (rows["reason"] != "")) & (unscored == (rows["pick"] == ""))
 
-    @pa.dataframe_check(name="one_game_a_judge_and_order")
-    def one_game_a_judge_and_order(cls, rows: pd.DataFrame) -> pd.Series:  # noqa: N805 - pandera makes it a class method
+    class Config(Table.Config):
         """A judge plays a pair once per order."""
-        return ~rows.duplicated(["pair_id", "judge", "is_candidate_first"], keep=False)
+
+        unique = ["pair_id", "judge", "is_candidate_first"]  # noqa: RUF012 - pandera's own form
 
 
 class ControlPredictions(Predictions):

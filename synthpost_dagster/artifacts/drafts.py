@@ -3,8 +3,6 @@
 The folders of killed processes are removed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shutil

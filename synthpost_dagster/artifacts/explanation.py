@@ -3,8 +3,6 @@
 `quality.explanations` knows the remedies; terminal, Dagster and page print the same record.
 """
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict
 
 MAX_REASONS = 5

@@ -1,7 +1,5 @@
 """The manifest of an artifact, with the verdicts of its gates."""
 
-from __future__ import annotations
-
 import builtins
 import hashlib
 import json

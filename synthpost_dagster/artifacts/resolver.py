@@ -5,8 +5,6 @@ record that was built from it are dropped. Content is not remembered: it is comp
 read or reused. Damage drops all entries.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from enum import Enum
 from typing import Any, Protocol

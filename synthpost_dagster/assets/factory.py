@@ -10,10 +10,10 @@ from dagster import AssetExecutionContext, AssetsDefinition, Config, DataVersion
 from pydantic import Field
 
 from synthpost_dagster.assets.metadata import metadata_of, schema_metadata
+from synthpost_dagster.assets.partitions import Partitions
+from synthpost_dagster.assets.progress import progress_of
 from synthpost_dagster.assets.table import ROWS, Row
 from synthpost_dagster.llm.chat_models import HOLDS_DEVICE
-from synthpost_dagster.orchestration.partitions import Partitions
-from synthpost_dagster.orchestration.progress import progress_of
 from synthpost_dagster.profiles.models import ChatSpec, HostedChat, JudgeSpec
 from synthpost_dagster.profiles.spec import Profile
 from synthpost_dagster.resources.gpu import POOL

@@ -13,13 +13,14 @@ from dagster_pandera import pandera_schema_to_dagster_type
 from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.artifacts.manifest import Outcome
-from synthpost_dagster.orchestration.instance import MANIFEST_DIGEST
 from synthpost_dagster.schemas import TABLES
 from synthpost_dagster.stages.study import Study
 
 if TYPE_CHECKING:
     from synthpost_dagster.assets.table import Picture
 
+MANIFEST_DIGEST = "manifest_digest"
+"""Metadata of a materialization: the digest of the manifest, by which a later change of the artifact is noticed."""
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 300
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+!|<>&~]")

@@ -1,7 +1,5 @@
 """Keys of profile and task files that had another name in an earlier version."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 RENAMED_KEYS = {

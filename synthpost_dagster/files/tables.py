@@ -3,8 +3,6 @@
 `artifacts.store` writes and reads the tables of artifacts.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 Only values of plain types, no merge keys, limited size and depth. The records are in `tasks.spec` and `profiles`.
 """
 
-from __future__ import annotations
-
 import difflib
 import itertools
 import math

@@ -5,8 +5,6 @@ keys and values are cached and what each query attends to: in a prefill the toke
 the cache of its slot. It uses flash attention on a GPU, else scaled_dot_product_attention. Imports torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ the user's cache folder and reused while size, inode, mtime and ctime stay the s
 written only costs time. Nothing here imports torch or reads a pickle.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Replies to chats from transformers' `generate`, in batches of similar length."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@ adapter. All pairs have the same width, and an adapter's ranks begin at a tile a
 that a GPU sums its products in the same order whatever other adapters there are. Reads PEFT's folders. Imports torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator, Sequence

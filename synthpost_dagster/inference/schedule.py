@@ -1,7 +1,5 @@
 """The loop of the engine: it assigns waiting prompts to free slots."""
 
-from __future__ import annotations
-
 import heapq
 from collections import deque
 from collections.abc import Iterator

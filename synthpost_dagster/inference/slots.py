@@ -4,8 +4,6 @@ The state of a slot (cache, last token, adapter, random numbers, drawn tokens) s
 CUDA graph over it. `schedule` decides which sequence goes into which slot. Imports torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

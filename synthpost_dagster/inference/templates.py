@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synthpost_dagster.errors import ModelError
-from synthpost_dagster.llm.reasoning import split_reasoning
+from synthpost_dagster.text.reasoning import split_reasoning
 from synthpost_dagster.text.special_tokens import broken_up
 
 if TYPE_CHECKING:

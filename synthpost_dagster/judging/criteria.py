@@ -3,8 +3,6 @@
 One function per kind of check; sentences, hashtags and openings are defined here only.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache, lru_cache
 

@@ -3,8 +3,6 @@
 They are flagged. An imitation can leave its game unscored but cannot change who wins.
 """
 
-from __future__ import annotations
-
 import re
 
 from synthpost_dagster.judging.replies import verdicts_in

@@ -4,8 +4,6 @@ A judge of another kind is a class that follows `verdicts.Judge`, a spec with it
 and an entry in `JUDGES`.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 The report page exports the sheet; `is_candidate_first` decides which post comes first on it.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads a judge's reply: its verdict, its reason, its preference by criterion. An unclear reply has no verdict."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
@@ -9,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from synthpost_dagster.llm.messages import Content, stored_content
-from synthpost_dagster.llm.reasoning import begins_with_tag, holds_tag
 from synthpost_dagster.llm.responses import PART, UNKNOWN
+from synthpost_dagster.text.reasoning import begins_with_tag, holds_tag
 
 _NO_REPLY = {
     "length": "reply cut off",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from synthpost_dagster.judging.imitations import imitates
@@ -16,6 +16,7 @@ from synthpost_dagster.judging.replies import JudgeReply, Verdict, read_reply
 from synthpost_dagster.llm.chat_models import Tally
 from synthpost_dagster.runtime.progress import Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
+from synthpost_dagster.statistics.games import pair_outcome
 from synthpost_dagster.tasks.prompting import Brief, judge_prompt, request_prompt, short_hash
 from synthpost_dagster.tasks.task import Task
 from synthpost_dagster.text.normalize import word_count
@@ -120,14 +121,6 @@ def game_outcome(pick: str, is_candidate_first: bool) -> str:
     if pick in ("", "tie"):
         return pick or "unscored"
     return "win" if (pick == "A") == is_candidate_first else "loss"
-
-
-def pair_outcome(games: Iterable[str]) -> str:
-    """A pair from its games: unscored if any is, a win or loss if all agree on it, else a tie."""
-    outcomes = set(games)
-    if "unscored" in outcomes:
-        return "unscored"
-    return outcomes.pop() if len(outcomes) == 1 else "tie"
 
 
 def panel_outcome(outcomes: Sequence[str]) -> str:

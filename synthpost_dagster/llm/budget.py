@@ -3,8 +3,6 @@
 Reservations are in the journal, so they hold for all processes that share a profile's name (`Holder.reserve`).
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial

@@ -4,8 +4,6 @@ The SDKs' own retries are off. `rate_limits` decides when a request may be sent,
 `retries` what follows an error, and `transport` knows the endpoint.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -9,8 +9,6 @@ RequestError
 What ends a run is an EndpointError, in the package's `errors`.
 """
 
-from __future__ import annotations
-
 
 class RequestError(Exception):
     """Base of the errors of one request; the message contains no key."""

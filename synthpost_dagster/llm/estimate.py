@@ -1,7 +1,5 @@
 """Estimates of tokens, dollars and time, from the journal's means or from guesses that are named as such."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

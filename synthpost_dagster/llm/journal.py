@@ -4,8 +4,6 @@ A database through SQLAlchemy Core (https://docs.sqlalchemy.org/en/21/core/): SQ
 by URL. Processes share it; how they share requests and budgets is in `journal_holders`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 import uuid

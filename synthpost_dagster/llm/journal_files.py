@@ -3,8 +3,6 @@
 The tables are in `journal_tables`, the copy of a damaged file in `journal_recovery`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 import stat

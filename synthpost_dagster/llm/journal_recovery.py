@@ -3,8 +3,6 @@
 The damaged file is kept. It stays in its place until the copy is complete, so a recovery that is killed starts again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 import time

@@ -3,8 +3,6 @@
 How the database is opened is in `journal_files`, the copy of a damaged one in `journal_recovery`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

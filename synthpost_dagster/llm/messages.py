@@ -1,10 +1,8 @@
 """The content of a chat-completions message: text, reasoning, refusal and parts of other kinds."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
-from synthpost_dagster.llm.reasoning import split_reasoning
+from synthpost_dagster.text.reasoning import split_reasoning
 
 _TEXTS = frozenset({"", "text", "output_text", "input_text"})
 _REASONING = frozenset(

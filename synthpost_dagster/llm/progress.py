@@ -1,7 +1,5 @@
 """Progress of a series of requests: replies, replies per second, tokens and cost."""
 
-from __future__ import annotations
-
 import time
 
 from synthpost_dagster.llm.chat_models import Tally, Work

@@ -5,8 +5,6 @@ grow by one per round (additive increase, multiplicative decrease). All runs in 
 limits; processes do not.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re

@@ -4,8 +4,6 @@ Providers and engines spell the same thing differently. Known spellings: OpenAI,
 DeepSeek, Zhipu, Bedrock, OpenRouter; vLLM, SGLang, TGI, TensorRT-LLM, llama.cpp, Ollama, LM Studio.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """When a request is sent again, how long it waits before that, and when the run ends instead."""
 
-from __future__ import annotations
-
 import random
 
 from synthpost_dagster.errors import EndpointError

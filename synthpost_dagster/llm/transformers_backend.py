@@ -1,7 +1,5 @@
 """Chats answered by a model in this process, under the device lease: nothing leaves the machine."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Generator, Iterable, Sequence

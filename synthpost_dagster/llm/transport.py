@@ -4,8 +4,6 @@ Replies are read from the raw body, which keeps rate-limit headers and costs les
 https://github.com/openai/openai-python, https://console.groq.com/docs
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import logging

@@ -10,9 +10,9 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster_shared.utils.warnings import BetaWarning
 
 from synthpost_dagster.assets.factory import build_assets
+from synthpost_dagster.assets.partitions import build_partitions
 from synthpost_dagster.orchestration.asset_checks import build_checks
 from synthpost_dagster.orchestration.jobs import build_jobs, build_schedule
-from synthpost_dagster.orchestration.partitions import build_partitions
 from synthpost_dagster.orchestration.sensor import build_sensor
 from synthpost_dagster.orchestration.waiting import use_waiting_claims
 from synthpost_dagster.profiles import load_task_and_profile

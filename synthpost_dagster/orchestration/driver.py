@@ -14,13 +14,13 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from synthpost_dagster import errors
 from synthpost_dagster.artifacts.drafts import remove_abandoned
+from synthpost_dagster.assets.partitions import key_of
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.console import Terminal
 from synthpost_dagster.orchestration.build import build_definitions
 from synthpost_dagster.orchestration.failures import failure_of
 from synthpost_dagster.orchestration.instance import DRIVER_TAG, PROCESS_TAG, recorded_in, tidy
 from synthpost_dagster.orchestration.jobs import ops_config
-from synthpost_dagster.orchestration.partitions import key_of
 from synthpost_dagster.runtime.child_processes import run_apart
 from synthpost_dagster.runtime.processes import this_process
 from synthpost_dagster.runtime.progress import SILENT

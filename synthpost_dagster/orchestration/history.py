@@ -3,8 +3,6 @@
 They hold the history of runs. Artifacts are found by their fingerprints without it, so a new one costs no work.
 """
 
-from __future__ import annotations
-
 import errno
 import sqlite3
 from collections.abc import Iterator

@@ -4,7 +4,6 @@ Checks, sensor, driver and UI use it. `stages.planning` decides what runs next.
 """
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from dagster import (
     AssetKey,
@@ -20,7 +19,9 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from synthpost_dagster.assets.metadata import MANIFEST_DIGEST
 from synthpost_dagster.resources.gpu import POOL
+from synthpost_dagster.resources.study import heartbeat_file
 from synthpost_dagster.runtime.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, is_dead
 from synthpost_dagster.runtime.processes import is_alive, is_here
 from synthpost_dagster.stages.planning import Recorded
@@ -30,8 +31,6 @@ DRIVER_TAG = "synthpost/driver"
 PROCESS_TAG = ".dagster/synthpost_process"
 """The process that executes a run inside itself. Dagster's UI hides tags with this prefix."""
 UNFINISHED = RunsFilter(statuses=NOT_FINISHED_STATUSES)
-MANIFEST_DIGEST = "manifest_digest"
-"""Metadata of a materialization: the digest of the manifest, by which a later change of the artifact is noticed."""
 
 
 def recorded_in(instance: DagsterInstance, graph: AssetGraph) -> Recorded:
@@ -70,19 +69,14 @@ def latest(instance: DagsterInstance, asset: str, partition: str = "") -> AssetM
     return records[0].asset_materialization if records else None
 
 
-def sign_of_life(instance: DagsterInstance, run_id: str) -> Path:
-    """The file that the process executing a run keeps locked."""
-    return Path(instance.root_directory) / "alive" / run_id
-
-
 def is_orphan(instance: DagsterInstance, run: DagsterRun) -> bool:
     """Whether the process that executed an unfinished run has ended."""
     process = run.tags.get(PROCESS_TAG, "")
     if is_here(process):
         return not is_alive(process)
-    sign = sign_of_life(instance, run.run_id)
-    if sign.is_file():
-        return is_dead(sign)
+    heartbeat = heartbeat_file(instance, run.run_id)
+    if heartbeat.is_file():
+        return is_dead(heartbeat)
     # A run that has started has the file from its start to its end.
     if run.status is not DagsterRunStatus.STARTED and not process:
         return False
@@ -113,9 +107,9 @@ def free_abandoned(instance: DagsterInstance) -> None:
     for run in instance.get_runs(UNFINISHED):
         if is_orphan(instance, run):
             instance.report_run_failed(run, "the process that executed this run was killed")
-    for sign in sign_of_life(instance, "").glob("[!.]*"):
-        if is_dead(sign):
-            sign.unlink(missing_ok=True)
+    for heartbeat in heartbeat_file(instance, "").glob("[!.]*"):
+        if is_dead(heartbeat):
+            heartbeat.unlink(missing_ok=True)
     storage = instance.event_log_storage
     for pool in storage.get_concurrency_keys():
         for run_id in holders(instance, pool):

@@ -24,9 +24,9 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import Field
 
 from synthpost_dagster.artifacts.manifest import Outcome
+from synthpost_dagster.assets.progress import progress_of
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.errors import ArtifactDamaged, SpecError, SynthpostError
-from synthpost_dagster.orchestration.progress import progress_of
 from synthpost_dagster.orchestration.recording import record_cell
 from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource

@@ -32,10 +32,10 @@ from dagster_shared.utils.warnings import PreviewWarning
 
 from synthpost_dagster.artifacts.manifest import Manifest, Outcome
 from synthpost_dagster.assets.metadata import metadata_of
+from synthpost_dagster.assets.partitions import key_of
 from synthpost_dagster.assets.table import ROWS
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.orchestration.asset_checks import shown_result
-from synthpost_dagster.orchestration.partitions import key_of
 from synthpost_dagster.quality.gates import gate_names, gate_of
 from synthpost_dagster.stages.stage import stage_of
 from synthpost_dagster.stages.study import Study

@@ -3,8 +3,6 @@
 `dagster dev` does the same but answers every request; here `ui_guard` decides which requests are answered.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

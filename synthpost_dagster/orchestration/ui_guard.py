@@ -4,8 +4,6 @@ Without it, any web page could reach the server through the visitor's browser: b
 rebinding), or by cross-origin requests to 127.0.0.1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit

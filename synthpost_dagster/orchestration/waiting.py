@@ -36,9 +36,9 @@ class WaitingClaims(InstanceConcurrencyContext):
             return True
         self._pending_timeouts[step_key] = 0.0  # this class pauses itself, by a monotonic clock
         with raise_execution_interrupts():
-            self._report_holder(concurrency_key)
             self._end_if_cancelled()
             self._free(concurrency_key)
+            self._report_holder(concurrency_key)
             time.sleep(LOOK_SECONDS)
         return False
 

@@ -5,8 +5,6 @@ JSON, and an empty field in CSV, which cannot distinguish an empty post from a m
 columns; `pairs.formats` recognises the columns of other tools.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

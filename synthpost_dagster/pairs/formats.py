@@ -6,8 +6,6 @@ names places such as `A>>B`; in the first game the baseline is A, in the second 
 lies between 1 and 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

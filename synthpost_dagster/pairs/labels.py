@@ -5,8 +5,6 @@ text, before an explanation; the label at the end, after "winner:"; one or two m
 around a label is not interpreted. `pairs.mapping` gives other labels their outcome.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from functools import lru_cache

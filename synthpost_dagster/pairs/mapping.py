@@ -1,7 +1,5 @@
 """Outcomes that `--map LABEL=OUTCOME` gives to labels which `pairs.labels` does not read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 

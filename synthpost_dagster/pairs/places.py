@@ -1,7 +1,5 @@
 """Labels that name places (A and B, first and second) instead of contestants: `A>B`, `[[B>>A]]`, `model_b`, `2`."""
 
-from __future__ import annotations
-
 import re
 
 from synthpost_dagster.judging.verdicts import game_outcome

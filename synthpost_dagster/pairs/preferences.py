@@ -1,7 +1,5 @@
 """Weighted preferences: a number between that of a loss and that of a win, such as AlpacaEval's 1.0000048889."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

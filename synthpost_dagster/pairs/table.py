@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthpost_dagster.errors import SpecError
-from synthpost_dagster.judging.verdicts import pair_outcome
 from synthpost_dagster.pairs import formats
 from synthpost_dagster.pairs.files import JSON_SUFFIXES, Columns, columns_of, listed, read_columns, read_records
 from synthpost_dagster.pairs.formats import Format
@@ -24,6 +23,7 @@ from synthpost_dagster.pairs.mapping import MAPPED, NO_MAP, read_mapped
 from synthpost_dagster.pairs.places import is_word_of_place, names_places, read_place
 from synthpost_dagster.pairs.preferences import WEIGHTED, range_text, scale_of
 from synthpost_dagster.schemas import OUTCOMES
+from synthpost_dagster.statistics.games import pair_outcome
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,7 +1,5 @@
 """The family of a model, by its name. Judges favour posts of their own family."""
 
-from __future__ import annotations
-
 from synthpost_dagster.profiles.models import InProcessChat, JudgeSpec, ModelSpec, RubricJudge
 
 FAMILIES = (

@@ -1,7 +1,5 @@
 """Reads profile files, packaged or a user's own, and checks them against the task."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

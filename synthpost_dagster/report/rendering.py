@@ -3,8 +3,6 @@
 Numbers become strings in the filters registered here (`report.texts`), and nowhere else.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

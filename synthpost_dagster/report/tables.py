@@ -23,7 +23,7 @@ from synthpost_dagster.schemas import FACTORS, OPPONENTS
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures, compare, game_figures
 from synthpost_dagster.statistics.games import pairs_of_games
 from synthpost_dagster.statistics.length_control import LengthControlled
-from synthpost_dagster.statistics.order import OrderFigures, SlotBias
+from synthpost_dagster.statistics.order import OrderFigures, PositionBias
 from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.ratio import Share
 from synthpost_dagster.statistics.replicates import Trained
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NO_GAMES = GameFigures(
-    OrderFigures(Share(math.nan, math.nan, math.nan), SlotBias(math.nan, math.nan, math.nan), 0), LengthControlled()
+    OrderFigures(Share(math.nan, math.nan, math.nan), PositionBias(math.nan, math.nan, math.nan), 0), LengthControlled()
 )
 """Of the rows by factor, and of all rows in study mode."""
 
@@ -184,7 +184,7 @@ def game_figures_of(figures: GameFigures) -> dict[str, Any]:
     order, controlled = figures
     return {
         "order_consistency": order.consistency.value,
-        "slot_bias": order.slot_bias.value,
+        "slot_bias": order.position_bias.value,
         "length_controlled_ratio": controlled.value,
         "length_controlled_low": controlled.low,
         "length_controlled_high": controlled.high,

@@ -2,13 +2,13 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
-from dagster import ConfigurableResource, InitResourceContext, ResourceDependency
+from dagster import ConfigurableResource, DagsterInstance, InitResourceContext, ResourceDependency
 from pydantic import Field
 
 from synthpost_dagster.artifacts.store import writing
-from synthpost_dagster.orchestration.instance import sign_of_life
 from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.resources.gpu import GpuResource
 from synthpost_dagster.resources.journal import JournalResource
@@ -17,6 +17,11 @@ from synthpost_dagster.runtime.heartbeats import heartbeat
 from synthpost_dagster.settings import read_settings
 from synthpost_dagster.stages.stage import stage_of
 from synthpost_dagster.stages.study import Study
+
+
+def heartbeat_file(instance: DagsterInstance, run_id: str) -> Path:
+    """The file that the process executing a run keeps locked."""
+    return Path(instance.root_directory) / "alive" / run_id
 
 
 class StudyResource(ConfigurableResource[Study]):
@@ -34,7 +39,7 @@ class StudyResource(ConfigurableResource[Study]):
         """The resource, with the heartbeat of its run. Raises StorageError if that file cannot be written."""
         with ExitStack() as stack:
             if context.run is not None and context.instance is not None:
-                path = sign_of_life(context.instance, context.run.run_id)
+                path = heartbeat_file(context.instance, context.run.run_id)
                 with writing(path):
                     stack.enter_context(heartbeat(path))
             yield self

@@ -1,7 +1,5 @@
 """Removes preambles, outer quotes and a fence around a teacher's post."""
 
-from __future__ import annotations
-
 import re
 
 LOOKALIKES = str.maketrans(

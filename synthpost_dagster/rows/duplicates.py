@@ -6,8 +6,6 @@ becomes a candidate with probability 0.996, one at 0.7 with 0.975, and one at 0.
 More bands find more and take 90 bytes a post and band.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from synthpost_dagster.text.normalize import normalised

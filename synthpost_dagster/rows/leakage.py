@@ -5,8 +5,6 @@ description). A company's own text is in the prompts of both splits and is no le
 product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

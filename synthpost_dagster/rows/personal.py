@@ -1,7 +1,5 @@
 """Personal data in texts: e-mail addresses, phone numbers, payment card numbers."""
 
-from __future__ import annotations
-
 import re
 
 from synthpost_dagster.text.normalize import plain

@@ -8,8 +8,6 @@
 What to change for each reason is in `quality.explanations`.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from functools import cached_property

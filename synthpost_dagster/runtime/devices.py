@@ -3,8 +3,6 @@
 A lease is a file lock for a device and a place on it. It is valid for the whole machine, across processes and homes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

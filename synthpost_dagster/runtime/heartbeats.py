@@ -4,8 +4,6 @@ The kernel drops the lock when the process ends. Some network file systems do no
 time of the last touch decides.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """Lets standard output and error print any text: characters that their encoding lacks are replaced by similar ones."""
 
-from __future__ import annotations
-
 import codecs
 import io
 import sys

@@ -1,7 +1,5 @@
 """The stage `adapters`: the student tuned on the subset of a cell, for its number of steps."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The stage `catalog`: the task's items as a table."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """What the stages of a study used in requests, tokens, dollars and time, from the facts of their artifacts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from synthpost_dagster.artifacts.manifest import Manifest

@@ -1,7 +1,5 @@
 """Checks before a run: one finding for each requirement, with its remedy."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import tempfile

@@ -3,8 +3,6 @@
 Counts come from the real prompts, less what exists already. Each stage's own estimate is in its module.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Records may hold further figures that only people read, or whose names depend on the data (`distinct_2_at_88_rows`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Self
 

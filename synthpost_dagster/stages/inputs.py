@@ -4,8 +4,6 @@ Where a stage needs a part of the task, the record holds a task in which the res
 cannot depend on anything that is not hashed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar

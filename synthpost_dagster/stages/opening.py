@@ -1,7 +1,5 @@
 """Opens the study that settings name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from synthpost_dagster.artifacts.store import ArtifactStore

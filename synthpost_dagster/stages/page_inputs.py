@@ -3,8 +3,6 @@
 Only manifests are read here. `report` and `data_quality` read the tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial

@@ -11,7 +11,6 @@ from synthpost_dagster.artifacts.manifest import Manifest
 from synthpost_dagster.inference.generate import Completion, chat
 from synthpost_dagster.inference.models import Loaded, identity
 from synthpost_dagster.llm.estimate import Expected, local
-from synthpost_dagster.llm.reasoning import split_reasoning
 from synthpost_dagster.profiles.models import ModelSpec, PostSampling
 from synthpost_dagster.schemas import FACTOR_COLUMNS
 from synthpost_dagster.stages.facts import PostsFacts
@@ -19,6 +18,7 @@ from synthpost_dagster.stages.inputs import HashedAs, Inputs
 from synthpost_dagster.stages.stage import BASELINE, CONTROL
 from synthpost_dagster.stages.study import Study
 from synthpost_dagster.tasks.prompting import short_hash
+from synthpost_dagster.text.reasoning import split_reasoning
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,6 @@
 `planning` decides which cells a run completes.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

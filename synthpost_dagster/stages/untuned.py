@@ -3,8 +3,6 @@
 One loaded model writes both, whichever is requested first.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The stages that judge: `verdicts` of a cell, and `control_verdicts` of comparisons whose answer is known."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """The gain of more data or training: each cell of a sweep against the next larger one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Agreement of the judge with people, or of two judges: Cohen's κ."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

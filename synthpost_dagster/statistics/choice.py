@@ -1,7 +1,5 @@
 """The headline: the best cell of a sweep, with an interval that accounts for the choice."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
 

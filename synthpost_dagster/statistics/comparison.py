@@ -1,7 +1,5 @@
 """All figures of one comparison: a candidate against an opponent on the same prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

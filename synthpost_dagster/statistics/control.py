@@ -1,7 +1,5 @@
 """Findings about the judge from controls: the untuned model against itself, and posts that must lose."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from synthpost_dagster.statistics.ratio import CONFIDENCE, Counts, Ratio, win_ratio

@@ -1,7 +1,5 @@
 """Weak levels: levels of a factor on which the candidate wins less often than on the other levels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import comb
 from typing import NamedTuple

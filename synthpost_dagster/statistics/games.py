@@ -1,14 +1,12 @@
-"""A comparison's two games in one record, and their scores. Outcomes are decided in `judging.verdicts`."""
+"""A comparison's two games in one record, its outcome, and its scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from synthpost_dagster.judging.verdicts import pair_outcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +15,14 @@ Array = npt.NDArray[np.float64]
 
 SCORES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 """The candidate's score of a game or comparison: a tie counts half for each side."""
+
+
+def pair_outcome(games: Iterable[str]) -> str:
+    """A pair from its games: unscored if any is, a win or loss if all agree on it, else a tie."""
+    outcomes = set(games)
+    if "unscored" in outcomes:
+        return "unscored"
+    return outcomes.pop() if len(outcomes) == 1 else "tie"
 
 
 class PairOfGames(NamedTuple):

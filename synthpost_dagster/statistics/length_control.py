@@ -5,8 +5,6 @@ models, and with a term for the position. The fit is a ridge logistic regression
 draws at once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,7 +46,7 @@ class LengthControlled(NamedTuple):
     high: float = math.nan
     length_coefficient: float = math.nan
     """β: above 0 the judge prefers the longer post; 1 standard deviation more adds 0.76 β to the log odds."""
-    slot_coefficient: float = math.nan
+    position_coefficient: float = math.nan
     """δ: log odds of the candidate as A minus those as B."""
     reason: str = ""
     length_coefficient_low: float = math.nan

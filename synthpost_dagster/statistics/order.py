@@ -1,7 +1,5 @@
 """Position bias of a judge: how often it picks the first post, and whether it agrees in both orders."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +14,7 @@ MIN_CONSISTENCY = 0.75
 """Below this the report warns: the order of the posts decides too many games."""
 
 
-class SlotBias(NamedTuple):
+class PositionBias(NamedTuple):
     """Position bias, P(first post chosen) - ½, with its interval; NaN, from -½ to ½, without scored pairs."""
 
     value: float
@@ -28,7 +26,7 @@ class OrderFigures(NamedTuple):
     """The effect of the order on the judge, over the pairs with both games scored."""
 
     consistency: Share
-    slot_bias: SlotBias
+    position_bias: PositionBias
     pairs: int
 
     @property
@@ -47,7 +45,7 @@ def order_figures(
     usable = scored(pairs)
     return OrderFigures(
         order_consistency(usable, generator, confidence, draws),
-        slot_bias(usable, generator, confidence, draws),
+        position_bias(usable, generator, confidence, draws),
         len(usable),
     )
 
@@ -69,19 +67,19 @@ def order_consistency(
     return mean_share(prompt_means(usable, agreeing).tolist(), generator, confidence, draws)
 
 
-def slot_bias(
+def position_bias(
     pairs: Sequence[PairOfGames],
     generator: np.random.Generator,
     confidence: float = CONFIDENCE,
     draws: int = DRAWS,
-) -> SlotBias:
+) -> PositionBias:
     """P(first post chosen) - ½ over games; a tied game counts half for each position.
 
     The interval is a paired bootstrap over prompts, each counted once, since the games of a prompt are not independent.
     """
     usable = scored(pairs)
     if not usable:
-        return SlotBias(math.nan, -0.5, 0.5)
+        return PositionBias(math.nan, -0.5, 0.5)
     candidate_first, candidate_second = game_scores(usable)
     excess = prompt_means(usable, (candidate_first - candidate_second) / 2)
-    return SlotBias(float(excess.mean()), *mean_interval(excess, 0.5, generator, confidence, draws))
+    return PositionBias(float(excess.mean()), *mean_interval(excess, 0.5, generator, confidence, draws))

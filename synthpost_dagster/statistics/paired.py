@@ -3,8 +3,6 @@
 A prompt that is hard for one adapter is hard for the other, so each prompt is compared with itself.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """Sample size: the interval that n comparisons would give, and the comparisons that an interval needs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Counts of won, lost, tied and unscored pairs; ratios, rates and shares from them, with exact intervals."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Replicates: cells of different data sizes that saw the same amount of training data."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The spread of win ratios between training seeds of one cell."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The exact sign test of wins against losses, and Holm's adjustment of several p-values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from synthpost_dagster.statistics.ratio import Counts

@@ -4,8 +4,6 @@ If the side with more of a trait wins nearly all decided pairs that differ in it
 wins, the outcomes show the trait and not the contestants.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

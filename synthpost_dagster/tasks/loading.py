@@ -1,7 +1,5 @@
 """Reads a task folder: `task.yaml`, `catalog.yaml` and `prompts/*.j2`, all checked before anything runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Turns a brief (company, product, post type, tone) into the prompts of teacher, student and judge, and into its id."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
 from pathlib import Path

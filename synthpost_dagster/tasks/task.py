@@ -1,7 +1,5 @@
 """A loaded task: its two YAML files and its prompt templates."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ line when the task is read. The rest cannot reach Python and is limited: loops b
 prompt by MAX_PROMPT.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, cast

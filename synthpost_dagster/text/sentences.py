@@ -4,8 +4,6 @@ pysbd splits 23 languages, sentencex all others. Both make errors (pysbd in 2 to
 break always ends a sentence.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Special tokens of the usual chat templates, in texts that must not contain any."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

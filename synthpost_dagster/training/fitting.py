@@ -3,8 +3,6 @@
 All layouts learn the same, except for rounding.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ activations and gradients are quantized by token. Numbers are e4m3 (arXiv:2209.0
 on Hopper (docs/decisions/0010). Imports torch and PEFT.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -5,8 +5,6 @@ The adapters' ranks are part of that product, because a separate one would write
 layer's. Imports torch and PEFT.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate

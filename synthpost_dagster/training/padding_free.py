@@ -4,8 +4,6 @@ The model stays transformers', the adapter PEFT's and the loop TRL's; this modul
 collator and the loss. Imports torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

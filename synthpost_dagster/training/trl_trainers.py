@@ -3,8 +3,6 @@
 Imports torch, transformers and TRL.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

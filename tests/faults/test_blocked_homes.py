@@ -85,7 +85,7 @@ def test_waiting_run_sleeps_and_gets_the_slot_of_a_killed_holder(home: Path) -> 
     with child(home, "hold") as holder:
         holder.says("holds")
         with child(home, "pass") as waiter:
-            assert f"process {holder.process.pid} on " in waiter.says("waiting for a slot of pool gpu: cell (run ")
+            assert f"process {holder.process.pid} on " in waiter.says("waiting for a slot of pool gpu: report (run ")
             before = psutil.Process(waiter.process.pid).cpu_times()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 waiter.process.wait(timeout=4)

@@ -35,7 +35,7 @@ def definitions(home: str, acts: str) -> Definitions:
             sys.stdin.read()
 
     @job
-    def cell() -> None:
+    def report() -> None:
         step()
 
     parts: dict[str, Any] = {
@@ -44,7 +44,7 @@ def definitions(home: str, acts: str) -> Definitions:
         "journal": JournalResource(home=home),
     }
     return Definitions(
-        jobs=[cell], resources={"study": StudyResource(task="sales_posts", profile="tiny", home=home, **parts)}
+        jobs=[report], resources={"study": StudyResource(task="sales_posts", profile="tiny", home=home, **parts)}
     )
 
 
@@ -56,7 +56,7 @@ def main(home: str, host: str, acts: str) -> None:
     resend_lost_interrupts()
     try:
         with DagsterInstance.from_config(home) as instance, subscribed(lambda event: say(event.text)):
-            execute(definitions(home, acts), instance, Run("cell"))
+            execute(definitions(home, acts), instance, Run("report"))
         say("done")
     except KeyboardInterrupt:
         say("stopped")

@@ -52,7 +52,7 @@ from synthpost_dagster.statistics.comparison import GameFigures, compare
 from synthpost_dagster.statistics.control import control_verdict, null_verdict
 from synthpost_dagster.statistics.corners import Corner
 from synthpost_dagster.statistics.length_control import LengthControlled
-from synthpost_dagster.statistics.order import OrderFigures, SlotBias
+from synthpost_dagster.statistics.order import OrderFigures, PositionBias
 from synthpost_dagster.statistics.paired import Difference
 from synthpost_dagster.statistics.power import expected_intervals
 from synthpost_dagster.statistics.ratio import Counts, count, share, tie_aware_ratio, win_rate, win_ratio, worst_case
@@ -160,7 +160,7 @@ GOOD_CONTROLS = (
 
 def order(agreeing: int = 91, pairs: int = 100, bias: float = 0.02) -> OrderFigures:
     """Order figures with this number of agreeing pairs."""
-    return OrderFigures(share(agreeing, pairs), SlotBias(bias, bias - 0.03, bias + 0.03), pairs)
+    return OrderFigures(share(agreeing, pairs), PositionBias(bias, bias - 0.03, bias + 0.03), pairs)
 
 
 def judge(name: str = "judge-model", family: str = "gpt", figures: OrderFigures | None = None) -> JudgeFigures:

@@ -211,7 +211,10 @@ def test_15_cells_of_440_prompts_are_shown_in_under_3_seconds(
     small = gather(page_inputs(opened), opened.store)
     times = 15 * 440 // len(small.pairs) + 1
     many = [
-        pair._replace(tuned=f"{pair.tuned} {place}", company=f"{pair.company} {place % 16}")
+        pair._replace(
+            posts=(f"{pair.posts[0]} {place}", *pair.posts[1:]),
+            values=(pair.values[0], f"{pair.values[1]} {place % 16}", *pair.values[2:]),
+        )
         for place, pair in enumerate(small.pairs * times)
     ][: 15 * 440]
     file = tmp_path / "large.html"

@@ -8,10 +8,10 @@ import sys
 from dagster import AssetKey, DagsterEventType
 
 from synthpost_dagster.artifacts.manifest import Manifest
+from synthpost_dagster.assets.partitions import key_of
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.orchestration.build import build_definitions
 from synthpost_dagster.orchestration.instance import latest, stale_status
-from synthpost_dagster.orchestration.partitions import key_of
 from synthpost_dagster.quality.gates import gate_names
 from synthpost_dagster.stages.stage import BY_CELL
 from tests.helpers.small_study import CELLS, SmallStudy, Whole

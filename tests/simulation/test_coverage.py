@@ -169,7 +169,7 @@ def test_judge_that_always_picks_position_a_gives_only_ties_and_a_warning() -> N
     pairs = as_pairs(np.full(440, "win"), np.full(440, "loss"), words)
     assert count(pair.outcome for pair in pairs) == Counts(0, 0, 440, 0)
     figures = order_figures(pairs, np.random.default_rng(8))
-    assert (figures.consistency.value, figures.slot_bias.value) == (0, 0.5)
+    assert (figures.consistency.value, figures.position_bias.value) == (0, 0.5)
     assert figures.is_warning
     assert control_verdict(count(pair.outcome for pair in pairs)).finding == "undecided"
 
@@ -185,7 +185,7 @@ def test_order_consistency_and_position_bias_cover(prompts: int, position: float
         pairs = logistic_judge(random, lengths(random, prompts), 3, position=position, correlation=0.8)
         found = order_figures(pairs, random, draws=1_000)
         consistent.append(found.consistency.low <= truth.consistency.value <= found.consistency.high)
-        bias.append(found.slot_bias.low <= truth.slot_bias.value <= found.slot_bias.high)
+        bias.append(found.position_bias.low <= truth.position_bias.value <= found.position_bias.high)
     assert share(consistent) >= 0.93
     assert 0.93 <= share(bias) <= 0.97
 

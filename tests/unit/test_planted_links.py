@@ -135,7 +135,7 @@ def test_a_planted_artifact_lock_is_refused_in_one_sentence(tmp_path: Path) -> N
     assert not (tmp_path / "planted").exists()
 
 
-def test_a_planted_sign_of_life_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_a_planted_heartbeat_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
     sign = tmp_path / "sign"
     sign.symlink_to(tmp_path / "planted")
     assert not is_dead(sign)

@@ -18,9 +18,9 @@ from synthpost_dagster.errors import ModelError
 from synthpost_dagster.inference import models
 from synthpost_dagster.inference.engine import Request, engine
 from synthpost_dagster.inference.generate import chat, generate
-from synthpost_dagster.llm.reasoning import split_reasoning
 from synthpost_dagster.profiles.models import ModelSpec, Sampling
 from synthpost_dagster.runtime.progress import SILENT
+from synthpost_dagster.text.reasoning import split_reasoning
 from tests.helpers.tuning import CPU, STUDENT
 
 

@@ -19,7 +19,6 @@ from synthpost_dagster.judging.verdicts import (
     contests_of,
     game_outcome,
     judge_contests,
-    pair_outcome,
     pairs,
     panel_games,
     panel_outcome,
@@ -28,6 +27,7 @@ from synthpost_dagster.judging.verdicts import (
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import briefs_by_id, evaluation_prompts
 from synthpost_dagster.runtime.progress import SILENT, Progress
+from synthpost_dagster.statistics.games import pair_outcome
 from synthpost_dagster.tasks.prompting import Brief
 from synthpost_dagster.tasks.task import Task
 

@@ -18,9 +18,9 @@ from synthpost_dagster.orchestration.instance import (
     free_abandoned,
     holders,
     is_orphan,
-    sign_of_life,
     tidy,
 )
+from synthpost_dagster.resources.study import heartbeat_file
 from synthpost_dagster.runtime.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, heartbeat
 from synthpost_dagster.runtime.processes import process_name, this_process
 
@@ -50,7 +50,7 @@ def elsewhere(name: str) -> str:
 
 def left_sign(instance: DagsterInstance, run: DagsterRun, name: str, silent: float) -> Path:
     """A sign of life that nobody holds, last touched so many seconds ago."""
-    path = sign_of_life(instance, run.run_id)
+    path = heartbeat_file(instance, run.run_id)
     path.parent.mkdir(exist_ok=True)
     path.write_text(name)
     at = path.stat().st_mtime - silent
@@ -82,9 +82,9 @@ def test_a_run_whose_process_cannot_be_read_is_an_orphan(instance: DagsterInstan
     assert is_orphan(instance, run_of(instance, f"{HOST}:{rest}@{SYSTEM}"))
 
 
-def test_a_locked_sign_of_life_keeps_a_run_of_another_host(instance: DagsterInstance) -> None:
+def test_a_locked_heartbeat_file_keeps_a_run_of_another_host(instance: DagsterInstance) -> None:
     run = run_of(instance, elsewhere(this_process()))
-    path = sign_of_life(instance, run.run_id)
+    path = heartbeat_file(instance, run.run_id)
     with heartbeat(path):
         os.utime(path, (0, 0))
         assert not is_orphan(instance, run)
@@ -142,6 +142,6 @@ def test_a_slot_assigned_to_a_dead_run_and_not_claimed_is_freed(instance: Dagste
 def test_the_sign_of_a_dead_run_that_has_ended_is_removed(instance: DagsterInstance) -> None:
     run = run_of(instance, status=DagsterRunStatus.FAILURE)
     sign = left_sign(instance, run, dead_process(), 0)
-    with heartbeat(living := sign_of_life(instance, "living")):
+    with heartbeat(living := heartbeat_file(instance, "living")):
         free_abandoned(instance)
         assert (sign.exists(), living.exists()) == (False, True)

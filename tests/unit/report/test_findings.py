@@ -244,7 +244,7 @@ def test_same_prompts_in_more_cells_add_no_evidence_about_the_judge() -> None:
     assert few is not None
     assert many is not None
     assert many.pairs == 5 * few.pairs
-    assert many.slot_bias == few.slot_bias
+    assert many.position_bias == few.position_bias
     assert many.consistency == few.consistency
     assert findings.between_judges(five)[0][2][:4] == pytest.approx(findings.between_judges(one)[0][2][:4])
 

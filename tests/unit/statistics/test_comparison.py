@@ -38,5 +38,5 @@ def test_order_and_length_are_those_of_the_games() -> None:
     pairs = [PairOfGames(str(number), "win", "loss", 10, 10) for number in range(20)]
     figures = game_figures(pairs, np.random.default_rng(1))
     assert figures.order.consistency.value == 0
-    assert figures.order.slot_bias.value == 0.5
+    assert figures.order.position_bias.value == 0.5
     assert figures.length_controlled.value == pytest.approx(1, abs=1e-6)

@@ -51,7 +51,7 @@ def test_with_equal_lengths_it_is_the_tie_aware_ratio() -> None:
     # Games: (120 + 20) won, (40 + 20) lost; pairs: (60 + 20/2) / (20 + 20/2).
     assert found.value == pytest.approx(140 / 60)
     assert found.value == pytest.approx(tie_aware_ratio(count(pair.outcome for pair in pairs(*kinds))))
-    assert found.slot_coefficient == pytest.approx(0, abs=1e-9)
+    assert found.position_coefficient == pytest.approx(0, abs=1e-9)
     assert math.isnan(found.length_coefficient), "posts of equal length do not tell what length does"
     assert math.isnan(found.length_coefficient_low)
 
@@ -97,7 +97,7 @@ def test_fit_is_the_maximum_of_the_penalised_likelihood() -> None:
 
     best = minimize(loss, np.zeros(3), tol=1e-10).x
     assert math.log(found.value) == pytest.approx(best[0], abs=1e-4)
-    assert (found.length_coefficient, found.slot_coefficient) == pytest.approx(tuple(best[1:]), abs=1e-4)
+    assert (found.length_coefficient, found.position_coefficient) == pytest.approx(tuple(best[1:]), abs=1e-4)
 
 
 def test_preference_for_length_is_taken_out() -> None:
@@ -118,8 +118,8 @@ def test_preference_for_length_is_taken_out() -> None:
 
 
 def test_position_coefficient_is_positive_where_a_is_preferred() -> None:
-    assert fitted(("win", "win", 0, 40), ("loss", "loss", 0, 30), ("win", "loss", 0, 30)).slot_coefficient > 1
-    assert fitted(("win", "win", 0, 40), ("loss", "loss", 0, 30), ("loss", "win", 0, 30)).slot_coefficient < -1
+    assert fitted(("win", "win", 0, 40), ("loss", "loss", 0, 30), ("win", "loss", 0, 30)).position_coefficient > 1
+    assert fitted(("win", "win", 0, 40), ("loss", "loss", 0, 30), ("loss", "win", 0, 30)).position_coefficient < -1
 
 
 def test_judge_that_always_prefers_the_longer_post_has_no_ratio() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from synthpost_dagster.llm.reasoning import split_reasoning
+from synthpost_dagster.text.reasoning import split_reasoning
 
 TEXT = "Fresh rolls from Rye & Co. Come in today."
 

@@ -3,8 +3,6 @@
 Used for every text of a model. Reasoning in a separate field (`reasoning_content`) is read in `messages`.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 
