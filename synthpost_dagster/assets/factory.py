@@ -20,8 +20,6 @@ from synthpost_dagster.resources.gpu import POOL
 from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages.stage import materialize, stage_of
 
-OWNERS = ["team:ml-engineering"]
-
 
 class RowsConfig(Config):
     """The number of rows that a run requests."""
@@ -41,9 +39,9 @@ def _build(name: str, row: Row, partitions: Partitions, profile: Profile) -> Ass
         description=row.description,
         group_name=row.group,
         deps=list(stage.upstream),
-        partitions_def=partitions.of_job(stage.job),
+        partitions_def={"subsets": partitions.size, "cell": partitions.cell}.get(stage.job),
         kinds=set(row.kinds),
-        owners=OWNERS,
+        owners=["team:ml-engineering"],
         pool=_pool(row, profile),
         metadata=schema_metadata(name),
     )

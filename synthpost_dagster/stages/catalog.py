@@ -6,7 +6,7 @@ from typing import ClassVar
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.rows.prompts import catalog_table
-from synthpost_dagster.stages.facts import CatalogFacts
+from synthpost_dagster.stages.facts import Facts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -27,10 +27,12 @@ def _inputs(study: Study, _partition: str) -> CatalogInputs:
     return CatalogInputs(narrowed(study.task, ["name"]), fingerprint({"catalog": study.task.catalog}))
 
 
-def _make(inputs: CatalogInputs, draft: Draft, _bench: Workbench) -> CatalogFacts:
+def _make(inputs: CatalogInputs, draft: Draft, _bench: Workbench) -> Facts:
     table = catalog_table(inputs.task)
     draft.table("catalog", table)
-    return CatalogFacts(companies=int(table["company"].nunique()), **table["split"].value_counts().to_dict())
+    return Facts().with_figures(
+        {"companies": int(table["company"].nunique())} | table["split"].value_counts().to_dict()
+    )
 
 
 STAGES = (Stage("catalog", "upstream", _inputs, _make),)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
-from synthpost_dagster.stages.facts import Facts, PromptsFacts
+from synthpost_dagster.stages.facts import Facts
 from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -53,25 +53,24 @@ def products_fingerprint(task: Task, split: str) -> str:
     return fingerprint({"products": listed})
 
 
-def _inputs(study: Study, split: str) -> PromptsInputs:
-    task, quality = study.task, study.task.spec.quality
-    return PromptsInputs(
-        task=narrowed(task, WORDING, split, ("teacher", "student")),
-        products=products_fingerprint(task, split),
-        wording=task.wording_fingerprint,
-        gates={name: getattr(quality, name) for name in GATED},
-    )
-
-
-def _prompts_inputs(study: Study, _partition: str) -> PromptsInputs:
+def _inputs_of(study: Study, split: str) -> dict[str, Any]:
+    """The fields of `PromptsInputs`."""
     study.resolver.need("catalog")
-    return _inputs(study, "train")
+    task, quality = study.task, study.task.spec.quality
+    return {
+        "task": narrowed(task, WORDING, split, ("teacher", "student")),
+        "products": products_fingerprint(task, split),
+        "wording": task.wording_fingerprint,
+        "gates": {name: getattr(quality, name) for name in GATED},
+    }
+
+
+def _inputs(study: Study, _partition: str) -> PromptsInputs:
+    return PromptsInputs(**_inputs_of(study, "train"))
 
 
 def _evaluation_inputs(study: Study, _partition: str) -> EvaluationPromptsInputs:
-    study.resolver.need("catalog")
-    found = _inputs(study, "holdout")
-    return EvaluationPromptsInputs(found.task, found.products, found.wording, found.gates, study.evaluation_count)
+    return EvaluationPromptsInputs(**_inputs_of(study, "holdout"), count=study.evaluation_count)
 
 
 def _make_prompts(inputs: PromptsInputs, draft: Draft, bench: Workbench) -> Facts:
@@ -94,14 +93,15 @@ def _changes(store: ArtifactStore, table: pd.DataFrame) -> Facts:
     before = earlier.set_index("prompt_id")["teacher_prompt"]
     now = table.set_index("prompt_id")["teacher_prompt"]
     known = now.index.intersection(before.index)
-    return PromptsFacts(
-        new_prompts=len(now) - len(known),
-        changed_prompts=int((now[known] != before[known]).sum()),
-        gone_prompts=len(before) - len(known),
-    )
+    changes = {
+        "new_prompts": len(now) - len(known),
+        "changed_prompts": int((now[known] != before[known]).sum()),
+        "gone_prompts": len(before) - len(known),
+    }
+    return Facts().with_figures(changes)
 
 
 STAGES = (
-    Stage("prompts", "upstream", _prompts_inputs, _make_prompts, ("catalog",)),
+    Stage("prompts", "upstream", _inputs, _make_prompts, ("catalog",)),
     Stage("evaluation_prompts", "upstream", _evaluation_inputs, _make_evaluation, ("catalog",)),
 )
