@@ -23,9 +23,6 @@ from synthpost_dagster.errors import StorageError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-DEFAULT_TASK = "sales_posts"
-DEFAULT_PROFILE = "tiny"
-
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -68,8 +65,8 @@ def read_settings(home: str | None = None, task: str | None = None, profile: str
     chosen = home or os.environ.get("SYNTHPOST_HOME") or ".synthpost"
     return Settings(
         home=Path(chosen).expanduser().absolute(),
-        task=task or os.environ.get("SYNTHPOST_TASK") or DEFAULT_TASK,
-        profile=profile or os.environ.get("SYNTHPOST_PROFILE") or DEFAULT_PROFILE,
+        task=task or os.environ.get("SYNTHPOST_TASK") or "sales_posts",
+        profile=profile or os.environ.get("SYNTHPOST_PROFILE") or "tiny",
         journal=os.environ.get("SYNTHPOST_JOURNAL") or None,
     )
 
@@ -97,7 +94,8 @@ def prepare(settings: Settings) -> None:
         settings.dagster_home.mkdir(parents=True, exist_ok=True)
         probe_writing(settings.home)
         if not instance.exists():
-            _refuse_link(instance)
+            if instance.is_symlink():
+                raise StorageError(f"{instance} is a broken link; delete it, and the next command writes the file")
             _write_new(instance, (resources.files("synthpost_dagster") / "orchestration" / "dagster.yaml").read_bytes())
     except OSError as error:
         raise StorageError(
@@ -127,11 +125,6 @@ def _refuse_undecoded(home: Path) -> None:
             f"{home}: the name of the home folder is not valid text in this locale; set PYTHONUTF8=1 (or "
             "LC_ALL=C.UTF-8), or choose another folder with SYNTHPOST_HOME or --home"
         ) from None
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise StorageError(f"{path} is a broken link; delete it, and the next command writes the file")
 
 
 def _write_new(path: Path, content: bytes) -> None:

@@ -21,8 +21,6 @@ from synthpost_dagster.resources.study import StudyResource
 from synthpost_dagster.stages.stage import materialize, stage_of
 from synthpost_dagster.tasks.task import Task
 
-OWNERS = ["team:ml-engineering"]
-
 
 class RowsConfig(Config):
     """The number of rows that a run requests."""
@@ -42,9 +40,9 @@ def _build(name: str, row: Row, partitions: Partitions, profile: Profile, task: 
         description=row.description,
         group_name=row.group,
         deps=list(stage.upstream),
-        partitions_def=partitions.of_job(stage.job),
+        partitions_def={"subsets": partitions.size, "cell": partitions.cell}.get(stage.job),
         kinds=set(row.kinds),
-        owners=OWNERS,
+        owners=["team:ml-engineering"],
         pool=_pool(row, profile),
         metadata=schema_metadata(name, task.spec.prompt_columns),
     )

@@ -5,7 +5,7 @@ https://docs.dagster.io/guides/build/partitions-and-backfills
 
 from typing import NamedTuple
 
-from dagster import MultiPartitionKey, MultiPartitionsDefinition, PartitionsDefinition, StaticPartitionsDefinition
+from dagster import MultiPartitionKey, MultiPartitionsDefinition, StaticPartitionsDefinition
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.profiles.spec import Cells
@@ -17,10 +17,6 @@ class Partitions(NamedTuple):
 
     size: StaticPartitionsDefinition
     cell: MultiPartitionsDefinition
-
-    def of_job(self, job: str) -> PartitionsDefinition | None:
-        """The partitions of the assets that a job materializes."""
-        return {"subsets": self.size, "cell": self.cell}.get(job)
 
 
 def build_partitions(defaults: Sweep, sweep: Cells) -> Partitions:

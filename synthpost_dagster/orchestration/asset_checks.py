@@ -22,7 +22,7 @@ from synthpost_dagster.artifacts.manifest import GateEntry, Manifest, gate_failu
 from synthpost_dagster.assets.metadata import as_markdown, preview
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.orchestration.instance import metadata_of
-from synthpost_dagster.quality.gates import gate_names, gate_of, is_blocking
+from synthpost_dagster.quality.gates import gate_names, gate_of
 from synthpost_dagster.resources.study import StudyResource
 
 
@@ -35,12 +35,13 @@ def build_checks(assets: list[AssetsDefinition]) -> list[AssetChecksDefinition]:
 
 def _build_check(checked: AssetsDefinition, gate: str) -> AssetChecksDefinition:
     asset = checked.key.to_user_string()
+    record = gate_of(asset, gate)
 
     @asset_check(
         asset=checked.key,
         name=gate,
-        blocking=is_blocking(asset, gate),
-        description=gate_of(asset, gate).description,
+        blocking=record.is_blocking,
+        description=record.description,
         partitions_def=checked.partitions_def,
     )
     def check(context: AssetCheckExecutionContext, study: StudyResource) -> Any:
@@ -81,6 +82,6 @@ def _entry(manifest: Manifest, gate: str) -> GateEntry:
     """The verdict of a gate. A missing one was not evaluated, because the table breaks its schema."""
     found = {entry.name: entry for entry in manifest.gates}
     why = f": {found['schema'].message}" if "schema" in found else ""
-    stops, message = is_blocking(manifest.asset, gate), f"not evaluated{why}"
+    stops, message = gate_of(manifest.asset, gate).is_blocking, f"not evaluated{why}"
     missing = GateEntry(name=gate, is_passed=False, is_blocking=stops, message=message, is_severe=stops)
     return found.get(gate, missing)

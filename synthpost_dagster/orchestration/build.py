@@ -33,13 +33,7 @@ def build_definitions(settings: Settings) -> Definitions:
     partitions = build_partitions(task.spec.sweep, profile.sweep)
     assets = build_assets(partitions, profile, task)
     jobs = build_jobs()
-    device = profile.device
-    gpu = GpuResource(
-        device=device.device,
-        max_concurrent_runs=device.max_concurrent_runs,
-        memory_gib=device.memory_gib,
-        cpu_threads=device.cpu_threads,
-    )
+    gpu = GpuResource(**profile.device.model_dump(exclude={"process_per_run"}))
     tables = TablesResource(storage=storage_root(profile, settings), home=str(settings.home))
     journal = JournalResource(home=str(settings.home))
     study = StudyResource(

@@ -36,7 +36,7 @@ from synthpost_dagster.assets.partitions import key_of
 from synthpost_dagster.assets.table import ROWS
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.orchestration.asset_checks import shown_result
-from synthpost_dagster.quality.gates import gate_names, is_blocking
+from synthpost_dagster.quality.gates import gate_names, gate_of
 from synthpost_dagster.stages.stage import stage_of
 from synthpost_dagster.stages.study import Study
 
@@ -87,6 +87,6 @@ def _evaluation(
         target_materialization_data=target,
         severity=shown.severity,
         description=shown.description,
-        blocking=is_blocking(key.to_user_string(), gate),
+        blocking=gate_of(key.to_user_string(), gate).is_blocking,
         partition=partition,
     )

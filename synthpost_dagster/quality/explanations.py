@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -33,18 +33,6 @@ MAX_VALUE_CHARACTERS = 60
 _KEY = re.compile(r"\{([\w.]+)\}")
 _EXAMPLE_COLUMNS = ("post", "raw_reply", "learned", "failure_case", "fault", "prompt_id")
 """Columns with the text of an example; the first that is not empty is used."""
-
-
-class Remedy(NamedTuple):
-    """What rejected replies have in common, as the predicate of a sentence, and what to change."""
-
-    found: str
-    change: str
-
-    @property
-    def text(self) -> str:
-        """Both, as they follow “5 of 8 replies”."""
-        return f"{self.found}; {self.change}"
 
 
 _OTHER_WORDS = "reword prompts/teacher.j2 or change {teacher.model}"
@@ -131,7 +119,7 @@ def explained_rejections(rejected: pd.DataFrame, task: Task, profile: Profile) -
     """The most frequent reason of rejected replies in a sentence, all reasons, and examples; None without a row."""
     if rejected.empty:
         return None
-    remedy_of = partial(_reason_remedy, REASONS, task=task, profile=profile)
+    remedy_of = partial(reason_remedy, task=task, profile=profile)
     return _explanation(rejected, f"{{count:,}} of {len(rejected):,} rejected replies", remedy_of)
 
 
@@ -148,33 +136,29 @@ def explained_unscored(games: pd.DataFrame, task: Task, profile: Profile) -> lis
             (part, what.replace("{judge.", own_key), change.replace("{judge.", own_key))
             for part, what, change in JUDGE_REASONS
         ]
-        remedy_of = partial(_reason_remedy, reasons, task=task, profile=profile)
+        remedy_of = partial(reason_remedy, task=task, profile=profile, reasons=reasons)
         start = f"{len(unscored):,} of {len(own):,} games of {spec.name} are unscored: {{count:,}} replies"
         why = _explanation(unscored, start, remedy_of, "raw_reply")
         found.append(why.model_copy(update={"figure": len(unscored) / len(own), "limit": MAX_UNSCORED}))
     return found
 
 
-def reason_remedy(reason: str, task: Task, profile: Profile) -> Remedy:
-    """The remedy of a reason of rejection; its keys have their present values."""
-    return _reason_remedy(REASONS, reason, task, profile)
+def reason_remedy(reason: str, task: Task, profile: Profile, reasons: Iterable[tuple[str, str, str]] = REASONS) -> str:
+    """What replies rejected for this reason have in common and what to change, as they follow “5 of 8 replies”."""
+    _, *texts = next(entry for entry in reasons if re.search(entry[0], reason))
+    return "; ".join(_with_values(text.replace("{reason}", reason), task, profile) for text in texts)
 
 
-def _explanation(rows: pd.DataFrame, start: str, remedy_of: Callable[[str], Remedy], column: str = "") -> Explanation:
+def _explanation(rows: pd.DataFrame, start: str, remedy_of: Callable[[str], str], column: str = "") -> Explanation:
     """The most frequent reason in a sentence that begins with `start`, all reasons with counts, and examples."""
     counts = {str(reason): int(count) for reason, count in rows["reason"].value_counts().items()}
-    texts = {reason: remedy_of(reason).text for reason in counts}
+    texts = {reason: remedy_of(reason) for reason in counts}
     top = next(iter(counts))
     return Explanation(
         cause=f"{start.format(count=counts[top])} {texts[top]}",
         reasons=tuple(ReasonCount(reason=name, count=count, remedy=texts[name]) for name, count in counts.items()),
         examples=examples_of(rows[rows["reason"] == top].to_dict("records"), column),
     )
-
-
-def _reason_remedy(reasons: Iterable[tuple[str, str, str]], reason: str, task: Task, profile: Profile) -> Remedy:
-    _, *texts = next(entry for entry in reasons if re.search(entry[0], reason))
-    return Remedy(*(_with_values(text.replace("{reason}", reason), task, profile) for text in texts))
 
 
 def examples_of(rows: Iterable[Mapping[Any, Any]], column: str = "") -> tuple[str, ...]:

@@ -213,11 +213,6 @@ def gate_of(asset: str, name: str) -> Gate:
     return next(gate for gate in gates_of(asset) if gate.name == name)
 
 
-def is_blocking(asset: str, name: str) -> bool:
-    """Whether a failure of the gate stops everything downstream."""
-    return gate_of(asset, name).is_blocking
-
-
 def are_current(asset: str, task: Task, entries: Sequence[GateEntry]) -> bool:
     """Whether there is an entry for every gate of the asset, under the task's present limits."""
     found = {entry.name: entry for entry in entries}

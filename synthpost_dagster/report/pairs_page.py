@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from synthpost_dagster.report import views
 from synthpost_dagster.report.browser import pairs_browser
 from synthpost_dagster.report.rendering import render
+from synthpost_dagster.report.views import Score
 
 if TYPE_CHECKING:
     from synthpost_dagster.report.data import PairsData
@@ -21,8 +21,11 @@ def render_pairs_page(data: PairsData) -> str:
     """The whole page as HTML, without a reference to anything outside it; the same text for the same data."""
     context = {
         "data": data,
-        "score": views.score_of(data.comparison),
-        "breakdowns": views.outer_breakdowns(data),
+        "score": Score(data.comparison.counts, data.comparison.ratio),
+        "breakdowns": {
+            factor: {level: (Score(one.counts, one.ratio),) for level, one in levels.items()}
+            for factor, levels in data.levels.items()
+        },
         "browser": pairs_browser(data),
         "repairs": data.repairs[:MAX_REPAIRS],
     }

@@ -51,6 +51,7 @@ def quality_view(data: DataQuality) -> dict[str, Any]:
     failed = [line for line in gates if line.mark != "good"]
     columns = measured([run.table for run in data.runs])
     figures = [[at.mean if (at := at_equal(run, metric)) else math.nan for metric in columns] for run in data.runs]
+    samples = dict.fromkeys(one.sample for one in data.supervised if one.sample)
     return {
         "failed": [
             (line, [_fault(row) for row in line.gate.offending] if place < MAX_CHECKS_WITH_ROWS else [])
@@ -68,7 +69,8 @@ def quality_view(data: DataQuality) -> dict[str, Any]:
             (one, shortened(marked(one.tuned, one.run)), shortened(marked(one.training, one.run)))
             for one in data.shared
         ],
-        "samples": _samples(data),
+        # The first rows of nested subsets are often the same.
+        "samples": tuple(cut(sample, MAX_TEXT) for sample in samples)[:MAX_SAMPLES],
     }
 
 
@@ -118,9 +120,3 @@ def shortened(text: Marked) -> Marked:
     tail = text.before[-AROUND:]
     before = text.before if len(text.before) <= AROUND else f"… {tail.partition(' ')[2] or tail}"
     return Marked(before, cut(text.run, MAX_TEXT), cut(text.after, AROUND))
-
-
-def _samples(data: DataQuality) -> tuple[str, ...]:
-    """Different samples; the first rows of nested subsets are often the same."""
-    samples = dict.fromkeys(one.sample for one in data.supervised if one.sample)
-    return tuple(cut(sample, MAX_TEXT) for sample in samples)[:MAX_SAMPLES]

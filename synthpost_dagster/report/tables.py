@@ -18,11 +18,14 @@ import numpy as np
 
 from synthpost_dagster.cell import Cell
 from synthpost_dagster.judging.criteria import criteria_met
-from synthpost_dagster.judging.verdicts import pairs, panel_games
+from synthpost_dagster.judging.verdicts import panel_games
 from synthpost_dagster.schemas import OPPONENTS
 from synthpost_dagster.statistics.comparison import Comparison, GameFigures, compare, game_figures
 from synthpost_dagster.statistics.games import pairs_of_games
+from synthpost_dagster.statistics.length_control import LengthControlled
+from synthpost_dagster.statistics.order import OrderFigures, PositionBias
 from synthpost_dagster.statistics.paired import mean_share
+from synthpost_dagster.statistics.ratio import Share
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.statistics.sign_test import holm
 from synthpost_dagster.tasks.ids import short_hash
@@ -30,6 +33,11 @@ from synthpost_dagster.tasks.task import Brief, Task
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NO_GAMES = GameFigures(
+    OrderFigures(Share(math.nan, math.nan, math.nan), PositionBias(math.nan, math.nan, math.nan), 0), LengthControlled()
+)
+"""Of the rows by factor, and of all rows in study mode."""
 
 
 class Judged(NamedTuple):
@@ -49,11 +57,6 @@ class Judged(NamedTuple):
         """Prompt id → the pair's outcome."""
         of_opponent = self.outcomes[self.outcomes["opponent"] == opponent]
         return dict(zip(of_opponent["prompt_id"], of_opponent["outcome"], strict=True))
-
-
-def judged(cell: Cell, seed: int, trained: Trained, verdicts: pd.DataFrame, met: dict[str, dict[str, bool]]) -> Judged:
-    """A cell with the outcomes of its pairs."""
-    return Judged(cell, seed, trained, verdicts, pairs(verdicts), met)
 
 
 def generator_of(*names: str) -> np.random.Generator:
@@ -126,6 +129,11 @@ def to_csv(table: pd.DataFrame) -> str:
     return out.getvalue()
 
 
+def _games_of(one: Judged, opponent: str, key: tuple[str, ...]) -> GameFigures:
+    games = panel_games(one.verdicts[one.verdicts["opponent"] == opponent])
+    return game_figures(pairs_of_games(games), generator_of("games", *key))
+
+
 def _rows_of(one: Judged, factors: Sequence[str], group: int, are_both_orders: bool) -> list[dict[str, Any]]:
     names = {
         "data_size": one.cell.data_size,
@@ -147,10 +155,10 @@ def _rows_of(one: Judged, factors: Sequence[str], group: int, are_both_orders: b
             prompts = tuple(part["prompt_id"])
             if prompts not in compliance:
                 compliance[prompts] = _compliance(one, prompts, key if is_whole else (*key, factor, str(level)))
-            games = _games_row(one, opponent, key) if is_whole and are_both_orders and len(part) else _NO_GAMES
+            games = _games_of(one, opponent, key) if is_whole and are_both_orders and len(part) else _NO_GAMES
             figures = {**figures_of(compare(part["outcome"].to_list())), "p_adjusted": math.nan}
             what = {**names, "opponent": opponent, "factor": factor, "level": level}
-            rows.append({**what, **figures, **compliance[prompts], **games})
+            rows.append({**what, **figures, **compliance[prompts], **game_figures_of(games)})
     return rows
 
 
@@ -189,16 +197,3 @@ def game_figures_of(figures: GameFigures) -> dict[str, Any]:
         "length_coefficient_high": controlled.length_coefficient_high,
         "length_note": controlled.reason,
     }
-
-
-_NO_GAMES = {
-    **dict.fromkeys(("order_consistency", "slot_bias"), math.nan),
-    **{f"length_{name}": math.nan for name in ("controlled_ratio", "controlled_low", "controlled_high")},
-    **{f"length_{name}": math.nan for name in ("coefficient", "coefficient_low", "coefficient_high")},
-    "length_note": "",
-}
-
-
-def _games_row(one: Judged, opponent: str, key: tuple[str, ...]) -> dict[str, Any]:
-    games = panel_games(one.verdicts[one.verdicts["opponent"] == opponent])
-    return game_figures_of(game_figures(pairs_of_games(games), generator_of("games", *key)))

@@ -17,8 +17,7 @@ from synthpost_dagster.statistics.ratio import Counts, Ratio, plotted_ratio
 if TYPE_CHECKING:
     import pandas as pd
 
-    from synthpost_dagster.report.data import PairsData, ReportData
-    from synthpost_dagster.statistics.comparison import Comparison
+    from synthpost_dagster.report.data import ReportData
 
 MAX_HEAT = 3
 """Steps of colour to each side of a ratio of 1; a step is a factor of two."""
@@ -94,11 +93,6 @@ def _score(row: Any) -> Score:
     return Score(counts, Ratio(float(row.win_ratio), float(row.win_ratio_low), float(row.win_ratio_high)), row)
 
 
-def score_of(comparison: Comparison) -> Score:
-    """The score of a comparison from elsewhere."""
-    return Score(comparison.counts, comparison.ratio)
-
-
 def surface(cells: Sequence[CellView], missing: Sequence[tuple[str, str]]) -> Surface:
     """The cells in their places, with gaps for those that are missing (place, reason) or in no sweep."""
     views = {view.cell: view for view in cells}
@@ -133,14 +127,6 @@ def _levels(rows: pd.DataFrame, order: Sequence[str]) -> Levels:
     scores = {(str(row.level), str(row.opponent)): _score(row) for row in rows.itertuples()}
     levels = in_order((level for level, _ in scores), order)
     return {level: tuple(scores.get((level, opponent)) for opponent in OPPONENTS) for level in levels}
-
-
-def outer_breakdowns(data: PairsData) -> dict[str, Levels]:
-    """Comparisons from elsewhere by each of their factors."""
-    return {
-        factor: {level: (score_of(comparison),) for level, comparison in levels.items()}
-        for factor, levels in data.levels.items()
-    }
 
 
 def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:

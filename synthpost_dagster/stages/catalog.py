@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.rows.prompts import catalog_table
-from synthpost_dagster.stages.facts import CatalogFacts
+from synthpost_dagster.stages.facts import Facts
 from synthpost_dagster.stages.inputs import HashedAs, Inputs, items_fingerprint, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -26,10 +26,10 @@ def _inputs(study: Study, _partition: str) -> CatalogInputs:
     return CatalogInputs(narrowed(study.task, ["name", "words", "items"]), items_fingerprint(study.task, ""))
 
 
-def _make(inputs: CatalogInputs, draft: Draft, _bench: Workbench) -> CatalogFacts:
+def _make(inputs: CatalogInputs, draft: Draft, _bench: Workbench) -> Facts:
     table = catalog_table(inputs.task)
     draft.table("catalog", table)
-    return CatalogFacts(**table["split"].value_counts().to_dict())
+    return Facts().with_figures(table["split"].value_counts().to_dict())
 
 
 STAGES = (Stage("catalog", "upstream", _inputs, _make),)

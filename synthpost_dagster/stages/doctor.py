@@ -229,7 +229,7 @@ def _reply_text(study: Study, context: Context) -> str:
         return f"{model.name} answered with {len(cleaned.post)} characters (finish reason {reply.finish_reason})"
     remedy = reason_remedy(cleaned.reason, study.task, study.profile)
     said = f" (“{shortened(reply.text)}”)" if reply.text.strip() else ""
-    rejected = f"{model.name}: the first reply would be rejected{said}; replies like it {remedy.text}"
+    rejected = f"{model.name}: the first reply would be rejected{said}; replies like it {remedy}"
     if cleaned.post:  # another reply may be kept
         return f"warning: {rejected}"
     raise EndpointError(rejected)

@@ -1,6 +1,6 @@
-"""Facts of an artifact besides its tables: one record for each asset, kept in its manifest as JSON.
+"""Facts of an artifact besides its tables, kept in its manifest as JSON.
 
-Records may hold further figures whose names depend on the data, such as `distinct_2_at_88_rows`.
+Records may hold further figures that only people read, or whose names depend on the data (`distinct_2_at_88_rows`).
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Facts(BaseModel):
         return cls.model_validate(manifest.facts)
 
     def with_figures(self, figures: Mapping[str, Any]) -> Self:
-        """The same with further figures, whose names depend on the data."""
+        """The same with further figures."""
         return self.model_copy(update=dict(figures))
 
     @property
@@ -55,18 +55,6 @@ class TimedFacts(Facts):
 
     wall_seconds: float = 0.0
     peak_gib: float = 0.0
-
-
-class CatalogFacts(Facts):
-    """Facts of `catalog`: the number of items in each split."""
-
-
-class PromptsFacts(Facts):
-    """Facts of `prompts`: changes since the previous artifact; unset for the first."""
-
-    new_prompts: int = 0
-    changed_prompts: int = 0
-    gone_prompts: int = 0
 
 
 class RowsFacts(AskedFacts):
@@ -107,11 +95,3 @@ class PostsFacts(TimedFacts):
     only_reasoning: int = 0
     ignored_generation_config: dict[str, Any] = {}
     longest_shared_words: int = 0
-
-
-class ReportFacts(Facts):
-    """Facts of `ratio_report`."""
-
-    cells: int = 0
-    missing: tuple[str, ...] = ()
-    controls: dict[str, str] = {}

@@ -63,7 +63,7 @@ def _inputs(study: Study, partition: str) -> PredictionsInputs:
     )
 
 
-def _announce(study: Study, _inputs: PredictionsInputs, _progress: Progress) -> Expected:
+def _announce(study: Study, _record: PredictionsInputs, _progress: Progress) -> Expected:
     return expected_posts(study, study.evaluation_count)
 
 

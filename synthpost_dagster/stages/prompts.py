@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthpost_dagster.artifacts.store import Draft
 from synthpost_dagster.errors import ArtifactDamaged
 from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
-from synthpost_dagster.stages.facts import Facts, PromptsFacts
+from synthpost_dagster.stages.facts import Facts
 from synthpost_dagster.stages.inputs import WORDING, HashedAs, Inputs, items_fingerprint, narrowed
 from synthpost_dagster.stages.stage import Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -42,28 +42,25 @@ class EvaluationPromptsInputs(PromptsInputs):
     count: int
 
 
-def _inputs(study: Study, split: str) -> PromptsInputs:
-    task = study.task
-    return PromptsInputs(
-        task=narrowed(task, WORDING, split, ("teacher", "student")),
-        items=items_fingerprint(task, split),
-        wording=task.wording_fingerprint,
-        leak=task.spec.holdout.leak.model_dump(),
-        phone_region=task.spec.quality.phone_region,
-    )
-
-
-def _prompts_inputs(study: Study, _partition: str) -> PromptsInputs:
+def _inputs_of(study: Study, split: str) -> dict[str, Any]:
+    """The fields of `PromptsInputs`."""
     study.resolver.need("catalog")
-    return _inputs(study, "train")
+    task = study.task
+    return {
+        "task": narrowed(task, WORDING, split, ("teacher", "student")),
+        "items": items_fingerprint(task, split),
+        "wording": task.wording_fingerprint,
+        "leak": task.spec.holdout.leak.model_dump(),
+        "phone_region": task.spec.quality.phone_region,
+    }
+
+
+def _inputs(study: Study, _partition: str) -> PromptsInputs:
+    return PromptsInputs(**_inputs_of(study, "train"))
 
 
 def _evaluation_inputs(study: Study, _partition: str) -> EvaluationPromptsInputs:
-    study.resolver.need("catalog")
-    found = _inputs(study, "holdout")
-    return EvaluationPromptsInputs(
-        **{one.name: getattr(found, one.name) for one in fields(found)}, count=study.evaluation_count
-    )
+    return EvaluationPromptsInputs(**_inputs_of(study, "holdout"), count=study.evaluation_count)
 
 
 def _make_prompts(inputs: PromptsInputs, draft: Draft, bench: Workbench) -> Facts:
@@ -86,14 +83,15 @@ def _changes(store: ArtifactStore, table: pd.DataFrame) -> Facts:
     before = earlier.set_index("prompt_id")["teacher_prompt"]
     now = table.set_index("prompt_id")["teacher_prompt"]
     known = now.index.intersection(before.index)
-    return PromptsFacts(
-        new_prompts=len(now) - len(known),
-        changed_prompts=int((now[known] != before[known]).sum()),
-        gone_prompts=len(before) - len(known),
-    )
+    changes = {
+        "new_prompts": len(now) - len(known),
+        "changed_prompts": int((now[known] != before[known]).sum()),
+        "gone_prompts": len(before) - len(known),
+    }
+    return Facts().with_figures(changes)
 
 
 STAGES = (
-    Stage("prompts", "upstream", _prompts_inputs, _make_prompts, ("catalog",)),
+    Stage("prompts", "upstream", _inputs, _make_prompts, ("catalog",)),
     Stage("evaluation_prompts", "upstream", _evaluation_inputs, _make_evaluation, ("catalog",)),
 )

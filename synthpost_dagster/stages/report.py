@@ -24,12 +24,12 @@ from synthpost_dagster.report import data as page
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.page import render_page
-from synthpost_dagster.report.tables import Judged, compliance_rows, judged, met_by_prompt, ratio_rows, to_csv
+from synthpost_dagster.report.tables import Judged, compliance_rows, met_by_prompt, ratio_rows, to_csv
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.costs import stage_costs
 from synthpost_dagster.stages.data_quality import data_quality
-from synthpost_dagster.stages.facts import AdapterFacts, ReportFacts, RowsFacts
+from synthpost_dagster.stages.facts import AdapterFacts, Facts, RowsFacts
 from synthpost_dagster.stages.page_inputs import LABELS, Made, PageInputs, page_inputs, required
 from synthpost_dagster.stages.stage import BASELINE, CONTROL, Stage, Workbench
 from synthpost_dagster.stages.study import Study
@@ -60,7 +60,7 @@ def _refuse_without_cells(study: Study, inputs: PageInputs, _progress: Progress)
         )
 
 
-def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
+def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> Facts:
     content = gather(inputs, bench.store)
     bench.progress.update("report", 0, 1, "pages")
     draft.table("ratio_report", content.ratios)
@@ -71,11 +71,12 @@ def _make(inputs: PageInputs, draft: Draft, bench: Workbench) -> ReportFacts:
     (draft.folder / "index.html").write_text(shown, encoding="utf-8")
     draft.digest = _digest(content, shown)
     bench.progress.update("report", 1, 1, "pages")
-    return ReportFacts(
-        cells=len(content.training),
-        missing=tuple(key for key, _ in content.missing),
-        controls={result.name: result.control.finding for result in content.trust.controls},
-    )
+    figures = {
+        "cells": len(content.training),
+        "missing": [place for place, _ in content.missing],
+        "controls": {result.name: result.control.finding for result in content.trust.controls},
+    }
+    return Facts().with_figures(figures)
 
 
 def _digest(content: page.ReportData, shown: str) -> str:
@@ -179,7 +180,7 @@ def _ratios(inputs: PageInputs, store: ArtifactStore, briefs: Mapping[str, Brief
         for one in inputs.made:
             met = met_by_prompt(store.read_table(one.predictions), briefs, inputs.task)
             verdicts, seed = store.read_table(one.verdicts), inputs.seed_of(one.cell)
-            cells.append(judged(one.cell.main, seed, _trained(one), verdicts, met))
+            cells.append(Judged(one.cell.main, seed, _trained(one), verdicts, pairs(verdicts), met))
             yield cells[-1]
 
     factors, both = inputs.task.spec.breakdowns, not inputs.profile.study

@@ -64,7 +64,7 @@ def listing(study: Study, found: RowsFound, is_rejected: bool, reason: str | Non
         raise SpecError(f"--reason: no row was rejected as {reason!r}; the reasons are {known}")
     chosen = table[table["reason"] == reason] if reason else table[table["reason"] != ""] if is_rejected else table
     lines = tuple(
-        ReasonLine(str(name), int(count), count / len(table), reason_remedy(str(name), study.task, study.profile).text)
+        ReasonLine(str(name), int(count), count / len(table), reason_remedy(str(name), study.task, study.profile))
         for name, count in counts.items()
     )
     kept = len(table) - int(counts.sum())

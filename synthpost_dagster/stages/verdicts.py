@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 from synthpost_dagster.artifacts.manifest import Manifest
@@ -58,6 +57,8 @@ class VerdictInputs(JudgedInputs):
     """The tuned posts of a cell against the untuned model's."""
 
     predictions: Manifest
+    asset: ClassVar = "verdicts"
+    prefix: ClassVar = "against_"
 
     def contests(self, store: ArtifactStore) -> list[Contest]:
         """The pairs of posts that are judged."""
@@ -77,6 +78,8 @@ class ControlInputs(JudgedInputs):
     control_predictions: Manifest
     predictions: Manifest
     shuffle_version: int
+    asset: ClassVar = "control_verdicts"
+    prefix: ClassVar = ""
 
     def contests(self, store: ArtifactStore) -> list[Contest]:
         """The pairs of posts whose outcome is known."""
@@ -128,18 +131,16 @@ def _announce(study: Study, inputs: VerdictInputs | ControlInputs, progress: Pro
     return expected
 
 
-def _make(
-    inputs: VerdictInputs | ControlInputs, draft: Draft, bench: Workbench, *, asset: str, prefix: str
-) -> AskedFacts:
+def _make(inputs: VerdictInputs | ControlInputs, draft: Draft, bench: Workbench) -> AskedFacts:
     """Judges every game; the counts of each comparison are facts whose names start with the prefix."""
     judges, contests = list(inputs.judges), inputs.contests(bench.store)
     table = judge_contests(inputs.task, judges, contests, inputs.rules, [bench.progress] * len(judges))
     for why in bench.explain_unscored(table):
         for line in (why.cause, *why.lines):
             bench.progress.note(line)
-    draft.table(asset, table)
+    draft.table(inputs.asset, table)
     groups = pairs(table).groupby("opponent")
-    counts = {f"{prefix}{name}": count(group["outcome"])._asdict() for name, group in groups}
+    counts = {f"{inputs.prefix}{name}": count(group["outcome"])._asdict() for name, group in groups}
     return AskedFacts(**tallied(judges).facts).with_figures(counts)
 
 
@@ -212,19 +213,12 @@ def _mean_post(study: Study) -> int:
 
 
 STAGES = (
+    Stage(VerdictInputs.asset, "cell", _verdict_inputs, _make, ("predictions", BASELINE), _announce),
     Stage(
-        "verdicts",
-        "cell",
-        _verdict_inputs,
-        partial(_make, asset="verdicts", prefix="against_"),
-        ("predictions", BASELINE),
-        _announce,
-    ),
-    Stage(
-        "control_verdicts",
+        ControlInputs.asset,
         "controls",
         _control_inputs,
-        partial(_make, asset="control_verdicts", prefix=""),
+        _make,
         (BASELINE, CONTROL, "predictions"),
         _announce,
         notes_failed_gates=True,

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from synthpost_dagster.statistics.paired import Difference, win_rate_difference
-from synthpost_dagster.statistics.ratio import CONFIDENCE, Counts, count, simultaneous_confidence
+from synthpost_dagster.statistics.ratio import CONFIDENCE, simultaneous_confidence
 from synthpost_dagster.statistics.replicates import Trained, replicate_groups
 
 Axis = Literal["data", "training"]
@@ -22,11 +22,6 @@ class SurfaceCell(NamedTuple):
     outcomes: Mapping[str, str]
     """Prompt id → pair outcome."""
 
-    @property
-    def counts(self) -> Counts:
-        """W, L, T and X."""
-        return count(self.outcomes.values())
-
 
 class Step(NamedTuple):
     """The change of the win rate from one cell to the next larger one along an axis."""
@@ -39,22 +34,6 @@ class Step(NamedTuple):
     finding: Finding
 
 
-class _Place(NamedTuple):
-    """A cell's coordinates on the surface."""
-
-    data_size: int
-    optimizer_steps: int
-
-
-class _Move(NamedTuple):
-    """A step before its difference is computed."""
-
-    axis: Axis
-    smaller: SurfaceCell
-    larger: SurfaceCell
-    is_replicate: bool
-
-
 def worth_of_steps(
     cells: Sequence[SurfaceCell], generator: np.random.Generator, confidence: float = CONFIDENCE
 ) -> list[Step]:
@@ -65,34 +44,21 @@ def worth_of_steps(
     used. A step is a gain or a loss where its interval excludes 0. The intervals are simultaneous over all steps except
     those between replicates (Šidák): of twenty steps without an effect, one would otherwise often look like one.
     """
-    moves = _moves(cells)
-    each = simultaneous_confidence(confidence, max(1, sum(not move.is_replicate for move in moves)))
-    return [_step(move, generator, each) for move in moves]
-
-
-def _moves(cells: Sequence[SurfaceCell]) -> list[_Move]:
-    surface = {_place(cell): cell for cell in reversed(cells)}
+    surface = {(cell.trained.data_size, cell.trained.optimizer_steps): cell for cell in reversed(cells)}
     groups = dict(zip(surface, replicate_groups([cell.trained for cell in surface.values()]), strict=True))
-    along_data = pairwise(sorted(surface, key=lambda place: (place.optimizer_steps, place.data_size)))
-    along_training = pairwise(sorted(surface))
-    found: list[tuple[Axis, _Place, _Place]] = []
-    found += [("data", one, next_) for one, next_ in along_data if one.optimizer_steps == next_.optimizer_steps]
-    found += [("training", one, next_) for one, next_ in along_training if one.data_size == next_.data_size]
-    return [
-        _Move(axis, surface[one], surface[next_], is_replicate=0 < groups[one] == groups[next_])
-        for axis, one, next_ in found
-    ]
-
-
-def _place(cell: SurfaceCell) -> _Place:
-    return _Place(cell.trained.data_size, cell.trained.optimizer_steps)
-
-
-def _step(move: _Move, generator: np.random.Generator, confidence: float) -> Step:
-    difference = win_rate_difference(move.larger.outcomes, move.smaller.outcomes, generator, confidence)
-    finding: Finding = "not enough evidence"
-    if move.is_replicate:
-        finding = "replicates"
-    elif difference.excludes_zero:
-        finding = "gain" if difference.low > 0 else "loss"
-    return Step(move.axis, move.smaller, move.larger, difference, finding)
+    by_steps = sorted(surface, key=lambda place: (place[1], place[0]))
+    steps: list[tuple[Axis, tuple[int, int], tuple[int, int]]] = []
+    steps += [("data", one, other) for one, other in pairwise(by_steps) if one[1] == other[1]]
+    steps += [("training", one, other) for one, other in pairwise(sorted(surface)) if one[0] == other[0]]
+    replicates = {(one, other) for _, one, other in steps if 0 < groups[one] == groups[other]}
+    each = simultaneous_confidence(confidence, max(1, len(steps) - len(replicates)))
+    found = []
+    for axis, one, other in steps:
+        difference = win_rate_difference(surface[other].outcomes, surface[one].outcomes, generator, each)
+        finding: Finding = "not enough evidence"
+        if (one, other) in replicates:
+            finding = "replicates"
+        elif difference.excludes_zero:
+            finding = "gain" if difference.low > 0 else "loss"
+        found.append(Step(axis, surface[one], surface[other], difference, finding))
+    return found

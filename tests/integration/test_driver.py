@@ -117,6 +117,7 @@ def in_processes_of_their_own(study: SmallStudy, slots: int) -> None:
     edit_yaml(study.profile, lambda profile: profile["device"].update(process_per_run=True, max_concurrent_runs=slots))
 
 
+@pytest.mark.slow
 def test_several_sweeps_at_a_time_give_the_same_artifacts_as_one(changeable: SmallStudy) -> None:
     def digests() -> dict[str, str]:
         found = [Manifest.model_validate_json(path.read_text()) for path in changeable.manifests()]

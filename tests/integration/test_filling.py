@@ -87,6 +87,7 @@ def test_cells_posts_are_the_same_alone_and_with_other_cells(changeable: SmallSt
     assert_same_posts(single, together)
 
 
+@pytest.mark.slow
 def test_cells_posts_are_the_same_with_few_concurrent_sequences(retuned: SmallStudy, tmp_path: Path) -> None:
     edit_yaml(retuned.profile, lambda profile: profile["predictions"].update(max_concurrent_sequences=6))
     together, single = retuned.copy_to(tmp_path / "together").open(), retuned.open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from dagster import AssetKey
 from dagster._core.definitions.data_version import StaleStatus
 
@@ -56,6 +57,7 @@ def test_everything_is_fresh_after_a_sweep(whole: Whole) -> None:
     assert by_us(whole.study) == set()
 
 
+@pytest.mark.slow
 def test_growth_leaves_the_smaller_subset_and_its_cells_fresh(changeable: SmallStudy) -> None:
     for path in (changeable.task / "task.yaml", changeable.profile):
         edit_yaml(path, lambda content: content["sweep"].update(data_sizes=[8, 16, LARGER]))
@@ -70,6 +72,7 @@ def test_growth_leaves_the_smaller_subset_and_its_cells_fresh(changeable: SmallS
     assert changeable.sweep(*CELLS) == [], "what was recorded again is recorded once"
 
 
+@pytest.mark.slow
 def test_home_of_another_format_is_made_again(changeable: SmallStudy) -> None:
     manifests = [path for path in changeable.manifests() if path.parts[-4] != "ratio_report"]
     for path in manifests:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterEventType
 
-from synthpost_dagster.quality.gates import gate_names, is_blocking
+from synthpost_dagster.quality.gates import gate_names, gate_of
 from synthpost_dagster.schemas import TABLES
 from tests.helpers.machine import slowness
 from tests.helpers.small_study import BY_CELL, CELLS, SIZES, WHOLE, SmallStudy, Whole, done, edit_yaml
@@ -75,7 +75,7 @@ def test_every_check_ran_on_every_materialization_and_passed(whole: Whole) -> No
         # Eleven prompts are too few to clear a judge; what a control found is tested where it is planted.
         name, asset = evaluation.check_name, evaluation.asset_key.to_user_string()
         assert evaluation.passed or name.startswith("control_"), f"{asset} {name}: {evaluation.description}"
-        assert evaluation.blocking is is_blocking(asset, name)
+        assert evaluation.blocking is gate_of(asset, name).is_blocking
         found.setdefault(asset, []).append(name)
     assert {asset: set(names) for asset, names in found.items()} == CHECKS
     partitions = {"data_subsets": len(SIZES), **dict.fromkeys(BY_CELL, len(CELLS))}

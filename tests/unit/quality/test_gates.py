@@ -196,7 +196,7 @@ def test_blocking_gates() -> None:
     warnings = {"openings", "diversity", "cleaning", "sentence_band", "memorisation", "personal_data", "forgetting"}
     for asset in ("prompts", "synthetic_rows", "data_subsets", "adapters", "predictions"):
         for name in gates.gate_names(asset):
-            assert gates.is_blocking(asset, name) == (name not in warnings)
+            assert gates.gate_of(asset, name).is_blocking == (name not in warnings)
 
 
 def test_repeated_post_fails_only_duplicates_with_both_rows(small_task: Task, rows: pd.DataFrame) -> None:

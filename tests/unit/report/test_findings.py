@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.cell import Cell
+from synthpost_dagster.judging.verdicts import pairs
 from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.data import Cost
-from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, judged, ratio_rows
+from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, ratio_rows
 from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.schemas import RatioReport
 from synthpost_dagster.statistics.paired import mean_share
@@ -58,6 +59,10 @@ def verdicts(wins: int, losses: int, ties: int = 0, **other: Any) -> pd.DataFram
                 said = outcome if outcome != "tie" else ("win" if is_first else "loss")
                 rows.append(game(prompt, opponent, is_first, said, **other))
     return pd.DataFrame(rows)
+
+
+def judged(cell: Cell, seed: int, trained: Trained, games: pd.DataFrame, met: dict[str, dict[str, bool]]) -> Judged:
+    return Judged(cell, seed, trained, games, pairs(games), met)
 
 
 def cell(key: Cell, wins: int, losses: int, ties: int = 0, *, steps: int = 50, seed: int = 1, **other: Any) -> Judged:
