@@ -14,15 +14,16 @@ from synthpost_dagster.report import findings
 from synthpost_dagster.report.browser import cell_sides
 from synthpost_dagster.report.data import Cost
 from synthpost_dagster.report.tables import Judged, compliance_rows, generator_of, ratio_rows
-from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.schemas import RatioReport
 from synthpost_dagster.statistics.paired import mean_share
 from synthpost_dagster.statistics.replicates import Trained
 from synthpost_dagster.tasks.ids import short_hash
+from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.tasks.task import Task
 
 A, B, C = Cell(88, "50"), Cell(176, "50"), Cell(176, "1-epoch")
 TONES = ("Witty", "Calm")
+FACTORS = ("post_type", "tone", "length", "company")
 
 
 def game(prompt: int, opponent: str, is_first: bool, outcome: str, **other: Any) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def cell(key: Cell, wins: int, losses: int, ties: int = 0, *, steps: int = 50, s
 
 
 def test_a_cell_has_a_row_against_each_opponent_and_one_a_level() -> None:
-    table = pd.DataFrame(ratio_rows([cell(A, 80, 15, 5)], {A: 0}, are_both_orders=True, training_seed=1))
+    table = pd.DataFrame(ratio_rows([cell(A, 80, 15, 5)], FACTORS, {A: 0}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     whole = table[(table["factor"] == "all") & (table["opponent"] == "base")].iloc[0]
     assert (whole["wins"], whole["losses"], whole["ties"]) == (80, 15, 5)
@@ -88,7 +89,7 @@ def test_a_cell_has_a_row_against_each_opponent_and_one_a_level() -> None:
 
 def test_the_main_seed_is_the_profiles_whichever_comes_first() -> None:
     table = pd.DataFrame(
-        ratio_rows([cell(A, 40, 2, seed=2), cell(B, 30, 12)], {}, are_both_orders=True, training_seed=1)
+        ratio_rows([cell(A, 40, 2, seed=2), cell(B, 30, 12)], FACTORS, {}, are_both_orders=True, training_seed=1)
     )
     assert table[table["factor"] == "tone"]["seed"].unique().tolist() == [1]
     assert table[table["factor"] == "all"].set_index("seed")["p_adjusted"].isna().groupby(level=0).all().to_dict() == {
@@ -98,7 +99,9 @@ def test_the_main_seed_is_the_profiles_whichever_comes_first() -> None:
 
 
 def test_the_length_effect_is_that_of_the_cell_and_no_cell_has_none() -> None:
-    table = pd.DataFrame(ratio_rows([cell(A, 80, 30), cell(B, 30, 80)], {}, are_both_orders=True, training_seed=1))
+    table = pd.DataFrame(
+        ratio_rows([cell(A, 80, 30), cell(B, 30, 80)], FACTORS, {}, are_both_orders=True, training_seed=1)
+    )
     row = table[(table["factor"] == "all") & (table["opponent"] == "base") & (table["data_size"] == 176)].iloc[0]
     found = findings.length_effect(table, B)
     assert found.coefficient == row["length_coefficient"]
@@ -108,7 +111,7 @@ def test_the_length_effect_is_that_of_the_cell_and_no_cell_has_none() -> None:
 
 def test_holm_is_over_cells_of_the_main_seed_per_opponent() -> None:
     rows = ratio_rows(
-        [cell(A, 30, 12), cell(B, 28, 14), cell(B, 40, 2, seed=2)], {}, are_both_orders=False, training_seed=1
+        [cell(A, 30, 12), cell(B, 28, 14), cell(B, 40, 2, seed=2)], FACTORS, {}, are_both_orders=False, training_seed=1
     )
     whole = [row for row in rows if row["factor"] == "all" and row["opponent"] == "base"]
     least, other, further = whole
@@ -120,7 +123,7 @@ def test_holm_is_over_cells_of_the_main_seed_per_opponent() -> None:
 def test_study_mode_has_neither_order_nor_length_figures() -> None:
     single = cell(A, 80, 15)
     one_order = single._replace(verdicts=single.verdicts[~single.verdicts["is_candidate_first"]])
-    table = pd.DataFrame(ratio_rows([one_order], {}, are_both_orders=False, training_seed=1))
+    table = pd.DataFrame(ratio_rows([one_order], FACTORS, {}, are_both_orders=False, training_seed=1))
     RatioReport.validate(table)
     assert table["order_consistency"].isna().all()
 
@@ -129,10 +132,10 @@ def test_study_mode_has_neither_order_nor_length_figures() -> None:
 def test_fault_17_one_sided_and_empty_cells_are_defined(wins: int, losses: int, ties: int) -> None:
     one = cell(A, wins, losses, ties) if wins + losses + ties else None
     if one is None:
-        assert ratio_rows([], {}, are_both_orders=True, training_seed=1) == []
+        assert ratio_rows([], FACTORS, {}, are_both_orders=True, training_seed=1) == []
         assert findings.choose([]) is None
         return
-    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True, training_seed=1))
+    table = pd.DataFrame(ratio_rows([one], FACTORS, {}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     choice = findings.choose([one])
     assert (choice is None) == (wins + losses == 0)
@@ -141,7 +144,7 @@ def test_fault_17_one_sided_and_empty_cells_are_defined(wins: int, losses: int, 
 def test_fault_17_all_unscored_is_no_choice() -> None:
     games = verdicts(5, 5).assign(outcome="unscored", reason="reply cut off")
     one = judged(A, 1, Trained(88, 50, 88), games, {prompt: {} for prompt in games["prompt_id"]})
-    table = pd.DataFrame(ratio_rows([one], {}, are_both_orders=True, training_seed=1))
+    table = pd.DataFrame(ratio_rows([one], FACTORS, {}, are_both_orders=True, training_seed=1))
     RatioReport.validate(table)
     assert set(table["unscored"]) == set(table["pairs"])
     assert findings.choose([one]) is None
@@ -209,7 +212,7 @@ def test_a_weak_corner_of_the_cell_is_found() -> None:
     witty = games["tone"] == "Witty"
     games["outcome"] = ["win" if is_witty else "loss" for is_witty in witty]
     one = judged(A, 1, Trained(88, 50, 88), games, {prompt: {} for prompt in games["prompt_id"]})
-    assert findings.corners(one)[0][:2] == ("tone", "Calm")
+    assert findings.corners(one, FACTORS)[0][:2] == ("tone", "Calm")
 
 
 def test_judges_are_listed_separately_and_the_panel_last() -> None:
@@ -273,8 +276,8 @@ def test_the_mean_share_lies_in_its_interval_and_within_0_and_1() -> None:
 
 
 def test_a_figure_does_not_depend_on_what_else_is_computed() -> None:
-    alone = ratio_rows([cell(A, 70, 30)], {}, are_both_orders=True, training_seed=1)[0]
-    beside = ratio_rows([cell(B, 30, 70), cell(A, 70, 30)], {}, are_both_orders=True, training_seed=1)
+    alone = ratio_rows([cell(A, 70, 30)], FACTORS, {}, are_both_orders=True, training_seed=1)[0]
+    beside = ratio_rows([cell(B, 30, 70), cell(A, 70, 30)], FACTORS, {}, are_both_orders=True, training_seed=1)
     same = next(row for row in beside if row["data_size"] == 88 and row["factor"] == "all")
     assert (alone["length_controlled_low"], alone["compliance_low"]) == (
         same["length_controlled_low"],
@@ -302,7 +305,7 @@ def test_posts_are_side_by_side_below_their_games(small_task: Task) -> None:
     one = judged(A, 1, Trained(88, 50, 88), games, {})
     tuned = prompts.assign(contestant="tuned", post="tuned")
     baselines = pd.concat([prompts.assign(contestant=name, post=name) for name in ("base", "prompted")])
-    pair = next(cell_sides(one, tuned, baselines, briefs_by_id(small_task)))
+    pair = next(cell_sides(one, tuned, baselines, briefs_by_id(small_task), small_task))
     assert (pair.posts, pair.values[0]) == (("tuned", "base", "prompted"), A.key)
     base = pair.matches[0]
     assert (base.pair_id, base.outcome) == (short_hash(prompts["prompt_id"].min(), "base"), "unscored")

@@ -49,15 +49,15 @@ def test_filters_hold_each_value_once_in_the_order_of_the_task() -> None:
     filters = {one.name: [option.value for option in one.options] for one in browser.filters}
     assert filters == {
         "cell": ["88|50", "1760|50"],
-        "company": ["Atlas", "Bright Harbor"],
         "post_type": ["Question"],
         "tone": ["Witty", "Calm"],
         "length": ["short"],
+        "company": ["Atlas", "Bright Harbor"],
     }
     assert browser.filters[0].start == "88|50"
     assert browser.filters[0].options[1].label == "1,760 rows | 50 steps"
     first = content(browser)["rows"][0]
-    assert first[VALUES] == [0, 1, 0, 0, 0], "cells in the order of the sweep"
+    assert first[VALUES] == [0, 0, 0, 0, 1], "cells in the order of the sweep"
 
 
 def test_without_a_headline_all_cells_are_shown_first() -> None:

@@ -135,10 +135,10 @@ def test_rows_at_fault_are_shown_and_escaped_wherever_texts_are_quoted() -> None
             gate(
                 name="leakage",
                 is_passed=False,
-                offending=({"holdout_product": HOSTILE, "shared": "7", "post": HOSTILE},),
+                offending=({"leaked_item": HOSTILE, "shared": "7", "post": HOSTILE},),
             ),
         ),
-        coverage=Coverage(1, (HOSTILE,), (HOSTILE,), {}, {(HOSTILE, HOSTILE): 1}),
+        coverage=Coverage(1, (HOSTILE,), (HOSTILE,), (HOSTILE,), {}, {(HOSTILE, HOSTILE): 1}),
         replies=Replies(1, 0, ((HOSTILE, 1),), ((HOSTILE, 1),), ((HOSTILE, 1),)),
         shared=(SharedRun(A, HOSTILE, 2, "script alert", HOSTILE, HOSTILE),),
         supervised=tuple(one._replace(sample=HOSTILE) for one in quality().supervised),
@@ -321,18 +321,26 @@ def test_replies_are_counted_by_opening_reason_and_cleaning() -> None:
 
 
 def test_coverage_names_strata_that_are_missing_and_those_nobody_asked_for() -> None:
-    subset = pd.DataFrame({"post_type": ["One", "One", "Odd"], "tone": ["Calm", "Calm", "Calm"]})
-    found = coverage_of(subset, 4, {("One", "Calm"): 2, ("One", "Witty"): 2})
-    assert (found.post_types, found.tones) == (("One", "Odd"), ("Calm", "Witty"))
+    strata = [("One", "Calm"), ("One", "Calm"), ("Odd", "Calm")]
+    found = coverage_of(("post_type", "tone"), strata, 4, {("One", "Calm"): 2, ("One", "Witty"): 2})
+    assert (found.lines, found.columns) == (("One", "Odd"), ("Calm", "Witty"))
     assert (found.found[("One", "Calm")], found.found[("Odd", "Calm")]) == (2, 1)
     assert [heat(2, 2), heat(0, 2), heat(1, 0)] == ["heat2", "heat-3", "heat0"]
+
+
+@pytest.mark.parametrize(
+    ("stratum", "place"),
+    [((), ("all", "all")), (("One",), ("all", "One")), (("One", "Calm", "short"), ("One × Calm", "short"))],
+)
+def test_coverage_is_a_table_for_any_number_of_factors(stratum: tuple[str, ...], place: tuple[str, str]) -> None:
+    found = coverage_of([f"factor{at}" for at, _ in enumerate(stratum)], [stratum], 1, {stratum: 1})
+    assert ((found.lines, found.columns), found.found) == (((place[0],), (place[1],)), {place: 1})
 
 
 def test_memorised_posts_are_counted_and_longest_runs_listed_once() -> None:
     table = pd.DataFrame(
         {
             "prompt_id": ["a", "b", "c"],
-            "product": "Lamp",
             "post_words": [4, 9, 0],
             "shared_words": [4, 2, 0],
             "shared": ["the whole short post", "the lamp", ""],
@@ -340,9 +348,14 @@ def test_memorised_posts_are_counted_and_longest_runs_listed_once() -> None:
         }
     )
     assert memorised_of(A, 1, table) == Memorised(A, 1, 3, 4, 2.0, 1)
-    posts = pd.DataFrame({"prompt_id": ["a", "b"], "post": ["The whole, short post", "Buy the lamp"]})
-    runs = longest_runs([(A, table, posts), (B, table, posts)])
-    assert [(one.cell, one.words, one.tuned) for one in runs] == [(A, 4, posts["post"][0]), (A, 2, posts["post"][1])]
+    posts = pd.DataFrame(
+        {"prompt_id": ["a", "b"], "product": "Lamp", "post": ["The whole, short post", "Buy the lamp"]}
+    )
+    runs = longest_runs([(A, table, posts), (B, table, posts)], ["product"])
+    assert [(one.about, one.words, one.tuned) for one in runs] == [
+        ("Lamp", 4, posts["post"][0]),
+        ("Lamp", 2, posts["post"][1]),
+    ]
 
 
 def test_supervision_counts_rows_that_teach_nothing_or_not_when_to_stop() -> None:
