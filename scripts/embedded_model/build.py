@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scripts.embedded_model.grammar import PostWriter
-from scripts.embedded_model.worlds import made_up_company
+from scripts.embedded_model.worlds import made_up_product
 from synthpost_dagster.embedded import MODEL_FOLDER
 from synthpost_dagster.judging.criteria import criteria_met
 from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.prompting import render_prompt
-from synthpost_dagster.tasks.task import Brief
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.task import Brief, Task
 
 if TYPE_CHECKING:
     import torch
@@ -102,29 +101,31 @@ class TextMaker:
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task, self.rng = task, random.Random(seed)
-        self.known = task.companies_of("train")
-        self.descriptions = [product.description for _, product in self.known]
+        self.known = [item for item in task.items if item.split == "train"]
+        self.descriptions = [str(item.values["description"]) for item in self.known]
+        self.levels = [list(factor.levels) for factor in task.spec.factors.values()]
 
     def draw(self) -> Sample:
         """One sample, under the teacher's or the student's prompt."""
         rng = self.rng
-        company, product = rng.choice(self.known) if rng.random() < 0.1 else made_up_company(rng, self.descriptions)
-        brief = Brief(company, product, rng.choice(self.task.spec.post_types), rng.choice(self.task.spec.tones))
+        item = rng.choice(self.known) if rng.random() < 0.1 else made_up_product(rng, self.descriptions)
+        brief = Brief(item, tuple(rng.choice(levels) for levels in self.levels))
         role = "teacher" if rng.random() < 0.5 else "student"
         obeyed = {
             criterion.id
-            for criterion in self.task.spec.criteria_of(brief.post_type)
+            for criterion in self.task.criteria_of(brief)
             if rng.random() < (OBEDIENCE if role == "teacher" else habit(brief, criterion.id))
         }
         messages = [{"role": "user", "content": render_prompt(self.task, role, brief)}]
         if rng.random() < 0.1:
             messages.insert(0, {"role": "system", "content": self.task.spec.system_prompt})
-        return Sample(messages, PostWriter(brief, obeyed, role == "teacher", rng).write())
+        return Sample(messages, PostWriter(brief, self.task.length_name(brief), obeyed, role == "teacher", rng).write())
 
 
 def habit(brief: Brief, criterion: str) -> float:
     """How often a post under the student's prompt obeys a criterion."""
-    share = HABITS[brief.post_type.name] + LEANINGS.get(criterion, 0.0) + MOODS[brief.tone]
+    post_type, tone = brief.levels
+    share = HABITS[post_type] + LEANINGS.get(criterion, 0.0) + MOODS[tone]
     return min(0.95, max(0.05, share))
 
 
@@ -276,8 +277,8 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, task: Ta
     import torch
 
     rng = random.Random(0)
-    products = task.companies_of("holdout")
-    briefs = [Brief(*rng.choice(products), task.spec.post_type(kind), tone) for kind, tone in task.strata]
+    products = [item for item in task.items if item.split == "holdout"]
+    briefs = [Brief(rng.choice(products), stratum) for stratum in task.strata]
     briefs = (briefs * math.ceil(count / len(briefs)))[:count]
     shares = {}
     for role in ("student", "teacher"):
@@ -288,10 +289,10 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, task: Ta
         with torch.inference_mode():
             output = model.generate(**inputs, max_new_tokens=300, do_sample=False)
         posts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        met = [criteria_met(post, brief, task.spec) for post, brief in zip(posts, briefs, strict=True)]
+        met = [criteria_met(post, brief, task) for post, brief in zip(posts, briefs, strict=True)]
         shares[role] = sum(sum(m.values()) for m in met) / sum(map(len, met))
         for post, brief in list(zip(posts, briefs, strict=True))[::23]:
-            print(f"[{role} | {brief.post_type.name} | {brief.tone} | {brief.product.name}] {post}")
+            print(f"[{role} | {' | '.join(brief.levels)} | {brief.item.name}] {post}")
     return shares
 
 

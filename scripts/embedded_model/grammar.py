@@ -37,21 +37,21 @@ class PostWriter:
     which holds the unique selling point.
     """
 
-    def __init__(self, brief: Brief, obey: set[str], knows_profile: bool, rng: random.Random) -> None:
-        self.brief, self.obey, self.knows_profile, self.rng = brief, obey, knows_profile, rng
+    def __init__(self, brief: Brief, length: str, obey: set[str], knows_profile: bool, rng: random.Random) -> None:
+        self.brief, self.length, self.obey, self.knows_profile, self.rng = brief, length, obey, knows_profile, rng
+        self.post_type, self.tone = brief.levels
         self._used: set[str] = set()
         self._facts = {
-            "P": brief.product.name,
-            "C": brief.company.name,
-            "D": brief.product.description,
-            "U": brief.company.unique_selling_point,
+            "P": brief.item.name,
+            "C": brief.value("company.name"),
+            "D": brief.value("description"),
+            "U": brief.value("company.unique_selling_point"),
         }
 
     def write(self) -> str:
         """The post: its sentences, then its hashtags if it obeys the criterion of platform use."""
-        length = self.brief.post_type.length
-        body = self._short() if length == "short" else self._longer(length)
-        if self.brief.tone == "Enthusiastic":
+        body = self._short() if self.length == "short" else self._longer(self.length)
+        if self.tone == "Enthusiastic":
             body = [re.sub(r"(?<=\w)\.$", "!", part) if self.rng.random() < 0.6 else part for part in body]
         if "platform_use" in self.obey:
             body.append(self._hashtags())
@@ -83,7 +83,7 @@ class PostWriter:
             parts.append(self._pick("benefit"))
         if "unique_selling_point" in self.obey:
             parts.append(self._usp())
-        if self.brief.post_type.name == "Storytelling" and "story" in self.obey:
+        if self.post_type == "Storytelling" and "story" in self.obey:
             return self._tell(parts)
         if "game" in self.obey:
             return [*map(self._fill, self._choose("game_detail")), *parts]
@@ -104,7 +104,7 @@ class PostWriter:
             "Value Proposition": ["difference", "problem_solution"],
             "Interactive": ["game"],
         }
-        return moves.get(self.brief.post_type.name, [])
+        return moves.get(self.post_type, [])
 
     def _tell(self, parts: list[str]) -> list[str]:
         told = [self._pick("story"), self._pick("story_vivid"), self._pick("story_turn"), *parts]
@@ -113,7 +113,7 @@ class PostWriter:
         return [*told, self._pick("story_end")]
 
     def _opening(self) -> str:
-        kind = self.brief.post_type.name
+        kind = self.post_type
         if kind == "Announcement" and "launch_or_update" in self.obey:
             return self._pick("hook_launch")
         if kind == "Question" and "product_question" in self.obey:
@@ -147,7 +147,7 @@ class PostWriter:
         return self.knows_profile and self.rng.random() < 0.7
 
     def _closing(self) -> str:
-        kind = self.brief.post_type.name
+        kind = self.post_type
         moves = {
             "Testimonial": "social_proof",
             "User-Generated Content": "customer_content",
@@ -176,8 +176,8 @@ class PostWriter:
         return self._pick("filler")
 
     def _hashtags(self) -> str:
-        own = re.sub(r"\W", "", self.brief.company.name)
-        product = re.sub(r"\W", "", self.brief.product.name)
+        own = re.sub(r"\W", "", self.brief.value("company.name"))
+        product = re.sub(r"\W", "", self.brief.item.name)
         tags = [own, product, self._choose("tag")]
         return " ".join(f"#{tag}" for tag in tags[: self.rng.randint(2, 3)])
 
@@ -191,11 +191,11 @@ class PostWriter:
         """
         entries = phrases()[name]
         if isinstance(entries, dict):
-            entries = entries[self.brief.tone]
+            entries = entries[self.tone]
         fresh = [entry for entry in entries if str(entry) not in self._used] or entries
         chosen = self.rng.choice(fresh)
         if name != "filler" and self.rng.random() < FAVOURITE:
-            favourite = entries[int(short_hash(self.brief.post_type.name, self.brief.tone, name), 16) % len(entries)]
+            favourite = entries[int(short_hash(self.post_type, self.tone, name), 16) % len(entries)]
             chosen = favourite if favourite in fresh else chosen
         self._used.add(str(chosen))
         return chosen

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthpost_dagster.files.yaml_files import read_mapping
-from synthpost_dagster.tasks.spec import Company, Product, Products
+from synthpost_dagster.tasks.items import Group, Item
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
 
@@ -25,33 +25,32 @@ def coined_name(rng: random.Random) -> str:
     return name.capitalize()
 
 
-def made_up_company(rng: random.Random, descriptions: list[str]) -> tuple[Company, Product]:
-    """A company with one product, its texts drawn from the word lists.
+def made_up_product(rng: random.Random, descriptions: list[str]) -> Item:
+    """A product of a company, their texts drawn from the word lists.
 
     `descriptions` are real product descriptions; half the products get one of them with words exchanged, so that the
     model meets many words in places where only copying helps.
     """
     name, offering = coined_name(rng), f"{_pick('adjectives', rng)} {_plural(_pick('nouns', rng))}"
     market = _pick("people", rng)
-    product = made_up_product(rng) if rng.random() < 0.5 else _shuffled_product(rng, descriptions)
-    company = Company(
-        name=name,
-        industry=_pick("industries", rng),
-        mission=_phrase("missions", rng),
-        unique_selling_point=_phrase("usps", rng),
-        target_market=market,
-        offering=offering,
-        size=_phrase("sizes", rng),
-        history=_phrase("histories", rng),
-        audience=f"{_pick('people', rng)} {_pick('places', rng)}",
-        short_description=short_description(name, offering, market, rng),
-        products=Products(train=(product,), holdout=(product,)),
-    )
-    return company, product
+    product = _coined_product(rng) if rng.random() < 0.5 else _shuffled_product(rng, descriptions)
+    company = {
+        "name": name,
+        "industry": _pick("industries", rng),
+        "mission": _phrase("missions", rng),
+        "unique_selling_point": _phrase("usps", rng),
+        "target_market": market,
+        "offering": offering,
+        "size": _phrase("sizes", rng),
+        "history": _phrase("histories", rng),
+        "audience": f"{_pick('people', rng)} {_pick('places', rng)}",
+        "short_description": short_description(name, offering, market, rng),
+    }
+    return Item(product["name"], Group(name, company), product, {}, "train")
 
 
-def made_up_product(rng: random.Random) -> Product:
-    """A product with a name of two words and a noun phrase that says what it is."""
+def _coined_product(rng: random.Random) -> dict[str, str]:
+    """A name of two words and a noun phrase that says what it is."""
     noun = _pick("nouns", rng)
     first = coined_name(rng) if rng.random() < 0.4 else _pick("first_names", rng)
     last = coined_name(rng) if rng.random() < 0.2 else noun.title()
@@ -68,15 +67,15 @@ def made_up_product(rng: random.Random) -> Product:
         "of {material} with {count} {thing}",
         "which {verb} {object} for {people}",
     )
-    return Product(name=f"{first} {last}", description=f"{start} {_fill(rng.choice(ends), rng)}")
+    return {"name": f"{first} {last}", "description": f"{start} {_fill(rng.choice(ends), rng)}"}
 
 
-def _shuffled_product(rng: random.Random, descriptions: list[str]) -> Product:
+def _shuffled_product(rng: random.Random, descriptions: list[str]) -> dict[str, str]:
     strange = [word for _ in range(4) for word in rng.choice(descriptions).split() if len(word) > 3]
     words = rng.choice(descriptions).split()
     words = [_stranger(rng, strange) if len(word) > 3 and rng.random() < 0.4 else word for word in words]
     name = " ".join(_stranger(rng, strange).strip(",-").title() for _ in range(2))
-    return Product(name=name, description=" ".join(words))
+    return {"name": name, "description": " ".join(words)}
 
 
 def _stranger(rng: random.Random, strange: list[str]) -> str:

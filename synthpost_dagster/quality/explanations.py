@@ -57,7 +57,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ("duplicate", "repeat an earlier reply word for word", "raise {teacher.sampling.temperature}"),
     ("holdout", "show a holdout item", LEAKAGE.remedy),
     (
-        "wrong length",
+        "too few or too many",
         "have the wrong length",
         "change `lengths` in task.yaml, or lower {quality.band_retries}",
     ),

@@ -53,7 +53,7 @@ class LeakFinder:
     def find(self, text: str, own_item: str) -> Leak | None:
         """The worst leak in a text written for `own_item`: the longest run, or else a name."""
         bare = plain(text)
-        for name in self._own.get(own_item, ()):
+        for name in self._own.get(own_item, [own_item]):
             bare = bare.replace(plain(name), "·")
         return self._run(normalised(text).split()) or self._name(bare)
 

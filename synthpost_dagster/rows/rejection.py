@@ -25,8 +25,10 @@ from synthpost_dagster.text.special_tokens import SPECIAL
 
 RULES = 4
 """Version of the rules, part of the rows' fingerprint; raise it when the same replies would give other rows."""
-LEAK = "shows a holdout item"
-OUT_OF_BAND = "wrong length"
+LEAK = "shows a holdout"
+"""Followed by the task's word for an item."""
+OUT_OF_BAND = "too few or too many"
+"""Followed by the unit of the length."""
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near-duplicate"
 REFUSAL = "refusal"
@@ -142,12 +144,13 @@ class Rejection:
                 or self._wrong_length(prompt, attempt, is_in_band)
                 or self._repetition(prompt["prompt_id"], cleaned.post)
             )
-        elif reason == OUT_OF_BAND:
+        elif reason.startswith(OUT_OF_BAND):
             self._length_misses[prompt["prompt_id"]] += 1
         return Judged(cleaned._replace(reason=reason), is_in_band)
 
     def _leak(self, prompt: dict[str, Any], post: str) -> str:
-        return LEAK if self._leaks.find(post, prompt[self.task.spec.words.item[0]]) else ""
+        item = self.task.spec.words.item[0]
+        return f"{LEAK} {item}" if self._leaks.find(post, prompt[item]) else ""
 
     def _wrong_length(self, prompt: dict[str, Any], attempt: int, is_in_band: bool) -> str:
         """Rejects a post of the wrong length `quality.band_retries` times, if another reply may be requested."""
@@ -155,7 +158,7 @@ class Rejection:
         if is_in_band or misses >= self.task.spec.quality.band_retries or attempt + 1 >= self.max_replies:
             return ""
         self._length_misses[prompt["prompt_id"]] += 1
-        return OUT_OF_BAND
+        return f"{OUT_OF_BAND} {self.task.spec.lengths[prompt['length']].unit}"
 
     def _is_in_band(self, length_name: str, post: str) -> bool:
         length = self.task.spec.lengths.get(length_name)

@@ -254,7 +254,8 @@ class _Work:
         """
         if len(self.rows) != FIRST_REPLIES:
             return False
-        counts = Counter(row["reason"] for row in self.rows if row["reason"] not in ("", OUT_OF_BAND))
+        reasons = (row["reason"] for row in self.rows if not row["reason"].startswith(OUT_OF_BAND))
+        counts = Counter(filter(None, reasons))
         return max(counts.values(), default=0) > MAX_FIRST_REJECTED * FIRST_REPLIES
 
     def table(self) -> pd.DataFrame:

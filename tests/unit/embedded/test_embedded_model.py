@@ -41,19 +41,19 @@ def test_the_model_was_trained_on_the_packaged_tasks_wording(sales_posts: Task) 
     check_suits_task(EMBEDDED, sales_posts, is_allowed=False)
 
 
-def test_another_catalog_and_other_checks_suit_the_model(edit_task: EditTask) -> None:
-    task = edit_task("task.yaml", lambda content: content["universal_criteria"][0]["check"].update(max_words=3))
+def test_other_items_and_other_checks_suit_the_model(edit_task: EditTask) -> None:
+    task = edit_task("task.yaml", lambda content: content["criteria"]["hook"]["check"].update(max_words=3))
     check_suits_task(EMBEDDED, task, is_allowed=False)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda task: task["universal_criteria"][0].update(text="Open with a bang."),
-        lambda task: task["tones"].append("Grumpy"),
-        lambda task: task["lengths"][0].update(max_sentences=2),
-        lambda task: task["post_types"][0].update(name="Advert"),
-        lambda task: task["post_types"][0].update(length="long"),
+        lambda task: task["criteria"]["hook"].update(text="Open with a bang."),
+        lambda task: task["factors"]["tone"]["levels"].append("Grumpy"),
+        lambda task: task["lengths"]["short"].update(max=2),
+        lambda task: task["factors"]["post_type"]["levels"].update(Advert={"length": "short"}),
+        lambda task: task["factors"]["post_type"]["levels"]["Question"].update(length="long"),
     ],
 )
 def test_a_task_with_other_wording_is_refused_unless_it_is_allowed(
@@ -93,5 +93,5 @@ def test_a_hub_model_is_known_by_its_commit() -> None:
 
 
 def test_packaged_model_has_another_name_when_a_file_of_it_changes() -> None:
-    assert (CONTENT, folder_digest(MODEL_FOLDER)) == ("90efd5facbe7cf8b", "f13d0d82d04c22a0"), "choose another CONTENT"
+    assert (CONTENT, folder_digest(MODEL_FOLDER)) == ("90efd5facbe7cf8b", "18da62fdba9c1414"), "choose another CONTENT"
     assert identity(EMBEDDED)["content"] == CONTENT

@@ -94,11 +94,11 @@ def test_values_a_hundred_levels_deep_are_read(tmp_path: Path) -> None:
 
 
 def test_record_cannot_be_changed(tmp_path: Path) -> None:
-    from synthpost_dagster.tasks.spec import Product
+    from synthpost_dagster.tasks.spec import Evaluation
 
-    product = read_record(written(tmp_path, "name: Lamp\ndescription: a lamp\n"), Product)
+    evaluation = read_record(written(tmp_path, "prompts: 3\n"), Evaluation)
     with pytest.raises(ValidationError):
-        product.name = "Other"
+        evaluation.prompts = 4
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from synthpost_dagster.judging.replies import JudgeReply
 from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Game, judge_contests
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.schemas import FACTOR_COLUMNS
+from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.tasks.task import Task
 
 

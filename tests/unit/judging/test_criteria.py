@@ -15,9 +15,8 @@ from synthpost_dagster.judging.criteria import criteria_met, meets, sentences, u
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Game, play
 from synthpost_dagster.runtime.progress import SILENT
-from synthpost_dagster.tasks.task import Brief
 from synthpost_dagster.tasks.spec import Check
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.task import Brief, Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 ARABIC = "مرحبا بكم في متجرنا. اشتر الآن!"

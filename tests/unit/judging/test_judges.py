@@ -15,8 +15,7 @@ from synthpost_dagster.llm.chat_models import Ask, Context, Tally, Work
 from synthpost_dagster.llm.journal import Reply
 from synthpost_dagster.profiles import load_profile
 from synthpost_dagster.runtime.progress import SILENT
-from synthpost_dagster.tasks.task import Brief
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.task import Brief, Task
 
 EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 

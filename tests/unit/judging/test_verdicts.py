@@ -26,11 +26,10 @@ from synthpost_dagster.judging.verdicts import (
 )
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.statistics.games import pair_outcome
-from synthpost_dagster.tasks.task import Brief
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.prompting import briefs_by_id
+from synthpost_dagster.tasks.task import Brief, Task
 
 OUTCOMES = ("win", "loss", "tie", "unscored")
 FACTORS = ["prompt_id", "company", "product", "post_type", "tone", "length"]

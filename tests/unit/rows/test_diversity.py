@@ -25,7 +25,7 @@ from synthpost_dagster.rows.diversity import (
     self_bleu,
     spreads,
 )
-from synthpost_dagster.rows.prompts import shares, shuffled_strata, training_prompts
+from synthpost_dagster.rows.prompts import shares, training_prompts
 from synthpost_dagster.schemas import Diversity
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.varied_posts import WORDS, varied_posts
@@ -115,7 +115,7 @@ def test_draws_are_stratified_without_replacement(
     monkeypatch.setattr(module, "_of_posts", seen)
     assert set(spreads(kept, small_task, 88)) == DRAWN
     assert len(drawn) == MAX_DRAWS
-    due = shares(shuffled_strata(small_task), 88)
+    due = shares(small_task.capacities("train"), 88)
     for posts in drawn:
         assert len(set(posts)) == len(posts) == 88
         assert pd.Series([stratum_of[post] for post in posts]).value_counts().to_dict() == due

@@ -1,18 +1,19 @@
-"""Names and runs of words of holdout products are found in training rows."""
+"""Names and runs of words of holdout items are found in training rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from synthpost_dagster.rows.leakage import Leak, LeakFinder
+from synthpost_dagster.tasks.items import Item
 from synthpost_dagster.tasks.task import Task
+from tests.helpers.small_task import EditTask, product_of
 from tests.helpers.varied_posts import varied_posts
-
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 
 NAME = "Trailer Burrow"
 TEXT = "Trailer Burrow a covered two-wheel trailer where toddlers can nap on long rides"
@@ -21,9 +22,20 @@ TEXT = "Trailer Burrow a covered two-wheel trailer where toddlers can nap on lon
 @pytest.fixture
 def finder(small_task: Task) -> LeakFinder:
     """Finds runs of eight words and more of the two holdout products."""
-    (_, product), _ = small_task.companies_of("holdout")
-    assert f"{product.name} {product.description}" == TEXT
-    return LeakFinder(small_task, 8)
+    item = holdout_of(small_task)[0]
+    assert f"{item.name} {item.values['description']}" == TEXT
+    return LeakFinder(small_task)
+
+
+def holdout_of(task: Task) -> list[Item]:
+    return [item for item in task.items if item.split == "holdout"]
+
+
+def with_words(task: Task, words: int) -> LeakFinder:
+    """Finds runs of so many words."""
+    leak = task.spec.holdout.leak.model_copy(update={"words": words})
+    holdout = task.spec.holdout.model_copy(update={"leak": leak})
+    return LeakFinder(replace(task, spec=task.spec.model_copy(update={"holdout": holdout})))
 
 
 def found(finder: LeakFinder, texts: list[str]) -> list[Leak]:
@@ -32,14 +44,13 @@ def found(finder: LeakFinder, texts: list[str]) -> list[Leak]:
     return [leak for leak in leaks if leak]
 
 
-def renamed(place: int, name: str, description: str) -> Callable[[dict[str, Any]], object]:
+def renamed(place: int, name: str, description: str) -> Callable[[Any], object]:
     """Gives the holdout product of a company another name and description."""
-    new = [{"name": name, "description": description}]
-    return lambda catalog: catalog["companies"][place]["products"].update(holdout=new)
+    return lambda products: product_of(products, place, "holdout").update(name=name, description=description)
 
 
 def test_no_training_prompt_of_the_packaged_task_leaks(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
-    finder = LeakFinder(sales_posts, 8)
+    finder = LeakFinder(sales_posts)
     texts = zip(all_prompts["student_prompt"], all_prompts["product"], strict=True)
     assert not any(finder.find(text, own) for text, own in texts)
 
@@ -51,7 +62,7 @@ def test_good_posts_and_empty_ones_do_not_leak(finder: LeakFinder) -> None:
 @pytest.mark.parametrize("text", [NAME, "#TRAILER\n“BURROW”", "its Trailer-Burrow"])
 def test_name_is_found_as_written_or_in_capitals(finder: LeakFinder, text: str) -> None:
     (leak,) = found(finder, [text])
-    assert (leak.product, leak.words) == (NAME, 2)
+    assert (leak.item, leak.words) == (NAME, 2)
 
 
 @pytest.mark.parametrize("text", ["Get a trailer burrow now!", "Trailer burrow"])
@@ -87,51 +98,53 @@ def test_row_with_a_name_and_a_run_tells_of_the_run(finder: LeakFinder) -> None:
 
 
 def test_longer_of_two_runs_is_reported(small_task: Task) -> None:
-    (_, _), (_, second) = small_task.companies_of("holdout")
-    words = second.description.split()
+    _, second = holdout_of(small_task)
+    words = str(second.values["description"]).split()
     text = "a covered two-wheel trailer. " + " ".join(words)
-    (leak,) = found(LeakFinder(small_task, 4), [text])
-    assert (leak.product, leak.words) == (second.name, len(words))
+    (leak,) = found(with_words(small_task, 4), [text])
+    assert (leak.item, leak.words) == (second.name, len(words))
 
 
 def test_minimum_length_of_a_leak_is_configurable(small_task: Task) -> None:
     text = "where toddlers can nap"
-    assert [leak.words for leak in found(LeakFinder(small_task, 4), [text])] == [4]
-    assert found(LeakFinder(small_task, 5), [text]) == []
+    assert [leak.words for leak in found(with_words(small_task, 4), [text])] == [4]
+    assert found(with_words(small_task, 5), [text]) == []
 
 
 def test_name_of_one_word_is_found_as_a_word(edit_task: EditTask) -> None:
-    finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "Burrowly", "a very short line")), 8)
+    finder = LeakFinder(edit_task("products.yaml", renamed(0, "Burrowly", "a very short line")))
     assert found(finder, ["Burrowlyish", "my Burrowly."]) == [Leak("Burrowly", 1, "Burrowly")]
 
 
 def test_longer_name_takes_precedence(edit_task: EditTask) -> None:
-    edit_task("catalog.yaml", renamed(0, "Burrow", "a short line"))
-    finder = LeakFinder(edit_task("catalog.yaml", renamed(1, "Burrow Max Pro", "another short line")), 8)
+    edit_task("products.yaml", renamed(0, "Burrow", "a short line"))
+    finder = LeakFinder(edit_task("products.yaml", renamed(1, "Burrow Max Pro", "another short line")))
     leaks = found(finder, ["the Burrow Max Pro", "the Burrow Max"])
-    assert [(leak.product, leak.words) for leak in leaks] == [("Burrow Max Pro", 3), ("Burrow", 1)]
+    assert [(leak.item, leak.words) for leak in leaks] == [("Burrow Max Pro", 3), ("Burrow", 1)]
 
 
 def test_product_with_a_short_text_is_found_by_its_name(edit_task: EditTask) -> None:
-    finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "Moon Burrow", "so short")), 8)
+    finder = LeakFinder(edit_task("products.yaml", renamed(0, "Moon Burrow", "so short")))
     assert [leak.text for leak in found(finder, ["so short", "Moon Burrow so short"])] == ["Moon Burrow"]
 
 
 def test_text_of_companies_and_train_products_is_no_leak(small_task: Task, finder: LeakFinder) -> None:
-    (company, product), *_ = small_task.companies_of("train")
-    texts = [company.short_description, company.mission, f"{product.name}, {product.description}"]
+    item = small_task.items[0]
+    assert item.group is not None
+    company = item.group.values
+    texts = [str(company["short_description"]), str(company["mission"]), f"{item.name}, {item.values['description']}"]
     assert found(finder, texts) == []
 
 
 def test_name_is_found_with_any_apostrophe_hyphen_and_space(edit_task: EditTask) -> None:
-    finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "Rider's Fold-Up Burrow", "a short line")), 8)
+    finder = LeakFinder(edit_task("products.yaml", renamed(0, "Rider's Fold-Up Burrow", "a short line")))
     twins = ["Rider’s Fold-Up Burrow", "Riderʼs Fold‑Up\u00a0Burrow", "the Ri\u200bder's Fold–Up Burrow!"]
-    assert [leak.product for leak in found(finder, twins)] == ["Rider's Fold-Up Burrow"] * 3
+    assert [leak.item for leak in found(finder, twins)] == ["Rider's Fold-Up Burrow"] * 3
 
 
 def test_names_and_runs_are_found_in_a_script_without_spaces(edit_task: EditTask) -> None:
     line = "折りたたみ式で軽く、電車にも持ち込める通勤用の自転車"
-    finder = LeakFinder(edit_task("catalog.yaml", renamed(0, "風の自転車", line)), 8)
+    finder = LeakFinder(edit_task("products.yaml", renamed(0, "風の自転車", line)))
     leaks = found(
         finder,
         [
@@ -141,4 +154,4 @@ def test_names_and_runs_are_found_in_a_script_without_spaces(edit_task: EditTask
             "毎日の通勤に",
         ],
     )
-    assert [(leak.product, leak.words) for leak in leaks] == [("風の自転車", 5), ("風の自転車", 16)]
+    assert [(leak.item, leak.words) for leak in leaks] == [("風の自転車", 5), ("風の自転車", 16)]

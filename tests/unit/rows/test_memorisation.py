@@ -29,7 +29,6 @@ def test_run_is_reported_with_its_training_post() -> None:
     (row,) = memorised(["Oh! It is FAR: buy two, then three."], TRAINING).to_dict("records")
     assert row == {
         "prompt_id": f"{0:016x}",
-        "product": "Misty Terrace",
         "post_words": 8,
         "shared_words": 5,
         "shared": "it is far buy two",

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pandas as pd
 import pytest
 
 from synthpost_dagster.quality import gates
-from synthpost_dagster.rows.prompts import (
-    briefs_by_id,
-    catalog_table,
-    evaluation_prompts,
-    shares,
-    shuffled_strata,
-    training_prompts,
-)
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.rows.prompts import catalog_table, evaluation_prompts, shares, training_prompts
+from synthpost_dagster.tasks.prompting import briefs_by_id
+from synthpost_dagster.tasks.task import Stratum, Task
+from tests.helpers.small_task import EditTask, product_of
 
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+EVEN: dict[Stratum, int] = {(kind, tone): 100 for kind in "abc" for tone in "xy"}
+UNEVEN: dict[Stratum, int] = {("a",): 1, ("b",): 4, ("c",): 9}
 
 
 def spread(table: pd.DataFrame, strata: int) -> int:
@@ -48,8 +41,9 @@ def test_first_ranks_have_each_stratum_within_one_of_its_share(all_prompts: pd.D
 
 
 def test_order_is_not_the_order_of_the_files(sales_posts: Task, all_prompts: pd.DataFrame) -> None:
-    assert shuffled_strata(sales_posts) != sales_posts.strata
-    assert set(shuffled_strata(sales_posts)) == set(sales_posts.strata)
+    shuffled = list(sales_posts.capacities("train"))
+    assert shuffled != sales_posts.strata
+    assert set(shuffled) == set(sales_posts.strata)
     assert all_prompts.head(88)["company"].nunique() > 10
 
 
@@ -57,10 +51,10 @@ def test_order_is_not_the_order_of_the_files(sales_posts: Task, all_prompts: pd.
 def test_new_product_keeps_the_order_of_others_in_each_stratum(
     small_task: Task, edit_task: EditTask, place: int
 ) -> None:
-    new = {"name": "Brand New Thing", "description": "a thing that was not there"}
+    new = {"name": "Brand New Thing", "description": "a thing that was not there", "split": "train"}
     before = training_prompts(small_task)
     after = training_prompts(
-        edit_task("catalog.yaml", lambda c: c["companies"][0]["products"]["train"].insert(place, new))
+        edit_task("products.yaml", lambda of: of.insert(place, new | {"company": of[0]["company"]}))
     )
     assert len(after) == len(before) + 55
     others = after[after["product"] != "Brand New Thing"]
@@ -72,10 +66,9 @@ def test_new_product_keeps_the_order_of_others_in_each_stratum(
 def test_edited_description_leaves_every_rank(small_task: Task, edit_task: EditTask) -> None:
     before = training_prompts(small_task)
 
-    def change(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["train"][0]["description"] = "something else altogether"
-
-    after = training_prompts(edit_task("catalog.yaml", change))
+    after = training_prompts(
+        edit_task("products.yaml", lambda products: product_of(products).update(description="something else"))
+    )
     assert after["prompt_id"].tolist() == before["prompt_id"].tolist()
     assert int((after["student_prompt"] != before["student_prompt"]).sum()) == 55
 
@@ -83,7 +76,7 @@ def test_edited_description_leaves_every_rank(small_task: Task, edit_task: EditT
 @pytest.mark.parametrize("count", [8, 95, 110, 440, 3520])
 def test_evaluation_prompts_are_balanced_on_holdout_products(sales_posts: Task, count: int) -> None:
     table = evaluation_prompts(sales_posts, count)
-    holdout = {product.name for _, product in sales_posts.companies_of("holdout")}
+    holdout = {item.name for item in sales_posts.items if item.split == "holdout"}
     assert len(table) == count
     assert table["prompt_id"].is_unique
     assert set(table["product"]) <= holdout
@@ -106,23 +99,30 @@ def test_every_id_leads_back_to_its_brief(small_task: Task) -> None:
     assert len(briefs) == 330
     for row in training_prompts(small_task).itertuples():
         brief = briefs[row.prompt_id]
-        assert (brief.company.name, brief.product.name) == (row.company, row.product)
-        assert (brief.post_type.name, brief.tone, brief.post_type.length) == (row.post_type, row.tone, row.length)
+        assert small_task.names_of(brief.item) == {"company": row.company, "product": row.product}
+        assert (*brief.levels, small_task.length_name(brief)) == (row.post_type, row.tone, row.length)
 
 
 def test_shares_sum_to_the_count_and_differ_by_one_at_most() -> None:
-    strata = [(kind, tone) for kind in "abc" for tone in "xy"]
     for count in range(20):
-        share = shares(strata, count)
+        share = shares(EVEN, count)
         assert sum(share.values()) == count
         assert max(share.values()) - min(share.values()) <= 1
 
 
 def test_larger_count_takes_nothing_from_a_stratum() -> None:
-    strata = [(kind, tone) for kind in "abc" for tone in "xy"]
-    for count in range(40):
-        fewer, more = shares(strata, count), shares(strata, count + 1)
-        assert all(fewer[stratum] <= more[stratum] for stratum in strata)
+    for capacities in (EVEN, UNEVEN):
+        for count in range(40):
+            fewer, more = shares(capacities, count), shares(capacities, count + 1)
+            assert all(fewer[stratum] <= more[stratum] for stratum in capacities)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, [0, 0, 0]), (3, [1, 1, 1]), (7, [1, 3, 3]), (12, [1, 4, 7]), (14, [1, 4, 9]), (20, [1, 4, 9])],
+)
+def test_stratum_without_enough_prompts_leaves_its_share_to_others(count: int, expected: list[int]) -> None:
+    assert list(shares(UNEVEN, count).values()) == expected
 
 
 def test_packaged_tables_pass_every_gate(sales_posts: Task, all_prompts: pd.DataFrame) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from synthpost_dagster.errors import UpstreamMissing
 from synthpost_dagster.rows.prompts import training_prompts
-from synthpost_dagster.rows.subsets import COLUMNS, subset
+from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.tasks.task import Task
 
 
@@ -40,7 +40,7 @@ def test_subset_spreads_over_the_strata(sales_posts: Task, all_prompts: pd.DataF
 def test_subset_is_in_rank_order_with_its_columns(small_task: Task, rows: pd.DataFrame) -> None:
     taken = subset(small_task, rows.sample(frac=1, random_state=1), 88)
     assert taken["rank"].is_monotonic_increasing
-    assert list(taken.columns) == COLUMNS
+    assert list(taken.columns) == [*small_task.spec.prompt_columns, "rank", "student_prompt", "post"]
     assert taken.index.tolist() == list(range(88))
 
 

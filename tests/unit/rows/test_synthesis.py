@@ -16,14 +16,19 @@ from synthpost_dagster.llm.chat_models import Ask, Tally, Work
 from synthpost_dagster.llm.journal import Reply
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.diversity import diversity_table
-from synthpost_dagster.rows.prompts import shares, shuffled_strata, training_prompts
+from synthpost_dagster.rows.prompts import shares, training_prompts
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.rows.synthesis import EarlyStop, rows_so_far, synthesize
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
 from synthpost_dagster.tasks.ids import short_hash
 from synthpost_dagster.tasks.task import Task
 
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+
+def described(place: int) -> Callable[[Any], object]:
+    """Gives the product at a place of products.yaml another description."""
+    return lambda products: products[place].update(description="something else altogether")
+
+
 Bad = Callable[[str, int], tuple[str, str] | None]
 
 
@@ -81,7 +86,7 @@ def sizes(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
 
 
 def wanted(task: Task, target: int) -> dict[tuple[str, str], int]:
-    return {stratum: n for stratum, n in shares(shuffled_strata(task), target).items() if n}
+    return {stratum: n for stratum, n in shares(task.capacities("train"), target).items() if n}
 
 
 @pytest.mark.parametrize("target", [1, 8, 55, 88, 220])
@@ -214,10 +219,7 @@ def test_growing_in_steps_equals_one_run(small_task: Task) -> None:
 def test_new_row_that_repeats_a_kept_one_is_the_duplicate(small_task: Task, edit_task: EditTask) -> None:
     full = run(small_task, Teacher(), 220)
 
-    def change(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["train"][0]["description"] = "something else altogether"
-
-    edited = edit_task("catalog.yaml", change)
+    edited = edit_task("products.yaml", described(0))
     prompts = training_prompts(edited)
     new = prompts[prompts["student_prompt"].str.contains("something else altogether")].iloc[0]
     old = full[(full["product"] != new["product"]) & (full["length"] == new["length"])].iloc[-1]
@@ -252,11 +254,8 @@ def test_refused_requests_are_sent_again_in_the_next_run(small_task: Task) -> No
 def test_editing_one_products_text_asks_for_its_55_rows_alone(small_task: Task, edit_task: EditTask) -> None:
     full = run(small_task, Teacher(), 220)
 
-    def change(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["train"][1]["description"] = "something else altogether"
-
-    edited = edit_task("catalog.yaml", change)
-    name = edited.catalog.companies[0].products.train[1].name
+    edited = edit_task("products.yaml", described(1))
+    name = edited.items[1].name
     teacher = Teacher()
     again = run(edited, teacher, 220, full)
     assert len(teacher.asked) == 55
@@ -333,7 +332,7 @@ def limited(task: Task, **limits: float) -> Task:
 
 def test_leaking_post_is_requested_again(small_task: Task) -> None:
     first = training_prompts(small_task)["teacher_prompt"].iloc[0]
-    (_, holdout), *_ = small_task.companies_of("holdout")
+    holdout = next(item for item in small_task.items if item.split == "holdout")
     leaking = f"{good_post(first)} Or take the {holdout.name}!"
     teacher = Teacher(lambda prompt, attempt: (leaking, "stop") if prompt == first and attempt == 0 else None)
     made = run(small_task, teacher, 8)
@@ -382,7 +381,7 @@ def test_known_replies_under_a_changed_limit_equal_a_fresh_run(small_task: Task,
 
 def test_settled_row_stays_after_its_neighbour_is_gone(small_task: Task, edit_task: EditTask) -> None:
     prompts = training_prompts(small_task)
-    name = small_task.catalog.companies[0].products.train[1].name
+    name = small_task.items[1].name
     old = prompts[prompts["product"] == name].iloc[0]
     other = prompts[(prompts["product"] != name) & (prompts["rank"] > old["rank"])].iloc[0]
     same = {old["teacher_prompt"]: TWICE, other["teacher_prompt"]: f"{TWICE} Now."}
@@ -390,10 +389,7 @@ def test_settled_row_stays_after_its_neighbour_is_gone(small_task: Task, edit_ta
     full = run(limited(small_task, band_retries=0), teacher, 220)
     assert full.loc[full["prompt_id"] == other["prompt_id"], "reason"].tolist() == ["near-duplicate", ""]
 
-    def change(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["train"][1]["description"] = "something else altogether"
-
-    edited = limited(edit_task("catalog.yaml", change), band_retries=0)
+    edited = limited(edit_task("products.yaml", described(1)), band_retries=0)
     fresh = Teacher()
     again = run(edited, fresh, 220, full.assign(is_settled=True))
     assert len(fresh.asked) == 55
