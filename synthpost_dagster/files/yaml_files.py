@@ -299,4 +299,6 @@ def _inside(schema: dict[str, Any], part: int | str, definitions: dict[str, Any]
             found.append({"$ref": one["discriminator"]["mapping"][part]})
         elif isinstance(one.get("additionalProperties"), dict):
             found.append(one["additionalProperties"])
+        else:  # keys that follow a pattern
+            found += one.get("patternProperties", {}).values()
     return found

@@ -22,6 +22,7 @@ from synthpost_dagster.rows.synthesis import EarlyStop, rows_so_far, synthesize
 from synthpost_dagster.runtime.progress import SILENT, Event, Progress
 from synthpost_dagster.tasks.ids import short_hash
 from synthpost_dagster.tasks.task import Task
+from tests.helpers.small_task import EditTask
 
 
 def described(place: int) -> Callable[[Any], object]:

@@ -13,8 +13,7 @@ from synthpost_dagster.errors import SpecError
 from synthpost_dagster.profiles import load_task_and_profile
 from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
-
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
+from tests.helpers.small_task import EditTask
 
 
 def error_of(task: Task) -> str:
@@ -28,8 +27,8 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
 
 
-def set_in(*path: Any) -> Callable[[dict[str, Any]], None]:
-    """`set_in("sweep", "data_sizes", [1])` sets that key."""
+def set_in(*path: Any) -> Callable[[Any], None]:
+    """`set_in("sweep", "data_sizes", [1])` sets that key; places in a list count as keys."""
 
     def change(content: Any) -> None:
         for part in path[:-2]:
@@ -39,56 +38,53 @@ def set_in(*path: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def rename_holdout(catalog: dict[str, Any]) -> None:
-    """Gives the second company's holdout product the name of the first one's train product, in capitals."""
-    first, second = catalog["companies"]
-    second["products"]["holdout"][0]["name"] = first["products"]["train"][0]["name"].upper()
-
-
-def rename_company(catalog: dict[str, Any]) -> None:
-    catalog["companies"][1]["name"] = catalog["companies"][0]["name"].lower()
-
-
-def drop_mission(catalog: dict[str, Any]) -> None:
-    del catalog["companies"][1]["mission"]
+LEVELS = ("factors", "post_type", "levels")
 
 
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        ("task.yaml", set_in("tonez", ["Loud"]), ["unknown key tonez", "remove it"]),
+        ("task.yaml", set_in("factorz", {}), ["unknown key factorz", "did you mean factors?"]),
+        ("task.yaml", set_in("format", 1), ["format:"]),
         ("task.yaml", set_in("quality", "max_lies", 1), ["unknown key quality.max_lies"]),
-        ("task.yaml", set_in("post_types", 3, "colour", "red"), ["unknown key post_types[3].colour"]),
-        ("task.yaml", set_in("universal_criteria", 0, "check", "max_wordz", 3), ["universal_criteria[0].check"]),
-        ("task.yaml", set_in("universal_criteria", 0, "check", "kind", "mood"), ["universal_criteria[0].check"]),
+        ("task.yaml", set_in(*LEVELS, "Question", "colour", "red"), ["factors.post_type.levels.Question.colour"]),
+        ("task.yaml", set_in("criteria", "hook", "check", "max_wordz", 3), ["criteria.hook.check.max_wordz"]),
+        ("task.yaml", set_in("criteria", "hook", "check", "kind", "mood"), ["criteria.hook.check"]),
         ("task.yaml", set_in("name", "Sales Posts"), ["name:"]),
-        ("task.yaml", set_in("tones", ["Witty", "witty"]), ["tones: witty is named twice"]),
+        ("task.yaml", set_in("factors", "tone", "levels", ["Witty", "Witty"]), ["Witty is named twice"]),
+        ("task.yaml", set_in("factors", "mood", {"levels": []}), ["factors.mood.levels:"]),
+        ("task.yaml", set_in("factors", "reason", {"levels": ["a"]}), ["reason is a column of the tables"]),
+        ("task.yaml", set_in("factors", "product", {"levels": ["a"]}), ["product is used twice"]),
         ("task.yaml", set_in("sweep", "data_sizes", [88, 8]), ["sweep.data_sizes:", "ascending"]),
         ("task.yaml", set_in("sweep", "steps", [50, "epoch"]), ["sweep.steps:", "'epoch'"]),
         ("task.yaml", set_in("sweep", "steps", [50, "50"]), ["sweep.steps:"]),
         ("task.yaml", set_in("sweep", "data_sizes", [88, 221]), ["sweep.data_sizes:", "221", "220", "add products"]),
-        ("task.yaml", set_in("evaluation", "prompts", 111), ["evaluation.prompts:", "111", "110", "holdout products"]),
+        ("task.yaml", set_in("evaluation", "prompts", 111), ["evaluation.prompts:", "111", "110", "holdout"]),
         ("task.yaml", set_in("quality", "max_rejected_share", 1.1), ["quality.max_rejected_share:"]),
-        (
-            "task.yaml",
-            set_in("post_types", 0, "length", "huge"),
-            ["post_types: Promotional", "'huge'", "long, medium, short"],
-        ),
-        (
-            "task.yaml",
-            set_in("post_types", 0, "criteria", 0, "check", "regex", "(unclosed"),
-            ["post_types[0].criteria[0].check.regex:", "not a regular expression"],
-        ),
-        (
-            "task.yaml",
-            set_in("post_types", 0, "criteria", 0, "id", "hook"),
-            ["post_types: Promotional", "'hook' twice"],
-        ),
-        ("catalog.yaml", rename_holdout, ["is named twice", "Pedrowick.products.train", "products.holdout", "rename"]),
-        ("catalog.yaml", rename_company, ["company 'pedrowick' is named twice", "rename"]),
-        ("catalog.yaml", drop_mission, ["companies[1].mission is missing", "add it"]),
-        ("catalog.yaml", set_in("companies", 0, "name", "a|b"), ["companies[0].name:"]),
-        ("catalog.yaml", set_in("companies", 0, "products", "holdout", []), ["companies[0].products.holdout:"]),
+        ("task.yaml", set_in(*LEVELS, "Question", "length", "huge"), ["length: huge is none of long, medium, short"]),
+        ("task.yaml", set_in("factors", "tone", "levels", {"Dry": {"length": "short"}}), ["only one factor"]),
+        ("task.yaml", set_in(*LEVELS, "Question", {}), ["some prompts have no length", "default"]),
+        ("task.yaml", set_in("lengths", "short", "min", 9), ["lengths.short: max is below min"]),
+        ("task.yaml", set_in("criteria", "offer", "check", "regex", "(unclosed"), ["not a regular expression"]),
+        ("task.yaml", set_in(*LEVELS, "Question", "criteria", ["hook"]), ["criterion hook occurs twice", "always"]),
+        ("task.yaml", set_in(*LEVELS, "Question", "criteria", ["charm"]), ["charm is none of"]),
+        ("task.yaml", set_in("always", ["charm"]), ["always: charm is none of"]),
+        ("task.yaml", set_in("strata", ["mood"]), ["strata: mood is none of post_type, tone"]),
+        ("task.yaml", set_in("exclude", [{"tone": "Angry"}]), ["exclude[0].tone: Angry is none of"]),
+        ("task.yaml", set_in("holdout", {"by": "item"}), ["holdout: by: item needs a share"]),
+        ("task.yaml", set_in("holdout", {"by": "tone"}), ["needs the `levels`"]),
+        ("task.yaml", set_in("holdout", {"by": "weather", "levels": ["wet"]}), ["holdout.by: weather is none of"]),
+        ("task.yaml", set_in("holdout", "leak", "fields", ["price"]), ["holdout.leak.fields: price is none of"]),
+        ("task.yaml", set_in("criteria", "consistent_branding", "check", "of", ["shop.name"]), ["shop.name is none"]),
+        ("companies.yaml", set_in(0, "name", "a|b"), ["line 1: name: 'a|b' is no name"]),
+        ("companies.yaml", set_in(1, "name", "PEDROWICK"), ["company 'PEDROWICK' occurs twice, first in line 1"]),
+        ("companies.yaml", set_in(1, "colour", "red"), ["unknown field colour", "declared: name, industry"]),
+        ("companies.yaml", lambda companies: companies[1].pop("mission"), ["the field mission is missing"]),
+        ("products.yaml", set_in(0, "company", "Nobody"), ["company 'Nobody' is none of Pedrowick"]),
+        ("products.yaml", set_in(0, "split", "test"), ["split 'test' is none of train, holdout"]),
+        ("products.yaml", set_in(0, "description", " "), ["description: has 0 characters"]),
+        ("products.yaml", set_in(0, "description", ["a"]), ["description: ['a'] is no text"]),
+        ("products.yaml", set_in(3, "name", "harbour CRUISER"), ["'harbour CRUISER' occurs twice, first in line 1"]),
     ],
 )
 def test_wrong_key_is_named_with_its_file(
@@ -105,19 +101,16 @@ def test_wrong_key_is_named_with_its_file(
 def test_all_mistakes_of_a_task_are_reported_at_once(small_task: Task) -> None:
     folder = small_task.folder
     task = yaml.safe_load((folder / "task.yaml").read_text(encoding="utf-8"))
-    task["toned"] = task.pop("tones")
+    task["factor"] = task.pop("factors")
     task["quality"]["max_rejected_share"] = "often"
-    task["universal_criteria"][1]["check"]["kinds"] = 1
+    task["criteria"]["concise"]["check"]["kinds"] = 1
     (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
-    append(folder / "catalog.yaml", "colour: red\n")
     (folder / "prompts" / "judge.j2").unlink()
     lines = error_of(small_task).split("\n")
     said = [
-        ("task.yaml", "unknown key universal_criteria[1].check.kinds;", "the keys here are kind (line "),
-        ("task.yaml", "unknown key toned;", "(did you mean tones?)", "sweep, evaluation, quality (line "),
-        ("task.yaml", "the key tones is missing; add it (line 1)"),
+        ("task.yaml", "unknown key criteria.concise.check.kinds;", "the keys here are kind (line "),
+        ("task.yaml", "unknown key factor;", "(did you mean factors?)", "sweep, evaluation, quality (line "),
         ("task.yaml", "quality.max_rejected_share: ", "valid number", "(line "),
-        ("catalog.yaml", "unknown key colour;", "the keys here are companies (line "),
         ("judge.j2", "this template is missing"),
     ]
     assert len(lines) == len(said)
@@ -148,15 +141,22 @@ def test_mistakes_of_task_and_profile_are_reported_together(small_task: Task, tm
 
 
 def test_names_equal_in_normal_form_are_duplicates(edit_task: EditTask) -> None:
-    def rename(catalog: dict[str, Any]) -> None:
-        first, second = catalog["companies"]
-        first["products"]["train"][0]["name"], second["products"]["train"][0]["name"] = (
-            "Rider's Hut",
-            "RIDER’S\u00a0HUT",
-        )
+    def rename(products: list[dict[str, Any]]) -> None:
+        products[0]["name"], products[1]["name"] = "Rider's Hut", "RIDER’S\u00a0HUT"
 
-    with pytest.raises(SpecError, match="is named twice"):
-        edit_task("catalog.yaml", rename)
+    with pytest.raises(SpecError, match="occurs twice"):
+        edit_task("products.yaml", rename)
+
+
+def test_first_three_of_many_malformed_items_are_shown_and_all_counted(edit_task: EditTask) -> None:
+    def spoil(products: list[dict[str, Any]]) -> None:
+        products.extend({"name": f"Thing {number}"} for number in range(10_000))
+
+    with pytest.raises(SpecError) as caught:
+        edit_task("products.yaml", spoil)
+    lines = str(caught.value).split("\n")
+    assert len({line.split(": ")[1] for line in lines[:-1]}) == 3
+    assert lines[-1].endswith("products.yaml: 9,997 more entries of items are malformed")
 
 
 @pytest.mark.parametrize("tag", ["english", "en_GB", "jp", "", "e", "en-", "x" * 5_000, "en\n"])
@@ -189,7 +189,7 @@ def test_missing_template_is_named(small_task: Task, role: str) -> None:
         ("{{ company.name + 1 }}", "`+` between values"),
         ("{% for i in range(10**9) %}{% endfor %}", "a call is not allowed"),
         ("{{ tone | nofilter }}", "nofilter"),
-        ("{% if post_type.name == 'Interactive' %}{{ slogan }}{% endif %}", "'slogan' is undefined"),
+        ("{% if post_type == 'Interactive' %}{{ slogan }}{% endif %}", "'slogan' is undefined"),
     ],
 )
 def test_invalid_template_is_named_with_the_reason(small_task: Task, role: str, text: str, said: str) -> None:
@@ -201,7 +201,7 @@ def test_invalid_template_is_named_with_the_reason(small_task: Task, role: str, 
     assert "correct the template" in message
 
 
-@pytest.mark.parametrize("name", ["task.yaml", "catalog.yaml"])
+@pytest.mark.parametrize("name", ["task.yaml"])
 def test_key_that_occurs_twice_is_named_with_its_line(small_task: Task, name: str) -> None:
     path = small_task.folder / name
     first = path.read_text(encoding="utf-8").split(":")[0]
@@ -212,7 +212,7 @@ def test_key_that_occurs_twice_is_named_with_its_line(small_task: Task, name: st
     assert f"the key {first!r} occurs twice; remove one (line {line})" in message
 
 
-@pytest.mark.parametrize("name", ["task.yaml", "catalog.yaml", "prompts/teacher.j2"])
+@pytest.mark.parametrize("name", ["task.yaml", "products.yaml", "prompts/teacher.j2"])
 def test_file_that_is_not_utf8_is_named_with_the_place(small_task: Task, name: str) -> None:
     path = small_task.folder / name
     size = path.stat().st_size
@@ -220,9 +220,10 @@ def test_file_that_is_not_utf8_is_named_with_the_place(small_task: Task, name: s
     assert error_of(small_task) == f"{path}: not UTF-8 text at byte {size + 2}; save it as UTF-8"
 
 
-def test_missing_catalog_is_named(small_task: Task) -> None:
-    (small_task.folder / "catalog.yaml").unlink()
-    assert error_of(small_task).startswith(f"{small_task.folder / 'catalog.yaml'}: there is no such file")
+@pytest.mark.parametrize("name", ["products.yaml", "companies.yaml"])
+def test_missing_file_of_items_is_named(small_task: Task, name: str) -> None:
+    (small_task.folder / name).unlink()
+    assert error_of(small_task).startswith(f"{small_task.folder / name}: there is no such file")
 
 
 @pytest.mark.parametrize(
