@@ -22,7 +22,8 @@ from pydantic_core import PydanticUndefined
 from synthpost_dagster.files.renamed_keys import RENAMED_KEYS
 from synthpost_dagster.profiles.models import EndpointName, ModelName, Revision, VariableName
 from synthpost_dagster.profiles.spec import Profile, ProfileName
-from synthpost_dagster.tasks.spec import Catalog, Identifier, LanguageTag, Name, TaskSpec, Text
+from synthpost_dagster.tasks.records import Identifier, Name, Text
+from synthpost_dagster.tasks.spec import LanguageTag, TaskSpec
 
 FILE = Path(__file__).parent.parent / "docs" / "profile-reference.md"
 SIMPLE = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "any value"}
@@ -42,15 +43,18 @@ HEAD = """\
 
 Generated from the models by `python -m scripts.profile_reference`; do not edit.
 
-Nested keys are written with dots, the entries of a list with `[]`: `training.lora.r`, `judges[].backend`. A key without
-a default is required. A profile that begins with `extends: NAME` takes every key that it leaves out from the profile
+Nested keys are written with dots, the entries of a list with `[]`, names of your own with `<name>`: `training.lora.r`,
+`judges[].backend`, `criteria.<name>.text`. A key without a default is required. A profile that begins with `extends: NAME` takes every key that it leaves out from the profile
 of that name (`tiny`, `laptop`, `llama3-8b`, `llama3-8b-local`, or a YAML file); so a short profile is enough.
 """
 PARTS = (
     ("Profile", "A profile is one YAML file; the keys of `teacher` and `judges` depend on the `backend`.", Profile),
     ("task.yaml", "The keys of a `check` depend on its `kind`.", TaskSpec),
-    ("catalog.yaml", "The companies and products of a task.", Catalog),
 )
+
+
+KINDS: dict[Any, tuple[str, str]] = {tuple: ("list: ", "[]"), dict: ("names of your own: ", ".<name>")}
+"""Kind of collection → how its type is described, and what follows its key."""
 
 
 class Key(NamedTuple):
@@ -134,29 +138,34 @@ def label_of(record: type[BaseModel], tag: str) -> str:
     return " or ".join(f"`{tag}: {value}`" for value in get_args(record.model_fields[tag].annotation))
 
 
+def suffix_of(field: FieldInfo) -> str:
+    """What follows the key of a list or of a mapping with names of the user's own."""
+    return KINDS.get(get_origin(field.annotation), ("", ""))[1]
+
+
 def keys_of(record: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """The keys of a record and of the records in it; those of alternatives have tables of their own."""
     for name, field in record.model_fields.items():
-        place = f"{prefix}{name}"
+        place = f"{prefix}{field.alias or name}"
         records = records_in(field.annotation)
         is_list = get_origin(field.annotation) is tuple
         text = type_text(field.annotation, tuple(field.metadata))
         if records:
-            text = "list: keys below" if is_list else "keys below"
+            text = f"{KINDS.get(get_origin(field.annotation), ('', ''))[0]}keys below"
         if type(None) in get_args(field.annotation) and records:
             text += " or null"
         if len(records) > 1:
             text = f"{'list: ' if is_list else ''}one of the kinds below"
         yield Key(place, text, default_text(field), field.description or "")
         if len(records) == 1:
-            yield from keys_of(records[0], f"{place}{'[]' if is_list else ''}.")
+            yield from keys_of(records[0], f"{place}{suffix_of(field)}.")
 
 
 def alternatives_in(record: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     """Place and record of each alternative below a record."""
     for name, field in record.model_fields.items():
         records = records_in(field.annotation)
-        place = f"{prefix}{name}{'[]' if get_origin(field.annotation) is tuple else ''}"
+        place = f"{prefix}{field.alias or name}{suffix_of(field)}"
         if len(records) > 1:
             yield from ((place, one) for one in records)
         elif records:

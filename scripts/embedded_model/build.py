@@ -118,7 +118,7 @@ class TextMaker:
         }
         messages = [{"role": "user", "content": render_prompt(self.task, role, brief)}]
         if rng.random() < 0.1:
-            messages.insert(0, {"role": "system", "content": self.task.spec.system_prompt})
+            messages.insert(0, {"role": "system", "content": self.task.spec.system_prompt or ""})
         return Sample(messages, PostWriter(brief, self.task.length_name(brief), obeyed, role == "teacher", rng).write())
 
 
