@@ -67,7 +67,7 @@ BLOCKING = {
 WARNING = {
     "prompts": ["personal_data"],
     "evaluation_prompts": ["personal_data"],
-    "synthetic_rows": ["openings", "diversity", "cleaning", "sentence_band", "personal_data"],
+    "synthetic_rows": ["openings", "diversity", "cleaning", "wrong_length", "personal_data"],
     "data_subsets": ["openings", "diversity"],
     "baseline_predictions": ["personal_data"],
     "control_predictions": ["personal_data"],
