@@ -71,7 +71,7 @@ def nothing(study: SmallStudy) -> None:
         (
             more_rows_in_the_profile,
             ["run"],
-            ["profile.yaml", "sweep.data_sizes", "331", "330", "lower it"],
+            ["profile.yaml", "sweep.data_sizes", "331", "330", "lower it", "task.yaml"],
         ),
         (key_missing_in_profile, ["run"], ["profile.yaml", "training.seed", "add it"]),
         (no_yaml, ["run"], ["task.yaml", "not valid YAML"]),
