@@ -19,8 +19,7 @@ from measuring import Meter, write_record
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.diversity import diversity_table
 from synthpost_dagster.rows.memorisation import memorisation
-from synthpost_dagster.rows.prompts import shuffled_strata
-from synthpost_dagster.schemas import FACTOR_COLUMNS
+from synthpost_dagster.rows.prompts import prompt_columns
 from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.task import Task
 
@@ -31,7 +30,8 @@ NEAR_EVERY = 200
 STOCK = 50
 """Openings of eight words, one of which each post has, so that posts share phrases as a teacher's do."""
 PREDICTIONS = 440
-SUBSET_COLUMNS = [*FACTOR_COLUMNS, "rank", "student_prompt", "post"]
+SUBSET_COLUMNS = ["rank", "student_prompt", "post"]
+"""Besides those of the task."""
 
 
 def posts(count: int) -> list[str]:
@@ -61,20 +61,20 @@ def copied(tuned: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_table(task: Task, count: int) -> pd.DataFrame:
-    """Kept rows (schema SyntheticRows), dealt to the strata in turn."""
-    strata = shuffled_strata(task)
-    kinds = {kind.name: kind for kind in task.spec.post_types}
+    """Kept rows (schema SyntheticRows) about the first product, dealt to the strata in turn."""
+    of_stratum = {
+        task.stratum_of(brief): prompt_columns(task, brief)
+        for brief in task.briefs("train")
+        if brief.item == task.items[0]
+    }
+    strata = [of_stratum[stratum] for stratum in task.capacities("train")]
     at = np.arange(count)
     text = posts(count)
     ids = [f"{number:016x}" for number in at]
     return pd.DataFrame(
         {
+            **{name: [strata[place][name] for place in at % len(strata)] for name in task.spec.prompt_columns},
             "prompt_id": ids,
-            "company": "Pedrowick",
-            "product": "Bench",
-            "post_type": [strata[place][0] for place in at % len(strata)],
-            "tone": [strata[place][1] for place in at % len(strata)],
-            "length": [kinds[strata[place][0]].length for place in at % len(strata)],
             "rank": at,
             "stratum_rank": at // len(strata),
             "attempt": 0,
@@ -110,7 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
     task = load_task("sales_posts")
     table = rows_table(task, arguments.rows)
-    subset = table.head(arguments.rows // 2)[SUBSET_COLUMNS].reset_index(drop=True)
+    subset = table.head(arguments.rows // 2)[[*task.spec.prompt_columns, *SUBSET_COLUMNS]].reset_index(drop=True)
     tuned = copied(table.tail(PREDICTIONS), subset)
     seconds: dict[str, float] = {}
     meter = Meter()

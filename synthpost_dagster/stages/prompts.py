@@ -50,7 +50,7 @@ def _inputs_of(study: Study, split: str) -> dict[str, Any]:
         "task": narrowed(task, WORDING, split, ("teacher", "student")),
         "items": items_fingerprint(task, split),
         "wording": task.wording_fingerprint,
-        "leak": task.spec.holdout.leak.model_dump(),
+        "leak": task.spec.holdout.leak.model_dump(mode="json"),
         "phone_region": task.spec.quality.phone_region,
     }
 

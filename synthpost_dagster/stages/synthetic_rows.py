@@ -94,7 +94,7 @@ def row_rules(study: Study) -> dict[str, Any]:
         "embedder": study.profile.embedder,
         "equal_rows": spec.sweep.data_sizes[0],
         "holdout": items_fingerprint(study.task, "holdout"),
-        "leak": spec.holdout.leak.model_dump(),
+        "leak": spec.holdout.leak.model_dump(mode="json"),
     }
 
 

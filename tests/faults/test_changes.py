@@ -66,17 +66,24 @@ def test_fault_13_a_change_that_shapes_no_reply_requests_nothing(
             assert other.log().requests == server.log().requests == [], changes
 
 
+def with_another_text(edit_task: EditTask) -> tuple[Task, str]:
+    """The task with another description of the second product, and the product's name."""
+
+    def change(products: Any) -> None:
+        assert (products[1]["company"], products[1]["split"]) == (products[0]["company"], "train")
+        products[1]["description"] = "something else altogether"
+
+    edited = edit_task("products.yaml", change)
+    return edited, edited.items[1].name
+
+
 def test_fault_13_changed_text_requests_only_the_prompts_with_it(
     server: ChatServer, small_task: Task, edit_task: EditTask, context: Context
 ) -> None:
     first = rows_of(small_task, hosted(server), context, ROWS)
     server.script()
 
-    def change(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["train"][1]["description"] = "something else altogether"
-
-    edited = edit_task("catalog.yaml", change)
-    name = edited.catalog.companies[0].products.train[1].name
+    edited, name = with_another_text(edit_task)
     again = rows_of(edited, hosted(server), context, ROWS)
     touched = first["product"] == name
     assert 0 < touched.sum() < ROWS
@@ -97,16 +104,12 @@ def test_fault_13_edited_product_adds_only_its_rows_to_the_journal(
     rows_of(small_task, hosted(server), context, small_task.training_prompts)
     before = journalled(context)
 
-    def change(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["train"][1]["description"] = "something else altogether"
-
-    edited = edit_task("catalog.yaml", change)
+    edited, name = with_another_text(edit_task)
     again = rows_of(edited, hosted(server), context, edited.training_prompts)
     after = journalled(context)
     assert len(before) == len(again) == 220
     assert len(after) == 220 + 55
     assert {key: after[key] for key in before} == before
-    name = edited.catalog.companies[0].products.train[1].name
     assert set(again.loc[again["product"] == name, "reply_key"]) == set(after) - set(before)
 
 
@@ -117,8 +120,8 @@ def test_fault_13_changed_criterion_judges_only_its_post_type_again(
     judged(small_task, judge_of(small_task, hosted(server), context), tuned, others)
     asked = server.log().prompts
     server.script()
-    edited = edit_task("task.yaml", lambda task: task["post_types"][0]["criteria"][0].update(text="Rhyme, always."))
-    name = edited.spec.post_types[0].name
+    edited = edit_task("task.yaml", lambda task: task["criteria"]["offer"].update(text="Rhyme, always."))
+    (name,) = (name for name, type_ in edited.spec.factors["post_type"].levels.items() if "offer" in type_.criteria)
     judged(edited, judge_of(edited, hosted(server), context), tuned, others)
     again = server.log().prompts
     assert len(again) == sum(f"Post type: {name}\n" in prompt for prompt in asked)

@@ -12,8 +12,7 @@ from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.quality import gates
 from synthpost_dagster.runtime.progress import SILENT
 from synthpost_dagster.tasks.ids import short_hash
-from synthpost_dagster.tasks.task import Brief
-from synthpost_dagster.tasks.task import Task
+from synthpost_dagster.tasks.task import Brief, Task
 from synthpost_dagster.text.special_tokens import SPECIAL, broken_up
 from tests.helpers.chat_server import QUOTES, ChatServer, Rule
 from tests.helpers.hosted_models import hosted
@@ -30,8 +29,7 @@ UNREADABLE = {
 
 
 def game(task: Task, post_a: str, post_b: str) -> Game:
-    company = task.catalog.companies[0]
-    return Game(Brief(company, company.products.train[0], task.spec.post_types[0], "Witty"), post_a, post_b)
+    return Game(Brief(task.items[0], ("Promotional", "Witty")), post_a, post_b)
 
 
 def invalid(failed: str | None, message: str = "Failed to generate JSON.") -> Rule:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.small_study import SmallStudy, edit_yaml
+from tests.helpers.small_task import product_of
 
 
 def unknown_key(study: SmallStudy) -> None:
@@ -24,11 +25,10 @@ def broken_template(study: SmallStudy) -> None:
 
 
 def product_twice(study: SmallStudy) -> None:
-    def change(catalog: dict[str, Any]) -> None:
-        first, second = catalog["companies"]
-        second["products"]["holdout"][0]["name"] = first["products"]["train"][0]["name"].upper()
+    def change(products: list[dict[str, Any]]) -> None:
+        product_of(products, 1, "holdout")["name"] = product_of(products)["name"].upper()
 
-    edit_yaml(study.task / "catalog.yaml", change)
+    edit_yaml(study.task / "products.yaml", change)
 
 
 def more_rows_than_there_are(study: SmallStudy) -> None:
@@ -39,8 +39,8 @@ def more_evaluation_than_there_is(study: SmallStudy) -> None:
     edit_yaml(study.task / "task.yaml", lambda task: task["evaluation"].__setitem__("prompts", 111))
 
 
-def level_that_the_task_has_not(study: SmallStudy) -> None:
-    edit_yaml(study.profile, lambda profile: profile["sweep"]["data_sizes"].append(9))
+def more_rows_in_the_profile(study: SmallStudy) -> None:
+    edit_yaml(study.profile, lambda profile: profile["sweep"]["data_sizes"].append(331))
 
 
 def key_missing_in_profile(study: SmallStudy) -> None:
@@ -52,7 +52,7 @@ def no_yaml(study: SmallStudy) -> None:
 
 
 def other_wording(study: SmallStudy) -> None:
-    edit_yaml(study.task / "task.yaml", lambda task: task["tones"].__setitem__(0, "Grumpy"))
+    edit_yaml(study.task / "task.yaml", lambda task: task["factors"]["tone"]["levels"].__setitem__(0, "Grumpy"))
 
 
 def nothing(study: SmallStudy) -> None:
@@ -65,10 +65,14 @@ def nothing(study: SmallStudy) -> None:
         (unknown_key, ["run"], ["task.yaml", "unknown key colour", "remove it"]),
         (missing_template, ["run"], ["teacher.j2", "missing", "prompts/teacher.j2"]),
         (broken_template, ["run"], ["student.j2", "compani", "correct the template"]),
-        (product_twice, ["run"], ["catalog.yaml", "HARBOUR CRUISER", "Tisanholt.products.holdout", "rename one"]),
+        (product_twice, ["run"], ["products.yaml: line ", "HARBOUR CRUISER", "occurs twice", "rename one"]),
         (more_rows_than_there_are, ["run"], ["task.yaml", "sweep.data_sizes", "331", "330", "lower the size"]),
         (more_evaluation_than_there_is, ["run"], ["task.yaml", "evaluation.prompts", "111", "110", "lower the number"]),
-        (level_that_the_task_has_not, ["run"], ["profile.yaml", "sweep.data_sizes", "9", "task.yaml"]),
+        (
+            more_rows_in_the_profile,
+            ["run"],
+            ["profile.yaml", "sweep.data_sizes", "331", "330", "lower it", "task.yaml"],
+        ),
         (key_missing_in_profile, ["run"], ["profile.yaml", "training.seed", "add it"]),
         (no_yaml, ["run"], ["task.yaml", "not valid YAML"]),
         (nothing, ["run", "--profile", "huge"], ["profile 'huge'", "tiny", "--profile"]),

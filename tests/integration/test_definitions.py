@@ -20,6 +20,7 @@ from dagster import (
 )
 
 from synthpost_dagster.settings import read_settings
+from synthpost_dagster.tasks.task import Task
 from tests.helpers.machine import child_seconds, slowness
 
 HEAVY = ("torch", "scipy", "matplotlib", "transformers", "trl", "peft", "datasets", "bitsandbytes", "groq", "openai")
@@ -67,7 +68,7 @@ BLOCKING = {
 WARNING = {
     "prompts": ["personal_data"],
     "evaluation_prompts": ["personal_data"],
-    "synthetic_rows": ["openings", "diversity", "cleaning", "sentence_band", "personal_data"],
+    "synthetic_rows": ["openings", "diversity", "cleaning", "wrong_length", "personal_data"],
     "data_subsets": ["openings", "diversity"],
     "baseline_predictions": ["personal_data"],
     "control_predictions": ["personal_data"],
@@ -185,15 +186,17 @@ def test_one_sensor_starts_every_job_but_the_upstream(definitions: Definitions) 
     assert sensor.default_status is DefaultSensorStatus.STOPPED
 
 
-def test_every_asset_shows_its_columns(definitions: Definitions) -> None:
-    from synthpost_dagster.schemas import TABLES
+def test_every_asset_shows_its_columns(definitions: Definitions, sales_posts: Task) -> None:
+    from synthpost_dagster.schemas import TABLES, schema_of
 
+    own = sales_posts.spec.prompt_columns
+    assert own == ("prompt_id", "company", "product", "post_type", "tone", "length")
     graph = definitions.resolve_asset_graph()
     for name, table in TABLES.items():
         (key,) = [key for key in graph.get_all_asset_keys() if key.to_user_string() == name]
         schema = graph.get(key).metadata["dagster/column_schema"]
         columns = [column.name for column in getattr(schema, "value", schema).columns]
-        assert columns == list(table.to_schema().columns), name
+        assert columns == list(schema_of(table, own).columns), name
 
 
 TRIES = 3

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.schemas import FACTORS, Games
+from synthpost_dagster.schemas import Games
 from tests.helpers.small_study import SmallStudy, edit_yaml
 
 LABELS = ["finetuned"] * 80 + ["baseline"] * 11 + ["'finetuned'"] + ["'baseline'"] * 3
@@ -130,7 +130,7 @@ def test_every_game_is_kept_with_its_reply(fresh: SmallStudy) -> None:
     file = fresh.root / "out" / "games.csv"
     assert str(file) in said.replace("\n", "")
     games = pd.read_csv(file, keep_default_na=False)
-    assert set(games.columns) == set(Games.to_schema().columns) - {*FACTORS, "product"}
+    assert set(games.columns) == set(Games.to_schema().columns)
     assert (len(games), games["pair_id"].nunique(), games["prompt_fingerprint"].nunique()) == (22, 11, 22)
     assert games["raw_reply"].str.contains("misses").all()
     labelled(fresh)

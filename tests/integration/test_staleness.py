@@ -17,6 +17,7 @@ from synthpost_dagster.orchestration.driver import open_driver
 from synthpost_dagster.orchestration.instance import recorded_in, stale_status
 from synthpost_dagster.stages import planning
 from tests.helpers.small_study import BY_CELL, CELLS, SIZES, WHOLE, SmallStudy, Whole, done, edit_yaml
+from tests.helpers.small_task import product_of
 
 LARGER = 24
 
@@ -85,10 +86,10 @@ def test_home_of_another_format_is_made_again(changeable: SmallStudy) -> None:
 
 
 def test_asset_materialized_alone_leaves_nothing_stale(changeable: SmallStudy) -> None:
-    def change(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["holdout"][0]["description"] = "described in other words"
+    def change(products: list[dict[str, Any]]) -> None:
+        product_of(products, split="holdout")["description"] = "described in other words"
 
-    edit_yaml(changeable.task / "catalog.yaml", change)
+    edit_yaml(changeable.task / "products.yaml", change)
     with open_driver(changeable.settings, Terminal()) as sweep:
         job = sweep.definitions.resolve_implicit_global_asset_job_def()
         catalog = job.get_subset(asset_selection={AssetKey("catalog")})

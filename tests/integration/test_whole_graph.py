@@ -151,8 +151,7 @@ def test_changed_criterion_phrases_only_judge_every_cell_again(changeable: Small
     before, made = changeable.snapshot(), changeable.manifests()
 
     def change(task: dict[str, Any]) -> None:
-        (hook,) = [c for c in task["universal_criteria"] if c["id"] == "benefits"]
-        hook["check"]["any"] = [*hook["check"]["any"], "once and for all"]
+        task["criteria"]["benefits"]["check"]["any"].append("once and for all")
 
     edit_yaml(changeable.task / "task.yaml", change)
     assert changeable.sweep(*CELLS) == [done("sweep"), done("controls"), done("report")]
@@ -195,13 +194,11 @@ def product_of_larger(whole: Whole) -> str:
 def test_changed_product_description_only_requests_its_rows(changeable: SmallStudy, product_of_larger: str) -> None:
     before = changeable.snapshot()
 
-    def change(catalog: dict[str, Any]) -> None:
-        for company in catalog["companies"]:
-            for product in company["products"]["train"]:
-                if product["name"] == product_of_larger:
-                    product["description"] = "a machine that was described anew"
+    def change(products: list[dict[str, Any]]) -> None:
+        (product,) = (one for one in products if one["name"] == product_of_larger)
+        product["description"] = "a machine that was described anew"
 
-    edit_yaml(changeable.task / "catalog.yaml", change)
+    edit_yaml(changeable.task / "products.yaml", change)
     runs = changeable.sweep("8|3", "16|3")
     assert runs == [
         done("upstream"),

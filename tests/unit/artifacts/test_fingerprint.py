@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from synthpost_dagster.artifacts.fingerprint import fingerprint, library_versions, table_digest
-from synthpost_dagster.tasks.spec import Product
+from synthpost_dagster.tasks.spec import Sweep
 
 
 def table() -> pd.DataFrame:
@@ -31,10 +31,10 @@ def test_every_other_change_counts(other: dict[str, object]) -> None:
 
 
 def test_a_record_counts_by_its_content() -> None:
-    lamp = Product(name="Lamp", description="a lamp")
-    assert fingerprint({"p": lamp}) == fingerprint({"p": lamp.model_copy()})
-    assert fingerprint({"p": lamp}) == fingerprint({"p": {"description": "a lamp", "name": "Lamp"}})
-    assert fingerprint({"p": lamp}) != fingerprint({"p": lamp.model_copy(update={"name": "Lantern"})})
+    sweep = Sweep(data_sizes=(8, 88), steps=(50,))
+    assert fingerprint({"p": sweep}) == fingerprint({"p": sweep.model_copy()})
+    assert fingerprint({"p": sweep}) == fingerprint({"p": {"steps": [50], "data_sizes": [8, 88]}})
+    assert fingerprint({"p": sweep}) != fingerprint({"p": sweep.model_copy(update={"steps": (60,)})})
 
 
 def test_value_without_a_stable_text_is_refused() -> None:

@@ -14,8 +14,6 @@ from synthpost_dagster.judging.verdicts import BOTH_ORDERS, Game, judge_contests
 from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.runtime.progress import SILENT, Progress
-from synthpost_dagster.schemas import FACTOR_COLUMNS
-from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.tasks.task import Task
 
 
@@ -37,7 +35,7 @@ class Blind:
 
 
 def posts(task: Task, contestant: str, text: str) -> pd.DataFrame:
-    prompts = evaluation_prompts(task, 33)[list(FACTOR_COLUMNS)]
+    prompts = evaluation_prompts(task, 33)[list(task.spec.prompt_columns)]
     named = [
         f"{text} {company} {product}" for company, product in zip(prompts["company"], prompts["product"], strict=True)
     ]
@@ -47,7 +45,7 @@ def posts(task: Task, contestant: str, text: str) -> pd.DataFrame:
 def contests(task: Task, prompts: int = 33) -> list[Any]:
     samples = pd.concat([posts(task, "control_a", "one"), posts(task, "control_b", "other")])
     baselines = pd.concat([posts(task, "base", "base"), posts(task, "prompted", "longer prompted")])
-    return control_contests(briefs_by_id(task), samples, baselines, posts(task, "tuned", "tuned").head(prompts))
+    return control_contests(task, samples, baselines, posts(task, "tuned", "tuned").head(prompts))
 
 
 def judged(task: Task, judge: Any) -> pd.DataFrame:
@@ -78,7 +76,7 @@ def test_sides_are_those_the_comparison_is_named_for(small_task: Task) -> None:
 def test_shuffled_post_is_for_another_product_and_assigned_once(sales_posts: Task) -> None:
     tuned = evaluation_prompts(sales_posts, 440)
     product = dict(zip(tuned["prompt_id"], tuned["product"], strict=True))
-    dealt = shuffled_prompts(tuned)
+    dealt = shuffled_prompts(sales_posts, tuned)
     assert sorted(dealt.values()) == sorted(product)
     assert [prompt for prompt, other in dealt.items() if product[prompt] == product[other]] == []
 
@@ -88,7 +86,7 @@ def test_shuffled_post_of_the_main_product_has_another_type_or_tone(sales_posts:
     tuned = evaluation_prompts(sales_posts, 440).reset_index(drop=True)
     tuned["product"] = tuned["product"].where(tuned.index >= own, "Lamp")
     named = tuned.set_index("prompt_id")[["product", "post_type", "tone"]].apply(tuple, axis=1).to_dict()
-    dealt = shuffled_prompts(tuned)
+    dealt = shuffled_prompts(sales_posts, tuned)
     assert sorted(dealt.values()) == sorted(named)
     assert [prompt for prompt, other in dealt.items() if named[prompt] == named[other]] == []
     # Each post for another product goes to a prompt for the lamp, and no more can.
@@ -97,7 +95,7 @@ def test_shuffled_post_of_the_main_product_has_another_type_or_tone(sales_posts:
 
 @pytest.mark.parametrize("prompts", [2, 3])
 def test_few_prompts_never_get_their_own_post(small_task: Task, prompts: int) -> None:
-    dealt = shuffled_prompts(evaluation_prompts(small_task, 33).head(prompts))
+    dealt = shuffled_prompts(small_task, evaluation_prompts(small_task, 33).head(prompts))
     assert len(dealt) == prompts
     assert [prompt for prompt, other in dealt.items() if prompt == other] == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,10 +14,10 @@ from synthpost_dagster.judging.criteria import criteria_met, meets, sentences, u
 from synthpost_dagster.judging.judges import Rubric
 from synthpost_dagster.judging.verdicts import Game, play
 from synthpost_dagster.runtime.progress import SILENT
-from synthpost_dagster.tasks.spec import Check
+from synthpost_dagster.tasks.checks import Check
 from synthpost_dagster.tasks.task import Brief, Task
+from tests.helpers.small_task import EditTask, product_of
 
-EditTask = Callable[[str, Callable[[dict[str, Any]], object]], Task]
 ARABIC = "مرحبا بكم في متجرنا. اشتر الآن!"
 
 
@@ -29,8 +28,7 @@ def check_of(**fields: object) -> Check:
 
 def brief_of(task: Task, post_type: str = "Promotional") -> Brief:
     """Pedrowick's Harbour Cruiser."""
-    company = task.catalog.companies[0]
-    return Brief(company, company.products.train[0], task.spec.post_type(post_type), "Witty")
+    return Brief(task.items[0], (post_type, "Witty"))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +72,8 @@ PATTERN = {"kind": "pattern", "regex": r"\d+ ?%|half price"}
 HASHTAG = {"kind": "hashtag", "min": 1, "max": 2}
 QUESTION = {"kind": "question", "min": 2}
 NUMBER = {"kind": "number", "min": 2}
-COMPANY = {"kind": "names", "of": ["company"]}
-BOTH = {"kind": "names", "of": ["company", "product"]}
+COMPANY = {"kind": "names", "of": ["company.name"]}
+BOTH = {"kind": "names", "of": ["company.name", "name"]}
 QUOTE = {"kind": "quote", "min_words": 3}
 
 
@@ -150,31 +148,31 @@ QUOTE = {"kind": "quote", "min_words": 3}
     ],
 )
 def test_check_is_met_or_not(sales_posts: Task, check: dict[str, object], post: str, is_met: bool) -> None:
-    assert meets(check_of(**check), post, brief_of(sales_posts), sales_posts.spec) is is_met
+    assert meets(check_of(**check), post, brief_of(sales_posts), sales_posts) is is_met
 
 
 @pytest.mark.parametrize(
     ("post_type", "met_by"),
     [("Promotional", {1, 2, 3}), ("Educational", {4, 5, 6}), ("Interactive", {7, 8, 9, 10})],
 )
-def test_sentences_check_goes_by_the_types_length(sales_posts: Task, post_type: str, met_by: set[int]) -> None:
+def test_length_check_goes_by_the_types_length(sales_posts: Task, post_type: str, met_by: set[int]) -> None:
     brief = brief_of(sales_posts, post_type)
-    check = check_of(kind="sentences")
-    met = {n for n in range(11) if meets(check, "A word. " * n + "#tag #tag", brief, sales_posts.spec)}
+    check = check_of(kind="length")
+    met = {n for n in range(11) if meets(check, "A word. " * n + "#tag #tag", brief, sales_posts)}
     assert met == met_by
 
 
 def test_check_that_only_a_judge_can_make_is_neither_met_nor_missed(sales_posts: Task) -> None:
     brief = brief_of(sales_posts, "Feature Highlight")
-    assert meets(check_of(kind="judge-only"), "anything", brief, sales_posts.spec) is None
-    found = criteria_met("anything", brief, sales_posts.spec)
+    assert meets(check_of(kind="judge"), "anything", brief, sales_posts) is None
+    found = criteria_met("anything", brief, sales_posts)
     assert "vivid_language" not in found
     assert "concrete_feature" in found
 
 
 def test_criteria_are_the_universal_ones_and_the_types_own(sales_posts: Task) -> None:
     post = "Ready? The Harbour Cruiser from Pedrowick, only here, so you ride free. Order today for 20% off! #Ride"
-    assert criteria_met(post, brief_of(sales_posts), sales_posts.spec) == {
+    assert criteria_met(post, brief_of(sales_posts), sales_posts) == {
         "hook": True,
         "concise": True,
         "call_to_action": True,
@@ -190,31 +188,30 @@ def test_criteria_are_the_universal_ones_and_the_types_own(sales_posts: Task) ->
 
 def test_phrases_of_one_criterion_are_not_those_of_another(sales_posts: Task) -> None:
     brief = brief_of(sales_posts)
-    assert meets(check_of(kind="phrases", any=["tea"]), "tea", brief, sales_posts.spec)
-    assert not meets(check_of(kind="phrases", any=["coffee"]), "tea", brief, sales_posts.spec)
+    assert meets(check_of(kind="phrases", any=["tea"]), "tea", brief, sales_posts)
+    assert not meets(check_of(kind="phrases", any=["coffee"]), "tea", brief, sales_posts)
 
 
 def test_empty_post_meets_no_criterion(sales_posts: Task) -> None:
-    for kind in sales_posts.spec.post_types:
-        found = criteria_met("", brief_of(sales_posts, kind.name), sales_posts.spec)
+    for kind in sales_posts.spec.factors["post_type"].levels:
+        found = criteria_met("", brief_of(sales_posts, kind), sales_posts)
         assert found
         assert set(found.values()) == {False}
 
 
 @pytest.mark.parametrize("post", ["\x00", "word " * 20_000, "\u202e" + ARABIC, "🎉" * 10_000, "#" * 5_000, '"' * 5_000])
 def test_strange_posts_are_checked_like_any_other(sales_posts: Task, post: str) -> None:
-    for kind in sales_posts.spec.post_types:
+    for kind in sales_posts.spec.factors["post_type"].levels:
         assert all(
-            isinstance(met, bool)
-            for met in criteria_met(post, brief_of(sales_posts, kind.name), sales_posts.spec).values()
+            isinstance(met, bool) for met in criteria_met(post, brief_of(sales_posts, kind), sales_posts).values()
         )
 
 
 def test_unicode_twins_score_the_same(edit_task: EditTask) -> None:
-    def rename(catalog: dict[str, Any]) -> None:
-        catalog["companies"][0]["products"]["train"][0]["name"] = "Rider's Built-In Harbour"
+    def rename(products: Any) -> None:
+        product_of(products)["name"] = "Rider's Built-In Harbour"
 
-    task = edit_task("catalog.yaml", rename)
+    task = edit_task("products.yaml", rename)
     straight = "Ready? You'll love Pedrowick's Rider's Built-In Harbour, today only: \"so good we bought two\" #Größe"
     twins = [
         straight.replace("'", "’"),
@@ -223,17 +220,17 @@ def test_unicode_twins_score_the_same(edit_task: EditTask) -> None:
         straight.replace("Harbour", "Har\u200bbour").replace("#", "＃"),
         unicodedata.normalize("NFD", straight),
     ]
-    for kind in task.spec.post_types:
-        brief = brief_of(task, kind.name)
-        met = criteria_met(straight, brief, task.spec)
+    for kind in task.spec.factors["post_type"].levels:
+        brief = brief_of(task, kind)
+        met = criteria_met(straight, brief, task)
         assert met["consistent_branding"]
-        assert [criteria_met(twin, brief, task.spec) for twin in twins] == [met] * len(twins)
+        assert [criteria_met(twin, brief, task) for twin in twins] == [met] * len(twins)
 
 
 @pytest.mark.parametrize("pattern", ["you’ll", "you'll", r"you\u2019ll", "you[’‘]ll", r"you\’ll", "(?i)YOU.LL"])
 @pytest.mark.parametrize("post", ["You’ll see", "You'll see", "Youʼll see"])
 def test_pattern_is_found_whichever_apostrophe_it_and_the_post_have(sales_posts: Task, pattern: str, post: str) -> None:
-    assert meets(check_of(kind="pattern", regex=pattern), post, brief_of(sales_posts), sales_posts.spec) is True
+    assert meets(check_of(kind="pattern", regex=pattern), post, brief_of(sales_posts), sales_posts) is True
 
 
 @pytest.mark.parametrize(
@@ -247,7 +244,7 @@ def test_pattern_is_found_whichever_apostrophe_it_and_the_post_have(sales_posts:
     ],
 )
 def test_characters_of_a_pattern_keep_their_meaning(sales_posts: Task, pattern: str, post: str, is_met: bool) -> None:
-    assert meets(check_of(kind="pattern", regex=pattern), post, brief_of(sales_posts), sales_posts.spec) is is_met
+    assert meets(check_of(kind="pattern", regex=pattern), post, brief_of(sales_posts), sales_posts) is is_met
 
 
 BACKTRACKING = r"(a|aa)+$"
@@ -258,23 +255,23 @@ def test_pattern_that_backtracks_leaves_its_criterion_unscored(
 ) -> None:
     monkeypatch.setattr(criteria, "MAX_PATTERN_SECONDS", 0.01)
     check = {"kind": "pattern", "regex": BACKTRACKING}
-    task = edit_task("task.yaml", lambda content: content["post_types"][0]["criteria"][0].update(check=check))
+    task = edit_task("task.yaml", lambda content: content["criteria"]["offer"].update(check=check))
     brief = brief_of(task)
     criteria._pattern.cache_clear()
-    met = criteria_met("a" * 40 + "!", brief, task.spec)
+    met = criteria_met("a" * 40 + "!", brief, task)
     assert "offer" not in met
-    assert unscored_reason(met, brief, task.spec) == (
+    assert unscored_reason(met, brief, task) == (
         f"criterion offer: its pattern {BACKTRACKING!r} takes more than 0.01 s"
     )
     (played,) = play(task, Rubric(task), [Game(brief, "a" * 40 + "!", "aaa", True)], SILENT)
-    assert (played.verdict.pick, played.verdict.reason) == ("", unscored_reason(met, brief, task.spec))
+    assert (played.verdict.pick, played.verdict.reason) == ("", unscored_reason(met, brief, task))
     with pytest.raises(SpecError, match=r"criterion offer: its pattern .* for 5 posts"):
         for length in range(41, 46):
-            criteria_met("a" * length + "!", brief, task.spec)
+            criteria_met("a" * length + "!", brief, task)
 
 
 def test_language_of_the_task_counts_its_sentences(edit_task: EditTask) -> None:
-    check = check_of(kind="sentences")
+    check = check_of(kind="length")
     german = edit_task("task.yaml", lambda content: content.update(language="de"))
     lines = "Leicht, z. B. im Mai. Weich, z. B. im Juni. Neu."
-    assert meets(check, lines, brief_of(german), german.spec) is True
+    assert meets(check, lines, brief_of(german), german) is True

@@ -38,8 +38,7 @@ class Echo:
 
 
 def games(task: Task) -> list[Game]:
-    company = task.catalog.companies[0]
-    brief = Brief(company, company.products.train[0], task.spec.post_types[0], "Witty")
+    brief = Brief(task.items[0], ("Promotional", "Witty"))
     return [Game(brief, "first post", "second post"), Game(brief, "second post", "first post")]
 
 
@@ -107,11 +106,11 @@ def test_what_a_panel_took_is_the_sum(small_task: Task) -> None:
 
 def test_identity_of_the_rubric_follows_checks_and_lengths_not_wording(small_task: Task, edit_task: EditTask) -> None:
     before = Rubric(small_task).identity
-    worded = edit_task("task.yaml", lambda task: task["universal_criteria"][0].update(text="Open with a bang."))
+    worded = edit_task("task.yaml", lambda task: task["criteria"]["hook"].update(text="Open with a bang."))
     assert Rubric(worded).identity == before
-    stricter = edit_task("task.yaml", lambda task: task["universal_criteria"][0]["check"].update(max_words=3))
+    stricter = edit_task("task.yaml", lambda task: task["criteria"]["hook"]["check"].update(max_words=3))
     assert Rubric(stricter).identity != before
-    longer = edit_task("task.yaml", lambda task: task["lengths"][0].update(max_sentences=4))
+    longer = edit_task("task.yaml", lambda task: task["lengths"]["short"].update(max=4))
     assert Rubric(longer).identity != Rubric(stricter).identity
 
 

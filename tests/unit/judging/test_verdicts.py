@@ -28,7 +28,6 @@ from synthpost_dagster.quality import gates
 from synthpost_dagster.rows.prompts import evaluation_prompts
 from synthpost_dagster.runtime.progress import SILENT, Progress
 from synthpost_dagster.statistics.games import pair_outcome
-from synthpost_dagster.tasks.prompting import briefs_by_id
 from synthpost_dagster.tasks.task import Brief, Task
 
 OUTCOMES = ("win", "loss", "tie", "unscored")
@@ -80,14 +79,13 @@ def judged(
     told: Sequence[Progress] = (SILENT,),
 ) -> pd.DataFrame:
     baselines = pd.concat([predictions(task, "base", base), predictions(task, "prompted", prompted)])
-    contests = contests_of(briefs_by_id(task), predictions(task, "tuned", tuned), baselines)
+    contests = contests_of(task, predictions(task, "tuned", tuned), baselines)
     judges = judge if isinstance(judge, list) else [judge]
     return judge_contests(task, judges, contests, rules, [*told, *[SILENT] * (len(judges) - len(told))])
 
 
 def game(task: Task, post_a: str = "x", post_b: str = "y") -> Game:
-    company = task.catalog.companies[0]
-    return Game(Brief(company, company.products.train[0], task.spec.post_types[0], "Witty"), post_a, post_b)
+    return Game(Brief(task.items[0], ("Promotional", "Witty")), post_a, post_b)
 
 
 def test_outcome_of_a_game_is_the_tuned_posts() -> None:

@@ -19,7 +19,7 @@ from synthpost_dagster.llm.chat_models import Context
 from synthpost_dagster.profiles import Profile, load_profile, packaged_profiles
 from synthpost_dagster.settings import Settings
 from synthpost_dagster.stages.opening import storage_root
-from synthpost_dagster.tasks.spec import Catalog, TaskSpec
+from synthpost_dagster.tasks.spec import TaskSpec
 from synthpost_dagster.tasks.task import Task
 
 Write = Callable[..., str]
@@ -138,11 +138,18 @@ def test_pinned_hub_model_and_a_folder_are_accepted(write: Write, sales_posts: T
         ({"teacher__model": {**HUB, "revision": None}}, ["teacher.model:", "needs a revision"]),
         ({"student__model": "gpt2"}, ["student.model:"]),
         ({"training__micro_batch": 3}, ["training:", "micro_batch 3 does not divide rows_per_step 8"]),
-        ({"sweep__data_sizes": [88, 100]}, ["sweep.data_sizes: 100 is none of the task's levels", "88, 176, 1760"]),
-        ({"sweep__steps": [50, "2-epoch"]}, ["sweep.steps: 2-epoch is none of the task's levels", "1-epoch"]),
-        ({"sweep__data_sizes": [88, 176, 88]}, ["sweep.data_sizes:", "a level is named twice"]),
-        ({"sweep__steps": [50, "50"]}, ["sweep.steps:", "a level is named twice"]),
-        ({"evaluation_prompts": 441}, ["evaluation_prompts: 441 is more than the task's 440"]),
+        (
+            {"sweep__data_sizes": [88, 17601]},
+            ["sweep.data_sizes: 17601 is more than the 17600 training prompts", "lower it"],
+        ),
+        (
+            {"sweep__steps": [50, "100-epoch"]},
+            ["sweep.steps: '100-epoch' is neither a number of steps nor `<k>-epoch`"],
+        ),
+        ({"sweep__data_sizes": [88, 176, 176]}, ["sweep.data_sizes:", "different and ascending"]),
+        ({"sweep__steps": [50, 50]}, ["sweep.steps:", "a length of training is named twice"]),
+        ({"sweep__steps": ["50"]}, ["sweep.steps: '50' is neither a number of steps nor `<k>-epoch`"]),
+        ({"evaluation_prompts": 3521}, ["evaluation_prompts: 3521 is more than the 3520", "holdout", "lower it"]),
         ({"training__learning_rte": 1.0}, ["unknown key training.learning_rte"]),
         ({"judges": [{"backend": "oracle"}]}, ["judges"]),
         ({"judges": []}, ["judges:"]),
@@ -181,8 +188,11 @@ def test_panel_may_have_one_model_under_two_endpoints(write: Write, sales_posts:
     assert [judge.name for judge in build_judges(sales_posts, profile, context, may_tie=True)] == names
 
 
-def test_sweep_levels_match_as_text(write: Write, sales_posts: Task) -> None:
-    assert load_profile(write(sweep__steps=["50"]), sales_posts).sweep.steps == ("50",)
+def test_profile_may_name_other_levels_than_the_task(write: Write, sales_posts: Task) -> None:
+    other = write(sweep__data_sizes=[88, 100], sweep__steps=[50, "2-epoch"], evaluation_prompts=3520)
+    profile = load_profile(other, sales_posts)
+    assert (profile.sweep.data_sizes, profile.sweep.steps) == ((88, 100), (50, "2-epoch"))
+    assert profile.evaluation_prompts == 3520 > sales_posts.spec.evaluation.prompts
 
 
 @pytest.mark.parametrize(
@@ -304,7 +314,7 @@ def test_renamed_key_is_refused_with_its_new_name(write: Write, sales_posts: Tas
 
 def test_every_key_of_profiles_and_tasks_has_a_description() -> None:
     seen: set[type[BaseModel]] = set()
-    waiting: list[Any] = [Profile, TaskSpec, Catalog]
+    waiting: list[Any] = [Profile, TaskSpec]
     missing = []
     while waiting:
         kind = waiting.pop()

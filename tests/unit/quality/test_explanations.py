@@ -54,7 +54,7 @@ def test_most_frequent_reason_is_given_with_key_and_value(small_task: Task, prof
         ("max_new_tokens spent on reasoning", "teacher.sampling.max_new_tokens (320)"),
         ("duplicate", "teacher.sampling.temperature (1)"),
         ("near-duplicate", "quality.near_duplicate_jaccard (0.7)"),
-        ("shows a holdout product", "quality.leaked_words (8)"),
+        ("shows a holdout product", "holdout.leak.words (8)"),
         ("too few or too many sentences", "quality.band_retries (1)"),
         ("refusal", "teacher.model (embedded)"),
         ("placeholder", "prompts/teacher.j2"),

@@ -21,7 +21,8 @@ from synthpost_dagster.rows.prompts import evaluation_prompts, training_prompts
 from synthpost_dagster.rows.rejection import NEAR_DUPLICATE, normalised
 from synthpost_dagster.rows.subsets import subset
 from synthpost_dagster.schemas import BESIDE
-from synthpost_dagster.tasks.spec import DiversityLimits
+from synthpost_dagster.tasks.items import Item
+from synthpost_dagster.tasks.limits import DiversityLimits
 from synthpost_dagster.tasks.task import Task
 from tests.helpers.small_task import kept_rows
 from tests.helpers.varied_posts import WORDS, varied_posts
@@ -92,7 +93,7 @@ def rejected(rows: pd.DataFrame, attempt: int = 2) -> pd.DataFrame:
 def more_rejected(task: Task, rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """Prompts beyond the first 88 that stayed rejected."""
     more = training_prompts(task).iloc[88 : 88 + count]
-    names = ("prompt_id", "product", "company", "post_type", "tone", "length", "rank")
+    names = (*task.spec.prompt_columns, "rank")
     return rejected(rows.head(count)).assign(
         **{name: more[name].to_numpy() for name in names},
         reply_key=[fingerprint({"id": name}) for name in more["prompt_id"]],
@@ -103,6 +104,18 @@ def with_quality(task: Task, **limits: object) -> Task:
     """The task with other thresholds."""
     quality = task.spec.quality.model_copy(update=limits)
     return replace(task, spec=task.spec.model_copy(update={"quality": quality}))
+
+
+def with_leak_of(task: Task, words: int) -> Task:
+    """The task in which so many words in sequence leak."""
+    leak = task.spec.holdout.leak.model_copy(update={"words": words})
+    holdout = task.spec.holdout.model_copy(update={"leak": leak})
+    return replace(task, spec=task.spec.model_copy(update={"holdout": holdout}))
+
+
+def holdout_product(task: Task) -> Item:
+    """The first product that is kept for the evaluation."""
+    return next(item for item in task.items if item.split == "holdout")
 
 
 def verdicts(task: Task, table: pd.DataFrame, target: int = 88) -> dict[str, GateEntry]:
@@ -182,7 +195,7 @@ def test_gates_are_on_the_assets_that_the_study_names() -> None:
     expected = {
         "prompts": {"factor_coverage", "personal_data"},
         "evaluation_prompts": {"factor_coverage", "personal_data"},
-        "synthetic_rows": posts | {"cleaning", "rejected_share", "sentence_band", "personal_data"},
+        "synthetic_rows": posts | {"cleaning", "rejected_share", "wrong_length", "personal_data"},
         "data_subsets": posts | {"factor_coverage", "leakage"},
         "adapters": {"supervised_tokens", "forgetting"},
         "predictions": {"memorisation", "personal_data"},
@@ -193,7 +206,7 @@ def test_gates_are_on_the_assets_that_the_study_names() -> None:
 
 
 def test_blocking_gates() -> None:
-    warnings = {"openings", "diversity", "cleaning", "sentence_band", "memorisation", "personal_data", "forgetting"}
+    warnings = {"openings", "diversity", "cleaning", "wrong_length", "memorisation", "personal_data", "forgetting"}
     for asset in ("prompts", "synthetic_rows", "data_subsets", "adapters", "predictions"):
         for name in gates.gate_names(asset):
             assert gates.gate_of(asset, name).is_blocking == (name not in warnings)
@@ -322,35 +335,35 @@ def test_too_many_cleaned_replies_fail_only_cleaning(small_task: Task, rows: pd.
     assert failed(verdicts(with_quality(small_task, max_cleaned_share=0.06), rows)) == []
 
 
-def test_too_many_wrong_lengths_fail_only_sentence_band(small_task: Task, rows: pd.DataFrame) -> None:
-    for count, expected in ((61, []), (62, ["sentence_band"])):
+def test_too_many_wrong_lengths_fail_only_that_gate(small_task: Task, rows: pd.DataFrame) -> None:
+    for count, expected in ((61, []), (62, ["wrong_length"])):
         rows.loc[: count - 1, "is_in_band"] = False
         found = verdicts(small_task, rows)
         assert failed(found) == expected
-    assert not found["sentence_band"].is_blocking
-    assert found["sentence_band"].figures == {"out_of_band_share": 62 / 88}
-    assert len(found["sentence_band"].offending) == MAX_ROWS
-    assert ids(found["sentence_band"]) <= ids_at(rows, slice(62))
+    assert not found["wrong_length"].is_blocking
+    assert found["wrong_length"].figures == {"out_of_band_share": 62 / 88}
+    assert len(found["wrong_length"].offending) == MAX_ROWS
+    assert ids(found["wrong_length"]) <= ids_at(rows, slice(62))
     assert failed(verdicts(with_quality(small_task, max_out_of_band_share=0.75), rows)) == []
 
 
 def test_row_naming_a_holdout_product_fails_only_leakage(small_task: Task, many: pd.DataFrame) -> None:
-    (_, product), *_ = small_task.companies_of("holdout")
+    product = holdout_product(small_task)
     many.loc[20, "post"] = f"{many['post'].iloc[20]} Better than {product.name.upper()}."
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
     assert failed(found) == ["leakage"]
     assert found["leakage"].is_blocking
     (named,) = found["leakage"].offending
     assert named["prompt_id"] == many["prompt_id"].iloc[20]
-    assert (named["holdout_product"], named["shared"]) == (product.name, product.name.upper())
+    assert (named["leaked_item"], named["shared"]) == (product.name, product.name.upper())
 
 
 @pytest.mark.parametrize(("words", "expected"), [(7, []), (8, ["leakage"]), (11, ["leakage"])])
 def test_run_of_eight_holdout_words_fails_only_leakage(
     small_task: Task, many: pd.DataFrame, words: int, expected: list[str]
 ) -> None:
-    (_, product), *_ = small_task.companies_of("holdout")
-    run = normalised(product.description).split()[-words:]
+    product = holdout_product(small_task)
+    run = normalised(str(product.values["description"])).split()[-words:]
     assert len(run) == words
     many.loc[20, "post"] = f"{many['post'].iloc[20]} {' '.join(run)}"
     found = subset_verdicts(small_task, subset(small_task, many, 88), many)
@@ -360,10 +373,10 @@ def test_run_of_eight_holdout_words_fails_only_leakage(
 
 
 def test_length_of_a_leak_is_the_tasks(small_task: Task, many: pd.DataFrame) -> None:
-    (_, product), *_ = small_task.companies_of("holdout")
-    many.loc[20, "post"] = " ".join(normalised(product.description).split()[-8:])
+    product = holdout_product(small_task)
+    many.loc[20, "post"] = " ".join(normalised(str(product.values["description"])).split()[-8:])
     for words, expected in ((9, []), (8, ["leakage"])):
-        task = with_quality(small_task, leaked_words=words)
+        task = with_leak_of(small_task, words)
         assert failed(subset_verdicts(task, subset(task, many, 88), many)) == expected
 
 
@@ -699,7 +712,7 @@ def test_entries_are_current_under_unchanged_limits(small_task: Task, edit_task:
     assert {entry.name: entry.limits for entry in entries} == {
         "schema": {},
         "factor_coverage": {"max_rejected_share": 0.2},
-        "leakage": {"leaked_words": 8},
+        "leakage": {},
         "personal_data": {"phone_region": "US"},
     }
     other = edit_task("task.yaml", lambda task: task["quality"].update(phone_region="DE"))

@@ -57,11 +57,11 @@ def test_parts_hold_each_field_as_its_class_says() -> None:
 def test_narrowed_task_renders_the_same_prompts_and_hides_the_rest(small_task: Task) -> None:
     task = narrowed(small_task, WORDING, "train", ("teacher", "student"))
     assert training_prompts(task).equals(training_prompts(small_task))
-    assert task.companies_of("holdout") == []
+    assert {item.split for item in task.items} == {"train"}
     hidden = set(type(task.spec).model_fields) - set(WORDING)
     assert {name for name in hidden if getattr(task.spec, name) is not None} == set()
     with pytest.raises(AttributeError):
-        _ = task.spec.quality.leaked_words
+        _ = task.spec.quality.max_rejected_share
     with pytest.raises(KeyError):
         task.template("judge")
 

@@ -113,12 +113,9 @@ def test_large_file_shows_a_sample_of_each_outcome(
 
 
 def test_typographic_twins_in_a_name_are_the_same_product(study: Study, tmp_path: Path) -> None:
-    company, product = study.task.companies_of("holdout")[0]
-    posts = (
-        f"{company.name}'s {product.name} is here. Order today!",
-        f"{company.name}’s {product.name} is here. Order today!",
-    )
-    kind, tone = study.task.spec.post_types[0].name, study.task.spec.tones[0]
-    row = ",".join(["Write", *posts, f"{company.name}\u00a0", product.name, kind, tone])
+    brief = next(study.task.briefs("holdout"))
+    company, product = study.task.names_of(brief.item).values()
+    posts = (f"{company}'s {product} is here. Order today!", f"{company}’s {product} is here. Order today!")
+    row = ",".join(["Write", *posts, f"{company}\u00a0", product, *brief.levels])
     made, _, _ = evaluated(study, tmp_path, "prompt,baseline,candidate,company,product,post_type,tone\n" + row)
     assert made.comparison.counts == (0, 0, 1, 0)

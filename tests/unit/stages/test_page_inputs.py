@@ -54,7 +54,7 @@ def description(task: dict[str, Any]) -> None:
 
 
 def criterion_text(task: dict[str, Any]) -> None:
-    task["post_types"][0]["criteria"][0]["text"] = "Rhyme, always."
+    task["criteria"]["offer"]["text"] = "Rhyme, always."
 
 
 def forgetting_limit(task: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ def test_changed_limit_evaluates_the_gates_once_more_and_keeps_the_files(study: 
 
 def test_table_with_the_same_content_has_the_same_digest(study: Study) -> None:
     before = study.resolver.need("prompts")
-    changed = edited(study, "task.yaml", lambda task: task["quality"].update(leaked_words=9))
+    changed = edited(study, "task.yaml", lambda task: task["holdout"]["leak"].update(words=9))
     again = materialize(changed, "prompts")
     assert not again.is_reused
     assert again.manifest.fingerprint != before.fingerprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synthpost_dagster.inference.generate import Completion
 from synthpost_dagster.inference.models import Loaded
 from synthpost_dagster.rows.prompts import evaluation_prompts
-from synthpost_dagster.schemas import Predictions
+from synthpost_dagster.schemas import Predictions, schema_of
 from synthpost_dagster.stages.posts import facts_of, table_of
 from synthpost_dagster.tasks.task import Task
 
@@ -24,7 +24,8 @@ def completions() -> list[Completion]:
 
 def test_posts_are_judged_without_reasoning_and_may_be_empty(sales_posts: Task) -> None:
     prompts = evaluation_prompts(sales_posts, len(WRITTEN))
-    table = Predictions.validate(table_of(prompts, completions(), "tuned", "some/model"))
+    schema = schema_of(Predictions, sales_posts.spec.prompt_columns)
+    table = schema.validate(table_of(prompts, completions(), "tuned", "some/model"))
     assert table["post"].tolist() == POSTS
 
 
