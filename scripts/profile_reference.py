@@ -44,8 +44,9 @@ HEAD = """\
 Generated from the models by `python -m scripts.profile_reference`; do not edit.
 
 Nested keys are written with dots, the entries of a list with `[]`, names of your own with `<name>`: `training.lora.r`,
-`judges[].backend`, `criteria.<name>.text`. A key without a default is required. A profile that begins with `extends: NAME` takes every key that it leaves out from the profile
-of that name (`tiny`, `laptop`, `llama3-8b`, `llama3-8b-local`, or a YAML file); so a short profile is enough.
+`judges[].backend`, `criteria.<name>.text`. A key without a default is required. A profile that begins with
+`extends: NAME` takes every key that it leaves out from the profile of that name (`tiny`, `laptop`, `llama3-8b`,
+`llama3-8b-local`, or a YAML file); so a short profile is enough.
 """
 PARTS = (
     ("Profile", "A profile is one YAML file; the keys of `teacher` and `judges` depend on the `backend`.", Profile),

@@ -52,7 +52,7 @@ def sentences(post: str, language: str) -> list[str]:
 
 
 def length_count(post: str, unit: str, language: str) -> int:
-    """The number of sentences, words, characters or lines of an output, without its hashtags."""
+    """The number of sentences (without hashtags), words, characters or lines that are not empty."""
     if unit == "sentences":
         return len(sentences(post, language))
     if unit == "words":
