@@ -58,14 +58,14 @@ def main() -> None:
     """Measure how much synthetic data and training a small model needs for a narrow writing task."""
 
 
-@main.command(epilog=EXIT_STATUS)
+@main.command(epilog=EXIT_STATUS, short_help="Run a small study on this machine's CPU.")
 @click.option("--home", help=HOME_HELP)
 def demo(home: str | None) -> None:
     """Run a small study on this machine's CPU: no API key, no network, a few minutes."""
     _sweep(read_settings(home, "sales_posts", "tiny"), list(DEMO_CELLS))
 
 
-@main.command(epilog=EXIT_STATUS)
+@main.command(epilog=EXIT_STATUS, short_help="Train and judge what is missing, then write the report.")
 @_study_options
 @_cell_options
 def run(settings: Settings, data_sizes: str | None, steps: str | None) -> None:
@@ -91,7 +91,7 @@ def estimate(settings: Settings, data_sizes: str | None, steps: str | None) -> N
     console.print("\n".join(needed_lines()))
 
 
-@main.command(epilog=DOCTOR_STATUS)
+@main.command(epilog=DOCTOR_STATUS, short_help="Check whether a run can start, and what to fix.")
 @_study_options
 @click.option(
     "--ask", is_flag=True, help="Request one reply from the teacher even if it costs money; the reply is cached."
@@ -159,7 +159,7 @@ def journal(settings: Settings, settle: str | None, spent: str | None) -> None:
         )
 
 
-@main.command(epilog=EXIT_STATUS)
+@main.command(epilog=EXIT_STATUS, short_help="Show the teacher's replies and why some were rejected.")
 @_study_options
 @click.option("--rejected", is_flag=True, help="Show rejected replies only.")
 @click.option("--reason", metavar="R", help="Show only replies rejected for this reason.")
@@ -211,7 +211,7 @@ def report(settings: Settings, labels: Path | None) -> None:
     _drive(settings, lambda sweep: sweep.report())
 
 
-@main.command(epilog=EXIT_STATUS)
+@main.command(epilog=EXIT_STATUS, short_help="Evaluate comparisons from a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder to write the page and figures.json to."
@@ -287,7 +287,7 @@ def pairs(
         terminal.console.print(f"Games with the judge's replies: {made.games}", soft_wrap=True)
 
 
-@main.command(epilog=EXIT_STATUS)
+@main.command(epilog=EXIT_STATUS, short_help="Serve the Dagster UI, its schedules and sensors.")
 @_study_options
 @click.option("--port", default=3000, show_default=True, help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
