@@ -50,12 +50,12 @@ def _set(*keys: Any, value: object) -> Callable[[Any], None]:
 
 def _mistakes() -> Iterator[tuple[str, str, Callable[[Any], object]]]:
     """What is wrong, the file, and the change that makes it so."""
-    yield "unknown key", "task/task.yaml", _set("tonez", value=["Loud"])
+    yield "unknown key", "task/task.yaml", _set("factorz", value={})
     yield "missing key", "task/companies.yaml", lambda companies: companies[1].pop("mission")
     yield "wrong type", "task/task.yaml", _set("evaluation", "prompts", value="many")
     yield "unknown key", "profile.yaml", _set("student", value={"modell": "embedded"})
     yield "value out of range", "profile.yaml", _set("training", value={"learning_rate": -1.0})
-    yield "size of no subset", "profile.yaml", _set("sweep", value={"data_sizes": [9], "steps": [2]})
+    yield "too many rows", "profile.yaml", _set("sweep", value={"data_sizes": [221], "steps": [2]})
     yield "unknown profile", "profile.yaml", _set("extends", value="huge")
     yield "unknown model", "profile.yaml", _set("student", value={"model": "no-such-folder/model"})
 
