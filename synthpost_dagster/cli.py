@@ -48,7 +48,7 @@ def _cell_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that choose cells of the profile."""
     sizes = click.option("--data-sizes", metavar="N,N", help="Data sizes, such as 88,176; default: all of the profile.")
     steps = click.option(
-        "--steps", metavar="S,S", help="Training lengths, such as 50,1-epoch; default: all of the profile."
+        "--steps", metavar="LENGTH,LENGTH", help="Training lengths, such as 50,1-epoch; default: all of the profile."
     )
     return sizes(steps(command))
 
@@ -175,8 +175,7 @@ def journal(settings: Settings, settle: str | None, spent: str | None) -> None:
 def rows(settings: Settings, rejected: bool, reason: str | None, limit: int, is_json: bool) -> None:
     """Show the teacher's replies, kept and rejected, with reasons and keys to change.
 
-    Reads the newest table of rows, even if it failed its checks, or else the replies in the journal. Exits with 2 if
-    there are no replies, or none with the given reason.
+    Reads the newest table of rows, even if it failed its checks. If there is none, it reads the replies in the journal.
     """
     from synthpost_dagster.stages.rows_listing import as_json, listing, reasons_table, row_lines
     from synthpost_dagster.stages.synthetic_rows import latest_rows
@@ -255,8 +254,6 @@ def pairs(
     preferences. With the columns prompt, baseline and candidate instead, the profile's judges compare the posts in both
     orders, and games.csv lists every game. Arena-Hard judgments and AlpacaEval annotations are recognised by their
     keys. Other columns are factors; pair_id identifies a pair.
-
-    Exits with 2 if the file is invalid or none of its labels is recognised.
     """
     from synthpost_dagster.console import Terminal, comparison_table
     from synthpost_dagster.pairs.mapping import parse_map
