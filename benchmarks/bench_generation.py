@@ -56,9 +56,9 @@ MIB = 2**20
 
 QUIET = 0.5
 """A load above this at the start: others use the machine."""
-LEAST_SHARE = 0.95
-MOST_RATIO = 1.15 * TENTH
-MOST_LONG_MIB = 1.5 * 1024
+MIN_SHARE = 0.95
+MAX_RATIO = 1.15 * TENTH
+MAX_LONG_MIB = 1.5 * 1024
 
 Record = dict[str, Any]
 
@@ -273,7 +273,7 @@ def claims(records: list[Record]) -> list[Record]:
         name = record["configuration"]
         if name in ("ours, openai", "ours, groq") and "error" not in record:
             share = record["share_of_possible"]
-            found.append(claim(f"{name}: share of possible >= {LEAST_SHARE}", share, share >= LEAST_SHARE))
+            found.append(claim(f"{name}: share of possible >= {MIN_SHARE}", share, share >= MIN_SHARE))
         if "seconds_ratio_to_a_tenth" in record:
             found += long_claims(record)
     digests = sorted({record["server"]["prompts_digest"] for record in records if record.get("server")})
@@ -283,11 +283,11 @@ def claims(records: list[Record]) -> list[Record]:
 def long_claims(record: Record) -> list[Record]:
     """Linear in time and CPU, and small."""
     name, above = record["configuration"], record["measured"]["peak_above_start_mib"]
-    found = [claim(f"{name}: MiB above the start < {MOST_LONG_MIB:g}", above, above < MOST_LONG_MIB)]
+    found = [claim(f"{name}: MiB above the start < {MAX_LONG_MIB:g}", above, above < MAX_LONG_MIB)]
     for measure in ("seconds", "cpu_seconds"):
         ratio = record[f"{measure}_ratio_to_a_tenth"]
-        text = f"{name}: {measure} <= {MOST_RATIO:g} times those of a tenth"
-        found.append(claim(text, ratio, ratio <= MOST_RATIO))
+        text = f"{name}: {measure} <= {MAX_RATIO:g} times those of a tenth"
+        found.append(claim(text, ratio, ratio <= MAX_RATIO))
     return found
 
 

@@ -333,17 +333,22 @@ BESIDE: dict[str, type[Table]] = {
 """Schemas of the other tables of artifacts."""
 RESERVED = frozenset(name for table in (*TABLES.values(), *BESIDE.values()) for name in table.to_schema().columns) | {
     "all",
+    "always",
     "cell",
     "contestant",
+    "fence",
     "id",
     "length",
+    "may_tie",
     "opponent",
     "outcome",
+    "post_a",
+    "post_b",
     "sample",
     "stratum",
     "text",
 }
-"""Words that a task cannot use as the name of an item, group or factor, because tables or pages use them."""
+"""Words that a task cannot use as the name of an item, group or factor, because tables, pages or prompts use them."""
 
 
 def schema_of(table: type[Table], columns: Sequence[str]) -> pa.DataFrameSchema:

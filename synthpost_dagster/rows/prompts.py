@@ -62,7 +62,7 @@ def evaluation_prompts(task: Task, count: int) -> pd.DataFrame:
 
 def strata_in(task: Task, table: pd.DataFrame) -> list[Stratum]:
     """The stratum of each row of a table with the task's columns."""
-    names = [name for name in task.spec.factors if name in task.spec.strata_factors]
+    names = task.spec.strata_factors
     return list(zip(*(table[name] for name in names), strict=True)) if names else [()] * len(table)
 
 

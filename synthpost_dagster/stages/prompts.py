@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from synthpost_dagster.artifacts.store import ArtifactStore
 
 
+SELECTION = ("exclude", "strata", "samples_per_prompt", "holdout")
+
+
 @dataclass(frozen=True, slots=True)
 class PromptsInputs(Inputs):
     """The items of one split, and the wording."""
@@ -28,9 +31,9 @@ class PromptsInputs(Inputs):
     items: str
     """Hash of the items."""
     wording: str
-    """Hash of templates, factors, lengths and criteria."""
-    leak: dict[str, object]
-    """What of holdout items may not occur in prompts."""
+    """Hash of words, templates, factors, lengths and criteria."""
+    selection: dict[str, object]
+    """Which combinations there are, how often, in which split and stratum, and what leaks."""
     phone_region: str
     hashed_as: ClassVar[HashedAs] = {"task": lambda task: task.spec.name}
 
@@ -50,7 +53,7 @@ def _inputs_of(study: Study, split: str) -> dict[str, Any]:
         "task": narrowed(task, WORDING, split, ("teacher", "student")),
         "items": items_fingerprint(task, split),
         "wording": task.wording_fingerprint,
-        "leak": task.spec.holdout.leak.model_dump(mode="json"),
+        "selection": task.spec.model_dump(mode="json", include=set(SELECTION)),
         "phone_region": task.spec.quality.phone_region,
     }
 

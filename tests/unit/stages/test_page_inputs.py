@@ -49,6 +49,12 @@ def edited(study: Study, file: str, change: Edit) -> Study:
     return open_study(study.settings)
 
 
+def without_split(products: Path) -> list[dict[str, Any]]:
+    """The products without their column `split`."""
+    entries = yaml.safe_load(products.read_text(encoding="utf-8"))
+    return [{name: value for name, value in entry.items() if name != "split"} for entry in entries]
+
+
 def description(task: dict[str, Any]) -> None:
     task["description"] = "Another description."
 
@@ -155,6 +161,28 @@ def test_table_with_the_same_content_has_the_same_digest(study: Study) -> None:
     assert not again.is_reused
     assert again.manifest.fingerprint != before.fingerprint
     assert again.manifest.digest == before.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strata": ["tone"]},
+        {"exclude": [{"tone": "Witty"}]},
+        {"samples_per_prompt": 2},
+        {"holdout": {"by": "tone", "levels": ["Witty"]}},
+    ],
+)
+def test_other_selection_of_prompts_makes_the_table_again(study: Study, change: dict[str, Any]) -> None:
+    small = {"evaluation": {"prompts": 30}, "sweep": {"data_sizes": [8, 88], "steps": [2]}}
+    by_tone = {"holdout": {"by": "tone", "levels": ["Inspirational"]}}
+    write_yaml(study.task.folder / "products.yaml", without_split(study.task.folder / "products.yaml"))
+    study = edited(study, "task.yaml", lambda task: task.update(small | by_tone))
+    materialize(study, "catalog")
+    before = materialize(study, "prompts").manifest
+    changed = edited(study, "task.yaml", lambda task: task.update(change))
+    materialize(changed, "catalog")
+    again = materialize(changed, "prompts").manifest
+    assert again.digest != before.digest
 
 
 @pytest.mark.parametrize(("teacher", "is_timed"), [("one", True), ("another", False)])

@@ -13,7 +13,7 @@ import pytest
 
 from synthpost_dagster.errors import SpecError
 from synthpost_dagster.judging.criteria import criteria_met
-from synthpost_dagster.rows.prompts import catalog_table, evaluation_prompts, training_prompts
+from synthpost_dagster.rows.prompts import catalog_table, evaluation_prompts, strata_in, training_prompts
 from synthpost_dagster.rows.rejection import Rejection
 from synthpost_dagster.tasks.loading import load_task
 from synthpost_dagster.tasks.prompting import briefs_by_id, judge_prompt, render_prompt
@@ -202,6 +202,36 @@ def test_items_in_csv_yaml_jsonl_and_inline_are_the_same(make: MakeTask) -> None
     write_yaml(folder / "items.yaml", REVIEWS)
     for source in ("items.csv", "items.yaml", REVIEWS):
         assert make(items=HOTEL["items"] | {"from": source}).items == expected
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\n", '"', "\ufeff"])
+@pytest.mark.parametrize("source", ["items.csv", "items.jsonl"])
+def test_line_breaks_and_quotes_within_a_text_are_kept(make: MakeTask, source: str, sign: str) -> None:
+    folder = make().folder
+    entries = [entry | {"review": f"Das{sign}Zimmer {place}."} for place, entry in enumerate(REVIEWS)]
+    lines = "\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    with (folder / "items.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(entries[0]))
+        writer.writeheader()
+        writer.writerows(entries)
+    write_yaml(folder / "task.yaml", HOTEL | {"items": HOTEL["items"] | {"from": source}})
+    (folder / "items.jsonl").write_text(lines, encoding="utf-8")
+    assert load_task(str(folder)).items[3].values["review"] == f"Das{sign}Zimmer 3."
+
+
+def test_strata_in_another_order_are_those_of_the_factors(make: MakeTask) -> None:
+    task, other = make(), make(strata=["channel", "sentiment"])
+    assert other.spec.strata_factors == ("sentiment", "channel")
+    assert other.strata == task.strata
+    assert strata_in(other, training_prompts(other)) == strata_in(task, training_prompts(task))
+    assert make(strata=["channel"]).strata == [("booking",), ("google",)]
+
+
+@pytest.mark.parametrize("name", ["sentiment", "split"])
+def test_field_with_the_name_of_another_column_is_refused(make: MakeTask, name: str) -> None:
+    fields = HOTEL["items"]["fields"] | {name: {"type": "text"}}
+    with pytest.raises(SpecError, match=rf"items.fields: {name} is a column of the items already"):
+        make(items=HOTEL["items"] | {"fields": fields}, holdout={"by": "split"})
 
 
 @pytest.mark.parametrize(
